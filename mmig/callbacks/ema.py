@@ -1,0 +1,108 @@
+"""Exponential moving average of the trained weights."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+
+def ema_decay(decay: float, updates: int) -> float:
+    """Decay of update number `updates` (1 = the first): min(decay, (1 + n) / (10 + n)), latent diffusion's warm-up."""
+    return min(decay, (1 + updates) / (10 + updates))
+
+
+class EMA(L.Callback):
+    """Keeps an average of every parameter that requires a gradient and evaluates with it.
+
+    One fused in-place update a step; frozen backbones are not copied. The average travels in the checkpoint under
+    "ema" and is swapped in while the trainer validates and tests.
+
+    Args:
+        decay: largest decay, in [0, 1).
+    """
+
+    def __init__(self, decay: float = 0.9999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"EMA decay must lie in [0, 1), found {decay}")
+        self.decay = decay
+        self.updates = 0
+        self.shadow: dict[str, Tensor] = {}
+        self._swapped = False
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start from the weights as they are, unless a checkpoint brought the average."""
+        for name, parameter in _trained(pl_module).items():
+            value = self.shadow.get(name, parameter.detach())
+            self.shadow[name] = value.to(parameter.device, copy=True)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the average towards the weights."""
+        self.updates += 1
+        weight = 1 - ema_decay(self.decay, self.updates)
+        trained = _trained(pl_module)
+        averages = [self.shadow[name] for name in trained]
+        torch._foreach_lerp_(averages, [parameter.detach() for parameter in trained.values()], weight)
+
+    @contextlib.contextmanager
+    def averaged(self, pl_module: L.LightningModule) -> Iterator[None]:
+        """Put the average into the module for the time of a `with` block; blocks may be nested."""
+        if self._swapped or not self.shadow:
+            yield
+            return
+        self._swap(pl_module)
+        try:
+            yield
+        finally:
+            self._swap(pl_module)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Validate with the average."""
+        if trainer.training or trainer.sanity_checking or trainer.validating:
+            self._swap_if_present(pl_module, to_average=True)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Go back to the weights that are trained."""
+        self._swap_if_present(pl_module, to_average=False)
+
+    on_test_start, on_test_end = on_validation_start, on_validation_end
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write the average under "ema"."""
+        checkpoint["ema"] = {"decay": self.decay, "updates": self.updates, "weights": dict(self.shadow)}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Continue the average of the checkpoint, where it has one."""
+        if "ema" in checkpoint:
+            self.updates = checkpoint["ema"]["updates"]
+            self.shadow = dict(checkpoint["ema"]["weights"])
+
+    def _swap_if_present(self, pl_module: L.LightningModule, to_average: bool) -> None:
+        if self.shadow and self._swapped != to_average:
+            self._swap(pl_module)
+
+    def _swap(self, pl_module: L.LightningModule) -> None:
+        self._swapped = not self._swapped
+        for name, parameter in _trained(pl_module).items():
+            weights = parameter.detach().clone()
+            parameter.data.copy_(self.shadow[name])
+            self.shadow[name].copy_(weights)
+
+
+def _trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+@contextlib.contextmanager
+def ema_weights(trainer: L.Trainer) -> Iterator[None]:
+    """Run a `with` block on the averaged weights, where the trainer keeps an average."""
+    module = trainer.lightning_module
+    with contextlib.ExitStack() as stack:
+        for callback in trainer.callbacks:
+            if isinstance(callback, EMA):
+                stack.enter_context(callback.averaged(module))
+        yield

@@ -1,0 +1,57 @@
+"""Random numbers keyed by the sample, not by the process.
+
+Every number that decides a training trajectory (noise, timesteps, conditioning drops) is a function of
+(seed, position of the sample in the stream, name of the draw). It therefore does not depend on the number of
+ranks, workers or micro-batches, and a resumed run draws what the interrupted one would have drawn.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def derive_seed(*keys: int | str) -> int:
+    """Hash any integers and strings into a seed in [0, 2**63), the same on every machine."""
+    text = "\x1f".join(str(key) for key in keys)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def generator(*keys: int | str) -> torch.Generator:
+    """CPU generator seeded by `derive_seed(*keys)`."""
+    return torch.Generator().manual_seed(derive_seed(*keys))
+
+
+class Draws:
+    """The random draws of a batch of samples.
+
+    A draw of the same name is the same however often it is asked for; use distinct names for independent draws.
+
+    Args:
+        seed: seed of the run.
+        positions: place of each sample in the stream, int64 [B] (tensor or sequence).
+    """
+
+    def __init__(self, seed: int, positions: Tensor | Sequence[int]) -> None:
+        self.seed = seed
+        self.positions = [int(position) for position in positions]
+
+    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
+        """Standard normal, float32 [B,*shape] on the CPU."""
+        return self._stack(name, lambda source: torch.randn(*shape, generator=source))
+
+    def uniform(self, name: str) -> Tensor:
+        """Uniform in [0, 1), float32 [B]."""
+        return self._stack(name, lambda source: torch.rand((), generator=source))
+
+    def integers(self, name: str, high: int) -> Tensor:
+        """Uniform in {0, ..., high - 1}, int64 [B]."""
+        return self._stack(name, lambda source: torch.randint(high, (), generator=source))
+
+    def bernoulli(self, name: str, probability: float) -> Tensor:
+        """True with the given probability, bool [B]."""
+        return self.uniform(name) < probability
+
+    def _stack(self, name: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
+        return torch.stack([draw(generator(self.seed, position, name)) for position in self.positions])
