@@ -1,0 +1,252 @@
+"""The sample and the batch: field names, shapes and ranges, and the one function that turns samples into a batch.
+
+Nothing here reads files or draws random numbers; see `shards` for the former and `transforms` for the latter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Required, TypedDict
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+IMAGE_FIELDS: tuple[str, ...] = ("source", "target")
+MASK_FIELDS: tuple[str, ...] = ("target_mask", "reference_mask")
+TEXT_FIELDS: tuple[str, ...] = (
+    "instruction",
+    "response",
+    "source_caption",
+    "target_caption",
+    "object_phrase",
+    "background_phrase",
+)
+
+
+class SchemaError(ValueError):
+    """A sample or batch that breaks the schema; one line says which sample, which field and what was expected."""
+
+
+class Concept(TypedDict, total=False):
+    """A phrase found in the response and, where known, where it is in the target image."""
+
+    phrase: Required[str]
+    mask: Image.Image | bytes
+
+
+class Attachment(TypedDict, total=False):
+    """What `<image:k>` or `<audio:k>` in the instruction stands for; `format` is the file suffix of encoded `data`."""
+
+    kind: Required[str]
+    data: Required[Image.Image | bytes]
+    role: str
+    format: str
+
+
+class Sample(TypedDict, total=False):
+    """One example. Only `key` and one text or image are required; images are PIL RGB or encoded bytes, masks PIL "L"."""
+
+    key: Required[str]
+    source: Image.Image | bytes
+    target: Image.Image | bytes
+    target_mask: Image.Image | bytes
+    reference_mask: Image.Image | bytes
+    instruction: str
+    response: str
+    source_caption: str
+    target_caption: str
+    object_phrase: str
+    background_phrase: str
+    edit_type: str
+    concepts: list[Concept]
+    attachments: list[Attachment]
+    metadata: dict[str, Any]
+
+
+class Fault(TypedDict):
+    """A sample that could not be used: why, in which shard, and its key."""
+
+    reason: str
+    shard: str
+    key: str
+
+
+class Batch(TypedDict, total=False):
+    """Collated samples; every optional field has `has_<field>` bool [B], absent tensors are zeros, absent texts "".
+
+    `source`, `target` float32 [B,3,H,W] in [-1,1]; masks float32 [B,1,H,W] in {0,1}; `concept_masks` float32
+    [B,K,H,W] in {0,1} with `has_concept_masks` bool [B,K], K the most concepts a sample of this batch has;
+    `position` int64 [B], the place of each sample in the endless stream; `faults` those met while making this batch.
+    """
+
+    key: list[str]
+    position: Tensor
+    source: Tensor
+    target: Tensor
+    target_mask: Tensor
+    reference_mask: Tensor
+    instruction: list[str]
+    response: list[str]
+    source_caption: list[str]
+    target_caption: list[str]
+    object_phrase: list[str]
+    background_phrase: list[str]
+    edit_type: list[str]
+    concepts: list[list[str]]
+    concept_masks: Tensor
+    attachments: list[list[Attachment]]
+    metadata: list[dict[str, Any]]
+    has_source: Tensor
+    has_target: Tensor
+    has_target_mask: Tensor
+    has_reference_mask: Tensor
+    has_instruction: Tensor
+    has_response: Tensor
+    has_source_caption: Tensor
+    has_target_caption: Tensor
+    has_object_phrase: Tensor
+    has_background_phrase: Tensor
+    has_concept_masks: Tensor
+    faults: list[Fault]
+
+
+def validate(sample: Mapping[str, Any]) -> None:
+    """Check the types of every field of `sample`.
+
+    Raises:
+        SchemaError: naming the sample, the field, what was expected and what was found.
+    """
+    key = sample.get("key")
+    if not isinstance(key, str) or not key or any(c in key for c in "./\\\n\0"):
+        raise SchemaError(f"key: expected a non-empty str without '.', '/' or line breaks, found {key!r}")
+    if unknown := set(sample) - set(Sample.__annotations__):
+        raise SchemaError(
+            f"sample {key!r}: unknown field {min(unknown)!r}; known: {sorted(Sample.__annotations__)}"
+        )
+    expected = {
+        **dict.fromkeys((*IMAGE_FIELDS, *MASK_FIELDS), (Image.Image, bytes)),
+        **dict.fromkeys((*TEXT_FIELDS, "edit_type"), (str,)),
+        **dict.fromkeys(("concepts", "attachments"), (list,)),
+        "metadata": (dict,),
+    }
+    for field, types in expected.items():
+        if field in sample:
+            _expect(key, field, sample[field], *types)
+    for number, concept in enumerate(sample.get("concepts", ())):
+        _expect(key, f"concepts[{number}]", concept, dict)
+        _expect(key, f"concepts[{number}].phrase", concept.get("phrase"), str)
+        if "mask" in concept:
+            _expect(key, f"concepts[{number}].mask", concept["mask"], Image.Image, bytes)
+    for number, attachment in enumerate(sample.get("attachments", ())):
+        _expect(key, f"attachments[{number}]", attachment, dict)
+        _expect(key, f"attachments[{number}].kind", attachment.get("kind"), str)
+        _expect(key, f"attachments[{number}].data", attachment.get("data"), Image.Image, bytes)
+    if not any(sample.get(field) for field in (*TEXT_FIELDS, *IMAGE_FIELDS)):
+        raise SchemaError(f"sample {key!r}: expected at least one text or image, found none")
+
+
+def texts(sample: Mapping[str, Any]) -> list[str]:
+    """Every text of a sample that may speak about the picture: its text fields and its concepts' phrases."""
+    return [sample.get(field, "") for field in TEXT_FIELDS] + [c["phrase"] for c in sample.get("concepts", ())]
+
+
+def image_to_tensor(image: Image.Image) -> Tensor:
+    """PIL RGB image -> float32 [3,H,W] in [-1,1]."""
+    pixels = torch.from_numpy(np.array(image.convert("RGB") if image.mode != "RGB" else image))
+    return pixels.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1
+
+
+def mask_to_tensor(mask: Image.Image) -> Tensor:
+    """PIL "L" mask -> float32 [1,H,W] in {0,1}, cut at one half."""
+    return torch.from_numpy(np.array(mask.convert("L") if mask.mode != "L" else mask) >= 128).float()[None]
+
+
+def collate(
+    samples: Sequence[Mapping[str, Any]],
+    *,
+    positions: Sequence[int] | None = None,
+    size: tuple[int, int] | None = None,
+    faults: Sequence[Fault] = (),
+) -> Batch:
+    """Turn decoded samples (PIL images and masks, all of one size) into a batch.
+
+    Args:
+        samples: at least one sample; images PIL, not encoded bytes.
+        positions: each sample's place in the stream; default 0..B-1.
+        size: (height, width) of the tensors; default that of the first image or mask found.
+        faults: what went wrong while these samples were read; handed on under `faults`.
+
+    Raises:
+        SchemaError: no sample, an image still encoded, images of different sizes, no image at all and no `size`.
+    """
+    if not samples:
+        raise SchemaError("collate: expected at least one sample, found none")
+    size = size or _first_size(samples)
+    batch: dict[str, Any] = {
+        "key": [sample["key"] for sample in samples],
+        "position": torch.as_tensor(
+            list(positions if positions is not None else range(len(samples))), dtype=torch.int64
+        ),
+        "edit_type": [sample.get("edit_type", "") for sample in samples],
+        "concepts": [[concept["phrase"] for concept in sample.get("concepts", ())] for sample in samples],
+        "attachments": [list(sample.get("attachments", ())) for sample in samples],
+        "metadata": [sample.get("metadata", {}) for sample in samples],
+        "faults": list(faults),
+    }
+    for field in TEXT_FIELDS:
+        batch[field] = [sample.get(field, "") for sample in samples]
+        batch[f"has_{field}"] = torch.tensor([bool(text) for text in batch[field]])
+    for field in (*IMAGE_FIELDS, *MASK_FIELDS):
+        batch[field], batch[f"has_{field}"] = _stack(samples, field, size)
+    batch["concept_masks"], batch["has_concept_masks"] = _stack_concepts(samples, size)
+    return batch  # type: ignore[return-value]
+
+
+def _expect(key: str, field: str, value: Any, *types: type) -> None:
+    if not isinstance(value, types):
+        wanted = " or ".join(kind.__name__ for kind in types)
+        raise SchemaError(f"sample {key!r}, field {field!r}: expected {wanted}, found {type(value).__name__}")
+
+
+def _first_size(samples: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    for sample in samples:
+        for field in (*IMAGE_FIELDS, *MASK_FIELDS):
+            if isinstance(sample.get(field), Image.Image):
+                return sample[field].height, sample[field].width
+    raise SchemaError(f"sample {samples[0]['key']!r} and its batch hold no decoded image: give `size` (height, width)")
+
+
+def _fill(out: Tensor, value: Any, key: str, field: str) -> None:
+    if not isinstance(value, Image.Image):
+        raise SchemaError(
+            f"sample {key!r}, field {field!r}: expected a decoded PIL image, found {type(value).__name__}"
+        )
+    if (value.height, value.width) != tuple(out.shape[-2:]):
+        wanted = f"{out.shape[-1]}x{out.shape[-2]}"
+        found = f"{value.width}x{value.height}"
+        raise SchemaError(
+            f"sample {key!r}, field {field!r}: expected {wanted} pixels as the batch, found {found}: resize"
+        )
+    out.copy_(image_to_tensor(value) if field in IMAGE_FIELDS else mask_to_tensor(value))
+
+
+def _stack(samples: Sequence[Mapping[str, Any]], field: str, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    out = torch.zeros(len(samples), 3 if field in IMAGE_FIELDS else 1, *size)
+    for row, sample in zip(out, samples, strict=True):
+        if field in sample:
+            _fill(row, sample[field], sample["key"], field)
+    return out, torch.tensor([field in sample for sample in samples])
+
+
+def _stack_concepts(samples: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    concepts = [sample.get("concepts", ()) for sample in samples]
+    most = max(len(of_sample) for of_sample in concepts)
+    out, has = torch.zeros(len(samples), most, *size), torch.zeros(len(samples), most, dtype=torch.bool)
+    for row, of_sample in enumerate(concepts):
+        for number, concept in enumerate(of_sample):
+            if "mask" in concept:
+                _fill(out[row, number : number + 1], concept["mask"], samples[row]["key"], f"concepts[{number}].mask")
+                has[row, number] = True
+    return out, has
