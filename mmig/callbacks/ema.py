@@ -32,7 +32,7 @@ class EMA(L.Callback):
         self.shadow: dict[str, Tensor] = {}
         self._swapped = False
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start from the weights as they are, unless a checkpoint brought the average."""
         for name, parameter in _trained(pl_module).items():
             value = self.shadow.get(name, parameter.detach())

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
-from mmig.editing import Editor
+from mmig.editing import Editor, EditOutput
 from mmig.optim import OptimizerConfig, build_adamw, lr_factor, state_by_index, state_by_name
-from mmig.rng import Draws, derive_seed
+from mmig.rng import Draws, derive_seed, generator
 from mmig.stages.loss_meter import LossMeter
 from mmig.stages.micro_batches import micro_batches
 
@@ -51,6 +51,7 @@ class TrainingModule(L.LightningModule):
         self.micro_batch_size = micro_batch_size
         self.step = 0
         self._meter = LossMeter(loss_weights)
+        self._backbones: dict[str, dict[str, str]] = {}
 
     # What a subclass defines -------------------------------------------------------------------------------------
 
@@ -81,6 +82,12 @@ class TrainingModule(L.LightningModule):
     def backbone_paths(self) -> dict[str, str]:
         """Hub id or folder of each named backbone, recorded with its fingerprint in manifest and checkpoints."""
         return {}
+
+    def describe_backbones(self) -> dict[str, dict[str, str]]:
+        """Path and fingerprint of each named backbone."""
+        from mmig.backbones.fingerprint import fingerprint
+
+        return {name: {"path": path, "fingerprint": fingerprint(path)} for name, path in self.backbone_paths().items()}
 
     def make_pipeline(self) -> Editor:
         """The editor that evaluate.py and the callbacks run."""
@@ -181,6 +188,10 @@ class TrainingModule(L.LightningModule):
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
 
+    def predict_step(self, batch: Batch, batch_idx: int) -> EditOutput:
+        """Edit the images of a batch; the result depends on seed and key alone, not on the batch they came in."""
+        return self.make_pipeline()(batch, [generator(self.seed, "predict", key) for key in batch["key"]])
+
     # Checkpoints -------------------------------------------------------------------------------------------------
 
     def stored_names(self) -> set[str]:
@@ -201,6 +212,7 @@ class TrainingModule(L.LightningModule):
         states = zip(checkpoint["optimizer_states"], self._optimizer_names(self.trainer.optimizers), strict=True)
         checkpoint["optimizer_states"] = [state_by_name(state, names) for state, names in states]
         checkpoint["step"] = self.step
+        checkpoint["backbones"] = self._backbones
         checkpoint.pop("loops")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -228,10 +240,15 @@ class TrainingModule(L.LightningModule):
                     f"{list(own[name].shape)}: the configs differ in a width"
                 )
 
+    def on_fit_start(self) -> None:
+        """Read the backbones' fingerprints once, for the checkpoints."""
+        self._backbones = self.describe_backbones()
+
     def on_train_start(self) -> None:
         """Let Lightning count from our step, so that `max_steps`, log axes and the progress bar continue."""
         loop = self.trainer.fit_loop.epoch_loop
         loop._batches_that_stepped = self.step
+        loop.batch_progress.total.ready = loop.batch_progress.total.completed = self.step
         optimizer_steps = loop.manual_optimization.optim_step_progress.total
         optimizer_steps.ready = optimizer_steps.completed = self.step
 

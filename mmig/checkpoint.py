@@ -1,0 +1,139 @@
+"""Reading checkpoints: find them, open them safely, rebuild the module of a run from them."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from mmig.callbacks.run_checkpoint import checkpoints_in
+from mmig.stages.base import TrainingModule
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, unreadable or does not fit."""
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint file of a run directory (its highest step), or the file itself.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    found = checkpoints_in(path / "checkpoints") or checkpoints_in(path)
+    if not found:
+        raise CheckpointError(
+            f"no checkpoint at {path}: expected a .ckpt file, or a run directory with checkpoints/step-*.ckpt"
+        )
+    return found[-1]
+
+
+def run_directory(path: str | Path) -> Path:
+    """Directory of the run that a checkpoint file or run directory belongs to.
+
+    Raises:
+        CheckpointError: it holds no config.yaml.
+    """
+    path = Path(path)
+    candidates = [path, path.parent, path.parent.parent]
+    for candidate in candidates:
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise CheckpointError(f"{path} belongs to no run: no config.yaml beside it; give a directory below runs/")
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Open a checkpoint with `weights_only=True`: tensors and plain values, never code.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or holds something else than tensors and plain values.
+    """
+    file = find_checkpoint(path)
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"cannot read checkpoint {file}: {str(error).splitlines()[0]}; delete it and use an earlier one"
+        ) from error
+    for key in ("state_dict", "step", "backbones"):
+        if key not in checkpoint:
+            raise CheckpointError(f"{file} is not a checkpoint of this repository: it has no entry {key!r}")
+    return checkpoint
+
+
+def checkpoint_weights(checkpoint: dict[str, Any], ema: bool) -> dict[str, Tensor]:
+    """Weights of a checkpoint, with the averaged values in place of the trained ones where `ema` is set."""
+    weights = dict(checkpoint["state_dict"])
+    if ema and "ema" in checkpoint:
+        weights.update(checkpoint["ema"]["weights"])
+    return weights
+
+
+def check_backbones(checkpoint: dict[str, Any], current: dict[str, dict[str, str]]) -> None:
+    """Raise CheckpointError where a backbone is not the one that the checkpoint was trained on, by fingerprint."""
+    for name, saved in checkpoint["backbones"].items():
+        now = current.get(name)
+        if now is None or now["fingerprint"] != saved["fingerprint"]:
+            found = "nothing" if now is None else f"{now['path']} ({now['fingerprint'][:12]})"
+            raise CheckpointError(
+                f"backbone {name}: the checkpoint was trained on {saved['path']} ({saved['fingerprint'][:12]}), "
+                f"the config names {found}; give the same weights"
+            )
+
+
+def load_weights(module: TrainingModule, checkpoint: dict[str, Any], ema: bool = True) -> None:
+    """Put a checkpoint's weights into a module of the same method, stage and size (ValueError otherwise)."""
+    weights = checkpoint_weights(checkpoint, ema)
+    module.check_weights(weights)
+    module.load_state_dict(weights, strict=False)
+    module.step = checkpoint["step"]
+
+
+def init_weights(module: TrainingModule, checkpoint: dict[str, Any]) -> None:
+    """Start a new stage from an earlier run's averaged weights; parts that are new keep their initial values.
+
+    Raises:
+        CheckpointError: the checkpoint holds a weight that this module has not, or has in another shape.
+    """
+    weights = checkpoint_weights(checkpoint, ema=True)
+    own = module.state_dict()
+    for name, value in weights.items():
+        if name not in own or own[name].shape != value.shape:
+            found = "no such weight" if name not in own else f"shape {list(own[name].shape)}"
+            raise CheckpointError(
+                f"--init_from: the checkpoint's {name} {list(value.shape)} does not fit {type(module).__name__} ({found})"
+            )
+    module.load_state_dict(weights, strict=False)
+
+
+def build_module(config: dict[str, Any]) -> TrainingModule:
+    """Instantiate the `model` section (class_path, init_args) of a run's configuration."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(TrainingModule, "model", required=True)
+    return parser.instantiate_classes(parser.parse_object({"model": config["model"]})).model
+
+
+def load_module(run: str | Path, ema: bool = True, map_location: str | torch.device = "cpu") -> TrainingModule:
+    """Rebuild the module of a run: its config.yaml, its backbones, its newest weights; in eval mode.
+
+    Args:
+        run: run directory or checkpoint file.
+        ema: take the averaged weights where the run kept them.
+        map_location: device of the result.
+
+    Raises:
+        CheckpointError: no such run, an unreadable file, or other backbones than it was trained on.
+    """
+    checkpoint = read_checkpoint(run)
+    config = yaml.safe_load((run_directory(run) / "config.yaml").read_text(encoding="utf-8"))
+    module = build_module(config)
+    check_backbones(checkpoint, module.describe_backbones())
+    load_weights(module, checkpoint, ema)
+    return module.to(map_location).eval()

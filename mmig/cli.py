@@ -1,0 +1,152 @@
+"""The command line of train.py: LightningCLI with a run directory, exact resume and initialisation from a run."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from mmig.callbacks.ema import EMA
+from mmig.callbacks.prediction_writer import PredictionWriter
+from mmig.callbacks.progress import StepProgressBar
+from mmig.callbacks.run_checkpoint import RunCheckpoint, checkpoints_in
+from mmig.checkpoint import CheckpointError, check_backbones, find_checkpoint, init_weights, read_checkpoint
+from mmig.manifest import RunLockedError, append_submission, run_lock, write_text_atomically
+from mmig.resume import check_resumable
+from mmig.stages.base import TrainingModule
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": -1,
+    "num_sanity_val_steps": 0,
+    "check_val_every_n_epoch": None,
+    "use_distributed_sampler": False,
+    "enable_model_summary": False,
+}
+
+
+class MMIGCLI(LightningCLI):
+    """LightningCLI in which the command line always wins and a checkpoint never changes a setting."""
+
+    def __init__(self, args: list[str] | None = None) -> None:
+        super().__init__(
+            TrainingModule,
+            L.LightningDataModule,
+            save_config_callback=None,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=0,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's four, without `ckpt_path`, whose place --resume takes."""
+        return {name: skip | {"ckpt_path", "weights_only"} for name, skip in LightningCLI.subcommands().items()}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run's own options and the callbacks that every run has."""
+        parser.add_argument("--name", type=str, required=True, help="Name of the run: its folder is RUNS/NAME.")
+        parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs.")
+        parser.add_argument(
+            "--resume",
+            type=str,
+            default="auto",
+            help="'auto' continues the run where a checkpoint of it exists; or a path to continue from exactly.",
+        )
+        parser.add_argument(
+            "--init_from", type=str | None, default=None, help="Run or checkpoint whose weights a new run starts from."
+        )
+        parser.add_lightning_class_args(EMA, "ema")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.set_defaults({"checkpoint.directory": ""})
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would let a checkpoint's hyper-parameters beat the command line; here nothing does."""
+
+    @property
+    def options(self) -> Any:
+        """Parsed options of the chosen subcommand."""
+        return self.config[self.subcommand]
+
+    @property
+    def run_directory(self) -> Path:
+        """Folder of the run."""
+        return Path(self.options.runs) / self.options.name
+
+    def before_instantiate_classes(self) -> None:
+        """Place checkpoints in the run directory."""
+        self.options.checkpoint.directory = str(self.run_directory / "checkpoints")
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Add the logger and callbacks that live in the run directory."""
+        if self.options.trainer.logger in (None, True) and not self.options.trainer.fast_dev_run:
+            from lightning.pytorch.loggers import TensorBoardLogger
+
+            kwargs["logger"] = TensorBoardLogger(self.options.runs, name=self.options.name, version="tensorboard")
+        self.trainer_defaults["callbacks"] = [StepProgressBar(), PredictionWriter(self.run_directory / "predictions")]
+        return super().instantiate_trainer(**kwargs)
+
+    def resolved_config(self) -> dict[str, Any]:
+        """The merged configuration as plain values."""
+        text = self._parser(self.subcommand).dump(self.options, skip_none=False, format="yaml")
+        return yaml.safe_load(text)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        runner = self._fit if subcommand == "fit" else self._evaluate
+        runner(subcommand)
+
+    def _fit(self, subcommand: str) -> None:
+        run, config = self.run_directory, self.resolved_config()
+        if self.options.trainer.fast_dev_run:
+            self.trainer.fit(self.model, self.datamodule)
+            return
+        run.mkdir(parents=True, exist_ok=True)
+        if os.environ.get("LOCAL_RANK", "0") != "0" or self.trainer.global_rank != 0:
+            self._train(self._resume_path())
+            return
+        with run_lock(run):
+            resume = self._resume_path()
+            if resume is not None and (run / "config.yaml").exists():
+                check_resumable(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")), config)
+            write_text_atomically(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+            append_submission(
+                run,
+                resumed_from=resume and str(resume),
+                world_size=self.trainer.world_size,
+                seed=config["seed_everything"],
+            )
+            self._train(resume)
+
+    def _train(self, resume: Path | None) -> None:
+        if resume is not None:
+            check_backbones(read_checkpoint(resume), self.model.describe_backbones())
+        elif self.options.init_from is not None:
+            init_weights(self.model, read_checkpoint(self.options.init_from))
+        self.trainer.fit(self.model, self.datamodule, ckpt_path=resume, weights_only=True)
+
+    def _evaluate(self, subcommand: str) -> None:
+        path = self._resume_path() or find_checkpoint(self.run_directory)
+        check_backbones(read_checkpoint(path), self.model.describe_backbones())
+        getattr(self.trainer, subcommand)(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True)
+
+    def _resume_path(self) -> Path | None:
+        if self.options.resume != "auto":
+            return find_checkpoint(self.options.resume)
+        found = checkpoints_in(self.run_directory / "checkpoints")
+        return found[-1] if found else None
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run train.py; what a user can mend ends in one line, not in a traceback (MMIG_TRACEBACK=1 shows it)."""
+    try:
+        MMIGCLI(args)
+    except (ValueError, OSError, RunLockedError, CheckpointError) as error:
+        if os.environ.get("MMIG_TRACEBACK"):
+            raise
+        sys.exit(f"error: {error}")

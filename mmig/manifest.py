@@ -1,0 +1,138 @@
+"""The run directory: who writes into it, and what was run.
+
+`runs/NAME/` holds config.yaml, manifest.json, checkpoints/ and the TensorBoard log. It is the same folder for every
+submission of the run; each submission adds an entry to the manifest.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "lightning", "diffusers", "transformers", "torchmetrics", "open_clip_torch", "jsonargparse")
+HEARTBEAT_SECONDS = 10.0
+STALE_SECONDS = 60.0
+
+
+class RunLockedError(RuntimeError):
+    """Another process writes into the run directory."""
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old or the new content, never a part."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def git_commit() -> str | None:
+    """Commit of the code, with "+changes" where the working tree differs; None outside a git checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        status = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+def append_submission(run: Path, **facts: Any) -> None:
+    """Add this submission to `manifest.json`: time, host, command, job, versions, commit and the given facts."""
+    path = run / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"name": run.name, "submissions": []}
+    manifest["submissions"].append(
+        {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "host": socket.gethostname(),
+            "command": sys.argv,
+            "job": os.environ.get("SLURM_JOB_ID"),
+            "versions": package_versions(),
+            "commit": git_commit(),
+            **facts,
+        }
+    )
+    write_text_atomically(path, json.dumps(manifest, indent=2))
+
+
+@contextlib.contextmanager
+def run_lock(run: Path) -> Iterator[None]:
+    """Hold the run directory for one writer; a heartbeat tells a live writer from one that was killed.
+
+    Raises:
+        RunLockedError: the lock's heartbeat is younger than a minute, or its process is alive on this host.
+    """
+    path = run / "lock.json"
+    _take(path)
+    stop = threading.Event()
+    thread = threading.Thread(target=_beat, args=(path, stop), daemon=True, name="run-lock")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        path.unlink(missing_ok=True)
+
+
+def _take(path: Path) -> None:
+    content = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
+    while True:
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError:
+            _remove_if_dead(path)
+            continue
+        with os.fdopen(descriptor, "w") as file:
+            file.write(content)
+        return
+
+
+def _remove_if_dead(path: Path) -> None:
+    try:
+        owner, age = json.loads(path.read_text() or "{}"), time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return
+    if owner.get("host") == socket.gethostname():
+        dead = not _alive(owner["pid"])
+    else:
+        dead = age > STALE_SECONDS
+    if not dead:
+        raise RunLockedError(
+            f"{path.parent} is being written by process {owner.get('pid')} on {owner.get('host')} "
+            f"(last sign {age:.0f} s ago); wait for it, or choose another --name"
+        )
+    path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _beat(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(HEARTBEAT_SECONDS):
+        os.utime(path)
