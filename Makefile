@@ -1,0 +1,71 @@
+# Every target sets up what it needs: a virtual environment in .venv, installed once and again only when
+# setup.cfg, constraints.txt or pyproject.toml have changed. All paths are relative, so spaces above do no harm.
+
+PYTHON ?= python3
+PIP_ARGS ?=
+WORKERS ?= 2
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+# The stamp's name is a checksum of what was installed, by which interpreter and where: neither a new checkout of
+# the same files nor `touch` installs again, a moved folder does.
+STATE := $(shell { cat setup.cfg constraints.txt pyproject.toml; "$(PYTHON)" -V; pwd; } 2>&1 | cksum | cut -d ' ' -f 1)
+STAMP := $(VENV)/installed-$(STATE)
+# One thread a process: tests run in $(WORKERS) processes, and small tensors lose time in thread pools.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+OFFLINE := HF_HUB_OFFLINE=1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format bench tiny-backbones clean
+
+help:
+	@echo "make demo            train stage 1 of MMIG on the small world, evaluate it, show pictures (minutes, CPU)"
+	@echo "make test            the tests (minutes, 2 cores); make test-all adds the slow ones"
+	@echo "make lint            ruff: lint and format; make format mends what it can"
+	@echo "make bench           every performance promise as a ratio"
+	@echo "make tiny-backbones  train assets/tiny again (hours on 2 cores)"
+	@echo "make clean           remove caches and what demo and tests wrote; keeps $(VENV), assets and other runs"
+	@echo "All set up $(VENV) by themselves. PIP_ARGS='...' is passed to pip, PYTHON=... names the interpreter."
+
+setup: $(STAMP)
+
+$(STAMP): setup.cfg constraints.txt pyproject.toml
+	@if [ -f "$@" ]; then touch "$@"; exit 0; fi; \
+	set -e; \
+	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "mmig needs Python 3.11 or newer, $(PYTHON) is $$("$(PYTHON)" -V 2>&1); set PYTHON=..." >&2; exit 1; }; \
+	[ -x "$(RUN)" ] || { echo "== creating the virtual environment $(VENV)"; "$(PYTHON)" -m venv "$(VENV)"; }; \
+	echo "== installing mmig and what it needs into $(VENV) (the first time several GB, some minutes)"; \
+	"$(RUN)" -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
+		--constraint constraints.txt --editable '.[test,dev]'; \
+	rm -f "$(VENV)"/installed-*; touch "$@"; \
+	echo "== installed"
+
+demo: $(STAMP)
+	@$(OFFLINE) "$(RUN)" -m mmig.demo
+
+test: $(STAMP)
+	@echo "== tests: $(WORKERS) processes, without the slow ones (make test-all runs them too)"
+	@$(ONE_THREAD) $(OFFLINE) "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not slurm"
+
+test-all: $(STAMP)
+	@$(ONE_THREAD) $(OFFLINE) "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile -m "not slurm"
+
+lint: $(STAMP)
+	@echo "== ruff: lint and format"
+	@"$(RUN)" -m ruff check .
+	@"$(RUN)" -m ruff format --check .
+
+format: $(STAMP)
+	@"$(RUN)" -m ruff check --fix .
+	@"$(RUN)" -m ruff format .
+
+bench: $(STAMP)
+	@set -e; for script in bench/*.py; do echo "== $$script"; $(ONE_THREAD) $(OFFLINE) "$(RUN)" "$$script"; done
+
+tiny-backbones: $(STAMP)
+	@$(OFFLINE) "$(RUN)" -m mmig.methods.tiny_backbones
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache runs/demo data/tinyworld
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
