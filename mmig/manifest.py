@@ -111,10 +111,8 @@ def _remove_if_dead(path: Path) -> None:
         owner, age = json.loads(path.read_text() or "{}"), time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return
-    if owner.get("host") == socket.gethostname():
-        dead = not _alive(owner["pid"])
-    else:
-        dead = age > STALE_SECONDS
+    same_host = owner.get("host") == socket.gethostname()
+    dead = not _alive(owner["pid"]) if same_host else age > STALE_SECONDS
     if not dead:
         raise RunLockedError(
             f"{path.parent} is being written by process {owner.get('pid')} on {owner.get('host')} "

@@ -52,7 +52,7 @@ class RunCheckpoint(Checkpoint):
         if path.exists():
             return path
         partial = path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
+        trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
             os.replace(partial, path)
             for old in checkpoints_in(self.directory)[: -self.keep]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
@@ -85,9 +86,12 @@ class TrainingModule(L.LightningModule):
 
     def describe_backbones(self) -> dict[str, dict[str, str]]:
         """Path and fingerprint of each named backbone."""
+        paths = self.backbone_paths()
+        if not paths:
+            return {}
         from mmig.backbones.fingerprint import fingerprint
 
-        return {name: {"path": path, "fingerprint": fingerprint(path)} for name, path in self.backbone_paths().items()}
+        return {name: {"path": path, "fingerprint": fingerprint(path)} for name, path in paths.items()}
 
     def make_pipeline(self) -> Editor:
         """The editor that evaluate.py and the callbacks run."""
@@ -120,8 +124,7 @@ class TrainingModule(L.LightningModule):
         sums = torch.zeros(len(names), device=self.device)
         parts = list(micro_batches(batch, self.micro_batch_size))
         for number, part in enumerate(parts):
-            last = number == len(parts) - 1
-            with contextlib.nullcontext() if last else self.trainer.strategy.block_backward_sync():
+            with contextlib.nullcontext() if number == len(parts) - 1 else self._without_gradient_sync():
                 # dropout inside modules: the default generator, so it must not depend on what ran before a resume
                 torch.manual_seed(derive_seed(self.seed, "dropout", self.step, number, self.global_rank))
                 part_sums = self._term_sums(part, Draws(self.seed, part["position"]))
@@ -142,6 +145,10 @@ class TrainingModule(L.LightningModule):
 
     def _reduce(self, tensor: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(tensor, reduce_op="sum") if self.trainer.world_size > 1 else tensor
+
+    def _without_gradient_sync(self) -> contextlib.AbstractContextManager[None]:
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else contextlib.nullcontext()
 
     def _set_learning_rate(self, optimizer: torch.optim.Optimizer) -> None:
         config = self.optimizer_config

@@ -34,7 +34,7 @@ class LossMeter:
         sums = reduce(self.sums.to(device, torch.float32 if device.type == "mps" else torch.float64))
         means = sums.sum(dim=1)[:, 0] / sums.sum(dim=1)[:, 1].clamp(min=1e-12)
         metrics = {name: means[row].float() for row, name in enumerate(self.weights)}
-        metrics["loss"] = sum((weight * metrics[name] for name, weight in self.weights.items()), means.new_zeros(()))
+        metrics["loss"] = sum((weight * metrics[name] for name, weight in self.weights.items()), torch.zeros(()))
         if self.by_timestep:
             width = NUM_TIMESTEPS // NUM_RANGES
             for row, name in enumerate(self.weights):
