@@ -46,7 +46,7 @@ class Attachment(TypedDict, total=False):
 
 
 class Sample(TypedDict, total=False):
-    """One example. Only `key` and one text or image are required; images are PIL RGB or encoded bytes, masks PIL "L"."""
+    """One example. Required are `key` and one text or image; images: PIL RGB or encoded bytes; masks: PIL "L"."""
 
     key: Required[str]
     source: Image.Image | bytes
@@ -66,11 +66,12 @@ class Sample(TypedDict, total=False):
 
 
 class Fault(TypedDict):
-    """A sample that could not be used: why, in which shard, and its key."""
+    """A sample that could not be used: why (`decode.REASONS`), in which shard, its key, and the finding in words."""
 
     reason: str
     shard: str
     key: str
+    detail: str
 
 
 class Batch(TypedDict, total=False):
@@ -122,9 +123,7 @@ def validate(sample: Mapping[str, Any]) -> None:
     if not isinstance(key, str) or not key or any(c in key for c in "./\\\n\0"):
         raise SchemaError(f"key: expected a non-empty str without '.', '/' or line breaks, found {key!r}")
     if unknown := set(sample) - set(Sample.__annotations__):
-        raise SchemaError(
-            f"sample {key!r}: unknown field {min(unknown)!r}; known: {sorted(Sample.__annotations__)}"
-        )
+        raise SchemaError(f"sample {key!r}: unknown field {min(unknown)!r}; known: {sorted(Sample.__annotations__)}")
     expected = {
         **dict.fromkeys((*IMAGE_FIELDS, *MASK_FIELDS), (Image.Image, bytes)),
         **dict.fromkeys((*TEXT_FIELDS, "edit_type"), (str,)),

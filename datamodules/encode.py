@@ -1,0 +1,73 @@
+"""A sample -> the files that stand for it in a tar (see `decode` for the way back).
+
+`source.png`, `target.png`, `target_mask.png`, `concept0.png` ..., `attachment0.png` ..., and `json` with every text,
+the concepts' phrases and the metadata. Metadata is a JSON text inside that JSON, so that tools which want one type for
+each column (`datasets`) can read shards whose metadata has another shape in each sample.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+from PIL import Image
+
+from datamodules.schema import IMAGE_FIELDS, MASK_FIELDS, TEXT_FIELDS, Sample, SchemaError, validate
+
+_SUFFIXES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp"}
+
+
+def encode(sample: Sample) -> dict[str, bytes]:
+    """File name after the key's dot -> bytes, sorted by name. PIL images become PNG (exact), bytes stay as they are.
+
+    Raises:
+        SchemaError: the sample breaks the schema, or encoded bytes are neither PNG, JPEG nor WebP.
+    """
+    validate(sample)
+    key = sample["key"]
+    files: dict[str, bytes] = {}
+    record: dict[str, Any] = {field: sample[field] for field in (*TEXT_FIELDS, "edit_type") if field in sample}
+    for field in (*IMAGE_FIELDS, *MASK_FIELDS):
+        if field in sample:
+            _add_image(files, key, field, sample[field], mask=field in MASK_FIELDS)
+    if "concepts" in sample:
+        record["concepts"] = [concept["phrase"] for concept in sample["concepts"]]
+        for number, concept in enumerate(sample["concepts"]):
+            if "mask" in concept:
+                _add_image(files, key, f"concept{number}", concept["mask"], mask=True)
+    if "attachments" in sample:
+        record["attachments"] = [
+            {"kind": attachment["kind"], "role": attachment.get("role", "")} for attachment in sample["attachments"]
+        ]
+        for number, attachment in enumerate(sample["attachments"]):
+            if "format" in attachment and isinstance(attachment["data"], bytes):
+                files[f"attachment{number}.{attachment['format']}"] = attachment["data"]
+            else:
+                _add_image(files, key, f"attachment{number}", attachment["data"], mask=False)
+    if "metadata" in sample:
+        record["metadata"] = _dump(key, sample["metadata"])
+    files["json"] = _dump(key, record).encode()
+    return dict(sorted(files.items()))
+
+
+def _dump(key: str, value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"sample {key!r}, field 'metadata': expected plain JSON values ({error})") from error
+
+
+def _add_image(files: dict[str, bytes], key: str, field: str, image: Image.Image | bytes, mask: bool) -> None:
+    if isinstance(image, bytes):
+        suffix = next((suffix for magic, suffix in _SUFFIXES.items() if image.startswith(magic)), None)
+        if suffix is None:
+            raise SchemaError(f"sample {key!r}, field {field!r}: expected PNG, JPEG or WebP bytes, found {image[:8]!r}")
+        files[f"{field}.{suffix}"] = image
+        return
+    if 0 in image.size:
+        raise SchemaError(f"sample {key!r}, field {field!r}: expected an image with pixels, found {image.size}")
+    buffer = io.BytesIO()
+    mode = "L" if mask else "RGB"
+    (image if image.mode == mode else image.convert(mode)).save(buffer, "PNG", compress_level=4)
+    files[f"{field}.png"] = buffer.getvalue()

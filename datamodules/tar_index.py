@@ -1,0 +1,138 @@
+"""The binary member index of one tar shard: where each file of each sample lies, how long it is, and its CRC-32.
+
+Layout, little endian: magic, three uint64 counts (samples, members, name bytes), the number of the first member of each
+sample (uint32, one more than samples), one 24-byte row a member, then all member names one after another (UTF-8).
+A member named `KEY.FIELD` belongs to sample KEY; the key ends at the first dot of the file name, as in webdataset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+MAGIC = b"mmigidx1"
+REMAKE = "remake it with `python -m datamodules.shards index DIR`"
+ROW = np.dtype(
+    [("offset", "<u8"), ("size", "<u4"), ("crc32", "<u4"), ("name", "<u4"), ("name_len", "<u2"), ("key_len", "<u2")]
+)
+_HEADER_BYTES = len(MAGIC) + 3 * 8
+_log = logging.getLogger(__name__)
+
+
+class ShardError(ValueError):
+    """Shards or an index that cannot be used; one line says which file, what was expected and what to do."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file in a tar: `key`, `field` (the name after the key's dot), `offset` of its first byte, `size`, `crc32`."""
+
+    key: str
+    field: str
+    offset: int
+    size: int
+    crc32: int
+
+
+class MemberIndex:
+    """The members of one shard by sample number, read from a memory-mapped index file when asked."""
+
+    def __init__(self, path: Path) -> None:
+        """Map the index file.
+
+        Raises:
+            ShardError: the file is missing, is no member index, or has another length than it says.
+        """
+        try:
+            self._bytes = np.memmap(path, np.uint8, "r")
+        except (OSError, ValueError) as error:
+            raise ShardError(f"{path}: cannot read the member index ({error}); {REMAKE}") from error
+        head = self._bytes[:_HEADER_BYTES].tobytes()
+        samples, members, names = (int(n) for n in np.frombuffer(head[len(MAGIC) :].ljust(24, b"\0"), "<u8"))
+        first_end = _HEADER_BYTES + 4 * (samples + 1)
+        rows_end = first_end + ROW.itemsize * members
+        if not head.startswith(MAGIC) or self._bytes.size != rows_end + names:
+            raise ShardError(f"{path}: not a complete member index; {REMAKE}")
+        self.num_samples = samples
+        self._first = self._bytes[_HEADER_BYTES:first_end].view("<u4")
+        self._rows = self._bytes[first_end:rows_end].view(ROW)
+        self._names = self._bytes[rows_end:]
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def members(self, sample: int) -> list[Member]:
+        """The members of sample number `sample`, in the order of the tar."""
+        rows = self._rows[int(self._first[sample]) : int(self._first[sample + 1])].tolist()
+        return [self._member(*row) for row in rows]
+
+    def key(self, sample: int) -> str:
+        """The key of sample number `sample`."""
+        return self._member(*self._rows[int(self._first[sample])].item()).key
+
+    def _member(self, offset: int, size: int, crc32: int, name: int, name_len: int, key_len: int) -> Member:
+        text = self._names[name : name + name_len].tobytes()
+        return Member(text[:key_len].decode(), text[key_len + 1 :].decode(), offset, size, crc32)
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """`dir/KEY.FIELD` -> (`dir/KEY`, `FIELD`); None for a name without a field."""
+    folder, slash, base = name.rpartition("/")
+    key, dot, field = base.partition(".")
+    return (folder + slash + key, field) if key and dot and field else None
+
+
+def pack(members: Iterable[Member]) -> tuple[bytes, int]:
+    """Members in the order of the tar -> (bytes of the index file, number of samples)."""
+    first: list[int] = []
+    rows: list[tuple[int, ...]] = []
+    names = bytearray()
+    last_key: str | None = None
+    for member in members:
+        if member.key != last_key:
+            first.append(len(rows))
+            last_key = member.key
+        key, name = member.key.encode(), f"{member.key}.{member.field}".encode()
+        rows.append((member.offset, member.size, member.crc32, len(names), len(name), len(key)))
+        names += name
+    counts = np.array([len(first), len(rows), len(names)], "<u8")
+    starts = np.array([*first, len(rows)], "<u4")
+    packed = b"".join((MAGIC, counts.tobytes(), starts.tobytes(), np.array(rows, ROW).tobytes(), bytes(names)))
+    return packed, len(first)
+
+
+def scan(path: Path) -> Iterator[Member]:
+    """The members of an existing tar, each read once for its checksum; a truncated end is logged, never hidden.
+
+    The member that the end cuts through is still listed with its full size, so that reading it counts as a fault.
+
+    Raises:
+        ShardError: the file is no plain tar (compressed tars give no random access), or a member exceeds 4 GiB.
+    """
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                parts = split_name(info.name)
+                if not info.isreg() or parts is None:
+                    continue
+                if info.size >= 2**32:
+                    raise ShardError(f"{path}: member {info.name} has {info.size} bytes; at most 4 GiB are supported")
+                tar.fileobj.seek(info.offset_data)
+                yield Member(*parts, info.offset_data, info.size, zlib.crc32(tar.fileobj.read(info.size)))
+    except tarfile.ReadError as error:
+        if path.stat().st_size < tarfile.BLOCKSIZE or not tarfile.is_tarfile(path):
+            raise ShardError(f"{path}: not a plain tar file ({error}); unpack compressed tars first") from error
+        _log.warning("%s: damaged after its last readable member (%s)", path, error)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

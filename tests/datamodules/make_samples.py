@@ -1,0 +1,27 @@
+"""Small samples for the tests of the shards and the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from datamodules.schema import Sample
+
+
+def make_image(seed: int, size: int = 16, channels: int = 3) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, channels), np.uint8)
+    return Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+
+
+def make_samples(count: int, size: int = 16) -> Iterator[Sample]:
+    for number in range(count):
+        yield {
+            "key": f"{number:06d}",
+            "source": make_image(2 * number, size),
+            "target": make_image(2 * number + 1, size),
+            "instruction": f"make number {number} red",
+            "response": "a red number",
+            "metadata": {"number": number, **({"only here": [1, {"x": None}]} if number % 3 == 0 else {})},
+        }

@@ -1,0 +1,190 @@
+"""Shards: written to the byte, indexed, verified, and read by other libraries too."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datamodules.schema import Sample, SchemaError
+from datamodules.shards import ShardError, ShardIndex, index_shards, main, verify, write_shards
+from datamodules.tar_index import MemberIndex
+from tests.datamodules.make_samples import make_image, make_samples
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    write_shards(make_samples(10), tmp_path / "data", 4)
+    return tmp_path / "data"
+
+
+def _flip_byte(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 0xFF
+    path.write_bytes(data)
+
+
+def _everything() -> Sample:
+    mask = Image.new("L", (16, 16), 255)
+    return {
+        **next(make_samples(1)),
+        "target_mask": mask,
+        "reference_mask": mask,
+        "concepts": [{"phrase": "a red number", "mask": mask}, {"phrase": "nothing"}],
+        "attachments": [{"kind": "image", "data": make_image(9), "role": "style"}],
+        "edit_type": "recolour",
+    }
+
+
+def test_writing_twice_gives_the_same_bytes(shards: Path, tmp_path: Path) -> None:
+    write_shards(make_samples(10), tmp_path / "again", 4)
+    names = sorted(path.name for path in shards.iterdir())
+    assert names == ["00000.idx", "00000.tar", "00001.idx", "00001.tar", "00002.idx", "00002.tar", "index.json"]
+    for name in names:
+        assert (shards / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+
+
+def test_members_are_sorted_plain_files_without_a_date(shards: Path) -> None:
+    with tarfile.open(shards / "00000.tar") as tar:
+        infos = tar.getmembers()
+    assert [info.name for info in infos] == sorted(info.name for info in infos) and len(infos) == 12
+    assert {(info.mtime, info.uid, info.mode, info.type) for info in infos} == {(0, 0, 0o644, tarfile.REGTYPE)}
+
+
+def test_the_index_counts_samples_and_shards(shards: Path) -> None:
+    index = ShardIndex.load(shards)
+    assert [row.count for row in index.shards] == [4, 4, 2] and len(index) == 10
+    assert [row.bytes for row in index.shards] == [(shards / row.name).stat().st_size for row in index.shards]
+
+
+def test_the_member_index_gives_random_access(shards: Path) -> None:
+    members = MemberIndex(shards / "00001.idx")
+    assert len(members) == 4 and members.key(2) == "000006"
+    with (shards / "00001.tar").open("rb") as file:
+        found = {member.field: os.pread(file.fileno(), member.size, member.offset) for member in members.members(2)}
+    assert json.loads(found["json"])["instruction"] == "make number 6 red"
+    assert np.array_equal(Image.open(io.BytesIO(found["target.png"])), make_image(13))
+
+
+def test_verify_is_silent_about_good_shards(shards: Path) -> None:
+    assert verify(shards) == [] and main(["verify", str(shards)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda d: _flip_byte(d / "00001.tar", 600), ["00001.tar", "wrong checksum", "000004.json", "sha256"]),
+        (lambda d: os.truncate(d / "00001.tar", 2000), ["00001.tar", "truncated", "found 2000"]),
+        (lambda d: (d / "00002.tar").unlink(), ["00002.tar: missing"]),
+        (lambda d: (d / "00000.idx").unlink(), ["00000.idx", "cannot read the member index"]),
+        (lambda d: os.truncate(d / "00000.idx", 90), ["00000.idx", "not a complete member index"]),
+        (lambda d: (d / "extra.tar").write_bytes(b""), ["extra.tar: not named in index.json"]),
+        (lambda d: (d / "index.json").unlink(), ["index.json: missing"]),
+        (lambda d: (d / "index.json").write_text("{"), ["not a shard index"]),
+    ],
+)
+def test_verify_names_what_is_wrong(shards: Path, damage, words: list[str], capsys) -> None:
+    damage(shards)
+    problems = "\n".join(verify(shards))
+    assert all(word in problems for word in words), problems
+    assert main(["verify", str(shards)]) == 1
+
+
+def test_verify_is_a_command(shards: Path) -> None:
+    _flip_byte(shards / "00001.tar", 600)
+    command = [sys.executable, "-m", "datamodules.shards", "verify", str(shards)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 1 and "wrong checksum" in done.stdout
+
+
+def test_a_missing_shard_is_one_clear_line(shards: Path) -> None:
+    (shards / "00001.tar").unlink()
+    with pytest.raises(ShardError, match=r"00001\.tar: missing, but index.json names it"):
+        ShardIndex.load(shards)
+
+
+def test_writing_into_a_full_folder_is_refused(shards: Path) -> None:
+    with pytest.raises(ShardError, match="holds shards already"):
+        write_shards(make_samples(3), shards, 4)
+
+
+def test_writing_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="at least one sample"):
+        write_shards([], tmp_path / "empty", 4)
+
+
+def test_a_key_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="'000000': expected unique keys"):
+        write_shards([*make_samples(5), *make_samples(1)], tmp_path / "twice", 2)
+
+
+def test_an_interrupted_writer_leaves_nothing(tmp_path: Path) -> None:
+    bad = [*make_samples(5), {"key": "z", "instruction": 3}]
+    with pytest.raises(SchemaError, match="sample 'z', field 'instruction'"):
+        write_shards(bad, tmp_path / "half", 2)
+    assert list((tmp_path / "half").iterdir()) == []
+
+
+def test_a_killed_writer_can_be_repeated(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from tests.datamodules.make_samples import make_samples\n"
+        "from datamodules.shards import write_shards\n"
+        "def dying():\n"
+        "    yield from make_samples(5)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_shards(dying(), sys.argv[1], 2)\n"
+    )
+    target = tmp_path / "killed"
+    command = [sys.executable, "-c", code, str(target)]
+    assert subprocess.run(command, cwd=Path(__file__).parents[2]).returncode == -9
+    assert not (target / "index.json").exists() and list(target.glob("*.tar")) == []
+    assert len(write_shards(make_samples(3), target, 2)) == 3 and verify(target) == []
+
+
+def test_existing_tars_are_indexed_untouched_into_another_folder(shards: Path, tmp_path: Path) -> None:
+    before = (shards / "00000.tar").read_bytes()
+    ours = {name: (shards / name).read_bytes() for name in ("00000.idx", "index.json")}
+    for path in [*shards.glob("*.idx"), shards / "index.json"]:
+        path.unlink()
+    index = index_shards(shards, tmp_path / "indices")
+    assert len(index) == 10 and (shards / "00000.tar").read_bytes() == before
+    assert {name: (tmp_path / "indices" / name).read_bytes() for name in ours} == ours
+    assert verify(shards, tmp_path / "indices") == []
+    assert sorted(path.name for path in shards.iterdir()) == ["00000.tar", "00001.tar", "00002.tar"]
+
+
+def test_a_compressed_tar_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("a.json"))
+    with pytest.raises(ShardError, match="unpack compressed tars"):
+        index_shards(tmp_path)
+
+
+def test_webdataset_reads_the_shards(shards: Path) -> None:
+    import webdataset
+
+    urls = [str(path) for path in sorted(shards.glob("*.tar"))]
+    found = list(webdataset.WebDataset(urls, shardshuffle=False).decode("pil"))
+    assert [sample["__key__"] for sample in found] == [f"{number:06d}" for number in range(10)]
+    assert found[3]["json"]["instruction"] == "make number 3 red"
+    assert np.array_equal(found[3]["target.png"], make_image(7))
+
+
+def test_datasets_reads_the_shards(tmp_path: Path) -> None:
+    import datasets
+
+    write_shards([*make_samples(4), {**_everything(), "key": "full"}], tmp_path / "data", 4)
+    files = [str(path) for path in sorted((tmp_path / "data").glob("*.tar"))]
+    found = list(datasets.load_dataset("webdataset", data_files=files, split="train", streaming=True))
+    assert [sample["__key__"] for sample in found] == ["000000", "000001", "000002", "000003", "full"]
+    assert found[2]["json"]["instruction"] == "make number 2 red"
+    assert np.array_equal(found[2]["source.png"].convert("RGB"), make_image(4))
