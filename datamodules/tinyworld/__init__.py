@@ -1,0 +1,1 @@
+"""The small world: procedural scenes in which every edit has a known right answer."""

@@ -1,0 +1,179 @@
+"""Edits as functions from a scene to a goal scene, with what was done to it. Words are made elsewhere (`words`).
+
+Every function draws one edit of its type and returns None where the scene does not allow it; the caller then
+draws another scene.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from datamodules.tinyworld import photographs, visual
+from datamodules.tinyworld.draws import Draws
+from datamodules.tinyworld.effects import Pixels, difference
+from datamodules.tinyworld.layout import JITTER, Rules, allowed, draw_background, draw_scene, draw_thing, put
+from datamodules.tinyworld.render import render, silhouette
+from datamodules.tinyworld.scene import (
+    ATMOSPHERES,
+    OBJECT_COLOURS,
+    PHOTOGRAPHIC,
+    SHAPES,
+    SIDE,
+    SIZES,
+    STYLES,
+    Scene,
+    Thing,
+)
+
+TRAINED_TYPES = (
+    "add",
+    "remove",
+    "replace",
+    "recolour",
+    "move",
+    "resize",
+    "background",
+    "style",
+    "atmosphere",
+    "photographic",
+    "visual",
+)
+GLOBAL_TYPES = ("style", "atmosphere", "photographic")
+MIN_CHANGE = 900  # least mean squared difference of source and target of a global edit, in squared grey levels
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What was done. `before`: the object in the source scene, `after`: in the target scene (None where absent).
+
+    `operation`: the effect of a global edit; what a visual edit does ("recolour", "remove", ...); else the type.
+    `referent`: how a visual instruction names its object ("the largest shape").
+    """
+
+    type: str
+    operation: str
+    before: Thing | None = None
+    after: Thing | None = None
+    referent: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Edit:
+        """Edit from its JSON form. Raises KeyError or TypeError on any other dict."""
+        before, after = (None if data[name] is None else Thing(**data[name]) for name in ("before", "after"))
+        return cls(data["type"], data["operation"], before, after, data["referent"])
+
+
+Drawn = tuple[Scene, Scene, Edit] | None
+
+
+def draw_edit(draws: Draws, edit_type: str, rules: Rules) -> Drawn:
+    """A source scene, its goal and the edit between them; None where this draw did not work out."""
+    if edit_type == "photographic":
+        return _photographic(draws, rules)
+    if edit_type == "visual":
+        count = rules.max_things if rules.max_things > 3 else 3
+        found = visual.draw_visual(draws, rules, count)
+        if found is None:
+            return None
+        source, before, after, operation, referent = found
+        return source, _swap(source, before, after), Edit("visual", operation, before, after, referent)
+    fewest = 2 if edit_type == "remove" else 1
+    most = rules.max_things - 1 if edit_type == "add" else rules.max_things
+    source_rules = rules
+    if edit_type == "background" and rules.held_out_photographs:  # the goal, not the source, shows the photograph
+        source_rules = replace(rules, photographs=False, held_out_photographs=False)
+    source = draw_scene(draws, source_rules, draws.between(fewest, most))
+    if edit_type == "background":
+        return _background(draws, source, rules)
+    if edit_type in ("style", "atmosphere"):
+        effect = draws.choice(STYLES if edit_type == "style" else ATMOSPHERES)
+        return _with_effect(source, effect, edit_type)
+    before = None if edit_type == "add" else draws.choice(source.things)
+    after = _changed(draws, edit_type, source, before, rules)
+    if after is not None and (after == before or not allowed(after, source.background, rules)):
+        return None
+    return source, _swap(source, before, after), Edit(edit_type, edit_type, before, after)
+
+
+def _changed(draws: Draws, edit_type: str, source: Scene, before: Thing | None, rules: Rules) -> Thing | None:
+    if edit_type == "remove":
+        return None
+    if edit_type == "add" or before is None:
+        return draw_thing(draws, draws.choice(source.free_places()), source.background, rules, jitter=False)
+    if edit_type == "replace":
+        shape, colour = draws.choice(SHAPES), draws.choice(tuple(OBJECT_COLOURS))
+        return before if shape == before.shape else replace(before, shape=shape, colour=colour)
+    if edit_type == "recolour":
+        return replace(before, colour=draws.choice(tuple(OBJECT_COLOURS)))
+    if edit_type == "move":
+        return put(draws, before, draws.choice(source.free_places()), jitter=False)
+    if edit_type == "resize":
+        return resized(draws, before, draws.choice(SIZES))
+    if edit_type == "outline":
+        dark = {"black", "navy", "brown"} & {source.background.first, source.background.second}
+        return before if dark else replace(before, outlined=True)
+    raise ValueError(f"edit type {edit_type!r}: expected one of {', '.join((*TRAINED_TYPES, 'outline'))}")
+
+
+def resized(draws: Draws, thing: Thing, size: str) -> Thing:
+    """The object in another size, kept where it is unless it would leave its place."""
+    centred = put(draws, thing, thing.place, jitter=False)
+    reach = JITTER[size]
+    x = min(max(thing.x, centred.x - reach), centred.x + reach)
+    y = min(max(thing.y, centred.y - reach), centred.y + reach)
+    return replace(thing, size=size, x=x, y=y)
+
+
+def _swap(scene: Scene, before: Thing | None, after: Thing | None) -> Scene:
+    kept = tuple(thing for thing in scene.things if thing != before)
+    return scene.with_things(kept if after is None else (*kept, after))
+
+
+def _background(draws: Draws, source: Scene, rules: Rules) -> Drawn:
+    background = draw_background(draws, rules)
+    old = source.background
+    same = (background.kind, background.first, background.second, background.photograph) == (
+        old.kind,
+        old.first,
+        old.second,
+        old.photograph,
+    )
+    if same or not all(allowed(thing, background, rules) for thing in source.things):
+        return None
+    target = replace(source, background=background)
+    if difference(render(source), render(target)) < MIN_CHANGE:
+        return None
+    return source, target, Edit("background", "background")
+
+
+def _with_effect(source: Scene, effect: str, edit_type: str) -> Drawn:
+    target = replace(source, effect=effect)
+    least = MIN_CHANGE // 8 if effect == "pixelate" else MIN_CHANGE
+    pixels = render(target)
+    if difference(render(source), pixels) < least or not all(_seen(target, thing, pixels) for thing in target.things):
+        return None
+    return source, target, Edit(edit_type, effect)
+
+
+def _seen(scene: Scene, thing: Thing, pixels: Pixels) -> bool:
+    """Whether an object still stands out from what is behind it in the pixels of its scene."""
+    without = render(_swap(scene, thing, None))
+    return difference(without, pixels) * SIDE * SIDE >= MIN_CHANGE * int(silhouette(thing).sum())
+
+
+def _photographic(draws: Draws, rules: Rules) -> Drawn:
+    name = draws.choice(photographs.names("photograph", rules.held_out_photographs))
+    source = Scene(photographs.draw_cut(draws, name))
+    effect = draws.choice(PHOTOGRAPHIC)
+    if effect.startswith("saturation") and not photographs.PHOTOGRAPHS[name].coloured:
+        return None
+    target = replace(source, effect=effect)
+    least = MIN_CHANGE // 3 if effect.startswith("saturation") else MIN_CHANGE * 2 // 3
+    if difference(render(source), render(target)) < least:
+        return None
+    return source, target, Edit("photographic", effect)
