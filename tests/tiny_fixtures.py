@@ -1,10 +1,10 @@
 """Tiny backbones with RANDOM weights in the published folder layouts, for tests of everything that loads a backbone.
 
     from tests.tiny_fixtures import build_all
-    paths = build_all(tmp_path)          # about two seconds; then load_vae(paths.stable_diffusion), load_llm(paths.llama), ...
+    paths = build_all(tmp_path)  # under a second; then load_vae(paths.stable_diffusion), load_llm(paths.llama), ...
 
-Images are 64 pixels, latents 4x16x16 (f=4), the UNets attend to text at 16x16 and 8x8 (mid block 64x8x8), CLIP text width 32,
-LLaMA width 48, CLIP vision width 40. The trained tiny backbones (assets/tiny) have the same layouts.
+Images are 64 pixels, latents 4x16x16 (f=4), the UNets attend to text at 16x16 and 8x8 (mid block 64x8x8), CLIP text
+width 32, LLaMA width 48, CLIP vision width 40. The trained tiny backbones (assets/tiny) have the same layouts.
 """
 
 import json
@@ -184,7 +184,8 @@ def build_llama(
     dtype: torch.dtype = torch.float32,
     **save_options: Any,
 ) -> Path:
-    """Write a LlamaForCausalLM and its tokenizer; `save_options` go to save_pretrained (max_shard_size for several files)."""
+    """Write a LlamaForCausalLM and its tokenizer; `save_options` go to save_pretrained (max_shard_size for several
+    files)."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(

@@ -1,7 +1,8 @@
 """Tiny tokenizers with random-free, trained-on-the-spot vocabularies, in the published folder layouts.
 
-Three families: CLIP's byte-level BPE with end-of-word marks (old two-file layout and new one-file layout), GPT-2-like byte-level BPE
-(OPT, LLaMA-3), and SentencePiece-like metaspace BPE with byte fallback (LLaMA-1 and -2). Every vocabulary has fewer than 2,000 entries.
+Three families: CLIP's byte-level BPE with end-of-word marks (old two-file layout and new one-file layout), GPT-2-like
+byte-level BPE (OPT, LLaMA-3), and SentencePiece-like metaspace BPE with byte fallback (LLaMA-1 and -2). Every
+vocabulary has fewer than 2,000 entries.
 """
 
 import json
@@ -61,7 +62,8 @@ def _write(path: Path, content: object) -> None:
 
 
 def write_clip_tokenizer(folder: Path, layout: ClipLayout = "old", max_length: int = 77) -> int:
-    """Write a CLIP tokenizer and return the size of its vocabulary; ids as in CLIP: bytes, word-final bytes, merges, start, end."""
+    """Write a CLIP tokenizer and return the size of its vocabulary; ids as in CLIP: bytes, word-final bytes, merges,
+    start, end."""
     from tokenizers import models, pre_tokenizers
     from transformers import CLIPTokenizer
 
@@ -110,12 +112,13 @@ def write_llama_tokenizer(folder: Path, kind: LlamaTokenizerKind = "metaspace") 
     merges = _learn_merges(models.BPE(), pre_tokenizers.Metaspace(), vocab_size=400)
     pieces = special + [f"<0x{byte:02X}>" for byte in range(256)] + ["▁", *map(chr, range(33, 127))]
     vocab = {piece: n for n, piece in enumerate(dict.fromkeys(pieces + ["".join(merge) for merge in merges]))}
-    LlamaTokenizer(vocab=vocab, merges=merges, add_bos_token=True, model_max_length=2048).save_pretrained(folder)
+    LlamaTokenizer(vocab=vocab, merges=merges, add_bos_token=True, model_max_length=256).save_pretrained(folder)
     return len(vocab)
 
 
 def write_opt_tokenizer(folder: Path) -> int:
-    """Write an OPT tokenizer (byte-level BPE; `</s>` starts and ends a text, <pad> is 1) and return the size of its vocabulary."""
+    """Write an OPT tokenizer (byte-level BPE; `</s>` starts and ends a text, <pad> is 1) and return the size of its
+    vocabulary."""
     folder.mkdir(parents=True, exist_ok=True)
     return _write_byte_level(
         folder, ["<s>", "<pad>", "</s>", "<unk>"], bos="</s>", eos="</s>", unk="<unk>", pad="<pad>"

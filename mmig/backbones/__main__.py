@@ -1,0 +1,59 @@
+"""Command line: `python -m mmig.backbones fetch --config FILE [--config FILE ...] [--to DIR]`, `... fingerprint PATH
+[--part NAME]`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmig.backbones.fetch import fetch, read_references
+from mmig.backbones.fingerprint import fingerprint
+from mmig.backbones.parts import PARTS, BackboneError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mmig.backbones", description="Fetch and identify pretrained parts."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    fetching = commands.add_parser("fetch", help="download every backbone that configs name, check local folders")
+    fetching.add_argument(
+        "--config", action="append", required=True, type=Path, metavar="FILE", help="config (repeatable)"
+    )
+    fetching.add_argument(
+        "--to", type=Path, metavar="DIR", help="shared folder, later HF_HOME of the jobs (default: HF_HOME)"
+    )
+    naming = commands.add_parser("fingerprint", help="print the fingerprint of a model folder or hub id")
+    naming.add_argument("path", help="hub id or local folder")
+    naming.add_argument("--part", choices=sorted(PARTS), help="which part of it")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "fingerprint":
+            print(fingerprint(options.path, options.part))
+            return 0
+        return _fetch_all(options.config, options.to)
+    except BackboneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _fetch_all(configs: list[Path], to: Path | None) -> int:
+    references, failures = read_references(configs), 0
+    for reference in references:
+        try:
+            for part, place in zip(reference.parts, fetch(reference, to and to / "hub"), strict=True):
+                print(f"{part.name}: {reference.path} -> {place}")
+        except BackboneError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failures += 1
+    if failures:
+        print(f"{failures} of {len(references)} backbones are missing", file=sys.stderr)
+        return 1
+    home = f"HF_HOME={to.resolve()} " if to else ""
+    print(f"{len(references)} backbones are local; run the jobs with {home}HF_HUB_OFFLINE=1")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Fill a shared folder with every backbone that configs name, so that jobs run without a network.
+
+References are found by key, anywhere in a config: `stable_diffusion` (all five parts), `vae`, `unet`, `text_encoder`,
+`tokenizer`, `scheduler`, `llm`, `llm_tokenizer`, `clip_vision`, `blip2`, `blip2_processor`; their value is a hub id
+or folder, or a mapping with `path`. CLIP for metrics: `open_clip` or `clip`, a mapping with `name` and `weights`, or
+a string beside `open_clip_weights` or `clip_weights`. Local folders are only checked.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmig.backbones.hub import is_hub_id, locate
+from mmig.backbones.parts import BLIP2_PROCESSOR, LLM_TOKENIZER, OPEN_CLIP, PARTS, PIPELINE_PARTS, BackboneError, Part
+
+logger = logging.getLogger(__name__)
+
+_OPEN_CLIP_KEYS = ("open_clip", "clip")
+_KEYS: dict[str, tuple[Part, ...]] = {
+    "stable_diffusion": PIPELINE_PARTS,
+    **{name: (part,) for name, part in PARTS.items() if part is not OPEN_CLIP},
+    "llm": (PARTS["llm"], LLM_TOKENIZER),
+    "blip2": (PARTS["blip2"], BLIP2_PROCESSOR),
+}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One mention of a backbone in a config.
+
+    Attributes:
+        where: config file and key, for messages.
+        path: hub id, folder, or open_clip model name.
+        parts: what is loaded from there.
+        weights: pretrained tag or file of an open_clip model name.
+    """
+
+    where: str
+    path: str
+    parts: tuple[Part, ...]
+    weights: str | None = None
+
+
+def find_references(config: Any, where: str) -> Iterator[Reference]:
+    """Every backbone that a parsed config names."""
+    if isinstance(config, list):
+        for number, item in enumerate(config):
+            yield from find_references(item, f"{where}[{number}]")
+    elif isinstance(config, dict):
+        for key, value in config.items():
+            yield from _reference(str(key), value, config, f"{where}: {key}") or find_references(
+                value, f"{where}: {key}"
+            )
+
+
+def read_references(files: list[Path]) -> list[Reference]:
+    """The references of config files, each (path, part, weights) once.
+
+    Raises:
+        BackboneError: a file is missing or no YAML.
+    """
+    import yaml
+
+    found: dict[tuple[str, tuple[Part, ...], str | None], Reference] = {}
+    for file in files:
+        try:
+            config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise BackboneError(f"--config {file}: expected a readable YAML file: {error}") from error
+        for reference in find_references(config, str(file)):
+            found.setdefault((reference.path, reference.parts, reference.weights), reference)
+    return list(found.values())
+
+
+def fetch(reference: Reference, cache_dir: Path | None = None) -> list[Path]:
+    """Make a reference's files local: download hub ids and tags, check folders; the folder (or weights file) of each
+    part.
+
+    Raises:
+        BackboneError: naming config and key, for whatever is missing.
+    """
+    try:
+        if reference.parts != (OPEN_CLIP,):
+            return [locate(reference.path, part, cache_dir=cache_dir) for part in reference.parts]
+        return [_fetch_open_clip(reference, cache_dir)]
+    except BackboneError as error:
+        raise BackboneError(f"{reference.where}: {error}") from error
+
+
+def _fetch_open_clip(reference: Reference, cache_dir: Path | None) -> Path:
+    name = reference.path.removeprefix("local-dir:").removeprefix("hf-hub:")
+    if Path(name).is_dir() or is_hub_id(name) or name != reference.path:
+        return locate(name, OPEN_CLIP, cache_dir=cache_dir)
+    import open_clip
+
+    from mmig.backbones.open_clip_weights import built_in_weights
+
+    file, _ = built_in_weights(name.replace("/", "-"), reference.weights, cache_dir)
+    open_clip.get_tokenizer(name.replace("/", "-"), cache_dir=None if cache_dir is None else str(cache_dir))
+    return file
+
+
+def _reference(key: str, value: Any, siblings: dict[str, Any], where: str) -> list[Reference]:
+    if key in _OPEN_CLIP_KEYS:
+        if isinstance(value, dict) and isinstance(value.get("name"), str):
+            return [Reference(where, value["name"], (OPEN_CLIP,), value.get("weights"))]
+        if isinstance(value, str):
+            return [Reference(where, value, (OPEN_CLIP,), siblings.get(f"{key}_weights"))]
+    if key in _KEYS:
+        path = value.get("path") if isinstance(value, dict) else value
+        if isinstance(path, str):
+            return [Reference(where, path, _KEYS[key])]
+    return []

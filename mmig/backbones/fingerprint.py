@@ -1,0 +1,146 @@
+"""A short name for the weights in a folder: equal for copies, different for other weights, cheap for large files.
+
+sha256 over each weights file's safetensors header and a block of every tensor, and over config.json without version
+notes. A changed byte outside the sampled blocks goes unseen; training moves every tensor, so it does not. The digest
+of a file is cached by path, size and modification time.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mmig.backbones.files import part_folder, part_prefix, read_json, weight_files
+from mmig.backbones.hub import locate
+from mmig.backbones.parts import PARTS, PIPELINE_PARTS, BackboneError
+
+logger = logging.getLogger(__name__)
+
+_BLOCK = 4096
+_WHOLE = 1 << 20
+_CONFIGS = ("config.json", "open_clip_config.json")
+_NOTES = ("_name_or_path", "transformers_version", "_diffusers_version", "torch_dtype", "dtype")
+
+
+def fingerprint(path: str | Path, part: str | None = None, *, cache_dir: Path | None = None) -> str:
+    """Fingerprint of a part, or of all parts of a pipeline's root: 64 hexadecimal digits.
+
+    Args:
+        path: hub id or local folder, as the loaders take it. A hub id needs `part`: which files the cache holds is
+            chance.
+        part: name of one part ("vae", "unet", "llm" ...); default: what the local folder is or holds.
+        cache_dir: where digests are remembered; default: mmig/fingerprints under XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        BackboneError: missing or broken files, or an unknown part.
+    """
+    cache = cache_dir or _default_cache()
+    whole = hashlib.sha256()
+    for name, folder, weights in _folders(path, part):
+        whole.update(f"{name}:{_folder_digest(folder, weights, cache)}\n".encode())
+    return whole.hexdigest()
+
+
+def _folders(path: str | Path, part: str | None) -> list[tuple[str, Path, bool]]:
+    """(name, folder, has weights) of what to hash; a single part has no name: it is the same alone and in a
+    pipeline's root.
+    """
+    if part is not None:
+        if part not in PARTS:
+            raise BackboneError(f"fingerprint: no part {part!r}; expected one of {', '.join(PARTS)}")
+        return [("", locate(path, PARTS[part]), PARTS[part].has_weights)]
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise BackboneError(
+            f"fingerprint: {path} is no local folder; name the part of a hub model, or correct the path"
+        )
+    if any((root / name).is_file() for name in _CONFIGS):
+        return [("", root, True)]
+    names = {file.relative_to(root).as_posix() for file in root.glob("*/*")}
+    held = [each for each in PIPELINE_PARTS if part_prefix(names, each)]
+    return [(each.name, part_folder(root, each), each.has_weights) for each in held] or [("", root, False)]
+
+
+def _folder_digest(folder: Path, has_weights: bool, cache: Path) -> str:
+    digest = hashlib.sha256()
+    if has_weights:
+        small = [name for name in _CONFIGS if (folder / name).is_file()]
+        for file in weight_files(folder):
+            digest.update(f"{file.name}:{_file_digest(file, cache)}\n".encode())
+    else:  # a tokenizer or a scheduler: its small files are all there is
+        small = sorted(file.name for file in folder.iterdir() if file.suffix in (".json", ".txt", ".model"))
+    if not small:
+        raise BackboneError(f"{folder}: expected a model, tokenizer or scheduler, found no file of one")
+    for name in small:
+        digest.update(f"{name}:".encode() + _content(folder / name))
+    return digest.hexdigest()
+
+
+def _content(file: Path) -> bytes:
+    if file.suffix != ".json":
+        return file.read_bytes()
+    config = {key: value for key, value in read_json(file).items() if key not in _NOTES}
+    return json.dumps(config, sort_keys=True).encode()
+
+
+def _file_digest(file: Path, cache: Path) -> str:
+    """Digest of one weights file, from the cache where the same file (path, size, time) was read before."""
+    stat = file.stat()
+    identity = f"{file.resolve()}\n{stat.st_size}\n{stat.st_mtime_ns}\n{_BLOCK}"
+    entry = cache / hashlib.sha256(identity.encode()).hexdigest()
+    if entry.is_file() and re.fullmatch("[0-9a-f]{64}", known := entry.read_text()):
+        return known
+    digest = hashlib.sha256(str(stat.st_size).encode())
+    for block in _sampled(file):
+        digest.update(block)
+    _remember(entry, digest.hexdigest())
+    return digest.hexdigest()
+
+
+def _sampled(file: Path) -> Iterator[bytes]:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        if size <= _WHOLE:
+            yield stream.read()
+            return
+        starts: Iterable[int] = range(0, size, max(_BLOCK, size // 256))
+        if file.suffix == ".safetensors":
+            header = stream.read(8)
+            length = struct.unpack("<Q", header)[0]
+            if length > size - 8:
+                raise BackboneError(
+                    f"{file}: expected a safetensors header of {length} bytes, the file has {size}; fetch it again"
+                )
+            text = stream.read(length)
+            yield header + text
+            starts = _tensor_starts(file, text, 8 + length)
+        for start in starts:
+            stream.seek(start)
+            yield stream.read(_BLOCK)
+
+
+def _tensor_starts(file: Path, header: bytes, data: int) -> list[int]:
+    """Where to read: the beginning and the middle of every tensor."""
+    try:
+        spans = [entry["data_offsets"] for name, entry in json.loads(header).items() if name != "__metadata__"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BackboneError(f"{file}: expected a safetensors header: {error}; fetch it again") from error
+    return sorted({data + start for start, _ in spans} | {data + (start + end) // 2 for start, end in spans})
+
+
+def _remember(entry: Path, digest: str) -> None:
+    temporary = entry.with_name(f"{entry.name}.{os.getpid()}")
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(digest)
+        os.replace(temporary, entry)
+    except OSError as error:  # a read-only home: the fingerprint is right all the same, only slower next time
+        logger.warning("fingerprints cannot be remembered in %s: %s", entry.parent, error)
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmig" / "fingerprints"

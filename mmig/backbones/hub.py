@@ -1,0 +1,97 @@
+"""From "hub id or local folder" to a local folder. A local folder never touches the network; a hub id is looked up in
+the cache first, and downloaded only where something is missing and HF_HUB_OFFLINE is not set.
+
+A hub id is `owner/name`, or `owner/name@revision`. Only the files of the wanted part are downloaded, weights as
+safetensors.
+"""
+
+import logging
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from mmig.backbones.files import part_folder, part_prefix, weight_names
+from mmig.backbones.parts import BackboneError, Part
+
+logger = logging.getLogger(__name__)
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_SMALL_FILES = (".json", ".txt", ".model")
+
+
+def is_hub_id(path: str | Path) -> bool:
+    """Whether `path` is not a folder here and reads as `owner/name` or `owner/name@revision`."""
+    text = str(path)
+    return not Path(text).expanduser().exists() and not text.startswith((".", "~")) and bool(_HUB_ID.fullmatch(text))
+
+
+def locate(path: str | Path, part: Part, *, cache_dir: Path | None = None, offline: bool | None = None) -> Path:
+    """The complete local folder of a part.
+
+    Args:
+        path: hub id, or local folder: the part's own one or the pipeline's root.
+        cache_dir: where hub files are kept; default: the hub's own cache (HF_HOME).
+        offline: never use the network; default: HF_HUB_OFFLINE decides.
+
+    Raises:
+        BackboneError: nothing there, incomplete, or the hub cannot be reached.
+    """
+    if not is_hub_id(path):
+        return part_folder(Path(path).expanduser(), part)
+    repo, _, revision = str(path).partition("@")
+    try:
+        return part_folder(_cached_snapshot(repo, revision, cache_dir), part)
+    except BackboneError as lacking:
+        return _download(repo, revision, part, cache_dir, offline, lacking)
+
+
+def needed_files(names: Collection[str], part: Part) -> list[str]:
+    """The files of a hub repository that loading a part needs; empty where the repository does not hold it."""
+    prefix = part_prefix(names, part)
+    if prefix is None:
+        return []
+    own = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+    own = {name for name in own if "/" not in name}
+    small = [name for name in own if name.endswith(_SMALL_FILES)]
+    return sorted(prefix + name for name in {*small, *(weight_names(own) if part.has_weights else ())})
+
+
+def _cached_snapshot(repo: str, revision: str, cache_dir: Path | None) -> Path:
+    """The folder of what the cache holds of a repository, complete or not."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    options = {"revision": revision or None, "cache_dir": cache_dir, "local_files_only": True}
+    try:
+        # A pattern that matches no file: what is complete is judged here, part by part.
+        return Path(snapshot_download(repo, allow_patterns=["-"], **options))
+    except LocalEntryNotFoundError as error:
+        raise BackboneError(f"nothing of {repo} is in the cache") from error
+
+
+def _download(
+    repo: str, revision: str, part: Part, cache_dir: Path | None, offline: bool | None, lacking: BackboneError
+) -> Path:
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import HTTPError
+
+    cache = Path(cache_dir or constants.HF_HUB_CACHE)
+    advice = (
+        f"{part.name}: {repo} is no local folder and not complete in the hub cache {cache} ({lacking}); run "
+        "`python -m mmig.backbones fetch --config FILE` where there is a network, or give a local folder"
+    )
+    if constants.HF_HUB_OFFLINE if offline is None else offline:
+        raise BackboneError(f"{advice}. Offline: HF_HUB_OFFLINE is set")
+    try:
+        info = HfApi().model_info(repo, revision=revision or None)
+        names = [file.rfilename for file in info.siblings or []]
+        files = needed_files(names, part)
+        if not files:
+            found = ", ".join(sorted(names)[:8])
+            raise BackboneError(f"hub repository {repo}: expected {part.marks()} of a {part.name}, found {found}")
+        logger.info("%s: fetching %d files of %s", part.name, len(files), repo)
+        folder = snapshot_download(repo, revision=revision or None, cache_dir=cache_dir, allow_patterns=files)
+    except (HTTPError, OSError) as error:  # the hub's own errors are both or one of them
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        raise BackboneError(f"{advice}. {type(error).__name__}: {first_line}") from error
+    return part_folder(Path(folder), part)

@@ -1,0 +1,80 @@
+"""The causal language model (LLaMA-shaped) and its tokenizer."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from mmig.backbones.hub import locate
+from mmig.backbones.loading import check_kind, load_strictly, prepare
+from mmig.backbones.parts import LLM, LLM_TOKENIZER, BackboneError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+def load_llm(
+    path: str | Path,
+    *,
+    dtype: torch.dtype | str = torch.float32,
+    frozen: bool = True,
+    gradient_checkpointing: bool = False,
+    attn_implementation: str | None = None,
+) -> "PreTrainedModel":
+    """A causal language model: ids int64 [B,L] -> logits [B,L,V] and hidden states [B,L,D].
+
+    Frozen with gradient checkpointing it stays in train() mode with all dropouts 0 (`loading.prepare`); call eval()
+    for `generate`.
+
+    Args:
+        attn_implementation: of transformers ("sdpa", "eager", "flash_attention_2"); default: its own choice.
+
+    Raises:
+        BackboneError: a missing or broken file, or another model in that folder.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    folder = locate(path, LLM)
+    check_kind(folder, "model_type", MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "a causal language model's, such as llama")
+    options: dict[str, Any] = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    model = load_strictly(AutoModelForCausalLM, folder, dtype, **options)
+    return prepare(model, frozen=frozen, gradient_checkpointing=gradient_checkpointing)
+
+
+def load_llm_tokenizer(
+    path: str | Path, *, padding_side: Literal["left", "right"] = "right", add_bos: bool = True
+) -> "PreTrainedTokenizerFast":
+    """The LLM's tokenizer: SentencePiece-like (LLaMA-1, -2) or byte-level BPE (LLaMA-3, OPT).
+
+    LLaMA has no padding token: <unk> (else the end token) takes its place; padding is masked, so its embedding never
+    counts.
+
+    Args:
+        padding_side: "right" for training, "left" for generation in batches.
+        add_bos: whether a text must begin with the start token; transformers 5 loses it for some published folders,
+            so it is set here and checked.
+
+    Raises:
+        BackboneError: a missing or broken file, no end token, or no start token where it is wanted.
+    """
+    from transformers import AutoTokenizer
+
+    folder = locate(path, LLM_TOKENIZER)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side=padding_side)
+    except Exception as error:  # json, tokenizers' Rust errors, OSError
+        raise BackboneError(f"{folder}: cannot be read as a tokenizer: {error}; fetch it again") from error
+    if tokenizer.eos_token_id is None:
+        raise BackboneError(f"{folder / 'tokenizer_config.json'}: expected an eos_token, found none")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    begins = tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+    if begins != add_bos:
+        tokenizer.add_bos_token = add_bos
+        begins = tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+    if begins != add_bos:
+        raise BackboneError(
+            f"{folder / 'tokenizer_config.json'}: expected a bos_token with which texts begin, found none"
+        )
+    return tokenizer

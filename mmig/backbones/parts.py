@@ -1,0 +1,50 @@
+"""The parts that a published model folder may hold: where each lies and which files make it complete."""
+
+from dataclasses import dataclass
+
+
+class BackboneError(ValueError):
+    """A pretrained part is missing, broken or does not fit; the message names the file and what was expected."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One loadable part of a published model.
+
+    Attributes:
+        name: what errors and configs call it.
+        subfolder: its place below a pipeline's root, as published; "" where the model is the root.
+        files: alternative sets of files; one set must be there for the folder to be this part's own.
+        has_weights: whether a weights file must lie beside them.
+    """
+
+    name: str
+    subfolder: str
+    files: tuple[tuple[str, ...], ...] = (("config.json",),)
+    has_weights: bool = True
+
+    def marks(self) -> str:
+        """The alternative file sets in words."""
+        return " or ".join(" + ".join(names) for names in self.files)
+
+
+_TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",))
+
+VAE = Part("vae", "vae")
+UNET = Part("unet", "unet")
+TEXT_ENCODER = Part("text_encoder", "text_encoder")
+TOKENIZER = Part("tokenizer", "tokenizer", _TOKENIZER_FILES, has_weights=False)
+SCHEDULER = Part("scheduler", "scheduler", (("scheduler_config.json",),), has_weights=False)
+LLM = Part("llm", "")
+LLM_TOKENIZER = Part("llm_tokenizer", "", _TOKENIZER_FILES, has_weights=False)
+CLIP_VISION = Part("clip_vision", "image_encoder")
+BLIP2 = Part("blip2", "")
+BLIP2_PROCESSOR = Part(
+    "blip2_processor", "", (("processor_config.json",), ("preprocessor_config.json",)), has_weights=False
+)
+OPEN_CLIP = Part("open_clip", "", (("open_clip_config.json",),))
+
+PIPELINE_PARTS = (VAE, UNET, TEXT_ENCODER, TOKENIZER, SCHEDULER)
+PARTS = {
+    part.name: part for part in (*PIPELINE_PARTS, LLM, LLM_TOKENIZER, CLIP_VISION, BLIP2, BLIP2_PROCESSOR, OPEN_CLIP)
+}
