@@ -36,7 +36,7 @@ $(STAMP): setup.cfg constraints.txt pyproject.toml
 		echo "mmig needs Python 3.11 or newer, $(PYTHON) is $$("$(PYTHON)" -V 2>&1); set PYTHON=..." >&2; exit 1; }; \
 	[ -x "$(RUN)" ] || { echo "== creating the virtual environment $(VENV)"; "$(PYTHON)" -m venv "$(VENV)"; }; \
 	echo "== installing mmig and what it needs into $(VENV) (the first time several GB, some minutes)"; \
-	"$(RUN)" -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
+	"$(RUN)" -m pip install --quiet --quiet --disable-pip-version-check $(PIP_ARGS) \
 		--constraint constraints.txt --editable '.[test,dev]'; \
 	rm -f "$(VENV)"/installed-*; touch "$@"; \
 	echo "== installed"
