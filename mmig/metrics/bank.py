@@ -1,0 +1,136 @@
+"""Everything the metrics read about one edited batch; each image and each text goes through CLIP at most once."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmig.metrics.clip_encoder import ClipEncoder, TextFeatures
+from mmig.metrics.images import signed_to_unit
+from mmig.metrics.judge import Judge
+
+
+class MetricInputError(ValueError):
+    """A metric needs something that this evaluation was not given (a CLIP encoder, a judge)."""
+
+
+class FeatureBank:
+    """A batch, its edited images, and what has been computed from them so far.
+
+    Args:
+        batch: a batch of the schema; images in [-1,1].
+        edited: edited images [B,3,H,W] in [-1,1]; resized to the batch's images if their sizes differ.
+        encoder: needed by the CLIP metrics only.
+        judge: needed by the judged metrics only.
+
+    Raises:
+        ImageRangeError: for images outside [-1,1].
+    """
+
+    def __init__(
+        self, batch: Mapping[str, Any], edited: Tensor, encoder: ClipEncoder | None = None, judge: Judge | None = None
+    ) -> None:
+        self.batch = batch
+        self.keys: list[str] = list(batch["key"])
+        self._encoder = encoder
+        self._judge = judge
+        self._images: dict[str, Tensor] = {}
+        self._image_features: dict[str, Tensor] = {}
+        self._text_features: dict[str, TextFeatures] = {}
+        self._set_edited(edited)
+
+    def with_edited(self, edited: Tensor) -> "FeatureBank":
+        """The same batch with other edited images (another seed); features of all the rest are shared."""
+        other = FeatureBank(self.batch, edited, self._encoder, self._judge)
+        other._images = {**self._images, "edited": other._images["edited"]}
+        other._image_features = {name: value for name, value in self._image_features.items() if name != "edited"}
+        other._text_features = self._text_features
+        return other
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def image(self, name: str) -> Tensor:
+        """Images "source", "target" or "edited", float32 [B,3,H,W] in [0,1]; absent ones are grey."""
+        if name not in self._images:
+            images = self.batch.get(name)
+            zeros = torch.zeros_like(self.image("edited")) if images is None else None
+            self._images[name] = signed_to_unit(images, name) if zeros is None else zeros
+        return self._images[name]
+
+    def has_image(self, name: str) -> Tensor:
+        """Which samples have this image: bool [B] on the CPU."""
+        if name == "edited":
+            return torch.ones(len(self), dtype=torch.bool)
+        if self.batch.get(name) is None:
+            return torch.zeros(len(self), dtype=torch.bool)
+        flags = self.batch.get(f"has_{name}")
+        return torch.ones(len(self), dtype=torch.bool) if flags is None else flags.bool().cpu()
+
+    def text(self, name: str) -> list[str]:
+        """Texts of one field, "" where absent."""
+        return list(self.batch.get(name) or [""] * len(self))
+
+    def has_text(self, name: str) -> Tensor:
+        """Which samples have this text: bool [B] on the CPU."""
+        return torch.tensor([bool(text.strip()) for text in self.text(name)], dtype=torch.bool)
+
+    def image_features(self, name: str) -> Tensor:
+        """CLIP features of images by name, float32 [B,D], unit length.
+
+        Raises:
+            MetricInputError: without a CLIP encoder.
+        """
+        if name not in self._image_features:
+            encoder = self._require_encoder()
+            low, high = encoder.preprocessing.bounds
+            self._image_features[name] = encoder.encode_images(self.image(name) * (high - low) + low)
+        return self._image_features[name]
+
+    def text_features(self, name: str) -> Tensor:
+        """CLIP features of texts by field, float32 [B,D], unit length.
+
+        Raises:
+            MetricInputError: without a CLIP encoder.
+            LongTextError: for a long text when the preprocessing refuses to truncate.
+        """
+        if name not in self._text_features:
+            self._text_features[name] = self._require_encoder().encode_texts(self.text(name))
+        return self._text_features[name].features
+
+    def truncated(self) -> dict[str, Tensor]:
+        """Fields encoded so far -> which of their texts CLIP had to cut, bool [B]."""
+        return {name: encoded.truncated for name, encoded in self._text_features.items()}
+
+    def verdicts(self) -> list[dict[str, float] | None]:
+        """The judge's scores, one dict a sample; None where a sample has no metadata.
+
+        Raises:
+            MetricInputError: without a judge.
+        """
+        if self._judge is None:
+            raise MetricInputError("metrics success and preservation need a judge; give --judge CLASS_PATH")
+        if self._verdicts is None:
+            metadata = self.batch.get("metadata") or [{}] * len(self)
+            signed = torch.nan_to_num(self.image("edited") * 2 - 1).cpu()
+            self._verdicts = [
+                self._judge(image, facts) if facts else None for image, facts in zip(signed, metadata, strict=True)
+            ]
+        return self._verdicts
+
+    def _set_edited(self, edited: Tensor) -> None:
+        images = signed_to_unit(edited, "edited")
+        if images.shape[0] != len(self):
+            raise ValueError(f"edited: expected {len(self)} images, one a sample of the batch, found {images.shape[0]}")
+        like = next((self.batch[name] for name in ("target", "source") if self.batch.get(name) is not None), None)
+        if like is not None and images.shape[-2:] != like.shape[-2:]:
+            images = F.interpolate(images, like.shape[-2:], mode="bicubic", antialias=True).clamp(0, 1)
+        self._images["edited"] = images if like is None else images.to(like.device)
+        self._verdicts: list[dict[str, float] | None] | None = None
+
+    def _require_encoder(self) -> ClipEncoder:
+        if self._encoder is None:
+            raise MetricInputError("metrics named clip_* need a CLIP encoder; give --clip NAME [WEIGHTS]")
+        return self._encoder

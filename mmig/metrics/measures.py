@@ -1,0 +1,97 @@
+"""The metrics themselves: which images and texts each one compares, and when a sample is skipped.
+
+The formulas are in clip.py and pixels.py. Edited-versus-input and edited-versus-target variants are different metrics
+with different names: published tables use one letter for both, and mixing them is meaningless.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mmig.metrics import clip
+from mmig.metrics.bank import FeatureBank
+from mmig.metrics.base import PerSampleMetric, SampleValues, sample_values
+
+
+class ImageDifference(PerSampleMetric):
+    """A pixel formula of the edited image and the `reference` ("source" or "target")."""
+
+    def __init__(self, formula: Callable[[Tensor, Tensor], Tensor], reference: str) -> None:
+        super().__init__((f"no_{reference}",))
+        self.formula, self.reference = formula, reference
+
+    def values(self, bank: FeatureBank) -> SampleValues:
+        """See `mmig.metrics.pixels`."""
+        values = self.formula(bank.image("edited"), bank.image(self.reference))
+        return sample_values(values, {f"no_{self.reference}": ~bank.has_image(self.reference)})
+
+
+class ClipImageSimilarity(PerSampleMetric):
+    """cos(f_y, f_x) or cos(f_y, f_g): the edited image and the `reference` ("source" or "target")."""
+
+    needs_clip = True
+
+    def __init__(self, reference: str) -> None:
+        super().__init__((f"no_{reference}",))
+        self.reference = reference
+
+    def values(self, bank: FeatureBank) -> SampleValues:
+        """See `mmig.metrics.clip.cosine`."""
+        values = clip.cosine(bank.image_features("edited"), bank.image_features(self.reference))
+        return sample_values(values, {f"no_{self.reference}": ~bank.has_image(self.reference)})
+
+
+class ClipTextSimilarity(PerSampleMetric):
+    """A formula (raw cosine, or CLIP score) of the edited image and one `text` field of the batch."""
+
+    needs_clip = True
+
+    def __init__(self, formula: Callable[[Tensor, Tensor], Tensor] = clip.cosine, text: str = "target_caption") -> None:
+        super().__init__((f"no_{text}",))
+        self.formula, self.text = formula, text
+
+    def values(self, bank: FeatureBank) -> SampleValues:
+        """See `mmig.metrics.clip.cosine` and `clip_score`."""
+        values = self.formula(bank.image_features("edited"), bank.text_features(self.text))
+        return sample_values(values, {f"no_{self.text}": ~bank.has_text(self.text)})
+
+
+class ClipDirectionalSimilarity(PerSampleMetric):
+    """cos(f_y - f_x, t_out - t_in); a zero direction of text or image has no value and is counted as skipped."""
+
+    needs_clip = True
+
+    def __init__(self) -> None:
+        super().__init__(("no_source", "no_caption", "zero_text_direction", "zero_image_direction"))
+
+    def values(self, bank: FeatureBank) -> SampleValues:
+        """See `mmig.metrics.clip.directional_similarity`."""
+        source, edited = bank.image_features("source"), bank.image_features("edited")
+        before, after = bank.text_features("source_caption"), bank.text_features("target_caption")
+        skipped = {
+            "no_source": ~bank.has_image("source"),
+            "no_caption": ~(bank.has_text("source_caption") & bank.has_text("target_caption")),
+            "zero_text_direction": clip.is_zero_direction(before, after),
+            "zero_image_direction": clip.is_zero_direction(source, edited),
+        }
+        return sample_values(clip.directional_similarity(source, edited, before, after), skipped)
+
+
+class Judged(PerSampleMetric):
+    """One score of the judge, for example "success" (did the edit happen) or "preservation" (did the rest stay)."""
+
+    needs_judge = True
+
+    def __init__(self, score: str) -> None:
+        super().__init__(("no_metadata",))
+        self.score = score
+
+    def values(self, bank: FeatureBank) -> SampleValues:
+        """Scores of `FeatureBank.verdicts`, as numbers (true is 1)."""
+        verdicts = bank.verdicts()
+        values = [float("nan") if verdict is None else float(verdict[self.score]) for verdict in verdicts]
+        absent = torch.tensor([verdict is None for verdict in verdicts], dtype=torch.bool)
+        broken = ~bank.image("edited").isfinite().flatten(1).all(1).cpu()
+        scores = torch.tensor(values, dtype=torch.float64).masked_fill(broken, float("nan"))
+        return sample_values(scores, {"no_metadata": absent})

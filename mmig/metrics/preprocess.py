@@ -1,0 +1,106 @@
+"""How an image and a caption enter CLIP: declared, because each choice moves the score.
+
+Presets named `compat_*` reproduce published scripts, defects included, and only serve to compare with their numbers.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmig.metrics.images import check_range
+
+
+class PreprocessingError(ValueError):
+    """An unknown preset, or a preset used with a model it does not describe."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Declared preprocessing of one CLIP encoder.
+
+    Attributes:
+        resize: "squash" to a square, keeping all of the image, or "crop": short side, then centre crop.
+        antialias: low-pass before shrinking; without it fine texture turns into noise.
+        input_range: what the normalisation is fed, "unit" [0,1], or "signed" [-1,1], the defect of InstructPix2Pix.
+        long_text: "truncate" a long caption, keeping its end-of-text token, or "refuse" it.
+        expected_models: open_clip names that the reproduced script used; empty where any model will do.
+    """
+
+    resize: Literal["squash", "crop"] = "squash"
+    antialias: bool = True
+    input_range: Literal["unit", "signed"] = "unit"
+    long_text: Literal["truncate", "refuse"] = "truncate"
+    expected_models: tuple[str, ...] = ()
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest legal value of a float image."""
+        return (-1.0, 1.0) if self.input_range == "signed" else (0.0, 1.0)
+
+    def describe(self) -> dict[str, Any]:
+        """What metrics.json stores."""
+        return {key: value for key, value in asdict(self).items() if key != "expected_models"}
+
+
+PRESETS: dict[str, Preprocessing] = {
+    "default": Preprocessing(),
+    "crop": Preprocessing(resize="crop"),
+    # metrics/clip_similarity.py of InstructPix2Pix: images in [-1,1] normalised as if in [0,1], no antialias.
+    "compat_ip2p": Preprocessing(
+        antialias=False, input_range="signed", expected_models=("ViT-L-14", "ViT-L-14-quickgelu")
+    ),
+    # evaluation/image_eval.py of MagicBrush: OpenAI's own transform of ViT-B/32, captions never truncated.
+    "compat_magicbrush": Preprocessing(
+        resize="crop", long_text="refuse", expected_models=("ViT-B-32", "ViT-B-32-quickgelu")
+    ),
+}
+
+
+def preset(name: str, model_name: str | None = None) -> Preprocessing:
+    """The preprocessing called `name`; with `model_name`, also checks that a compat preset got its own model.
+
+    Raises:
+        PreprocessingError: for an unknown name or another model than the reproduced script used.
+    """
+    if name not in PRESETS:
+        raise PreprocessingError(f"preprocessing {name!r} is unknown; expected one of {', '.join(PRESETS)}")
+    chosen = PRESETS[name]
+    if model_name is not None and chosen.expected_models and model_name not in chosen.expected_models:
+        raise PreprocessingError(
+            f"preprocessing {name!r} reproduces scores of {' or '.join(chosen.expected_models)}, found CLIP "
+            f"{model_name!r}; give that model, or use the preprocessing 'default'"
+        )
+    return chosen
+
+
+def prepare_images(images: Tensor, size: int, preprocessing: Preprocessing) -> Tensor:
+    """Images [B,3,H,W], uint8 or float in the declared range -> float32 [B,3,size,size] in the declared range.
+
+    Raises:
+        ImageRangeError: for floats outside the declared range.
+    """
+    low, high = preprocessing.bounds
+    if images.dtype == torch.uint8:
+        images = images.float() / 255 * (high - low) + low
+    check_range(images, low, high)
+    images = images.float().clamp(low, high)
+    height, width = images.shape[-2:]
+    if preprocessing.resize == "squash":
+        return _bicubic(images, (size, size), preprocessing)
+    shorter = min(height, width)
+    resized = (size * height // shorter, size * width // shorter)
+    images = _bicubic(images, resized, preprocessing)
+    top, left = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
+    return images[..., top : top + size, left : left + size]
+
+
+def _bicubic(images: Tensor, size: tuple[int, int], preprocessing: Preprocessing) -> Tensor:
+    if tuple(images.shape[-2:]) == size:
+        return images
+    resized = F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=preprocessing.antialias)
+    if not preprocessing.antialias:
+        return resized  # the reproduced script keeps the overshoot
+    return resized.clamp(*preprocessing.bounds)

@@ -1,0 +1,168 @@
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mmig.metrics.bank import MetricInputError
+from mmig.metrics.clip_encoder import ClipEncoder
+from mmig.metrics.suite import METRICS, MetricSuite, UnknownMetricError, computable
+from tests.mmig.metrics.support import random_batch, random_images
+
+
+class EvenJudge:
+    """Calls even samples right; remembers how often it was asked."""
+
+    def __init__(self) -> None:
+        self.num_calls = 0
+
+    def __call__(self, image: Tensor, metadata: dict[str, Any]) -> dict[str, float]:
+        assert image.shape == (3, 64, 64)
+        self.num_calls += 1
+        return {"success": float(metadata["truth"] % 2 == 0), "preservation": 1.0}
+
+
+def rows(batch: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
+    return {name: value[start:stop] for name, value in batch.items()}
+
+
+def test_an_unknown_metric_is_named_with_the_nearest_one() -> None:
+    with pytest.raises(
+        UnknownMetricError, match=r"'clip_scores' is unknown; did you mean 'clip_score'\?; known metrics"
+    ):
+        MetricSuite(["l1_target", "clip_scores"])
+
+
+def test_a_clip_metric_without_an_encoder_says_what_to_give() -> None:
+    with pytest.raises(MetricInputError, match="--clip"):
+        MetricSuite(["clip_score"])
+
+
+def test_a_judged_metric_without_a_judge_says_what_to_give() -> None:
+    with pytest.raises(MetricInputError, match="--judge"):
+        MetricSuite(["success"])
+
+
+def test_only_pixel_metrics_are_computable_with_nothing() -> None:
+    assert computable(False, False) == ["l1_input", "l1_target", "l2_target", "ssim_input", "ssim_target"]
+    assert computable(True, True) == list(METRICS)
+
+
+def test_results_do_not_depend_on_the_batch_size(encoder: ClipEncoder) -> None:
+    batch, edited = random_batch(7), random_images(7)
+    results = []
+    for size in (1, 3, 7):
+        suite = MetricSuite(METRICS, encoder, EvenJudge())
+        for start in range(0, 7, size):
+            suite.update(suite.bank(rows(batch, start, start + size), edited[start : start + size]))
+        results.append(suite.compute())
+    for other in results[1:]:
+        np.testing.assert_allclose(list(other.values()), list(results[0].values()), atol=2e-6)
+
+
+def test_mean_and_squares_are_those_of_the_values(encoder: ClipEncoder) -> None:
+    suite = MetricSuite(["clip_image_similarity_target"], encoder)
+    values = suite.update(suite.bank(random_batch(5), random_images(5)))["clip_image_similarity_target"].values
+    metric = suite.metrics["clip_image_similarity_target"]
+    assert float(metric.count) == 5
+    np.testing.assert_allclose(float(metric.compute()), values.numpy().mean())
+    np.testing.assert_allclose(float(metric.squares), (values.numpy() ** 2).sum())
+
+
+def test_input_and_target_variants_compare_with_different_images(encoder: ClipEncoder) -> None:
+    names = ["l1_input", "l1_target", "clip_image_similarity_input", "clip_image_similarity_target"]
+    batch = random_batch(4)
+    suite = MetricSuite(names, encoder)
+    suite.update(suite.bank(batch, batch["target"]))
+    result = suite.compute()
+    assert result["l1_target"] == 0 < result["l1_input"]
+    assert result["clip_image_similarity_target"] > 0.999999 > result["clip_image_similarity_input"]
+
+
+def test_each_image_and_text_is_encoded_once(encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {"images": 0, "texts": 0}
+    encode_images, encode_texts = encoder.encode_images, encoder.encode_texts
+
+    def count_images(images: Tensor) -> Tensor:
+        seen["images"] += len(images)
+        return encode_images(images)
+
+    def count_texts(texts: list[str]) -> Any:
+        seen["texts"] += len(texts)
+        return encode_texts(texts)
+
+    monkeypatch.setattr(encoder, "encode_images", count_images)
+    monkeypatch.setattr(encoder, "encode_texts", count_texts)
+    suite = MetricSuite(METRICS, encoder, judge := EvenJudge())
+    bank = suite.bank(random_batch(4), random_images(4))
+    suite.update(bank)
+    assert (seen, judge.num_calls) == ({"images": 12, "texts": 12}, 4)
+    suite.update(bank.with_edited(random_images(4, seed=9)))  # another seed: only the edited images are new
+    assert (seen, judge.num_calls) == ({"images": 16, "texts": 12}, 8)
+
+
+def test_zero_directions_are_skipped_and_counted_by_reason(encoder: ClipEncoder) -> None:
+    batch, edited = random_batch(4), random_images(4)
+    batch["target_caption"][0] = batch["source_caption"][0]
+    edited[1] = batch["source"][1]
+    suite = MetricSuite(["clip_directional_similarity"], encoder)
+    values = suite.update(suite.bank(batch, edited))["clip_directional_similarity"]
+    assert values.reasons == ["zero_text_direction", "zero_image_direction", None, None]
+    metric = suite.metrics["clip_directional_similarity"]
+    assert dict(zip(metric.skip_reasons, metric.skips.tolist(), strict=True))["zero_text_direction"] == 1
+    np.testing.assert_allclose(float(metric.compute()), np.nanmean(values.values.numpy()))
+
+
+def test_what_a_sample_lacks_is_skipped_and_named(encoder: ClipEncoder) -> None:
+    batch = random_batch(2)
+    batch["has_target"][0] = False
+    batch["target_caption"][0] = ""
+    batch["metadata"][0] = {}
+    suite = MetricSuite(["l1_target", "clip_score", "success"], encoder, EvenJudge())
+    values = suite.update(suite.bank(batch, random_images(2)))
+    assert {name: value.reasons[0] for name, value in values.items()} == {
+        "l1_target": "no_target",
+        "clip_score": "no_target_caption",
+        "success": "no_metadata",
+    }
+    assert all(value.reasons[1] is None for value in values.values())
+
+
+def test_a_broken_image_is_counted_and_not_averaged(encoder: ClipEncoder) -> None:
+    edited = random_images(3)
+    edited[2] = float("nan")
+    suite = MetricSuite(["l1_target", "ssim_target", "clip_score", "success"], encoder, EvenJudge())
+    values = suite.update(suite.bank(random_batch(3), edited))
+    assert all(value.reasons == [None, None, "not_finite"] for value in values.values())
+    assert all(math.isfinite(value) for value in suite.compute().values())
+
+
+def test_nothing_counted_is_not_a_number_instead_of_zero() -> None:
+    batch = random_batch(2)
+    batch["has_target"][:] = False
+    suite = MetricSuite(["l1_target"])
+    suite.update(suite.bank(batch, random_images(2)))
+    assert math.isnan(suite.compute()["l1_target"])
+
+
+def test_an_edited_image_of_another_size_is_resized_to_the_target() -> None:
+    batch = random_batch(2)
+    larger = torch.nn.functional.interpolate(batch["target"], scale_factor=2, mode="nearest")
+    suite = MetricSuite(["l1_target"])
+    suite.update(suite.bank(batch, larger))
+    assert suite.compute()["l1_target"] < 0.1  # unrelated images: 0.33
+
+
+def test_success_is_the_share_that_the_judge_calls_right() -> None:
+    suite = MetricSuite(["success", "preservation"], judge=EvenJudge())
+    suite.update(suite.bank(random_batch(5), random_images(5)))
+    assert suite.compute() == {"success": 3 / 5, "preservation": 1.0}
+
+
+def test_clip_score_is_two_and_a_half_times_the_positive_cosine(encoder: ClipEncoder) -> None:
+    suite = MetricSuite(["clip_score", "clip_text_similarity"], encoder)
+    values = suite.update(suite.bank(random_batch(6), random_images(6)))
+    cosine = values["clip_text_similarity"].values
+    torch.testing.assert_close(values["clip_score"].values, 2.5 * cosine.clamp_min(0))
