@@ -106,7 +106,7 @@ def init_weights(module: TrainingModule, checkpoint: dict[str, Any]) -> None:
         if name not in own or own[name].shape != value.shape:
             found = "no such weight" if name not in own else f"shape {list(own[name].shape)}"
             raise CheckpointError(
-                f"--init_from: {name} {list(value.shape)} of the checkpoint does not fit {type(module).__name__}: {found}"
+                f"--init_from: {name} {list(value.shape)} does not fit {type(module).__name__} ({found})"
             )
     module.load_state_dict(weights, strict=False)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-PROMPT_TEMPLATE = "Instruction: {instruction}\nResponse:"
+PROMPT_TEMPLATE = "Image: N/A\nInstruction: {instruction}\nResponse:"
 """What the LLM reads before the response; the image's tokens come before it from stage 2 on."""
 
 
