@@ -1,0 +1,106 @@
+"""Bad samples: why a sample cannot be used, how many there are, and when there are too many.
+
+Reading raises `BadSample`; the stream replaces the sample and counts; `FaultBudget` stops all ranks together.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+
+from datamodules.schema import Fault
+
+REASONS: dict[str, str] = {
+    "truncated": "the tar ends before the member does",
+    "checksum": "the member's bytes are not those that were indexed",
+    "json": "the sample's JSON cannot be parsed",
+    "field": "a field has the wrong type, or there is neither text nor image",
+    "empty": "a file or image of zero size",
+    "image": "an image that cannot be decoded",
+    "bomb": "an image of more pixels than any sane picture has",
+    "size": "images and masks of one sample have different shapes",
+}
+_log = logging.getLogger(__name__)
+
+
+class BadSample(Exception):  # noqa: N818 - raised for data, not for a mistake of ours
+    """One sample that cannot be used; `reason` is a key of `REASONS`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class DataFaultError(ValueError):
+    """Too many bad samples; the message says how many, why and in which shards."""
+
+
+class FaultBudget:
+    """Counts bad samples of this rank, and judges their share over all ranks.
+
+    Attributes:
+        read, bad: samples read and found bad by all ranks up to the last judgement (the same on every rank).
+        counts: bad samples that this rank met, by (reason, shard).
+    """
+
+    def __init__(self, max_bad_fraction: float, source: str) -> None:
+        if not 0 <= max_bad_fraction <= 1:
+            raise ValueError(f"max_bad_fraction: expected a number in [0, 1], found {max_bad_fraction}")
+        self.max_bad_fraction = max_bad_fraction
+        self.read = 0
+        self.bad = 0
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self._source = source
+        self._new = [0, 0, 0]  # read, bad, samples without a replacement
+
+    def add(self, good: int, faults: Sequence[Fault], unreplaced: int) -> None:
+        """Count one batch of this rank; the first fault of each kind in each shard is logged."""
+        self._new = [n + m for n, m in zip(self._new, (good + len(faults), len(faults), unreplaced), strict=True)]
+        for fault in faults:
+            place = (fault["reason"], fault["shard"])
+            if place not in self.counts:
+                _log.warning("%s, sample %r: %s; skipped", fault["shard"], fault["key"], fault["detail"])
+            self.counts[place] += 1
+
+    def judge(self, world_size: int, by_fraction: bool) -> None:
+        """Add up all ranks; every rank must call this at the same batch.
+
+        Args:
+            world_size: number of ranks of the stream; they are added up if torch.distributed has as many.
+            by_fraction: False while too few samples were read to judge their share; then only samples for which
+                no replacement could be found count.
+
+        Raises:
+            DataFaultError: on all ranks alike, when the share of bad samples exceeds `max_bad_fraction`.
+        """
+        together = world_size > 1 and dist.is_initialized() and dist.get_world_size() == world_size
+        read, bad, unreplaced = _sum_over_ranks(self._new) if together else self._new
+        self.read, self.bad, self._new = self.read + read, self.bad + bad, [0, 0, 0]
+        if unreplaced or (by_fraction and self.bad > self.max_bad_fraction * self.read):
+            raise DataFaultError(self._message(_counts_of_ranks(self.counts, world_size) if together else self.counts))
+
+    def _message(self, counts: Counter[tuple[str, str]]) -> str:
+        worst = ", ".join(f"{reason} {count} in {shard}" for (reason, shard), count in counts.most_common(5))
+        return (
+            f"{self._source}: {self.bad} of {self.read} samples read are bad, more than max_bad_fraction="
+            f"{self.max_bad_fraction:g} allows (since the start or the last resume: {worst}); "
+            "see `python -m datamodules.shards verify DIR`"
+        )
+
+
+def _sum_over_ranks(numbers: list[int]) -> list[int]:
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    total = torch.tensor(numbers, dtype=torch.int64, device=device)
+    dist.all_reduce(total)
+    return total.tolist()
+
+
+def _counts_of_ranks(counts: Counter[tuple[str, str]], world_size: int) -> Counter[tuple[str, str]]:
+    gathered: list[Counter[tuple[str, str]]] = [Counter()] * world_size
+    dist.all_gather_object(gathered, counts)
+    return sum(gathered, Counter())

@@ -1,0 +1,214 @@
+"""Batches from shards in a deterministic order that resumes exactly, on any number of ranks and workers.
+
+The order of an epoch is a function of (seed, epoch, index); a global batch is a slice of it, of which each rank takes
+its part. So the whole state is one number: samples consumed by the trainer, the same on every rank.
+"""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from datamodules.faults import FaultBudget
+from datamodules.order import rank_part
+from datamodules.sample_dataset import UNREPLACED, SampleDataset
+from datamodules.schema import Batch
+from datamodules.shard_index import ShardIndex
+from datamodules.transforms import Transform
+
+JUDGED_AFTER = 1000
+"""Samples before the share of bad ones is judged for the first time, and at least between two judgements."""
+
+
+class StreamError(ValueError):
+    """Settings or a state that do not fit the shards; one line says which, what was expected and what was found."""
+
+
+class ShardStream:
+    """This rank's part of each global batch, epoch after epoch.
+
+    Iterating yields the rest of the current epoch; the next `iter()` begins the next epoch. `len()` is the number of
+    batches left in the epoch. Every rank yields equally many batches of equal size.
+
+    Args:
+        index: the shards. seed: decides order, augmentation and replacements.
+        global_batch_size: samples a batch over all ranks; a multiple of `world_size`.
+        rank, world_size: which part is ours. num_workers: processes that read and decode; 0 for this one.
+        transform: applied to each decoded sample; None if all images have one size already.
+        shuffle: False keeps the order of the index. drop_last: False keeps the short last global batch of an epoch;
+            where it does not divide, ranks repeat samples of it (drop them later by `key`).
+        max_bad_fraction: share of bad samples, judged after 1,000 samples and at each epoch's end, above which all
+            ranks raise `DataFaultError`.
+        limit: use only the first `limit` samples of the order. restart: every `iter()` begins at the epoch's first
+            batch (evaluation) instead of where the last one stopped.
+        block_shards: shards whose samples are shuffled together. prefetch: batches each worker prepares ahead.
+        pin_memory: hand out batches in page-locked memory.
+
+    Raises:
+        StreamError: empty shards, more ranks than samples, a batch larger than the data or not divisible by the ranks.
+    """
+
+    def __init__(
+        self,
+        index: ShardIndex,
+        *,
+        global_batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        transform: Transform | None = None,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        max_bad_fraction: float = 0.01,
+        limit: int | None = None,
+        restart: bool = False,
+        block_shards: int = 16,
+        prefetch: int = 2,
+        pin_memory: bool = False,
+    ) -> None:
+        self.index, self.seed, self.global_batch_size = index, seed, global_batch_size
+        self.rank, self.world_size = rank, world_size
+        available = len(index) if limit is None else min(len(index), limit)
+        _check(index, available, global_batch_size, rank, world_size, drop_last)
+        self.epoch_size = available - available % global_batch_size if drop_last else available
+        self.samples = 0
+        """Samples consumed by the trainer since the beginning, over all ranks and epochs."""
+        self._restart = restart
+        self._identity = {
+            "fingerprint": index.fingerprint,
+            "seed": seed,
+            "global_batch_size": global_batch_size,
+            "epoch_size": self.epoch_size,
+            "shuffle": shuffle,
+            "block_shards": block_shards,
+        }
+        self._budget = FaultBudget(max_bad_fraction, str(index.directory))
+        dataset = SampleDataset(index, seed, self.epoch_size, block_shards, shuffle, transform)
+        self._loader: DataLoader[Batch] = DataLoader(
+            dataset,
+            sampler=_Remaining(self),
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=num_workers,
+            prefetch_factor=prefetch if num_workers else None,
+            persistent_workers=num_workers > 0,
+            worker_init_fn=_ignore_signals,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # else each epoch would draw from, and so move, the default generator
+        )
+        if num_workers:
+            atexit.register(_close_at_exit, weakref.ref(self))
+
+    def __len__(self) -> int:
+        """Batches left in the current epoch (of a restarting stream: in every epoch)."""
+        left = self.epoch_size - (0 if self._restart else self.samples % self.epoch_size)
+        return -(-left // self.global_batch_size)
+
+    @property
+    def epoch(self) -> int:
+        """Number of epochs consumed."""
+        return self.samples // self.epoch_size
+
+    @property
+    def fault_counts(self) -> dict[tuple[str, str], int]:
+        """Bad samples met by this rank since the start or the last resume, by (reason, shard)."""
+        return dict(self._budget.counts)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._restart:
+            self.samples = 0
+        for batch in self._loader:
+            self._consume(batch)
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Samples consumed, what the order depends on, and the judged count of bad samples; the same on every rank."""
+        return {"samples": self.samples, "read": self._budget.read, "bad": self._budget.bad, **self._identity}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state` was taken, on any number of ranks and workers.
+
+        Raises:
+            StreamError: the state belongs to other shards, another seed, batch size or order.
+        """
+        for name, ours in self._identity.items():
+            if state.get(name) != ours:
+                raise StreamError(
+                    f"{self.index.directory}: cannot resume the data stream: its {name} was {state.get(name)!r} in the "
+                    f"checkpoint and is {ours!r} now; restore it, or start anew with init_from"
+                )
+        self.samples = state["samples"]
+        self._budget.read, self._budget.bad = state["read"], state["bad"]
+
+    def close(self) -> None:
+        """Stop the worker processes; iterating again starts new ones."""
+        iterator, self._loader._iterator = self._loader._iterator, None  # torch has no public way to do this
+        if iterator is not None:
+            iterator._shutdown_workers()
+
+    def remaining(self) -> Iterator[list[int]]:
+        """Positions of this rank's part of each global batch that the current epoch still holds."""
+        first = self.epoch * self.epoch_size
+        for start in range(self.samples, first + self.epoch_size, self.global_batch_size):
+            end = min(start + self.global_batch_size, first + self.epoch_size)
+            yield rank_part(start, end, self.rank, self.world_size)
+
+    def _consume(self, batch: Batch) -> None:
+        before, left = self.samples, self.epoch_size - self.samples % self.epoch_size
+        self.samples += min(self.global_batch_size, left)
+        unreplaced = batch["key"].count(UNREPLACED)
+        self._budget.add(len(batch["key"]) - unreplaced, batch["faults"], unreplaced)
+        every = max(JUDGED_AFTER, 64 * self.global_batch_size)  # later on a rare sum over ranks is enough
+        ends = self.samples % self.epoch_size == 0
+        due = before < JUDGED_AFTER <= self.samples or before // every != self.samples // every
+        if before == 0 or ends or due:
+            self._budget.judge(self.world_size, by_fraction=ends or self.samples >= JUDGED_AFTER)
+
+
+class _Remaining:
+    """The stream's remaining positions as a sampler; asked anew at the beginning of each epoch."""
+
+    def __init__(self, stream: ShardStream) -> None:
+        self._stream = weakref.proxy(stream)  # no cycle: workers end with the stream
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self._stream.remaining()
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _ignore_signals(_: int) -> None:
+    """Signals of a terminal or a scheduler reach the whole process group; only the trainer may act on them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _close_at_exit(stream: weakref.ref[ShardStream]) -> None:
+    """Without this, Python's exit would wait for workers that ignore SIGTERM."""
+    if (alive := stream()) is not None:
+        alive.close()
+
+
+def _check(index: ShardIndex, available: int, batch: int, rank: int, world_size: int, drop_last: bool) -> None:
+    where = index.directory
+    if available < 1:
+        raise StreamError(f"{where}: expected at least one sample, found none")
+    if not 0 <= rank < world_size:
+        raise StreamError(f"rank: expected 0 <= rank < world_size={world_size}, found {rank}")
+    if available < world_size:
+        raise StreamError(f"{where}: {available} samples cannot feed {world_size} ranks; use fewer ranks or more data")
+    if batch < 1 or batch % world_size:
+        raise StreamError(
+            f"global_batch_size: expected a multiple of the number of ranks ({world_size}), found {batch}"
+        )
+    if drop_last and available < batch:
+        raise StreamError(f"global_batch_size: expected at most the {available} samples of {where}, found {batch}")
