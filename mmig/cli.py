@@ -23,6 +23,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "num_sanity_val_steps": 0,
     "check_val_every_n_epoch": None,
     "use_distributed_sampler": False,
+    "reload_dataloaders_every_n_epochs": 1,  # after a resume the first epoch is shorter than the others
     "enable_model_summary": False,
 }
 

@@ -7,7 +7,7 @@ loss. Sampling with the same parts is `mmig/pipeline.py`.
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -122,6 +122,15 @@ def feature_width(unet: nn.Module, location: str) -> int:
     return known[location]
 
 
+class DenoisingProblem(NamedTuple):
+    """Noisy latents x_t [B,c,h,w], timesteps [B], what is to be predicted [B,c,h,w], and the condition."""
+
+    noisy: Tensor
+    timesteps: Tensor
+    target: Tensor
+    condition: Conditioning
+
+
 class MMIG(nn.Module):
     """MMIG as one module.
 
@@ -157,22 +166,25 @@ class MMIG(nn.Module):
 
         "sdm" is L_SDM (eq 14) of the target under the given response, "mmsm" is L_MMSM (eq 13).
         """
-        device = self.unet.device
-        target = batch["target"]
-        with torch.no_grad():
-            shape = latent_shape(self.vae, *target.shape[2:])
-            clean = encode(self.vae, self._cast(target), self._cast(draws.normal("posterior", shape)))
-            condition = self.condition(batch["response"], batch["source"], batch["has_source"])
+        problem = self.denoising_problem(batch, draws)
         states = self.response_states(batch["instruction"], batch["response"])
+        prediction, injection = self.denoise(problem.noisy, problem.timesteps, problem.condition, states)
+        return {"sdm": noise_loss(prediction, problem.target), "mmsm": injection.alignment_loss}, injection
+
+    @torch.no_grad()
+    def denoising_problem(self, batch: Batch, draws: Draws) -> DenoisingProblem:
+        """What the denoiser gets and should answer for the targets of a batch, at the drawn noise and timesteps."""
+        images = batch["target"]
+        shape = latent_shape(self.vae, *images.shape[2:])
+        clean = encode(self.vae, self._cast(images), self._cast(draws.normal("posterior", shape)))
         noise = self._cast(draws.normal("noise", shape))
-        timesteps = self.timesteps(draws).to(device)
-        noisy = self.process.add_noise(clean, noise, timesteps)
-        prediction, injection = self.denoise(noisy, timesteps, condition, states)
-        values = {
-            "sdm": noise_loss(prediction, self.process.target(clean, noise, timesteps)),
-            "mmsm": injection.alignment_loss,
-        }
-        return values, injection
+        timesteps = self.timesteps(draws).to(clean.device)
+        return DenoisingProblem(
+            self.process.add_noise(clean, noise, timesteps),
+            timesteps,
+            self.process.target(clean, noise, timesteps),
+            self.condition(batch["response"], batch["source"], batch["has_source"]),
+        )
 
     def timesteps(self, draws: Draws) -> Tensor:
         """Timestep of each sample's noise loss, [B]."""

@@ -1,7 +1,5 @@
 """Stage 1: what trains, what counts, what the losses are."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
