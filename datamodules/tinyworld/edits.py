@@ -6,7 +6,7 @@ draws another scene.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from datamodules.tinyworld import photographs, visual
@@ -24,6 +24,7 @@ from datamodules.tinyworld.scene import (
     STYLES,
     Scene,
     Thing,
+    fields_of,
 )
 
 TRAINED_TYPES = (
@@ -59,7 +60,14 @@ class Edit:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return asdict(self)
+        before, after = (None if thing is None else fields_of(thing) for thing in (self.before, self.after))
+        return {
+            "type": self.type,
+            "operation": self.operation,
+            "before": before,
+            "after": after,
+            "referent": self.referent,
+        }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Edit:

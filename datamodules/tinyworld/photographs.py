@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -142,11 +142,14 @@ def draw_cut(draws: Draws, name: str) -> Background:
     return Background(photo.kind, photograph=name, left=left, top=top, zoom=zoom)
 
 
+@lru_cache(maxsize=64)
 def cut(background: Background) -> NDArray[np.uint8]:
-    """The pixels of a cut, uint8 [64, 64, 3]: means of zoom x zoom blocks, in integers, rounded half up."""
+    """The pixels of a cut, uint8 [64, 64, 3], read-only: means of zoom x zoom blocks, in integers, rounded half up."""
     zoom = background.zoom
     area = load(background.photograph)[
         background.top : background.top + SIDE * zoom, background.left : background.left + SIDE * zoom
     ]
     blocks = area.reshape(SIDE, zoom, SIDE, zoom, 3).sum(axis=(1, 3), dtype=np.int32)
-    return ((blocks + zoom * zoom // 2) // (zoom * zoom)).astype(np.uint8)
+    pixels = ((blocks + zoom * zoom // 2) // (zoom * zoom)).astype(np.uint8)
+    pixels.setflags(write=False)
+    return pixels

@@ -86,25 +86,39 @@ def shade(colour: Colour) -> Colour:
 def render_background(background: Background) -> NDArray[np.uint8]:
     """Pixels of a background, uint8 [64, 64, 3]."""
     if background.kind in ("texture", "photograph"):
-        return photographs.cut(background)
-    first = np.array(BACKGROUND_COLOURS[background.first], dtype=np.int32)
-    if background.kind == "plain":
-        return np.broadcast_to(first.astype(np.uint8), (SIDE, SIDE, 3)).copy()
-    second = np.array(BACKGROUND_COLOURS[background.second], dtype=np.int32)
+        return photographs.cut(background).copy()
+    return _rows(background.first, background.second or background.first).copy()
+
+
+@cache
+def _rows(upper: str, lower: str) -> NDArray[np.uint8]:
+    """A colour at the top that fades to another at the bottom."""
+    first = np.array(BACKGROUND_COLOURS[upper], dtype=np.int32)
+    second = np.array(BACKGROUND_COLOURS[lower], dtype=np.int32)
     down = np.arange(SIDE, dtype=np.int32)[:, None]
     rows = (first * (SIDE - 1 - down) + second * down + SIDE // 2) // (SIDE - 1)
     return np.repeat(rows.astype(np.uint8)[:, None], SIDE, axis=1)
 
 
+@cache
+def _paint(
+    shape: str, size: str, texture: str, outlined: bool, name: str
+) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """Paint of an object's tile (64 times its share of the pixel) and the share left to what is behind it."""
+    cover = tile(shape, size, texture, outlined)
+    colour = OBJECT_COLOURS[name]
+    tones = zip(cover, (colour, shade(colour), INK), strict=True)
+    paint = sum(part * np.array(tone, dtype=np.int32) for part, tone in tones) + SAMPLES * SAMPLES // 2
+    return np.asarray(paint, dtype=np.uint16), (SAMPLES * SAMPLES - cover.total).astype(np.uint16)
+
+
 def draw_thing(canvas: NDArray[np.uint8], thing: Thing) -> None:
     """Draw one object onto `canvas` (uint8 [64, 64, 3]) in place; what reaches over the border is cut off."""
     rows, columns, tile_rows, tile_columns = window(thing.x, thing.y)
-    cover = tile(thing.shape, thing.size, thing.texture, thing.outlined)
-    light, dark, ink = (part[tile_rows, tile_columns] for part in cover)
-    colour = OBJECT_COLOURS[thing.colour]
-    paint = light * np.array(colour) + dark * np.array(shade(colour)) + ink * np.array(INK)
-    rest = (SAMPLES * SAMPLES - light - dark - ink) * canvas[rows, columns]
-    canvas[rows, columns] = (paint + rest + SAMPLES * SAMPLES // 2) // (SAMPLES * SAMPLES)
+    paint, rest = _paint(thing.shape, thing.size, thing.texture, thing.outlined, thing.colour)
+    mixed = rest[tile_rows, tile_columns] * canvas[rows, columns]
+    mixed += paint[tile_rows, tile_columns]
+    canvas[rows, columns] = mixed >> 6  # divided by the 64 samples of a pixel
 
 
 def window(x: int, y: int) -> tuple[slice, slice, slice, slice]:
@@ -119,9 +133,13 @@ def silhouette(thing: Thing) -> NDArray[np.bool_]:
     """Pixels of which an object covers at least half, bool [64, 64]."""
     mask = np.zeros((SIDE, SIDE), dtype=np.bool_)
     rows, columns, tile_rows, tile_columns = window(thing.x, thing.y)
-    total = tile(thing.shape, thing.size, thing.texture, thing.outlined).total
-    mask[rows, columns] = total[tile_rows, tile_columns, 0] * 2 >= SAMPLES * SAMPLES
+    mask[rows, columns] = _half_covered(thing.shape, thing.size)[tile_rows, tile_columns]
     return mask
+
+
+@cache
+def _half_covered(shape: str, size: str) -> NDArray[np.bool_]:
+    return tile(shape, size, "plain", False).total[..., 0] * 2 >= SAMPLES * SAMPLES
 
 
 def render(scene: Scene) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,11 @@ def make_sample(seed: int, split: str, index: int, photographs: bool = True) -> 
 
     The same on every machine. Raises ValueError on an unknown split, PhotographError where photographs are missing.
     """
+    return with_images(draw_sample(seed, split, index, photographs), _to_image)
+
+
+def draw_sample(seed: int, split: str, index: int, photographs: bool = True) -> Sample:
+    """The same as `make_sample`, its images as uint8 [64, 64, 3] and its masks as bool [64, 64]."""
     draws, source, target, edit = draw_pair(seed, split, index, photographs)
     source_caption, target_caption = caption(draws, source), caption(draws, target)
     gone = edit.before if edit.type == "visual" and edit.after is None else None
@@ -75,10 +80,10 @@ def make_sample(seed: int, split: str, index: int, photographs: bool = True) -> 
     target_mask, reference_mask = edit_masks(source, target, edit)
     return {
         "key": f"{split}-{index:08d}",
-        "source": Image.fromarray(render(source)),
-        "target": Image.fromarray(render(target)),
-        "target_mask": _mask_image(target_mask),
-        "reference_mask": _mask_image(reference_mask),
+        "source": render(source),
+        "target": render(target),
+        "target_mask": target_mask,
+        "reference_mask": reference_mask,
         "instruction": instruct(draws, edit, source, target),
         "response": answer.text,
         "source_caption": source_caption.text,
@@ -142,20 +147,14 @@ def concepts(target: Scene, answer: Description) -> list[dict[str, Any]]:
     for phrase, thing in zip(answer.thing_phrases, target.things, strict=True):
         masks[phrase] = masks.get(phrase, np.zeros((SIDE, SIDE), dtype=np.bool_)) | silhouette(thing)
     masks[answer.background_phrase] = ~things_mask(target)
-    return [{"phrase": phrase, "mask": _mask_image(mask)} for phrase, mask in masks.items()]
+    return [{"phrase": phrase, "mask": mask} for phrase, mask in masks.items()]
 
 
-def _mask_image(mask: Mask) -> Image.Image:
-    return Image.fromarray(mask.astype(np.uint8) * 255)
+def with_images(sample: Sample, convert: Callable[[NDArray[Any]], Any]) -> Sample:
+    """The sample with every array (image or mask) passed through `convert`: `png` makes what the shards store."""
+    changed = {name: convert(value) if isinstance(value, np.ndarray) else value for name, value in sample.items()}
+    return changed | {"concepts": [concept | {"mask": convert(concept["mask"])} for concept in sample["concepts"]]}
 
 
-def encode(sample: Sample) -> Sample:
-    """The same sample with its images as PNG bytes, quickly compressed: what the shard writer stores."""
-    coded = {name: _png(value) if isinstance(value, Image.Image) else value for name, value in sample.items()}
-    return coded | {"concepts": [concept | {"mask": _png(concept["mask"])} for concept in sample["concepts"]]}
-
-
-def _png(image: Image.Image) -> bytes:
-    memory = io.BytesIO()
-    image.save(memory, format="PNG", compress_level=1)
-    return memory.getvalue()
+def _to_image(pixels: NDArray[Any]) -> Image.Image:
+    return Image.fromarray(pixels.astype(np.uint8) * 255 if pixels.dtype == np.bool_ else pixels)

@@ -6,7 +6,7 @@ JSON dict and back, so that it travels in a sample's `metadata`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 SIDE = 64  # pixels
@@ -109,7 +109,8 @@ class Scene:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return asdict(self)
+        things = [fields_of(thing) for thing in self.things]
+        return {"background": fields_of(self.background), "things": things, "effect": self.effect}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Scene:
@@ -131,3 +132,8 @@ def cell_centre(place: str) -> tuple[int, int]:
     """Middle (x, y) in pixels of a place of the 3x3 grid."""
     row, column = divmod(PLACES.index(place), 3)
     return 11 + 21 * column, 11 + 21 * row
+
+
+def fields_of(value: Thing | Background) -> dict[str, Any]:
+    """An object's or background's fields by name (`dataclasses.asdict` copies deeply and is far slower)."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
