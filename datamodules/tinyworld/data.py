@@ -1,0 +1,94 @@
+"""The small world as a LightningDataModule: writes the shards that are missing, then reads them like any others."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import cast
+
+from datamodules.shard_data import ShardData, Split
+from datamodules.shard_index import INDEX_FILE
+from datamodules.tinyworld.sample import SPLITS
+from datamodules.tinyworld.write import folder_name, write_split
+
+logger = logging.getLogger(__name__)
+
+
+class TinyWorldData(ShardData):
+    """Training, validation and test splits of the small world; other arguments as in `ShardData`.
+
+    Folders under `root` are named after all that their samples depend on, so changed settings never meet old shards.
+
+    Args:
+        root: folder for the shards of all settings.
+        train_count, val_count, test_count: samples a split.
+        photographs: with real photographs (backgrounds and the photographic edits) from scikit-image.
+        world_seed: which world; `seed` decides only order and augmentation.
+        test_split: what `test` and `predict` read: "test" or a held-out split (unseen_pairs, unseen_counts,
+            unseen_photographs, outline).
+        writers: processes that draw missing shards (0: this one).
+
+    Raises:
+        ValueError: `test_split` is no split of the small world.
+    """
+
+    def __init__(
+        self,
+        root: str = "data/tinyworld",
+        train_count: int = 20000,
+        val_count: int = 500,
+        test_count: int = 500,
+        photographs: bool = True,
+        world_seed: int = 0,
+        test_split: str = "test",
+        writers: int = 0,
+        global_batch_size: int = 16,
+        resolution: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        eval_batch_size: int = 16,
+        limit_val: int | None = None,
+        limit_test: int | None = None,
+        flip: bool = False,
+        max_bad_fraction: float = 0.01,
+    ) -> None:
+        if test_split not in SPLITS:
+            raise ValueError(f"data.init_args.test_split: expected one of {', '.join(SPLITS)}, found {test_split!r}")
+        self.counts: dict[str, int] = {"train": train_count, "val": val_count, "test": test_count}
+        self.sources = {"train": "train", "val": "val", "test": test_split}
+        self.photographs, self.world_seed, self.writers = photographs, world_seed, writers
+        paths = {
+            name: Path(root) / folder_name(self.sources[name], self.counts[name], world_seed, photographs)
+            for name in self.counts
+        }
+        super().__init__(
+            train=str(paths["train"]),
+            val=str(paths["val"]),
+            test=str(paths["test"]),
+            global_batch_size=global_batch_size,
+            resolution=resolution,
+            num_workers=num_workers,
+            seed=seed,
+            eval_batch_size=eval_batch_size,
+            limit_val=limit_val,
+            limit_test=limit_test,
+            flip=flip,
+            max_bad_fraction=max_bad_fraction,
+        )
+        self.prepare_data_per_node = False  # one writer, also where several nodes share a file system
+
+    def prepare_data(self) -> None:
+        """Write the splits that are not there yet: training and validation to fit, else the one that is asked for."""
+        stage = self.trainer.state.fn if self.trainer is not None else None
+        needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
+        for split in needed.get(str(stage.value) if stage is not None else "", ("train", "val", "test")):
+            self.prepare_split(cast(Split, split))
+
+    def prepare_split(self, split: Split) -> Path:
+        """Write one split unless it is complete already; returns its folder."""
+        folder = Path(cast(str, self.folders[split]))
+        if not (folder / INDEX_FILE).exists():
+            name, count = self.sources[split], self.counts[split]
+            logger.info("writing %d samples of the small world's split %s to %s", count, name, folder)
+            write_split(folder, name, count, self.world_seed, self.photographs, self.writers)
+        return folder
