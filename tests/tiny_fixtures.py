@@ -97,7 +97,9 @@ def build_instruct_pix2pix(root: Path, *, seed: int = 0, dtype: torch.dtype = to
     return root
 
 
-def build_vae(folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
+def build_vae(
+    folder: Path, *, latent_channels: int = LATENT_CHANNELS, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Path:
     """Write an AutoencoderKL with f=4 and 4 latent channels."""
     from diffusers import AutoencoderKL
 
@@ -106,7 +108,7 @@ def build_vae(folder: Path, *, seed: int = 0, dtype: torch.dtype = torch.float32
             block_out_channels=(8, 16, 16),
             down_block_types=("DownEncoderBlock2D",) * 3,
             up_block_types=("UpDecoderBlock2D",) * 3,
-            latent_channels=LATENT_CHANNELS,
+            latent_channels=latent_channels,
             norm_num_groups=8,
             sample_size=IMAGE_SIZE,
             scaling_factor=0.5,

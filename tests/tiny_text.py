@@ -1,11 +1,15 @@
-"""Tiny tokenizers with random-free, trained-on-the-spot vocabularies, in the published folder layouts.
+"""Tiny tokenizers with vocabularies learnt on the spot (the same on any machine), in the published folder layouts.
 
 Three families: CLIP's byte-level BPE with end-of-word marks (old two-file layout and new one-file layout), GPT-2-like
 byte-level BPE (OPT, LLaMA-3), and SentencePiece-like metaspace BPE with byte fallback (LLaMA-1 and -2). Every
 vocabulary has fewer than 2,000 entries.
 """
 
+import itertools
 import json
+import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -45,16 +49,33 @@ def byte_letters() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + place) for place in range(len(rest))]
 
 
-def _learn_merges(
-    model: object, pre_tokenizer: object, vocab_size: int, **trainer_options: object
-) -> list[tuple[str, str]]:
-    from tokenizers import Tokenizer, trainers
+def learn_merges(words: Iterable[tuple[str, ...]], count: int) -> list[tuple[str, str]]:
+    """The `count` most frequent merges of byte-pair encoding, ties in alphabetical order: the same on any machine.
 
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizer
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False, **trainer_options)
-    tokenizer.train_from_iterator(sentences(), trainer)
-    return [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
+    The `tokenizers` trainer breaks ties by the order of a hash table, which changes from run to run.
+    """
+    counts, merges = Counter(words), []
+    for _ in range(count):
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, times in counts.items():
+            for pair in itertools.pairwise(word):
+                pairs[pair] += times
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        counts = Counter({_merged(word, best): times for word, times in counts.items()})
+    return merges
+
+
+def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    out: list[str] = []
+    for piece in word:
+        if out and (out[-1], piece) == pair:
+            out[-1] += piece
+        else:
+            out.append(piece)
+    return tuple(out)
 
 
 def _write(path: Path, content: object) -> None:
@@ -64,16 +85,11 @@ def _write(path: Path, content: object) -> None:
 def write_clip_tokenizer(folder: Path, layout: ClipLayout = "old", max_length: int = 77) -> int:
     """Write a CLIP tokenizer and return the size of its vocabulary; ids as in CLIP: bytes, word-final bytes, merges,
     start, end."""
-    from tokenizers import models, pre_tokenizers
     from transformers import CLIPTokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
-    merges = _learn_merges(
-        models.BPE(end_of_word_suffix="</w>"),
-        pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)]),
-        vocab_size=420,
-        end_of_word_suffix="</w>",
-    )
+    found = [word for text in sentences() for word in re.findall(r"\w+|[^\w\s]+", text)]
+    merges = learn_merges([(*word[:-1], word[-1] + "</w>") for word in found], 150)
     letters = byte_letters()
     pieces = letters + [letter + "</w>" for letter in letters] + ["".join(merge) for merge in merges]
     pieces += ["<|startoftext|>", "<|endoftext|>"]
@@ -102,14 +118,13 @@ def write_clip_tokenizer(folder: Path, layout: ClipLayout = "old", max_length: i
 
 def write_llama_tokenizer(folder: Path, kind: LlamaTokenizerKind = "metaspace") -> int:
     """Write a LLaMA tokenizer (tokenizer.json) and return the size of its vocabulary; <unk>, <s>, </s> are 0, 1, 2."""
-    from tokenizers import models, pre_tokenizers
     from transformers import LlamaTokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     special = ["<unk>", "<s>", "</s>"]
     if kind == "bytelevel":
         return _write_byte_level(folder, special, bos="<s>", eos="</s>", unk="<unk>", pad=None)
-    merges = _learn_merges(models.BPE(), pre_tokenizers.Metaspace(), vocab_size=400)
+    merges = learn_merges([tuple("▁" + word) for text in sentences() for word in text.split()], 250)
     pieces = special + [f"<0x{byte:02X}>" for byte in range(256)] + ["▁", *map(chr, range(33, 127))]
     vocab = {piece: n for n, piece in enumerate(dict.fromkeys(pieces + ["".join(merge) for merge in merges]))}
     LlamaTokenizer(vocab=vocab, merges=merges, add_bos_token=True, model_max_length=256).save_pretrained(folder)
@@ -131,7 +146,8 @@ def _write_byte_level(folder: Path, special: list[str], *, bos: str, eos: str, u
 
     letters = byte_letters()
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    merges = _learn_merges(models.BPE(), byte_level, vocab_size=600, initial_alphabet=letters)
+    found = [word for text in sentences() for word in re.findall(r" ?\w+| ?[^\w\s]+", text)]
+    merges = learn_merges([tuple(word.replace(" ", "Ġ")) for word in found], 250)
     vocab = {
         piece: n for n, piece in enumerate(dict.fromkeys(special + letters + ["".join(merge) for merge in merges]))
     }

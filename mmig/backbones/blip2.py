@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mmig.backbones.hub import locate
-from mmig.backbones.loading import check_kind, load_strictly, prepare
+from mmig.backbones.loading import load_strictly, prepare
 from mmig.backbones.parts import BLIP2, BLIP2_PROCESSOR, BackboneError
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ def load_blip2(
     from transformers import Blip2ForConditionalGeneration
 
     folder = locate(path, BLIP2)
-    check_kind(folder, "model_type", ["blip-2"])
     model = load_strictly(Blip2ForConditionalGeneration, folder, dtype)
     if model.config.image_token_id is None:  # without placeholders the image is ignored without an error
         raise BackboneError(f"{folder / 'config.json'}: expected image_token_index, found none; fetch a newer version")

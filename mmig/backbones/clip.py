@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmig.backbones.hub import is_hub_id, locate
-from mmig.backbones.loading import as_dtype, check_kind, load_strictly, prepare
+from mmig.backbones.loading import as_dtype, load_strictly, prepare
 from mmig.backbones.open_clip_weights import built_in_weights
 from mmig.backbones.parts import CLIP_VISION, OPEN_CLIP, BackboneError
 
@@ -56,7 +56,6 @@ def load_clip_vision(
     from transformers import CLIPVisionModel
 
     folder = locate(path, CLIP_VISION)
-    check_kind(folder, "model_type", ["clip_vision_model", "clip"])
     rest_of_clip = r"text_model\.|text_projection\.|visual_projection\.|logit_scale"
     model = load_strictly(CLIPVisionModel, folder, dtype, ignore=rest_of_clip)
     return prepare(model, frozen=frozen, gradient_checkpointing=gradient_checkpointing)

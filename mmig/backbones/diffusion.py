@@ -10,7 +10,7 @@ from torch import nn
 
 from mmig.backbones.files import read_json
 from mmig.backbones.hub import locate
-from mmig.backbones.loading import check_kind, load_strictly, prepare
+from mmig.backbones.loading import load_strictly, prepare
 from mmig.backbones.parts import SCHEDULER, TEXT_ENCODER, TOKENIZER, UNET, VAE, BackboneError
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ def load_vae(
     from diffusers import AutoencoderKL
 
     folder = locate(path, VAE)
-    check_kind(folder, "_class_name", ["AutoencoderKL"])
     model = load_strictly(AutoencoderKL, folder, dtype)
     return prepare(model, frozen=frozen, gradient_checkpointing=gradient_checkpointing)
 
@@ -57,7 +56,6 @@ def load_unet(
     from diffusers import UNet2DConditionModel
 
     folder = locate(path, UNET)
-    check_kind(folder, "_class_name", ["UNet2DConditionModel"])
     model = load_strictly(UNet2DConditionModel, folder, dtype)
     stored = model.config.in_channels
     if in_channels is not None and in_channels != stored:
@@ -111,7 +109,6 @@ def load_text_encoder(
     from transformers import CLIPTextModel
 
     folder = locate(path, TEXT_ENCODER)
-    check_kind(folder, "model_type", ["clip_text_model", "clip"])
     rest_of_clip = r"vision_model\.|visual_projection\.|text_projection\.|logit_scale"
     model = load_strictly(CLIPTextModel, folder, dtype, ignore=rest_of_clip)
     return prepare(model, frozen=frozen, gradient_checkpointing=gradient_checkpointing)

@@ -63,7 +63,7 @@ def part_folder(root: Path, part: Part) -> Path:
     """The folder of a part: `root` itself, or the part's published subfolder of it; complete.
 
     Raises:
-        BackboneError: no such folder, a file of the part is missing, or a weights file is empty.
+        BackboneError: no such folder, a file of the part is missing, another part's config, or an empty weights file.
     """
     if not root.is_dir():
         what = "is a file, expected a folder" if root.exists() else "does not exist"
@@ -74,11 +74,21 @@ def part_folder(root: Path, part: Part) -> Path:
         place = f", in it or in its subfolder {part.subfolder}" if part.subfolder else ""
         raise BackboneError(f"{root}: expected {part.marks()} of a {part.name}{place}; found {_listing(root)}")
     folder = root / prefix
+    if part.kinds:
+        check_kind(folder / "config.json", part.kind_key, part.kinds)
     if part.has_weights:
         for file in weight_files(folder):
             if file.stat().st_size == 0:
                 raise BackboneError(f"{file}: expected weights, found an empty file; fetch the model again")
     return folder
+
+
+def check_kind(file: Path, key: str, kinds: Collection[str], words: str | None = None) -> None:
+    """Raise BackboneError unless a config's `key` is one of `kinds`; `words` describe them where they are many."""
+    found = read_json(file).get(key)
+    if found not in kinds:
+        expected = words or " or ".join(kinds)
+        raise BackboneError(f"{file}: expected {key} {expected}, found {found!r}; give the folder of that part")
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from mmig.backbones.files import check_kind
 from mmig.backbones.hub import locate
-from mmig.backbones.loading import check_kind, load_strictly, prepare
+from mmig.backbones.loading import load_strictly, prepare
 from mmig.backbones.parts import LLM, LLM_TOKENIZER, BackboneError
 
 if TYPE_CHECKING:
@@ -36,7 +37,12 @@ def load_llm(
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     folder = locate(path, LLM)
-    check_kind(folder, "model_type", MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "a causal language model's, such as llama")
+    check_kind(
+        folder / "config.json",
+        "model_type",
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        "a causal language model's, such as llama",
+    )
     options: dict[str, Any] = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     model = load_strictly(AutoModelForCausalLM, folder, dtype, **options)
     return prepare(model, frozen=frozen, gradient_checkpointing=gradient_checkpointing)

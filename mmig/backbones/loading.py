@@ -5,7 +5,7 @@ error.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from mmig.backbones.files import read_json, weight_files
+from mmig.backbones.files import weight_files
 from mmig.backbones.parts import BackboneError
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -34,18 +34,6 @@ def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
     return found
 
 
-def check_kind(folder: Path, key: str, expected: Collection[str], words: str | None = None) -> None:
-    """Raise BackboneError unless config.json's `key` is one of the expected values; `words` say which where they are
-    many.
-    """
-    found = read_json(folder / "config.json").get(key)
-    if found not in expected:
-        raise BackboneError(
-            f"{folder / 'config.json'}: expected {key} {words or ' or '.join(expected)}, found {found!r}; "
-            "give the folder of that part"
-        )
-
-
 def load_strictly(
     model_class: type[Model], folder: Path, dtype: torch.dtype | str, *, ignore: str = r"(?!)", **options: Any
 ) -> Model:
@@ -60,15 +48,17 @@ def load_strictly(
     """
     files = weight_files(folder)
     library = model_class.__module__.partition(".")[0]
-    precision = {"torch_dtype" if library == "diffusers" else "dtype": as_dtype(dtype)}
+    if library == "diffusers":
+        options["torch_dtype"] = as_dtype(dtype)
+    else:  # with ignore_mismatched_sizes the report names them; it is an error below
+        options |= {"dtype": as_dtype(dtype), "ignore_mismatched_sizes": True}
     try:
-        with _quiet_progress(library):
+        with _quiet(library):
             model, report = model_class.from_pretrained(
                 folder,
                 local_files_only=True,
                 use_safetensors=files[0].suffix == ".safetensors",
                 output_loading_info=True,
-                **precision,
                 **options,
             )
     except Exception as error:  # each library and file format raises its own kinds
@@ -148,17 +138,19 @@ def _some(names: list[str], limit: int = 4) -> str:
 
 
 @contextmanager
-def _quiet_progress(library: str) -> Iterator[None]:
-    """No progress bar of the library while loading; a training run has its own."""
+def _quiet(library: str) -> Iterator[None]:
+    """No progress bar and no report of transformers while loading: what it reports is judged here."""
     if library != "transformers":
         yield
         return
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()

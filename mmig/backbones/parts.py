@@ -16,12 +16,15 @@ class Part:
         subfolder: its place below a pipeline's root, as published; "" where the model is the root.
         files: alternative sets of files; one set must be there for the folder to be this part's own.
         has_weights: whether a weights file must lie beside them.
+        kind_key, kinds: what config.json must say; () where any will do.
     """
 
     name: str
     subfolder: str
     files: tuple[tuple[str, ...], ...] = (("config.json",),)
     has_weights: bool = True
+    kind_key: str = "model_type"
+    kinds: tuple[str, ...] = ()
 
     def marks(self) -> str:
         """The alternative file sets in words."""
@@ -30,15 +33,15 @@ class Part:
 
 _TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",))
 
-VAE = Part("vae", "vae")
-UNET = Part("unet", "unet")
-TEXT_ENCODER = Part("text_encoder", "text_encoder")
+VAE = Part("vae", "vae", kind_key="_class_name", kinds=("AutoencoderKL",))
+UNET = Part("unet", "unet", kind_key="_class_name", kinds=("UNet2DConditionModel",))
+TEXT_ENCODER = Part("text_encoder", "text_encoder", kinds=("clip_text_model", "clip"))
 TOKENIZER = Part("tokenizer", "tokenizer", _TOKENIZER_FILES, has_weights=False)
 SCHEDULER = Part("scheduler", "scheduler", (("scheduler_config.json",),), has_weights=False)
 LLM = Part("llm", "")
 LLM_TOKENIZER = Part("llm_tokenizer", "", _TOKENIZER_FILES, has_weights=False)
-CLIP_VISION = Part("clip_vision", "image_encoder")
-BLIP2 = Part("blip2", "")
+CLIP_VISION = Part("clip_vision", "image_encoder", kinds=("clip_vision_model", "clip"))
+BLIP2 = Part("blip2", "", kinds=("blip-2",))
 BLIP2_PROCESSOR = Part(
     "blip2_processor", "", (("processor_config.json",), ("preprocessor_config.json",)), has_weights=False
 )

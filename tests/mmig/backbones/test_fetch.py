@@ -1,0 +1,214 @@
+"""`python -m mmig.backbones fetch`, hub ids, offline work."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mmig.backbones import BackboneError
+from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
+from mmig.backbones.fetch import find_references, read_references
+from mmig.backbones.fingerprint import fingerprint
+from mmig.backbones.hub import is_hub_id, locate, needed_files
+from mmig.backbones.llm import load_llm, load_llm_tokenizer
+from mmig.backbones.parts import LLM, TOKENIZER, UNET, VAE
+from tests.mmig.backbones.hub_server import serve
+from tests.tiny_fixtures import TinyBackbones
+
+REPOSITORY = Path(__file__).parents[3]
+NO_ONE = "http://127.0.0.1:9"  # the discard port: nobody answers
+
+
+def _run(*arguments: str | Path, home: Path, endpoint: str = NO_ONE, **environment: str) -> subprocess.CompletedProcess:
+    settings = {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    return subprocess.run(
+        [sys.executable, "-m", "mmig.backbones", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env=kept | settings | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def _config(file: Path, **content: object) -> Path:
+    file.write_text(yaml.safe_dump({"model": {"init_args": content}}))
+    return file
+
+
+@pytest.fixture
+def hub_root(tiny: TinyBackbones, tmp_path: Path) -> Path:
+    """A hub with one pipeline; its unet also has the variants of published folders that nobody needs."""
+    root = tmp_path / "hub-server"
+    shutil.copytree(tiny.stable_diffusion, root / "someone" / "tiny-sd")
+    unet = root / "someone" / "tiny-sd" / "unet"
+    for unneeded in ("diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.safetensors"):
+        (unet / unneeded).write_bytes(b"x" * 100)
+    (unet.parent / "v1-5-pruned.ckpt").write_bytes(b"x" * 100)
+    return root
+
+
+def test_hub_ids_and_folders_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert is_hub_id("stable-diffusion-v1-5/stable-diffusion-v1-5")
+    assert is_hub_id("owner/name@refs/pr/1")
+    assert not is_hub_id("./owner/name")
+    assert not is_hub_id("/owner/name")
+    assert not is_hub_id("assets/tiny/llama")
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert not is_hub_id("owner/name")
+
+
+def test_only_the_files_of_a_part_are_needed():
+    names = [
+        "model_index.json",
+        "v1-5-pruned.ckpt",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.bin",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.non_ema.safetensors",
+        "unet/diffusion_pytorch_model.safetensors",
+        "tokenizer/merges.txt",
+        "tokenizer/vocab.json",
+    ]
+    assert needed_files(names, UNET) == ["unet/config.json", "unet/diffusion_pytorch_model.safetensors"]
+    assert needed_files(names, TOKENIZER) == ["tokenizer/merges.txt", "tokenizer/vocab.json"]
+    assert needed_files(names, VAE) == []
+    shards = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    llama = [*shards, "model.safetensors.index.json", "config.json", "pytorch_model.bin", "original/params.json"]
+    assert needed_files(llama, LLM) == sorted([*shards, "model.safetensors.index.json", "config.json"])
+
+
+def test_references_are_found_anywhere_in_a_config():
+    config = {
+        "model": {
+            "init_args": {
+                "stable_diffusion": "assets/sd",
+                "parts": [{"llm": {"path": "owner/llama", "dtype": "bfloat16"}}],
+                "open_clip": {"name": "ViT-L-14-quickgelu", "weights": "openai"},
+                "unet": None,
+                "lr": 1e-4,
+            }
+        },
+        "callbacks": [{"clip": "ViT-B-32", "clip_weights": "laion2b_s34b_b79k"}],
+    }
+    found = {(each.path, each.weights, len(each.parts)) for each in find_references(config, "c.yaml")}
+    assert found == {
+        ("assets/sd", None, 5),
+        ("owner/llama", None, 2),
+        ("ViT-L-14-quickgelu", "openai", 1),
+        ("ViT-B-32", "laion2b_s34b_b79k", 1),
+    }
+
+
+def test_a_config_that_is_no_yaml_is_named(tmp_path: Path):
+    (tmp_path / "broken.yaml").write_text("a: [")
+    with pytest.raises(BackboneError, match=r"broken.yaml: expected a readable YAML file"):
+        read_references([tmp_path / "broken.yaml"])
+
+
+def test_local_folders_are_checked_without_network(tiny: TinyBackbones, tmp_path: Path):
+    config = _config(
+        tmp_path / "a.yaml",
+        stable_diffusion=str(tiny.stable_diffusion),
+        llm=str(tiny.llama),
+        open_clip={"name": str(tiny.open_clip)},
+    )
+    done = _run("fetch", "--config", config, "--config", config, home=tmp_path / "home")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"unet: {tiny.stable_diffusion} -> {tiny.stable_diffusion / 'unet'}" in done.stdout
+    assert "3 backbones are local; run the jobs with HF_HUB_OFFLINE=1" in done.stdout
+
+
+def test_every_missing_backbone_is_one_line_with_config_and_key(tiny: TinyBackbones, tmp_path: Path):
+    config = _config(tmp_path / "a.yaml", vae=str(tiny.llama), llm=str(tmp_path / "nowhere"))
+    done = _run("fetch", "--config", config, home=tmp_path / "home")
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith(f"error: {config}: model: init_args: ") for line in lines[:2])
+    assert lines[2] == "2 of 2 backbones are missing"
+
+
+def test_an_unreachable_hub_is_a_clear_error(tmp_path: Path):
+    config = _config(tmp_path / "a.yaml", vae="someone/tiny-sd")
+    done = _run("fetch", "--config", config, home=tmp_path / "home")
+    assert done.returncode == 1
+    assert "vae: someone/tiny-sd is no local folder and not complete in the hub cache" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_fetched_parts_work_offline(hub_root: Path, tiny: TinyBackbones, tmp_path: Path):
+    config, shared, requested = (
+        _config(tmp_path / "a.yaml", stable_diffusion="someone/tiny-sd"),
+        tmp_path / "shared",
+        [],
+    )
+    with serve(hub_root, requested) as address:
+        done = _run("fetch", "--config", config, "--to", shared, home=tmp_path / "home", endpoint=address)
+    assert done.returncode == 0, done.stderr
+    assert f"run the jobs with HF_HOME={shared} HF_HUB_OFFLINE=1" in done.stdout
+    assert not (tmp_path / "home" / "hub").exists()
+    assert "unet/diffusion_pytorch_model.safetensors" in requested
+    assert not any(name.endswith((".bin", ".ckpt", ".fp16.safetensors")) for name in requested)
+    folder = locate("someone/tiny-sd", UNET, cache_dir=shared / "hub", offline=True)
+    assert fingerprint(folder) == fingerprint(tiny.stable_diffusion, "unet")
+    job = _run("fingerprint", "someone/tiny-sd", "--part", "vae", home=shared, HF_HUB_OFFLINE="1")
+    assert job.stdout.strip() == fingerprint(tiny.stable_diffusion, "vae")
+
+
+def test_what_was_not_fetched_is_an_error_offline(hub_root: Path, tmp_path: Path):
+    config, shared = _config(tmp_path / "a.yaml", tokenizer="someone/tiny-sd"), tmp_path / "shared"
+    with serve(hub_root, []) as address:
+        assert _run("fetch", "--config", config, "--to", shared, home=shared, endpoint=address).returncode == 0
+        job = _run(
+            "fingerprint", "someone/tiny-sd", "--part", "unet", home=shared, endpoint=address, HF_HUB_OFFLINE="1"
+        )
+    assert job.returncode == 1
+    assert "expected config.json of a unet" in job.stderr
+    assert "Offline: HF_HUB_OFFLINE is set" in job.stderr
+
+
+def test_a_repository_without_the_part_is_named(hub_root: Path, tmp_path: Path):
+    config = _config(tmp_path / "a.yaml", llm="someone/tiny-sd")
+    with serve(hub_root, []) as address:
+        done = _run("fetch", "--config", config, home=tmp_path / "home", endpoint=address)
+    assert done.returncode == 1
+    assert "hub repository someone/tiny-sd: expected config.json of a llm" in done.stderr
+
+
+def test_local_folders_never_touch_the_network(tiny: TinyBackbones, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise AssertionError("a local folder was looked up on the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    root = tiny.stable_diffusion
+    for load in (load_vae, load_unet, load_text_encoder, load_tokenizer, load_scheduler):
+        load(root)
+    load_llm(tiny.llama)
+    load_llm_tokenizer(tiny.llama)
+
+
+def test_importing_the_package_and_its_command_needs_no_heavy_library():
+    code = (
+        "import sys, mmig.backbones, mmig.backbones.__main__;"
+        "print([m for m in ('torch', 'diffusers', 'transformers', 'open_clip') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_importing_the_loaders_does_not_import_the_model_libraries():
+    code = (
+        "import sys, mmig.backbones.diffusion, mmig.backbones.llm, mmig.backbones.clip, mmig.backbones.blip2;"
+        "print([m for m in ('diffusers', 'transformers', 'open_clip') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
