@@ -1,0 +1,1 @@
+"""Sibling methods, one folder each; they use the core, never each other."""

@@ -1,0 +1,25 @@
+"""A toy world for these tests: squares of four colours at four places, in words and pictures."""
+
+from PIL import Image
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
+PLACES = ("left", "right", "top", "bottom")
+
+
+def caption(colour: str, place: str) -> str:
+    """A sentence of the toy corpus."""
+    return f"A {colour} square at the {place} of a dark picture."
+
+
+CORPUS = [caption(colour, place) for colour in COLOURS for place in PLACES] + [
+    f"Make the square {colour}." for colour in COLOURS
+]
+SWAPS = {"colours": list(COLOURS), "places": list(PLACES)}
+
+
+def picture(colour: str, place: str) -> Image.Image:
+    """A 64 x 64 picture of the sentence of the toy corpus."""
+    corner = {"left": (4, 22), "right": (40, 22), "top": (22, 4), "bottom": (22, 40)}[place]
+    image = Image.new("RGB", (64, 64), (20, 20, 20))
+    image.paste(COLOURS[colour], (*corner, corner[0] + 20, corner[1] + 20))
+    return image
