@@ -50,6 +50,9 @@ def _fetch_all(configs: list[Path], to: Path | None) -> int:
     if failures:
         print(f"{failures} of {len(references)} backbones are missing", file=sys.stderr)
         return 1
+    if not references:
+        print("the configs name no backbone")
+        return 0
     home = f"HF_HOME={to.resolve()} " if to else ""
     print(f"{len(references)} backbones are local; run the jobs with {home}HF_HUB_OFFLINE=1")
     return 0

@@ -1,9 +1,10 @@
 """Fill a shared folder with every backbone that configs name, so that jobs run without a network.
 
-References are found by key, anywhere in a config: `stable_diffusion` (all five parts), `vae`, `unet`, `text_encoder`,
-`tokenizer`, `scheduler`, `llm`, `llm_tokenizer`, `clip_vision`, `blip2`, `blip2_processor`; their value is a hub id
-or folder, or a mapping with `path`. CLIP for metrics: `open_clip` or `clip`, a mapping with `name` and `weights`, or
-a string beside `open_clip_weights` or `clip_weights`. Local folders are only checked.
+References are found by key, anywhere in a config: `diffusion` (a pipeline with all five parts), `backbone` (a pipeline
+whose UNet is named apart, if at all), `vae`, `unet`, `text_encoder`, `tokenizer`, `scheduler`, `llm`, `llm_tokenizer`,
+`clip_vision`, `blip2`, `blip2_processor`; their value is a hub id or folder, or a mapping with `path`. A `unet` beside
+a `diffusion` takes the place of the pipeline's own. CLIP for metrics: `open_clip` or `clip`, a mapping with `name` and
+`weights`, or a string beside `open_clip_weights` or `clip_weights`. Local folders are only checked.
 """
 
 import logging
@@ -13,13 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from mmig.backbones.hub import is_hub_id, locate
-from mmig.backbones.parts import BLIP2_PROCESSOR, LLM_TOKENIZER, OPEN_CLIP, PARTS, PIPELINE_PARTS, BackboneError, Part
+from mmig.backbones.parts import (
+    BLIP2_PROCESSOR,
+    LLM_TOKENIZER,
+    OPEN_CLIP,
+    PARTS,
+    PIPELINE_PARTS,
+    UNET,
+    BackboneError,
+    Part,
+)
 
 logger = logging.getLogger(__name__)
 
+_WITHOUT_UNET = tuple(part for part in PIPELINE_PARTS if part is not UNET)
 _OPEN_CLIP_KEYS = ("open_clip", "clip")
 _KEYS: dict[str, tuple[Part, ...]] = {
-    "stable_diffusion": PIPELINE_PARTS,
+    "diffusion": PIPELINE_PARTS,
+    "backbone": _WITHOUT_UNET,
     **{name: (part,) for name, part in PARTS.items() if part is not OPEN_CLIP},
     "llm": (PARTS["llm"], LLM_TOKENIZER),
     "blip2": (PARTS["blip2"], BLIP2_PROCESSOR),
@@ -111,5 +123,6 @@ def _reference(key: str, value: Any, siblings: dict[str, Any], where: str) -> li
     if key in _KEYS:
         path = value.get("path") if isinstance(value, dict) else value
         if isinstance(path, str):
-            return [Reference(where, path, _KEYS[key])]
+            replaced = key == "diffusion" and siblings.get("unet") is not None
+            return [Reference(where, path, _WITHOUT_UNET if replaced else _KEYS[key])]
     return []

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mmig.backbones.files import part_folder, part_prefix, read_json, weight_files
-from mmig.backbones.hub import locate
+from mmig.backbones.hub import cached_snapshot, is_hub_id, locate, split_revision
 from mmig.backbones.parts import PARTS, PIPELINE_PARTS, BackboneError
 
 logger = logging.getLogger(__name__)
@@ -30,9 +30,9 @@ def fingerprint(path: str | Path, part: str | None = None, *, cache_dir: Path | 
     """Fingerprint of a part, or of all parts of a pipeline's root: 64 hexadecimal digits.
 
     Args:
-        path: hub id or local folder, as the loaders take it. A hub id needs `part`: which files the cache holds is
-            chance.
-        part: name of one part ("vae", "unet", "llm" ...); default: what the local folder is or holds.
+        path: hub id or local folder, as the loaders take it.
+        part: name of one part ("vae", "unet", "llm" ...). Default: what the folder is or holds; of a hub model, what
+            the cache holds, so name the part where two machines may have fetched different ones.
         cache_dir: where digests are remembered; default: mmig/fingerprints under XDG_CACHE_HOME or ~/.cache.
 
     Raises:
@@ -53,11 +53,9 @@ def _folders(path: str | Path, part: str | None) -> list[tuple[str, Path, bool]]
         if part not in PARTS:
             raise BackboneError(f"fingerprint: no part {part!r}; expected one of {', '.join(PARTS)}")
         return [("", locate(path, PARTS[part]), PARTS[part].has_weights)]
-    root = Path(path).expanduser()
+    root = cached_snapshot(*split_revision(path), None) if is_hub_id(path) else Path(path).expanduser()
     if not root.is_dir():
-        raise BackboneError(
-            f"fingerprint: {path} is no local folder; name the part of a hub model, or correct the path"
-        )
+        raise BackboneError(f"fingerprint: the folder {path} does not exist; correct the path or fetch the model")
     if any((root / name).is_file() for name in _CONFIGS):
         return [("", root, True)]
     names = {file.relative_to(root).as_posix() for file in root.glob("*/*")}

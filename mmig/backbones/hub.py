@@ -25,6 +25,12 @@ def is_hub_id(path: str | Path) -> bool:
     return not Path(text).expanduser().exists() and not text.startswith((".", "~")) and bool(_HUB_ID.fullmatch(text))
 
 
+def split_revision(path: str | Path) -> tuple[str, str]:
+    """Repository and revision ("" where none is given) of a hub id."""
+    repo, _, revision = str(path).partition("@")
+    return repo, revision
+
+
 def locate(path: str | Path, part: Part, *, cache_dir: Path | None = None, offline: bool | None = None) -> Path:
     """The complete local folder of a part.
 
@@ -38,9 +44,9 @@ def locate(path: str | Path, part: Part, *, cache_dir: Path | None = None, offli
     """
     if not is_hub_id(path):
         return part_folder(Path(path).expanduser(), part)
-    repo, _, revision = str(path).partition("@")
+    repo, revision = split_revision(path)
     try:
-        return part_folder(_cached_snapshot(repo, revision, cache_dir), part)
+        return part_folder(cached_snapshot(repo, revision, cache_dir), part)
     except BackboneError as lacking:
         return _download(repo, revision, part, cache_dir, offline, lacking)
 
@@ -56,8 +62,12 @@ def needed_files(names: Collection[str], part: Part) -> list[str]:
     return sorted(prefix + name for name in {*small, *(weight_names(own) if part.has_weights else ())})
 
 
-def _cached_snapshot(repo: str, revision: str, cache_dir: Path | None) -> Path:
-    """The folder of what the cache holds of a repository, complete or not."""
+def cached_snapshot(repo: str, revision: str, cache_dir: Path | None) -> Path:
+    """The folder of what the cache holds of a repository, complete or not.
+
+    Raises:
+        BackboneError: the cache holds nothing of it.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

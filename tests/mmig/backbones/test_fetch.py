@@ -89,7 +89,7 @@ def test_references_are_found_anywhere_in_a_config():
     config = {
         "model": {
             "init_args": {
-                "stable_diffusion": "assets/sd",
+                "diffusion": "assets/sd",
                 "parts": [{"llm": {"path": "owner/llama", "dtype": "bfloat16"}}],
                 "open_clip": {"name": "ViT-L-14-quickgelu", "weights": "openai"},
                 "unet": None,
@@ -107,6 +107,13 @@ def test_references_are_found_anywhere_in_a_config():
     }
 
 
+def test_a_unet_named_apart_takes_the_place_of_the_pipelines():
+    config = {"backbones": {"diffusion": "assets/sd", "unet": "assets/ip2p"}, "model": {"backbone": "assets/other"}}
+    found = {each.path: {part.name for part in each.parts} for each in find_references(config, "c.yaml")}
+    assert found["assets/ip2p"] == {"unet"}
+    assert found["assets/sd"] == found["assets/other"] == {"vae", "text_encoder", "tokenizer", "scheduler"}
+
+
 def test_a_config_that_is_no_yaml_is_named(tmp_path: Path):
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(BackboneError, match=r"broken.yaml: expected a readable YAML file"):
@@ -116,7 +123,7 @@ def test_a_config_that_is_no_yaml_is_named(tmp_path: Path):
 def test_local_folders_are_checked_without_network(tiny: TinyBackbones, tmp_path: Path):
     config = _config(
         tmp_path / "a.yaml",
-        stable_diffusion=str(tiny.stable_diffusion),
+        diffusion=str(tiny.stable_diffusion),
         llm=str(tiny.llama),
         open_clip={"name": str(tiny.open_clip)},
     )
@@ -145,11 +152,8 @@ def test_an_unreachable_hub_is_a_clear_error(tmp_path: Path):
 
 
 def test_fetched_parts_work_offline(hub_root: Path, tiny: TinyBackbones, tmp_path: Path):
-    config, shared, requested = (
-        _config(tmp_path / "a.yaml", stable_diffusion="someone/tiny-sd"),
-        tmp_path / "shared",
-        [],
-    )
+    config = _config(tmp_path / "a.yaml", diffusion="someone/tiny-sd")
+    shared, requested = tmp_path / "shared", []
     with serve(hub_root, requested) as address:
         done = _run("fetch", "--config", config, "--to", shared, home=tmp_path / "home", endpoint=address)
     assert done.returncode == 0, done.stderr
@@ -159,8 +163,9 @@ def test_fetched_parts_work_offline(hub_root: Path, tiny: TinyBackbones, tmp_pat
     assert not any(name.endswith((".bin", ".ckpt", ".fp16.safetensors")) for name in requested)
     folder = locate("someone/tiny-sd", UNET, cache_dir=shared / "hub", offline=True)
     assert fingerprint(folder) == fingerprint(tiny.stable_diffusion, "unet")
-    job = _run("fingerprint", "someone/tiny-sd", "--part", "vae", home=shared, HF_HUB_OFFLINE="1")
-    assert job.stdout.strip() == fingerprint(tiny.stable_diffusion, "vae")
+    for part, arguments in (("vae", ["--part", "vae"]), (None, [])):
+        job = _run("fingerprint", "someone/tiny-sd", *arguments, home=shared, HF_HUB_OFFLINE="1")
+        assert job.stdout.strip() == fingerprint(tiny.stable_diffusion, part)
 
 
 def test_what_was_not_fetched_is_an_error_offline(hub_root: Path, tmp_path: Path):
