@@ -1,7 +1,9 @@
 """The command line of train.py: LightningCLI with a run directory, exact resume and initialisation from a run."""
 
+import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from mmig.callbacks.ema import EMA
 from mmig.callbacks.prediction_writer import PredictionWriter
 from mmig.callbacks.progress import StepProgressBar
 from mmig.callbacks.run_checkpoint import RunCheckpoint, checkpoints_in
-from mmig.checkpoint import CheckpointError, check_backbones, find_checkpoint, init_weights, read_checkpoint
+from mmig.checkpoint import find_checkpoint, init_weights, read_checkpoint
 from mmig.manifest import RunLockedError, append_submission, run_lock, write_text_atomically
 from mmig.resume import check_resumable
 from mmig.stages.base import TrainingModule
@@ -125,29 +127,33 @@ class MMIGCLI(LightningCLI):
             self._train(resume)
 
     def _train(self, resume: Path | None) -> None:
-        if resume is not None:
-            check_backbones(read_checkpoint(resume), self.model.describe_backbones())
-        elif self.options.init_from is not None:
+        if resume is None and self.options.init_from is not None:
             init_weights(self.model, read_checkpoint(self.options.init_from))
         self.trainer.fit(self.model, self.datamodule, ckpt_path=resume, weights_only=True)
 
     def _evaluate(self, subcommand: str) -> None:
         path = self._resume_path() or find_checkpoint(self.run_directory)
-        check_backbones(read_checkpoint(path), self.model.describe_backbones())
         getattr(self.trainer, subcommand)(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True)
 
     def _resume_path(self) -> Path | None:
-        if self.options.resume != "auto":
-            return find_checkpoint(self.options.resume)
-        found = checkpoints_in(self.run_directory / "checkpoints")
-        return found[-1] if found else None
+        if self.options.resume == "auto":
+            found = checkpoints_in(self.run_directory / "checkpoints")
+            path = found[-1] if found else None
+        else:
+            path = find_checkpoint(self.options.resume)
+        if path is not None:
+            read_checkpoint(path)  # maps the file, reads no weights: a broken one is named before anything starts
+        return path
 
 
 def main(args: list[str] | None = None) -> None:
     """Run train.py; what a user can mend ends in one line, not in a traceback (MMIG_TRACEBACK=1 shows it)."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hardware lists and tips at every start
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the config says how many
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between lightning and torch
     try:
         MMIGCLI(args)
-    except (ValueError, OSError, RunLockedError, CheckpointError) as error:
+    except (ValueError, OSError, RunLockedError) as error:
         if os.environ.get("MMIG_TRACEBACK"):
             raise
         sys.exit(f"error: {error}")

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,22 +35,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="few samples and steps, as the tests run it")
     parser.add_argument("--name", default="demo", help="name of the run below runs/ (default: demo)")
-    parser.add_argument("--data", default="data/demo", help="folder of the shards (default: data/demo)")
+    parser.add_argument("--data", default="configs/data/demo.yaml", help="data configuration, with the shards' folder")
     options = parser.parse_args(arguments)
     counts = {"train": 64, "val": 32, "test": 16} if options.short else {"train": 4000, "val": 512, "test": 200}
     steps = ["--trainer.max_steps", "4", "--trainer.val_check_interval", "2"] if options.short else []
-    run_directory, data = f"runs/{options.name}", "configs/demo/data.yaml"
+    run_directory, data = f"runs/{options.name}", options.data
+    shards = yaml.safe_load((ROOT / data).read_text(encoding="utf-8"))["data"]["init_args"]["root"]
     start = time.monotonic()
     for split, count in counts.items():
         run(
             f"Small world: {count} samples of split {split}",
-            *("-m", "datamodules.tinyworld", "--out", f"{options.data}/{split}", "--split", split),
+            *("-m", "datamodules.tinyworld", "--out", f"{shards}/{split}", "--split", split),
             *("--count", str(count), "--seed", "0"),
         )
     run(
         "Training stage 1: MMSM between a frozen language model and a frozen editing UNet",
         *("train.py", "fit", "--config", "configs/demo/stage1.yaml", "--config", data),
-        *("--data.init_args.root", options.data, "--name", options.name, *steps),
+        *("--name", options.name, *steps),
     )
     run(
         "Evaluation on held-out samples (responses given by the data)",

@@ -47,9 +47,9 @@ class RunCheckpoint(Checkpoint):
         self.save(trainer, pl_module.step)
 
     def save(self, trainer: L.Trainer, step: int) -> Path:
-        """Write the checkpoint of `step` aside and rename it; does nothing where it is already there."""
+        """Write the checkpoint of `step` aside and rename it; does nothing where it is there, or in a fast_dev_run."""
         path = self.directory / f"step-{step:08d}.ckpt"
-        if path.exists():
+        if path.exists() or trainer.fast_dev_run:
             return path
         partial = path.with_suffix(".partial")
         trainer.save_checkpoint(partial, weights_only=False)

@@ -1,30 +1,29 @@
 """The training module that every stage and every method derives from.
 
 A subclass says what the loss terms are and which parameters require gradients. This file holds what they share:
-one batch of the stream is one optimiser step, each loss term is divided by the count of the whole global batch,
-the learning rate is a function of the step, and a checkpoint holds only what differs from the named backbones.
+one batch of the stream is one optimiser step, each loss term is divided by the count of the whole global batch, and
+the learning rate is a function of the step. What a checkpoint holds is in `mmig/stages/stored.py`.
 """
 
 import contextlib
-from typing import Any
 
-import lightning as L
 import torch
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.editing import Editor, EditOutput
-from mmig.optim import OptimizerConfig, build_adamw, lr_factor, state_by_index, state_by_name
+from mmig.optim import OptimizerConfig, build_adamw, lr_factor
 from mmig.rng import Draws, derive_seed, generator
 from mmig.stages.loss_meter import LossMeter
 from mmig.stages.micro_batches import micro_batches
+from mmig.stages.stored import StoredModule
 
 VALIDATION_SEED = 1_000_003
 """Added to the run's seed for validation draws, so that no validation noise was ever trained on."""
 
 
-class TrainingModule(L.LightningModule):
+class TrainingModule(StoredModule):
     """Base of every trainable method.
 
     Args:
@@ -45,14 +44,11 @@ class TrainingModule(L.LightningModule):
         if micro_batch_size is not None and micro_batch_size < 1:
             raise ValueError(f"micro_batch_size must be at least 1, found {micro_batch_size}")
         self.automatic_optimization = False
-        self.strict_loading = False  # backbones are not in the checkpoint; `on_load_checkpoint` checks the rest
         self.optimizer_config = optimizer
         self.loss_weights = loss_weights
         self.seed = seed
         self.micro_batch_size = micro_batch_size
-        self.step = 0
         self._meter = LossMeter(loss_weights)
-        self._backbones: dict[str, dict[str, str]] = {}
 
     # What a subclass defines -------------------------------------------------------------------------------------
 
@@ -75,23 +71,6 @@ class TrainingModule(L.LightningModule):
     def logged(self) -> dict[str, Tensor]:
         """Further scalars of the last forward, logged beside the losses."""
         return {}
-
-    def named_backbones(self) -> dict[str, nn.Module]:
-        """Frozen pretrained parts by name; their weights stay out of checkpoints while they are not trained."""
-        return {}
-
-    def backbone_paths(self) -> dict[str, str]:
-        """Hub id or folder of each named backbone, recorded with its fingerprint in manifest and checkpoints."""
-        return {}
-
-    def describe_backbones(self) -> dict[str, dict[str, str]]:
-        """Path and fingerprint of each named backbone."""
-        paths = self.backbone_paths()
-        if not paths:
-            return {}
-        from mmig.backbones.fingerprint import fingerprint
-
-        return {name: {"path": path, "fingerprint": fingerprint(path)} for name, path in paths.items()}
 
     def make_pipeline(self) -> Editor:
         """The editor that evaluate.py and the callbacks run."""
@@ -199,58 +178,6 @@ class TrainingModule(L.LightningModule):
         """Edit the images of a batch; the result depends on seed and key alone, not on the batch they came in."""
         return self.make_pipeline()(batch, [generator(self.seed, "predict", key) for key in batch["key"]])
 
-    # Checkpoints -------------------------------------------------------------------------------------------------
-
-    def stored_names(self) -> set[str]:
-        """Names of the weights and buffers that a checkpoint holds: all but those of untrained backbones."""
-        frozen = {
-            id(tensor)
-            for module in self.named_backbones().values()
-            for tensor in [*module.parameters(), *module.buffers()]
-            if not tensor.requires_grad
-        }
-        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        return {name for name in self.state_dict() if id(tensors[name]) not in frozen}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what differs from the backbones, key the optimiser by name, and drop Lightning's loop counters."""
-        stored = self.stored_names()
-        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in stored}
-        states = zip(checkpoint["optimizer_states"], self._optimizer_names(self.trainer.optimizers), strict=True)
-        checkpoint["optimizer_states"] = [state_by_name(state, names) for state, names in states]
-        checkpoint["step"] = self.step
-        checkpoint["backbones"] = self._backbones
-        checkpoint.pop("loops")
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the weights and bring the optimiser's state back into Lightning's form."""
-        self.check_weights(checkpoint["state_dict"])
-        self.step = checkpoint["step"]
-        fresh = self.configure_optimizers()
-        optimizers = list(fresh) if isinstance(fresh, list | tuple) else [fresh]
-        states = zip(checkpoint["optimizer_states"], self._optimizer_names(optimizers), strict=True)
-        checkpoint["optimizer_states"] = [state_by_index(state, names) for state, names in states]
-
-    def check_weights(self, weights: dict[str, Tensor]) -> None:
-        """Raise ValueError unless `weights` are exactly the stored weights of this module, in name and shape."""
-        own = self.state_dict()
-        missing, extra = sorted(self.stored_names() - weights.keys()), sorted(weights.keys() - own.keys())
-        if missing or extra:
-            raise ValueError(
-                f"the checkpoint does not fit {type(self).__name__}: missing {missing[:3]} ({len(missing)} in all), "
-                f"unexpected {extra[:3]} ({len(extra)}); it was written by another method, stage or size"
-            )
-        for name, value in weights.items():
-            if value.shape != own[name].shape:
-                raise ValueError(
-                    f"the checkpoint's {name} has shape {list(value.shape)}, {type(self).__name__} expects "
-                    f"{list(own[name].shape)}: the configs differ in a width"
-                )
-
-    def on_fit_start(self) -> None:
-        """Read the backbones' fingerprints once, for the checkpoints."""
-        self._backbones = self.describe_backbones()
-
     def on_train_start(self) -> None:
         """Let Lightning count from our step, so that `max_steps`, log axes and the progress bar continue."""
         loop = self.trainer.fit_loop.epoch_loop
@@ -258,7 +185,3 @@ class TrainingModule(L.LightningModule):
         loop.batch_progress.total.ready = loop.batch_progress.total.completed = self.step
         optimizer_steps = loop.manual_optimization.optim_step_progress.total
         optimizer_steps.ready = optimizer_steps.completed = self.step
-
-    def _optimizer_names(self, optimizers: list[torch.optim.Optimizer]) -> list[list[str]]:
-        names = {id(parameter): name for name, parameter in self.named_parameters()}
-        return [[names[id(p)] for group in optimizer.param_groups for p in group["params"]] for optimizer in optimizers]
