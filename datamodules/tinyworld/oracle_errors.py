@@ -1,0 +1,82 @@
+"""The oracle's own errors: what it says of pictures whose truth is known, for each edit type."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.tinyworld.oracle import judge
+from datamodules.tinyworld.reading import blurred
+from datamodules.tinyworld.sample import SPLITS, Sample, draw_sample
+
+Pixels = NDArray[np.uint8]
+Case = Callable[[Sample, Sample], Pixels]
+NOISE = 6.0  # standard deviation of the stand-in for an autoencoder's error, in grey levels
+
+
+def softened(sample: Sample, other: Sample) -> Pixels:
+    """The target blurred (about sigma 0.7 pixels) and with noise: a stand-in for a latent autoencoder."""
+    noise = np.random.Generator(np.random.PCG64(sample["metadata"]["index"])).normal(0, NOISE, (64, 64, 3))
+    return np.clip(blurred(sample["target"].astype(np.float32)) + noise, 0, 255).astype(np.uint8)
+
+
+CASES: dict[str, Case] = {
+    "true target": lambda sample, other: sample["target"],
+    "softened target": softened,
+    "unedited source": lambda sample, other: sample["source"],
+    "another's target": lambda sample, other: other["target"],
+    "uniform": lambda sample, other: np.full((64, 64, 3), 128, dtype=np.uint8),
+}
+
+
+def as_image(pixels: Pixels) -> NDArray[np.float32]:
+    """uint8 [64, 64, 3] -> float32 [3, 64, 64] in [-1, 1], what the oracle takes."""
+    return pixels.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
+
+
+def oracle_errors(
+    split: str, count: int, seed: int = 0, photographs: bool = True
+) -> dict[str, dict[str, tuple[float, float, int]]]:
+    """Share of success and of preservation, and number of samples, for each case and edit type ("all" included)."""
+    samples = [draw_sample(seed, split, index, photographs) for index in range(count)]
+    found: dict[str, dict[str, list[tuple[bool, bool]]]] = {case: defaultdict(list) for case in CASES}
+    for number, sample in enumerate(samples):
+        for case, picture in CASES.items():
+            verdict = judge(as_image(picture(sample, samples[number - 1])), sample["metadata"])
+            for group in ("all", sample["edit_type"]):
+                found[case][group].append((verdict.success, verdict.preservation))
+    return {
+        case: {group: (*np.mean(values, axis=0).tolist(), len(values)) for group, values in groups.items()}
+        for case, groups in found.items()
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table of the oracle's errors."""
+    parser = argparse.ArgumentParser(prog="python -m datamodules.tinyworld.oracle", description=main.__doc__)
+    parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--split", choices=SPLITS, default="val")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-photographs", dest="photographs", action="store_false")
+    options = parser.parse_args(arguments)
+    errors = oracle_errors(options.split, options.count, options.seed, options.photographs)
+    sys.stdout.write(as_table(errors))
+    return 0
+
+
+def as_table(errors: dict[str, dict[str, tuple[float, float, int]]]) -> str:
+    """One row an edit type, one column a case: success / preservation in percent."""
+    lines = [
+        "success / preservation in percent",
+        f"{'edit type':15}{'n':>6}" + "".join(f"{case:>19}" for case in CASES),
+    ]
+    for group in sorted(errors["true target"], key=lambda name: (name != "all", name)):
+        cells = (errors[case][group] for case in CASES)
+        row = "".join(f"{100 * success:>11.1f} /{100 * kept:>6.1f}" for success, kept, _ in cells)
+        lines.append(f"{group:15}{errors['true target'][group][2]:>6}{row}")
+    return "\n".join(lines) + "\n"
