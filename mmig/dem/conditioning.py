@@ -1,0 +1,106 @@
+"""What conditions a denoiser, as one value, and the one call of a diffusers UNet with it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Condition of a batch of samples.
+
+    Attributes:
+        tokens: text (or other) states for cross-attention, [B,L,D].
+        mask: True at tokens that may be attended to, bool [B,L]; None lets all be, as Stable Diffusion does.
+        pooled: one vector a sample, [B,P]; SDXL's `text_embeds`.
+        image_latents: latents appended to the noisy ones on the channel axis, [B,c,h,w] (InstructPix2Pix).
+        extra: further tensors [B,...] by name for the denoiser's `added_cond_kwargs` (SDXL's `time_ids`).
+    """
+
+    tokens: Tensor
+    mask: Tensor | None = None
+    pooled: Tensor | None = None
+    image_latents: Tensor | None = None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Conditioning":
+        """Apply a function to every tensor, for example `lambda value: value[:4]`."""
+        changed = {
+            item.name: function(getattr(self, item.name))
+            for item in fields(self)
+            if isinstance(getattr(self, item.name), Tensor)
+        }
+        return replace(self, **changed, extra={name: function(value) for name, value in self.extra.items()})
+
+    def drop(
+        self, text: Tensor, null_tokens: Tensor, image: Tensor | None = None, null_mask: Tensor | None = None
+    ) -> "Conditioning":
+        """Replace the text of the rows where `text` is True by the null text, the image of those in `image` by zeros.
+
+        Args:
+            text: bool [B].
+            null_tokens: states of the empty prompt, [1,L,D] or [L,D].
+            image: bool [B], or None to keep every image.
+            null_mask: mask of the null tokens, [L]; needed where this conditioning has a mask.
+        """
+        tokens = torch.where(text.view(-1, 1, 1), null_tokens.to(self.tokens.dtype), self.tokens)
+        mask = self.mask
+        if mask is not None:
+            if null_mask is None:
+                raise ValueError("drop: this conditioning has a token mask, so the null text needs null_mask")
+            mask = torch.where(text.view(-1, 1), null_mask, mask)
+        latents = self.image_latents
+        if image is not None and latents is not None:
+            latents = latents.masked_fill(image.view(-1, 1, 1, 1), 0.0)
+        return replace(self, tokens=tokens, mask=mask, image_latents=latents)
+
+
+def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
+    """Join conditionings of the same fields on the batch axis."""
+    joined: dict[str, Any] = {}
+    for item in fields(Conditioning):
+        values = [getattr(part, item.name) for part in parts]
+        if isinstance(values[0], Tensor):
+            joined[item.name] = torch.cat(values)
+    extra = {name: torch.cat([part.extra[name] for part in parts]) for name in parts[0].extra}
+    return Conditioning(**joined, extra=extra)
+
+
+def denoise(unet: "UNet2DConditionModel", noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
+    """Prediction of a diffusers UNet, [B,C,h,w].
+
+    Args:
+        unet: its input channels are those of `noisy` plus those of `condition.image_latents`.
+        noisy: latents x_t, [B,C,h,w].
+        timesteps: [B], or a scalar tensor.
+        condition: of the same batch size.
+    """
+    inputs = noisy if condition.image_latents is None else torch.cat([noisy, condition.image_latents], dim=1)
+    added = dict(condition.extra)
+    if condition.pooled is not None:
+        added["text_embeds"] = condition.pooled
+    return unet(
+        inputs,
+        timesteps,
+        encoder_hidden_states=condition.tokens,
+        encoder_attention_mask=condition.mask,
+        added_cond_kwargs=added or None,
+    ).sample
+
+
+def encode_text(text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer", texts: Sequence[str]) -> Tensor:
+    """Final hidden states of Stable Diffusion's text encoder, [B,L,D], L the tokenizer's `model_max_length`.
+
+    Longer texts are cut; padding is encoded and attended to like any token, as Stable Diffusion was trained.
+    """
+    encoded = tokenizer(
+        list(texts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    )
+    return text_encoder(encoded.input_ids.to(text_encoder.device)).last_hidden_state

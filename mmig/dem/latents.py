@@ -1,0 +1,95 @@
+"""Images to latents and back: posterior, scale and shift of an autoencoder, and a memory of what was encoded."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+
+def encode_unscaled(vae: "AutoencoderKL", images: Tensor) -> Tensor:
+    """Mode of the posterior as it comes, [B,c,h,w]; InstructPix2Pix's image condition (Brooks et al. 2023)."""
+    return vae.encode(images).latent_dist.mode()
+
+
+def encode(vae: "AutoencoderKL", images: Tensor, noise: Tensor | None = None) -> Tensor:
+    """Latents that the denoiser works on: the posterior's mode, or a sample of it where `noise` is given, normalised.
+
+    Args:
+        vae: frozen or not; its config's `scaling_factor` and `shift_factor` are applied.
+        images: float [B,3,H,W] in [-1,1].
+        noise: standard normal of the latents' shape, or None for the mode.
+
+    Returns:
+        Latents of about unit variance, [B,c,h,w].
+    """
+    posterior = vae.encode(images).latent_dist
+    return normalise(vae, posterior.mode() if noise is None else posterior.mean + posterior.std * noise)
+
+
+def normalise(vae: "AutoencoderKL", latents: Tensor) -> Tensor:
+    """Raw latents -> (latents - shift) * scale, as the denoiser sees them."""
+    return (latents - _shift(vae)) * vae.config.scaling_factor
+
+
+def unnormalise(vae: "AutoencoderKL", latents: Tensor) -> Tensor:
+    """Undo `normalise`."""
+    return latents / vae.config.scaling_factor + _shift(vae)
+
+
+def decode(vae: "AutoencoderKL", latents: Tensor) -> Tensor:
+    """Normalised latents [B,c,h,w] -> images [B,3,H,W], about in [-1,1]; not clamped, so that gradients pass."""
+    return vae.decode(unnormalise(vae, latents)).sample
+
+
+def latent_shape(vae: "AutoencoderKL", height: int, width: int) -> tuple[int, int, int]:
+    """(c, h, w) of the latents of an image of height x width pixels.
+
+    Raises:
+        ValueError: a side is no multiple of the autoencoder's factor.
+    """
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    if height % factor or width % factor:
+        raise ValueError(f"image of {height}x{width} pixels: both sides must be multiples of {factor} for this VAE")
+    return vae.config.latent_channels, height // factor, width // factor
+
+
+def _shift(vae: "AutoencoderKL") -> float:
+    return getattr(vae.config, "shift_factor", None) or 0.0
+
+
+class LatentMemory:
+    """Remembers the raw posterior modes of a frozen autoencoder by sample key, so that later epochs need no encoder.
+
+    The mode does not depend on chance, so a remembered latent is the one that would be computed again.
+
+    Args:
+        capacity: most latents to keep (oldest dropped first); 0 remembers nothing.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+
+    def encode_unscaled(self, vae: "AutoencoderKL", images: Tensor, keys: Sequence[str]) -> Tensor:
+        """`encode_unscaled` of images [B,3,H,W] whose contents `keys` name, [B,c,h,w], without gradient."""
+        unknown = [row for row, key in enumerate(keys) if key not in self._kept]
+        found = {key: self._kept[key] for key in keys if key in self._kept}
+        if unknown:
+            with torch.no_grad():
+                new = encode_unscaled(vae, images[unknown])
+            found.update(zip((keys[row] for row in unknown), new, strict=True))
+        for row in unknown:
+            self._remember(keys[row], found[keys[row]])
+        return torch.stack([found[key].to(images.device) for key in keys])
+
+    def _remember(self, key: str, latents: Tensor) -> None:
+        if self.capacity == 0:
+            return
+        self._kept[key] = latents.clone()
+        while len(self._kept) > self.capacity:
+            self._kept.popitem(last=False)

@@ -1,0 +1,129 @@
+"""The noise process: what is added to clean latents, what the denoiser predicts, and how to get back.
+
+The only place that knows a schedule. Losses, samplers and stages speak of timesteps, targets and x0 through it.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Prediction = Literal["epsilon", "v_prediction", "flow"]
+Weighting = Literal["uniform", "min_snr"]
+
+
+class ScheduleError(ValueError):
+    """A scheduler whose settings this noise process cannot follow."""
+
+
+class NoiseProcess:
+    """x_t = a(t) x0 + s(t) eps, for the variance-preserving schedules and for flow matching.
+
+    Timesteps are what the denoiser is told: int64 in [0, T) for variance-preserving schedules, float32 in (0, T] for
+    flow matching, where t / T is the noise level s and a = 1 - s.
+
+    Args:
+        prediction: "epsilon" (Ho et al. 2020), "v_prediction" (v = a eps - s x0, Salimans & Ho 2022) or "flow"
+            (eps - x0, Lipman et al. 2022).
+        alphas_cumprod: a(t)^2 of every timestep, [T]; only for the first two.
+        num_timesteps: T.
+        shift: timestep shift of flow matching (Esser et al. 2024); 1 draws the noise level uniformly.
+    """
+
+    def __init__(
+        self,
+        prediction: Prediction,
+        alphas_cumprod: Tensor | None = None,
+        num_timesteps: int = 1000,
+        shift: float = 1.0,
+    ) -> None:
+        if (prediction == "flow") != (alphas_cumprod is None):
+            raise ScheduleError(
+                f"prediction {prediction!r}: alphas_cumprod is needed by, and only by, the others than flow"
+            )
+        self.prediction = prediction
+        self.num_timesteps = num_timesteps if alphas_cumprod is None else len(alphas_cumprod)
+        self.shift = shift
+        self._alphas_cumprod = None if alphas_cumprod is None else alphas_cumprod.double()
+
+    @classmethod
+    def from_scheduler(cls, scheduler: Any) -> "NoiseProcess":
+        """The process that a diffusers scheduler samples from.
+
+        Raises:
+            ScheduleError: the scheduler's `prediction_type` is none of epsilon, v_prediction and flow matching.
+        """
+        config = scheduler.config
+        alphas = getattr(scheduler, "alphas_cumprod", None)
+        name = type(scheduler).__name__
+        if alphas is None and not name.startswith("FlowMatch"):
+            raise ScheduleError(f"scheduler {name}: expected alphas_cumprod or a FlowMatch scheduler, found neither")
+        if alphas is None:
+            if config.get("use_dynamic_shifting", False):
+                raise ScheduleError(f"scheduler {name}: use_dynamic_shifting is not supported; give a fixed shift")
+            return cls("flow", num_timesteps=config.num_train_timesteps, shift=config.get("shift", 1.0))
+        if config.prediction_type not in ("epsilon", "v_prediction"):
+            raise ScheduleError(
+                f"scheduler {name}: prediction_type {config.prediction_type!r}; expected epsilon or v_prediction"
+            )
+        return cls(config.prediction_type, alphas_cumprod=alphas)
+
+    def sample_timesteps(self, uniform: Tensor) -> Tensor:
+        """Timesteps for training from uniform draws in [0, 1), [B]: t uniform, or the shifted noise level times T."""
+        if self._alphas_cumprod is not None:
+            return (uniform * self.num_timesteps).long().clamp_(max=self.num_timesteps - 1)
+        level = 1 - uniform.float()  # in (0, 1]
+        return self.num_timesteps * self.shift * level / (1 + (self.shift - 1) * level)
+
+    def scales(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """(a, s) of each timestep, float32 [B] each."""
+        if self._alphas_cumprod is None:
+            level = timesteps.float() / self.num_timesteps
+            return 1 - level, level
+        kept = self._alphas_cumprod.to(timesteps.device)[timesteps]
+        return kept.sqrt().float(), (1 - kept).sqrt().float()
+
+    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Noisy latents x_t, [B,...], from clean latents and noise of one shape and timesteps [B]."""
+        a, s = self._scales_like(timesteps, clean)
+        return a * clean + s * noise
+
+    def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the denoiser must predict, [B,...]."""
+        if self.prediction == "epsilon":
+            return noise
+        if self.prediction == "flow":
+            return noise - clean
+        a, s = self._scales_like(timesteps, clean)
+        return a * noise - s * clean
+
+    def x0_from(self, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """Clean latents that a prediction stands for, [B,...]."""
+        a, s = self._scales_like(timesteps, noisy)
+        if self.prediction == "epsilon":
+            return (noisy - s * prediction) / a
+        return noisy - s * prediction if self.prediction == "flow" else a * noisy - s * prediction
+
+    def noise_from(self, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """Noise that a prediction stands for, [B,...]."""
+        if self.prediction == "epsilon":
+            return prediction
+        a, s = self._scales_like(timesteps, noisy)
+        return noisy + a * prediction if self.prediction == "flow" else s * noisy + a * prediction
+
+    def weight(self, timesteps: Tensor, weighting: Weighting = "uniform", gamma: float = 5.0) -> Tensor:
+        """Weight of the squared error at each timestep, float32 [B].
+
+        "min_snr" weighs the error of x0 by min(SNR, gamma) (Hang et al. 2023), whatever is predicted.
+        """
+        if weighting == "uniform":
+            return torch.ones_like(timesteps, dtype=torch.float32)
+        a, s = self.scales(timesteps)
+        snr = (a / s) ** 2
+        x0_error = {"epsilon": 1 / snr, "v_prediction": 1 / (1 + snr), "flow": s**2}[self.prediction]
+        return snr.clamp(max=gamma) * x0_error
+
+    def _scales_like(self, timesteps: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        a, s = self.scales(timesteps)
+        shape = (-1, *[1] * (value.ndim - 1))
+        return a.view(shape), s.view(shape)

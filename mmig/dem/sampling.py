@@ -1,0 +1,103 @@
+"""The reverse process with any diffusers scheduler: from noise, or from noised source latents (img2img)."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Generators = torch.Generator | Sequence[torch.Generator]
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""(noisy [B,C,h,w], timesteps [B]) -> prediction [B,C,h,w], guidance included."""
+
+
+def per_sample(generators: Generators, count: int) -> list[torch.Generator]:
+    """One generator a sample: the given ones, or `count` new ones seeded from a single one.
+
+    Raises:
+        ValueError: another number of generators than samples.
+    """
+    if isinstance(generators, torch.Generator):
+        seeds = torch.randint(2**62, (count,), generator=generators, device=generators.device)
+        return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+    if len(generators) != count:
+        raise ValueError(f"expected one generator, or one for each of {count} samples, found {len(generators)}")
+    return list(generators)
+
+
+def draw_noise(
+    shape: Sequence[int], generators: Sequence[torch.Generator], device: torch.device | str = "cpu"
+) -> Tensor:
+    """Standard normal [B,*shape], each sample from its own generator, so that it does not depend on the batch."""
+    noise = [torch.randn(*shape, generator=source, device=source.device) for source in generators]
+    return torch.stack([value.to(device) for value in noise])
+
+
+def sample(
+    denoiser: Denoiser,
+    scheduler: Any,
+    shape: Sequence[int],
+    num_steps: int,
+    generators: Sequence[torch.Generator],
+    *,
+    source_latents: Tensor | None = None,
+    strength: float = 1.0,
+    device: torch.device | str = "cpu",
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Run the reverse process.
+
+    Args:
+        denoiser: predicts what the scheduler expects (its `prediction_type`).
+        scheduler: any diffusers scheduler; it is copied, not changed.
+        shape: (C, h, w) of the latents.
+        num_steps: steps of the whole schedule.
+        generators: one a sample; they give the initial noise and, for stochastic schedulers, the noise of each step.
+        source_latents: normalised latents [B,C,h,w] of the source to start from (SDEdit, Meng et al. 2022); None
+            starts from noise.
+        strength: how far back to go with source latents, in [0, 1]: 0 returns them, 1 starts at the noisiest step.
+        device: where the latents live.
+        on_step: called after each step with its index and the latents.
+
+    Returns:
+        Clean latents [B,C,h,w], float32.
+    """
+    if not 0.0 <= strength <= 1.0:
+        raise ValueError(f"strength must be in [0, 1], found {strength}")
+    scheduler = type(scheduler).from_config(scheduler.config)
+    scheduler.set_timesteps(num_steps, device=device)
+    noise = draw_noise(shape, generators, device)
+    first = 0
+    if source_latents is not None:
+        first = num_steps - min(int(num_steps * strength), num_steps)
+    first *= getattr(scheduler, "order", 1)
+    timesteps = scheduler.timesteps[first:]
+    if len(timesteps) == 0 and source_latents is not None:
+        return source_latents.clone()
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
+    latents = _start(scheduler, noise, source_latents, timesteps)
+    extra = _step_arguments(scheduler, generators)
+    for index, timestep in enumerate(timesteps):
+        inputs = latents
+        if hasattr(scheduler, "scale_model_input"):
+            inputs = scheduler.scale_model_input(latents, timestep)
+        prediction = denoiser(inputs, timestep.expand(len(latents)))
+        latents = scheduler.step(prediction, timestep, latents, **extra).prev_sample
+        if on_step is not None:
+            on_step(index, latents)
+    return latents
+
+
+def _start(scheduler: Any, noise: Tensor, source: Tensor | None, timesteps: Tensor) -> Tensor:
+    if source is None:
+        return noise * getattr(scheduler, "init_noise_sigma", 1.0)
+    if hasattr(scheduler, "scale_noise"):  # flow matching
+        return scheduler.scale_noise(source, timesteps[:1], noise)
+    return scheduler.add_noise(source, noise, timesteps[:1].expand(len(noise)))
+
+
+def _step_arguments(scheduler: Any, generators: Sequence[torch.Generator]) -> dict[str, Any]:
+    takes = inspect.signature(scheduler.step).parameters
+    return {"generator": list(generators)} if "generator" in takes else {}

@@ -1,0 +1,138 @@
+"""Training of InstructPix2Pix: source latents on extra input channels, text through cross-attention."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.schema import Batch
+from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
+from mmig.dem.conditioning import Conditioning, denoise, encode_text
+from mmig.dem.latents import LatentMemory, normalise
+from mmig.dem.losses import noise_loss
+from mmig.dem.process import NoiseProcess, Weighting
+from mmig.editing import Editor
+from mmig.methods.instruct_pix2pix.pipeline import InstructPix2PixPipeline
+from mmig.methods.instruct_pix2pix.texts import TextSource, condition_texts
+from mmig.optim import OptimizerConfig
+from mmig.rng import Draws
+from mmig.stages.base import TrainingModule
+
+Latents = Literal["mode", "sample"]
+
+
+class InstructPix2PixModule(TrainingModule):
+    """Trains an 8-channel UNet to edit the source by a text; loss term `noise` (L_SDM).
+
+    The image condition is the mode of the source's posterior, unscaled, as published. One uniform draw u a sample
+    drops conditions: u < 2d the text, d <= u < 3d the image, so that d lose the text alone, d both and d the image.
+
+    Args:
+        optimizer: AdamW and its schedule.
+        loss_weights: of `noise`.
+        backbone: pipeline folder or hub id with the frozen `vae`, `text_encoder`, `tokenizer` and the `scheduler`.
+        unet: folder or hub id of the UNet to start from; 4 input channels are widened to 8 (new ones zero, bias kept).
+        text: which text the UNet is given: the instruction, the response, the target caption, or one of the three,
+            drawn evenly a sample ("mixed").
+        drop: d above.
+        target_latents: what the noise is added to: a "sample" of the target's posterior (published) or its "mode".
+        weighting: weight of the timesteps, see `NoiseProcess.weight`.
+        latent_memory: most latents remembered across epochs, mode only; 0 encodes anew.
+        gradient_checkpointing: recompute the UNet's activations in the backward.
+        seed: seed of every draw of the run.
+        micro_batch_size: samples a forward and backward.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimizerConfig,
+        loss_weights: dict[str, float],
+        backbone: str,
+        unet: str,
+        text: TextSource = "instruction",
+        drop: float = 0.05,
+        target_latents: Latents = "sample",
+        weighting: Weighting = "uniform",
+        latent_memory: int = 0,
+        gradient_checkpointing: bool = False,
+        seed: int = 0,
+        micro_batch_size: int | None = None,
+    ) -> None:
+        super().__init__(optimizer, loss_weights, seed, micro_batch_size)
+        if latent_memory and target_latents == "sample":
+            raise ValueError("latent_memory keeps posterior modes: set target_latents to mode, or latent_memory to 0")
+        self.backbone = backbone
+        self.vae = load_vae(backbone)
+        self.text_encoder = load_text_encoder(backbone)
+        self.tokenizer = load_tokenizer(backbone)
+        self.scheduler = load_scheduler(backbone)
+        self.process = NoiseProcess.from_scheduler(self.scheduler)
+        channels = 2 * self.vae.config.latent_channels
+        self.unet = load_unet(
+            unet, in_channels=channels, frozen=False, gradient_checkpointing=gradient_checkpointing
+        ).to(memory_format=torch.channels_last)
+        self.text: TextSource = text
+        self.drop = drop
+        self.target_latents: Latents = target_latents
+        self.weighting: Weighting = weighting
+        self._memory = LatentMemory(latent_memory)
+
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Squared error of the denoiser's prediction, [B]."""
+        clean, image_latents = self._latents(batch, draws)
+        drop_text, drop_image = condition_drops(draws.uniform("condition_drop"), self.drop)
+        texts = condition_texts(batch, self.text, draws)
+        texts = ["" if dropped else text for text, dropped in zip(texts, drop_text.tolist(), strict=True)]
+        with torch.no_grad():
+            tokens = encode_text(self.text_encoder, self.tokenizer, texts)
+        drop_image = drop_image.to(clean.device) | ~batch["has_source"].to(clean.device)
+        image_latents = image_latents.masked_fill(drop_image.view(-1, 1, 1, 1), 0.0)
+        timesteps = self.timesteps(draws).to(clean.device)
+        noise = draws.normal("noise", clean.shape[1:]).to(clean.device)
+        noisy = self.process.add_noise(clean, noise, timesteps)
+        prediction = denoise(self.unet, noisy, timesteps, Conditioning(tokens, image_latents=image_latents))
+        target = self.process.target(clean, noise, timesteps)
+        return {"noise": noise_loss(prediction, target, self.process.weight(timesteps, self.weighting))}
+
+    def loss_counts(self, batch: Batch) -> dict[str, Tensor]:
+        """1 for samples that have a target."""
+        return {"noise": batch["has_target"].to(self.device).float()}
+
+    def timesteps(self, draws: Draws) -> Tensor:
+        """Timestep of each sample, [B]."""
+        return self.process.sample_timesteps(draws.uniform("timestep"))
+
+    @torch.no_grad()
+    def _latents(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Normalised target latents and raw source latents, [B,c,h,w] each."""
+        source = self._memory.encode_unscaled(self.vae, batch["source"], [f"{key}/source" for key in batch["key"]])
+        if self.target_latents == "mode":
+            keys = [f"{key}/target" for key in batch["key"]]
+            return normalise(self.vae, self._memory.encode_unscaled(self.vae, batch["target"], keys)), source
+        posterior = self.vae.encode(batch["target"]).latent_dist
+        noise = draws.normal("posterior", posterior.mean.shape[1:]).to(source.device)
+        return normalise(self.vae, posterior.mean + posterior.std * noise), source
+
+    def named_backbones(self) -> dict[str, nn.Module]:
+        """The frozen autoencoder and text encoder."""
+        return {"vae": self.vae, "text_encoder": self.text_encoder}
+
+    def backbone_paths(self) -> dict[str, str]:
+        """Folder of the frozen parts."""
+        return {"vae": f"{self.backbone}/vae", "text_encoder": f"{self.backbone}/text_encoder"}
+
+    def make_pipeline(self) -> Editor:
+        """Edits the source by the text that the UNet was trained on (the instruction where it was `mixed`)."""
+        return InstructPix2PixPipeline(
+            self.vae,
+            self.unet,
+            self.text_encoder,
+            self.tokenizer,
+            self.scheduler,
+            text="instruction" if self.text == "mixed" else self.text,
+        )
+
+
+def condition_drops(uniform: Tensor, drop: float) -> tuple[Tensor, Tensor]:
+    """(drop the text, drop the image), bool [B] each, from one uniform draw a sample and d = `drop`."""
+    return uniform < 2 * drop, (uniform >= drop) & (uniform < 3 * drop)

@@ -1,0 +1,84 @@
+"""Inference of InstructPix2Pix: three branches, two guidance scales."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.schema import Batch
+from mmig.dem.conditioning import Conditioning, denoise, encode_text
+from mmig.dem.guidance import guided, instruct_pix2pix_guidance
+from mmig.dem.latents import decode, encode_unscaled, latent_shape
+from mmig.dem.sampling import per_sample, sample
+from mmig.editing import EditOutput, ResponseSource
+from mmig.methods.instruct_pix2pix.texts import TextField
+
+
+class InstructPix2PixPipeline:
+    """Edits the source image by a text of the batch.
+
+    Args:
+        vae: frozen autoencoder.
+        unet: denoiser with twice as many input channels as the latents have.
+        text_encoder: CLIP text encoder.
+        tokenizer: its tokenizer.
+        scheduler: any diffusers scheduler.
+        text: which text of the batch is followed.
+        num_steps: sampling steps.
+        text_scale: guidance by the text (7.5 as published).
+        image_scale: guidance by the source (1.5 as published).
+    """
+
+    def __init__(
+        self,
+        vae: nn.Module,
+        unet: nn.Module,
+        text_encoder: nn.Module,
+        tokenizer: Any,
+        scheduler: Any,
+        text: TextField = "instruction",
+        num_steps: int = 20,
+        text_scale: float = 3.0,
+        image_scale: float = 1.2,
+    ) -> None:
+        self.vae, self.unet, self.text_encoder, self.tokenizer = vae, unet, text_encoder, tokenizer
+        self.scheduler = scheduler
+        self.text: TextField = text
+        self.num_steps = num_steps
+        self.text_scale = text_scale
+        self.image_scale = image_scale
+        self.required_fields: tuple[str, ...] = ("source", text)
+        self.response_source: ResponseSource = "none" if text == "instruction" else "given"
+
+    def __call__(self, batch: Batch, generator: torch.Generator | Sequence[torch.Generator]) -> EditOutput:
+        """Edit a batch."""
+        texts = list(batch[self.text])
+        images = self.edit(batch["source"], texts, per_sample(generator, len(texts)))
+        return EditOutput(images=images, texts=[""] * len(texts) if self.text == "instruction" else texts)
+
+    @torch.no_grad()
+    def edit(self, source: Tensor, texts: Sequence[str], generators: Sequence[torch.Generator]) -> Tensor:
+        """Images [B,3,H,W] in [-1,1] made from `source` [B,3,H,W] in [-1,1] by `texts`."""
+        latents = encode_unscaled(self.vae, source)
+        states = encode_text(self.text_encoder, self.tokenizer, texts)
+        null = encode_text(self.text_encoder, self.tokenizer, [""]).expand_as(states)
+        branches = {
+            "full": Conditioning(states, image_latents=latents),
+            "image": Conditioning(null, image_latents=latents),
+            "null": Conditioning(null, image_latents=torch.zeros_like(latents)),
+        }
+        denoiser = guided(
+            lambda noisy, timesteps, condition: denoise(self.unet, noisy, timesteps, condition),
+            branches,
+            instruct_pix2pix_guidance(self.text_scale, self.image_scale),
+        )
+        result = sample(
+            denoiser,
+            self.scheduler,
+            latent_shape(self.vae, *source.shape[-2:]),
+            self.num_steps,
+            generators,
+            device=source.device,
+        )
+        return decode(self.vae, result).clamp(-1, 1)

@@ -1,0 +1,98 @@
+r"""Measure an exported editing UNet on held-out samples: success and preservation by edit type.
+
+`python -m mmig.methods.instruct_pix2pix.score --unet assets/tiny/instruct-pix2pix --text instruction \
+    --data configs/data/tinyworld.yaml --split test`
+
+What is right is decided by the data set's judge, handed in by its class path. The overall figures leave the
+visual instructions out, which cannot be followed from a text alone.
+"""
+
+import argparse
+import math
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datamodules.schema import Batch
+
+if TYPE_CHECKING:
+    from mmig.methods.instruct_pix2pix.pipeline import InstructPix2PixPipeline
+    from mmig.metrics.judge import Judge
+
+JUDGE = "datamodules.tinyworld.judge.TinyWorldJudge"
+VISUAL = "visual"
+
+
+def score_edits(
+    pipeline: "InstructPix2PixPipeline", batches: Iterable[Batch], judge: "Judge", seed: int = 0
+) -> dict[str, tuple[float, float, int]]:
+    """(success, preservation, samples) by edit type, and over all non-visual types under "non-visual"."""
+    from mmig.rng import generator
+
+    verdicts: dict[str, list[tuple[float, float]]] = {}
+    for batch in batches:
+        output = pipeline(batch, [generator(seed, "score", key) for key in batch["key"]])
+        for image, metadata, kind in zip(output.images, batch["metadata"], batch["edit_type"], strict=True):
+            scores = judge(image, metadata)
+            verdicts.setdefault(kind, []).append((scores["success"], scores["preservation"]))
+    together = [pair for kind, pairs in verdicts.items() if kind != VISUAL for pair in pairs]
+    table = dict(sorted(verdicts.items())) | {"non-visual": together}
+    return {
+        kind: (sum(a for a, _ in pairs) / len(pairs), sum(b for _, b in pairs) / len(pairs), len(pairs))
+        for kind, pairs in table.items()
+        if pairs
+    }
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Score an exported UNet and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", type=Path, default=Path("assets/tiny/stable-diffusion"))
+    parser.add_argument("--unet", type=Path, default=Path("assets/tiny/instruct-pix2pix"))
+    parser.add_argument("--text", choices=("instruction", "response", "target_caption"), default="instruction")
+    parser.add_argument("--data", type=Path, default=Path("configs/data/tinyworld.yaml"))
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--limit", type=int, help="samples to use, rounded up to whole batches; default all")
+    parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--judge", default=JUDGE)
+    parser.add_argument("--text-scale", type=float, default=3.0)
+    parser.add_argument("--image-scale", type=float, default=1.2)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args(args)
+    from mmig.evaluation.data import split_batches
+    from mmig.metrics.judge import load_judge
+
+    try:
+        batches: Iterable[Batch] = split_batches(arguments.data, arguments.split, arguments.batch_size)
+        if arguments.limit is not None:
+            batches = islice(batches, math.ceil(arguments.limit / arguments.batch_size))
+        table = score_edits(_pipeline(arguments), batches, load_judge(arguments.judge), arguments.seed)
+    except ValueError as error:
+        parser.exit(1, f"error: {error}\n")
+    print(f"{'edit type':14s} {'success':>8s} {'preserved':>10s} {'n':>5s}")  # noqa: T201, the result of the command
+    for kind, (success, preservation, count) in table.items():
+        print(f"{kind:14s} {success:8.3f} {preservation:10.3f} {count:5d}")  # noqa: T201
+
+
+def _pipeline(arguments: argparse.Namespace) -> "InstructPix2PixPipeline":
+    from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
+    from mmig.methods.instruct_pix2pix.pipeline import InstructPix2PixPipeline
+
+    vae = load_vae(arguments.backbone)
+    return InstructPix2PixPipeline(
+        vae,
+        load_unet(arguments.unet, in_channels=2 * vae.config.latent_channels),
+        load_text_encoder(arguments.backbone),
+        load_tokenizer(arguments.backbone),
+        load_scheduler(arguments.unet),
+        text=arguments.text,
+        num_steps=arguments.steps,
+        text_scale=arguments.text_scale,
+        image_scale=arguments.image_scale,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Training of the first stage: a KL autoencoder, without adversarial loss."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from datamodules.schema import Batch
+from mmig.optim import OptimizerConfig
+from mmig.rng import Draws
+from mmig.stages.base import TrainingModule
+
+INITIAL_LOG_VARIANCE = -6.0
+"""Log variance of the posterior before training."""
+
+
+class AutoencoderModule(TrainingModule):
+    """Trains a diffusers AutoencoderKL on the images of the stream, source and target evenly.
+
+    Loss terms: `reconstruction`, mean |image - reconstruction|, and `kl`, the KL divergence of the posterior from the
+    standard normal, summed over the latents and divided by the number of image values. With the weights 1 and 1e-6
+    their sum is that of Rombach et al. (sums of both over a sample) up to one constant factor.
+
+    Args:
+        optimizer: AdamW and its schedule.
+        loss_weights: of `reconstruction` and `kl`.
+        block_out_channels: width of each resolution; n entries reduce the sides by 2^(n-1).
+        layers_per_block: residual blocks a resolution in the encoder (one more in the decoder).
+        latent_channels: channels of the latents.
+        norm_num_groups: groups of every group norm; must divide every width.
+        sample_size: side of the training images in pixels, stored in the config.
+        seed: seed of every draw of the run.
+        micro_batch_size: samples a forward and backward.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimizerConfig,
+        loss_weights: dict[str, float],
+        block_out_channels: Sequence[int] = (128, 256, 512),
+        layers_per_block: int = 2,
+        latent_channels: int = 4,
+        norm_num_groups: int = 32,
+        sample_size: int = 256,
+        seed: int = 0,
+        micro_batch_size: int | None = None,
+    ) -> None:
+        from diffusers import AutoencoderKL
+
+        super().__init__(optimizer, loss_weights, seed, micro_batch_size)
+        stages = len(block_out_channels)
+        self.vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * stages,
+            up_block_types=("UpDecoderBlock2D",) * stages,
+            block_out_channels=tuple(block_out_channels),
+            layers_per_block=layers_per_block,
+            latent_channels=latent_channels,
+            norm_num_groups=norm_num_groups,
+            sample_size=sample_size,
+        ).to(memory_format=torch.channels_last)
+        # start nearly deterministic: noise of unit variance would drown the latents until the encoder has grown
+        with torch.no_grad():
+            self.vae.quant_conv.bias[latent_channels:].fill_(INITIAL_LOG_VARIANCE)
+
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Reconstruction and KL of one image a sample, [B] each."""
+        images = drawn_images(batch, draws).contiguous(memory_format=torch.channels_last)
+        posterior = self.vae.encode(images).latent_dist
+        noise = draws.normal("posterior", posterior.mean.shape[1:]).to(images.device)
+        output = self.vae.decode(posterior.mean + posterior.std * noise).sample
+        values = images[0].numel()
+        return {
+            "reconstruction": (output.float() - images).abs().flatten(1).mean(dim=1),
+            "kl": posterior.kl() / values,
+        }
+
+    def loss_counts(self, batch: Batch) -> dict[str, Tensor]:
+        """1 for samples that have an image."""
+        has = (batch["has_source"] | batch["has_target"]).to(self.device).float()
+        return dict.fromkeys(self.loss_weights, has)
+
+
+def drawn_images(batch: Batch, draws: Draws) -> Tensor:
+    """One image a sample, source or target with equal chance where both are there, [B,3,H,W]."""
+    target = draws.bernoulli("image", 0.5).to(batch["target"].device)
+    target = torch.where(batch["has_source"] & batch["has_target"], target, batch["has_target"])
+    return torch.where(target.view(-1, 1, 1, 1), batch["target"], batch["source"])

@@ -1,0 +1,149 @@
+r"""Measure an exported autoencoder or text-to-image UNet on held-out samples.
+
+`python -m mmig.methods.latent_diffusion.score vae|unet --backbone assets/tiny/stable-diffusion \
+    --data configs/data/tinyworld.yaml --split test`
+
+What is right is decided by functions of the data set that are handed in by their path.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from datamodules.schema import Batch
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+    from mmig.methods.latent_diffusion.pipeline import TextToImagePipeline
+
+JUDGE = "datamodules.tinyworld.oracle.judge"
+SCENE_JUDGE = "datamodules.tinyworld.oracle.judge_scene"
+Scores = dict[str, float]
+
+
+def psnr(images: Tensor, references: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of images in [-1,1], [B,3,H,W] -> [B]; infinite where they are equal."""
+    error = ((images - references) / 2).square().flatten(1).mean(dim=1)
+    return -10 * error.log10()
+
+
+@torch.no_grad()
+def score_autoencoder(vae: "AutoencoderKL", batches: Iterable[Batch], judge: Callable[..., Any]) -> Scores:
+    """PSNR of source and target images, and the ceiling: how often a reconstructed true target is judged a success.
+
+    A success is counted where the target itself is one.
+    """
+    ratios: list[Tensor] = []
+    kept: list[bool] = []
+    for batch in batches:
+        for name in ("source", "target"):
+            images = batch[name]  # type: ignore[literal-required]
+            output = vae.decode(vae.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
+            ratios.append(psnr(output, images))
+        for row, metadata in enumerate(batch["metadata"]):
+            if judge(batch["target"][row], metadata).success:
+                kept.append(bool(judge(output[row], metadata).success))
+    values = torch.cat(ratios)
+    return {
+        "psnr": values.mean().item(),
+        "psnr_lowest_tenth": values.quantile(0.1).item(),
+        "images": float(len(values)),
+        "ceiling": sum(kept) / len(kept),
+        "targets": float(len(kept)),
+    }
+
+
+@torch.no_grad()
+def score_text_to_image(
+    pipeline: "TextToImagePipeline", batches: Iterable[Batch], judge: Callable[..., Any], seed: int = 0
+) -> Scores:
+    """How often the source scene, drawn from its caption, is right: all objects with shape, colour and place.
+
+    Scenes without objects (photographs) are left out. `objects` is the share of objects that are right.
+    """
+    from mmig.rng import generator
+
+    correct, right, objects, backgrounds = [], 0, 0, []
+    for batch in batches:
+        rows = [row for row, metadata in enumerate(batch["metadata"]) if metadata["source_scene"]["things"]]
+        texts = [batch["source_caption"][row] for row in rows]
+        generators = [generator(seed, "score", batch["key"][row]) for row in rows]
+        images = pipeline.draw(texts, tuple(batch["source"].shape[-2:]), generators)
+        for row, image in zip(rows, images, strict=True):
+            verdict = judge(image, batch["metadata"][row]["source_scene"])
+            correct.append(verdict.correct)
+            backgrounds.append(verdict.background)
+            right, objects = right + verdict.objects_right, objects + verdict.objects
+    return {
+        "correct": sum(correct) / len(correct),
+        "objects": right / objects,
+        "background": sum(backgrounds) / len(backgrounds),
+        "scenes": float(len(correct)),
+    }
+
+
+def load_function(path: str) -> Callable[..., Any]:
+    """The function PACKAGE.MODULE.NAME; ValueError where there is none."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"--judge: cannot load {path!r} ({error}); expected PACKAGE.MODULE.FUNCTION") from error
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Score one exported part and print its figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("vae", "unet"))
+    parser.add_argument("--backbone", type=Path, default=Path("assets/tiny/stable-diffusion"))
+    parser.add_argument("--data", type=Path, default=Path("configs/data/tinyworld.yaml"))
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--limit", type=int, help="samples to use, rounded up to whole batches; default all")
+    parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--judge", help=f"default {JUDGE} (vae), {SCENE_JUDGE} (unet)")
+    parser.add_argument("--guidance-scale", type=float, default=4.0)
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args(args)
+    from mmig.evaluation.data import split_batches
+
+    try:
+        batches: Iterable[Batch] = split_batches(arguments.data, arguments.split, arguments.batch_size)
+        if arguments.limit is not None:
+            batches = islice(batches, math.ceil(arguments.limit / arguments.batch_size))
+        scores = _score(arguments, batches)
+    except ValueError as error:
+        parser.exit(1, f"error: {error}\n")
+    for name, value in scores.items():
+        print(f"{name:20s} {value:.4f}")  # noqa: T201, the result of the command
+
+
+def _score(arguments: argparse.Namespace, batches: Iterable[Any]) -> Scores:
+    from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
+    from mmig.methods.latent_diffusion.pipeline import TextToImagePipeline
+
+    root = arguments.backbone
+    if arguments.part == "vae":
+        return score_autoencoder(load_vae(root), batches, load_function(arguments.judge or JUDGE))
+    pipeline = TextToImagePipeline(
+        load_vae(root),
+        load_unet(root),
+        load_text_encoder(root),
+        load_tokenizer(root),
+        load_scheduler(root),
+        num_steps=arguments.steps,
+        guidance_scale=arguments.guidance_scale,
+    )
+    return score_text_to_image(pipeline, batches, load_function(arguments.judge or SCENE_JUDGE), arguments.seed)
+
+
+if __name__ == "__main__":
+    main()

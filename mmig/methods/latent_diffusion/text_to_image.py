@@ -1,0 +1,165 @@
+"""Training of the second stage: a text-conditional denoiser in the latent space of a frozen autoencoder."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.schema import Batch
+from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
+from mmig.dem.conditioning import Conditioning, denoise, encode_text
+from mmig.dem.latents import LatentMemory, normalise
+from mmig.dem.losses import noise_loss
+from mmig.dem.process import NoiseProcess, Weighting
+from mmig.editing import Editor
+from mmig.methods.latent_diffusion.pipeline import TextToImagePipeline
+from mmig.optim import OptimizerConfig
+from mmig.rng import Draws
+from mmig.stages.base import TrainingModule
+
+Side = Literal["source", "target", "both"]
+
+
+class TextToImageModule(TrainingModule):
+    """Trains a UNet2DConditionModel to draw an image from its caption; loss term `noise` (L_SDM).
+
+    Args:
+        optimizer: AdamW and its schedule.
+        loss_weights: of `noise`.
+        backbone: pipeline folder or hub id with the frozen `vae`, `text_encoder`, `tokenizer` and the `scheduler`.
+        unet: folder or hub id of a UNet to start from; None makes a fresh one of the sizes below.
+        block_out_channels: width of each resolution, all with cross-attention.
+        layers_per_block: residual blocks a resolution.
+        attention_heads: heads of every attention (what diffusers calls `attention_head_dim`).
+        norm_num_groups: groups of every group norm.
+        sample_size: side of the latents, stored in the config.
+        caption_drop: part of the samples that train without text.
+        side: which of a sample's images is drawn, with its caption; "both" takes either with equal chance.
+        weighting: weight of the timesteps, see `NoiseProcess.weight`.
+        latent_memory: most latents remembered across epochs (CPU memory: 4 kB each at 16x16x4); 0 encodes anew.
+        seed: seed of every draw of the run.
+        micro_batch_size: samples a forward and backward.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimizerConfig,
+        loss_weights: dict[str, float],
+        backbone: str,
+        unet: str | None = None,
+        block_out_channels: Sequence[int] = (64, 96),
+        layers_per_block: int = 1,
+        attention_heads: int = 4,
+        norm_num_groups: int = 8,
+        sample_size: int = 16,
+        caption_drop: float = 0.1,
+        side: Side = "both",
+        weighting: Weighting = "uniform",
+        latent_memory: int = 0,
+        seed: int = 0,
+        micro_batch_size: int | None = None,
+    ) -> None:
+        super().__init__(optimizer, loss_weights, seed, micro_batch_size)
+        self.backbone = backbone
+        self.vae = load_vae(backbone)
+        self.text_encoder = load_text_encoder(backbone)
+        self.tokenizer = load_tokenizer(backbone)
+        self.scheduler = load_scheduler(backbone)
+        self.process = NoiseProcess.from_scheduler(self.scheduler)
+        self.caption_drop = caption_drop
+        self.side: Side = side
+        self.weighting: Weighting = weighting
+        if unet is None:
+            self.unet = fresh_unet(
+                in_channels=self.vae.config.latent_channels,
+                text_dim=self.text_encoder.config.hidden_size,
+                block_out_channels=block_out_channels,
+                layers_per_block=layers_per_block,
+                attention_heads=attention_heads,
+                norm_num_groups=norm_num_groups,
+                sample_size=sample_size,
+            )
+        else:
+            self.unet = load_unet(unet, frozen=False)
+        self.unet.to(memory_format=torch.channels_last)
+        self._memory = LatentMemory(latent_memory)
+
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Squared error of the denoiser's prediction, [B]."""
+        images, captions, keys = self._captioned(batch, draws)
+        clean = normalise(self.vae, self._memory.encode_unscaled(self.vae, images, keys))
+        drop = draws.bernoulli("caption_drop", self.caption_drop)
+        texts = ["" if dropped else caption for caption, dropped in zip(captions, drop.tolist(), strict=True)]
+        with torch.no_grad():
+            condition = Conditioning(tokens=encode_text(self.text_encoder, self.tokenizer, texts))
+        timesteps = self.timesteps(draws).to(clean.device)
+        noise = draws.normal("noise", clean.shape[1:]).to(clean.device)
+        noisy = self.process.add_noise(clean, noise, timesteps)
+        prediction = denoise(self.unet, noisy.contiguous(memory_format=torch.channels_last), timesteps, condition)
+        target = self.process.target(clean, noise, timesteps)
+        return {"noise": noise_loss(prediction, target, self.process.weight(timesteps, self.weighting))}
+
+    def loss_counts(self, batch: Batch) -> dict[str, Tensor]:
+        """1 for samples that have an image with a caption on the side that is trained."""
+        source = batch["has_source"] & batch["has_source_caption"]
+        target = batch["has_target"] & batch["has_target_caption"]
+        has = {"source": source, "target": target, "both": source | target}[self.side]
+        return {"noise": has.to(self.device).float()}
+
+    def timesteps(self, draws: Draws) -> Tensor:
+        """Timestep of each sample, [B]."""
+        return self.process.sample_timesteps(draws.uniform("timestep"))
+
+    def _captioned(self, batch: Batch, draws: Draws) -> tuple[Tensor, list[str], list[str]]:
+        """Image [B,3,H,W], caption and name of the image of each sample."""
+        source = batch["has_source"] & batch["has_source_caption"]
+        target = batch["has_target"] & batch["has_target_caption"]
+        if self.side == "both":
+            coin = draws.bernoulli("side", 0.5).to(target.device)
+            chosen = torch.where(source & target, coin, target)
+        else:
+            chosen = torch.full_like(target, self.side == "target")
+        images = torch.where(chosen.view(-1, 1, 1, 1), batch["target"], batch["source"])
+        sides = ["target" if at_target else "source" for at_target in chosen.tolist()]
+        captions = [batch[f"{side}_caption"][row] for row, side in enumerate(sides)]
+        return images, captions, [f"{key}/{side}" for key, side in zip(batch["key"], sides, strict=True)]
+
+    def named_backbones(self) -> dict[str, nn.Module]:
+        """The frozen autoencoder and text encoder."""
+        return {"vae": self.vae, "text_encoder": self.text_encoder}
+
+    def backbone_paths(self) -> dict[str, str]:
+        """Folder of the frozen parts."""
+        return {"vae": f"{self.backbone}/vae", "text_encoder": f"{self.backbone}/text_encoder"}
+
+    def make_pipeline(self) -> Editor:
+        """Draws the target from its caption."""
+        return TextToImagePipeline(self.vae, self.unet, self.text_encoder, self.tokenizer, self.scheduler)
+
+
+def fresh_unet(
+    in_channels: int,
+    text_dim: int,
+    block_out_channels: Sequence[int],
+    layers_per_block: int,
+    attention_heads: int,
+    norm_num_groups: int,
+    sample_size: int,
+) -> nn.Module:
+    """A UNet2DConditionModel with cross-attention at every resolution, randomly initialised."""
+    from diffusers import UNet2DConditionModel
+
+    stages = len(block_out_channels)
+    return UNet2DConditionModel(
+        sample_size=sample_size,
+        in_channels=in_channels,
+        out_channels=in_channels,
+        down_block_types=("CrossAttnDownBlock2D",) * stages,
+        up_block_types=("CrossAttnUpBlock2D",) * stages,
+        block_out_channels=tuple(block_out_channels),
+        layers_per_block=layers_per_block,
+        cross_attention_dim=text_dim,
+        attention_head_dim=attention_heads,
+        norm_num_groups=norm_num_groups,
+    )
