@@ -6,6 +6,7 @@ differ by one edit they are hard negatives of each other; captions with exchange
 
 import math
 from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor

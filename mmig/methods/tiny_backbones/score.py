@@ -62,7 +62,10 @@ def retrieval(image_features: Tensor, text_features: Tensor, texts: Sequence[str
     Repeated captions are left out first; the rest is cut into groups in its order, a shorter last group is dropped
     unless it is the only one.
     """
-    first = list({text: index for index, text in reversed(list(enumerate(texts)))}.values())[::-1]
+    by_text: dict[str, int] = {}
+    for index, text in enumerate(texts):
+        by_text.setdefault(text, index)
+    first = list(by_text.values())
     cosines = F.normalize(image_features[first], dim=-1), F.normalize(text_features[first], dim=-1)
     size = min(GROUP, len(first))
     groups = [slice(start, start + size) for start in range(0, len(first) - size + 1, size)]
