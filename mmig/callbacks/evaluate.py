@@ -1,0 +1,106 @@
+"""Scores and pictures while training: samples a fixed validation subset every N steps, with the averaged weights."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import nn
+
+from mmig.callbacks.ema import ema_weights
+from mmig.evaluation.grid import draw_grid
+from mmig.evaluation.rows import by_key
+from mmig.evaluation.runner import EvaluationResult, evaluate_editor
+from mmig.evaluation.settings import ScoringSettings, build_suite
+from mmig.metrics.suite import MetricSuite, check_names
+
+
+class Evaluate(L.Callback):
+    """Edits the first validation samples every `every_n_steps`, logs `eval/<metric>`, `eval/num_samples` and a grid.
+
+    Training goes on as if the callback were not there: random states, train modes and weights are put back. All ranks
+    take part with their share of the samples; rank 0 logs the values of all.
+
+    Args:
+        every_n_steps: optimiser steps between two evaluations.
+        num_samples: size of the subset, over all ranks.
+        seed: sampling seed.
+        scoring: metrics, CLIP model and judge.
+        num_examples: rows of the image grid.
+
+    Raises:
+        ValueError: for an unknown metric or numbers below 1.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int,
+        num_samples: int = 32,
+        seed: int = 0,
+        scoring: ScoringSettings | None = None,
+        num_examples: int = 8,
+    ) -> None:
+        for name, value in (("every_n_steps", every_n_steps), ("num_samples", num_samples)):
+            if value < 1:
+                raise ValueError(f"Evaluate.{name}: expected at least 1, found {value}")
+        self.every_n_steps = every_n_steps
+        self.num_samples = num_samples
+        self.seed = seed
+        self.scoring = scoring or ScoringSettings()
+        self.num_examples = num_examples
+        check_names(self.scoring.metrics)
+        self._suite: MetricSuite | None = None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Evaluate when the step is due."""
+        if pl_module.step % self.every_n_steps == 0:
+            self.evaluate(trainer, pl_module)
+
+    def evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> EvaluationResult:
+        """Sample, score and log now; every rank must call it."""
+        if self._suite is None:
+            self._suite = build_suite(self.scoring, pl_module.device)
+        self._suite.reset()
+        with undisturbed(pl_module), ema_weights(trainer):
+            result = evaluate_editor(
+                pl_module.make_pipeline(),
+                trainer.datamodule.val_dataloader(),
+                self._suite,
+                [self.seed],
+                device=pl_module.device,
+                limit=-(-self.num_samples // trainer.world_size),
+                num_examples=self.num_examples,
+            )
+        if trainer.is_global_zero:
+            self._log(trainer.loggers, result, pl_module.step)
+        return result
+
+    def _log(self, loggers: Sequence[Any], result: EvaluationResult, step: int) -> None:
+        scalars = {"eval/num_samples": float(len(result.rows))}
+        for name in result.rows[0].values:
+            values = by_key(result.rows, name)
+            if values:
+                scalars[f"eval/{name}"] = float(np.mean(list(values.values())))
+        grid = np.asarray(draw_grid(result.examples))
+        for logger in loggers:
+            logger.log_metrics(scalars, step=step)
+            if hasattr(logger.experiment, "add_image"):
+                logger.experiment.add_image("eval/grid", grid, step, dataformats="HWC")
+
+
+@contextlib.contextmanager
+def undisturbed(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every submodule's mode and the default random states are as before."""
+    modes = {part: part.training for part in module.modules()}
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    module.eval()
+    try:
+        with torch.random.fork_rng(devices=list(devices)):
+            yield
+    finally:
+        for part, training in modes.items():
+            part.training = training

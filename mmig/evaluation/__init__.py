@@ -1,0 +1,1 @@
+"""Evaluation of any editor: per-sample values by key, intervals, reports. The metrics are in mmig.metrics."""

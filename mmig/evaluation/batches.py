@@ -1,0 +1,55 @@
+"""Batches of the schema as evaluation handles them: moved, cut, checked against what an editor needs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmig.editing import Editor
+
+
+class MissingFieldError(ValueError):
+    """The data lack a field that the editor declares as required."""
+
+
+def move_batch(batch: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
+    """The batch with its tensors on `device`."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
+def take(batch: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """Some samples of a batch, in the order of `rows`; `faults` is no per-sample field and stays whole."""
+    index = torch.tensor(list(rows), dtype=torch.long)
+    taken = {}
+    for name, value in batch.items():
+        if name == "faults":
+            taken[name] = value
+        elif isinstance(value, Tensor):
+            taken[name] = value[index.to(value.device)]
+        else:
+            taken[name] = [value[row] for row in rows]
+    return taken
+
+
+def readable(batch: Mapping[str, Any], limit: int | None = None) -> dict[str, Any]:
+    """The first `limit` samples of a batch without those that the stream could not read (their key is "")."""
+    rows = [row for row, key in enumerate(batch["key"][:limit]) if key]
+    return dict(batch) if len(rows) == len(batch["key"]) else take(batch, rows)
+
+
+def check_fields(editor: Editor, batch: Mapping[str, Any]) -> None:
+    """Refuse a batch without what the editor requires.
+
+    Raises:
+        MissingFieldError: naming the field and a sample that lacks it.
+    """
+    for name in editor.required_fields:
+        flags = batch.get(f"has_{name}")
+        present = [name in batch] * len(batch["key"]) if flags is None else flags.tolist()
+        if not all(present):
+            key = batch["key"][present.index(False)]
+            raise MissingFieldError(
+                f"sample {key!r}: {type(editor).__name__} needs the field {name!r}, found none; "
+                f"evaluate on data that have {', '.join(editor.required_fields)}"
+            )

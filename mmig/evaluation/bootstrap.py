@@ -1,0 +1,73 @@
+"""Bootstrap intervals of means and of paired differences. Pure numpy; the unit that is resampled is the sample key."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUM_RESAMPLES = 2000
+LEVEL = 0.95
+_CHUNK = 4_000_000
+"""Random indices drawn at once, to bound memory."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its percentile bootstrap interval over n samples; NaN values where n is 0."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether zero lies outside of the interval."""
+        return self.low > 0 or self.high < 0
+
+
+def mean_interval(
+    values: NDArray[np.floating], num_resamples: int = NUM_RESAMPLES, level: float = LEVEL, seed: int = 0
+) -> Interval:
+    """Mean of values [n] (finite) and its interval from resampling them with replacement.
+
+    Raises:
+        ValueError: for values that are not finite.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    n = len(values)
+    if not np.isfinite(values).all():
+        num_bad = int((~np.isfinite(values)).sum())
+        raise ValueError(f"bootstrap: expected finite values, found {num_bad} of {n} that are not")
+    if n == 0:
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    generator = np.random.default_rng(seed)
+    per_chunk = max(1, _CHUNK // n)
+    means = [
+        values[generator.integers(0, n, (min(per_chunk, num_resamples - start), n))].mean(1)
+        for start in range(0, num_resamples, per_chunk)
+    ]
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(values.mean()), float(low), float(high), n)
+
+
+def paired_difference(
+    first: Mapping[str, float],
+    second: Mapping[str, float],
+    num_resamples: int = NUM_RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """Mean of first[key] - second[key] over the keys that both have, with its interval.
+
+    Resampling the differences keeps each pair together, so what both sides share (a hard sample) cancels.
+
+    Raises:
+        ValueError: if no key is in both.
+    """
+    keys = sorted(first.keys() & second.keys())
+    if not keys:
+        raise ValueError("paired difference: the two sides share no sample key; expected two runs over the same data")
+    differences = np.array([first[key] - second[key] for key in keys], dtype=np.float64)
+    return mean_interval(differences, num_resamples, level, seed)

@@ -1,0 +1,112 @@
+"""Batches of one split of the data that a YAML describes, every sample once."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from mmig.evaluation.batches import take
+from mmig.evaluation.settings import SettingsError, read_yaml
+
+HELD_OUT = "test_split"
+"""Argument of a datamodule that has further held-out splits: what its test loader reads."""
+
+
+class SplitBatches:
+    """One split of a datamodule; under several ranks each takes its rows of every batch.
+
+    Args:
+        loader: yields batches of the schema, every sample once.
+        rank, world_size: which rows are ours.
+
+    Attributes:
+        num_samples: samples over all ranks, at most.
+    """
+
+    def __init__(self, loader: Any, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.loader, self.rank, self.world_size = loader, rank, world_size
+        self.num_samples: int = getattr(loader, "epoch_size", len(loader) * batch_size)
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        for batch in self.loader:
+            rows = range(self.rank, len(batch["key"]), self.world_size)
+            yield batch if self.world_size == 1 else take(batch, rows)
+
+
+def split_batches(
+    path: Path, split: str, batch_size: int | None = None, rank: int = 0, world_size: int = 1
+) -> SplitBatches:
+    """Batches of a split of the datamodule under `data` of a YAML; what has to be written first is written.
+
+    Args:
+        path: YAML with `data: {class_path, init_args}`.
+        split: "val", "test", or a held-out split that the datamodule takes as its argument `test_split`.
+        batch_size: samples a rank takes at once; None leaves it to the YAML (`eval_batch_size`).
+        rank, world_size: which part of every batch is ours.
+
+    Raises:
+        SettingsError: for a YAML without such a section, arguments that the datamodule does not have, or a split that
+            it does not have.
+    """
+    section = data_section(path)
+    arguments = dict(section.get("init_args") or {})
+    loader_name = f"{split}_dataloader"
+    if split not in ("val", "test"):
+        arguments[HELD_OUT], loader_name = split, "test_dataloader"
+    if batch_size is not None:
+        arguments["eval_batch_size"] = batch_size
+    datamodule = build_datamodule({"class_path": section["class_path"], "init_args": arguments}, path)
+    whole_batch = getattr(datamodule, "eval_batch_size", 1) * world_size
+    datamodule.eval_batch_size = whole_batch
+    if rank == 0:
+        prepare(datamodule, loader_name.split("_")[0])
+    _barrier(world_size)
+    loader = getattr(datamodule, loader_name)()
+    if isinstance(loader, list):
+        raise SettingsError(f"{path}: the data have no split {split!r}; name its folder in data.init_args.{split}")
+    return SplitBatches(loader, whole_batch, rank, world_size)
+
+
+def data_section(path: Path) -> dict[str, Any]:
+    """The section `data` of a YAML.
+
+    Raises:
+        SettingsError: if it is missing or has no class_path.
+    """
+    section = read_yaml(path).get("data")
+    if not isinstance(section, dict) or "class_path" not in section:
+        raise SettingsError(f"{path}: expected a section `data` with class_path and init_args, found {section!r}")
+    return section
+
+
+def build_datamodule(section: Mapping[str, Any], path: Path) -> L.LightningDataModule:
+    """Instantiate a datamodule from class_path and init_args.
+
+    Raises:
+        SettingsError: naming the file, for a class or argument that does not exist.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(L.LightningDataModule, "data", required=True)
+    try:
+        config = parser.parse_object({"data": dict(section)})
+    except ArgumentError as error:
+        raise SettingsError(f"{path}: {' '.join(str(error).split())}") from error
+    return parser.instantiate_classes(config).data
+
+
+def prepare(datamodule: Any, split: str) -> None:
+    """Write what the split needs; a datamodule that can prepare one split alone is asked for no other."""
+    if hasattr(datamodule, "prepare_split"):
+        datamodule.prepare_split(split)
+    else:
+        datamodule.prepare_data()
+
+
+def _barrier(world_size: int) -> None:
+    if world_size > 1:
+        import torch.distributed as dist
+
+        dist.barrier()

@@ -1,0 +1,135 @@
+"""Write and show what an evaluation found: metrics.json, samples.jsonl, grid.png, a table on the terminal."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmig.evaluation.bootstrap import LEVEL, NUM_RESAMPLES, Interval
+from mmig.evaluation.files import replacing, write_json, write_json_lines
+from mmig.evaluation.grid import draw_grid
+from mmig.evaluation.runner import EvaluationResult
+from mmig.evaluation.summary import summarise
+from mmig.manifest import git_commit, package_versions
+from mmig.metrics.published_numbers import published
+from mmig.metrics.suite import LOWER_IS_BETTER, METRICS, MetricSuite
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def build_report(
+    result: EvaluationResult, suite: MetricSuite, facts: Mapping[str, Any], bootstrap_seed: int = 0
+) -> dict[str, Any]:
+    """Everything that metrics.json holds; `facts` name checkpoint, data and split."""
+    judge = suite.judge
+    return {
+        **facts,
+        "num_samples": len({row.key for row in result.rows}),
+        "seeds": result.seeds,
+        "response_source": result.response_source,
+        "metrics": summarise(result.rows, seed=bootstrap_seed),
+        "clip": suite.encoder.describe() if suite.encoder is not None else None,
+        "judge": None if judge is None else f"{type(judge).__module__}.{type(judge).__qualname__}",
+        "truncated_texts": _count_truncated(result),
+        "duplicates_dropped": result.num_duplicates,
+        "stream_faults": result.faults,
+        "bootstrap": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "seed": bootstrap_seed, "unit": "sample key"},
+        "versions": package_versions(),
+        "commit": git_commit(),
+    }
+
+
+def write_report(directory: Path, result: EvaluationResult, report: Mapping[str, Any]) -> None:
+    """Write samples.jsonl, grid.png and last metrics.json, so that its presence means that all is there."""
+    (directory / "metrics.json").unlink(missing_ok=True)
+    write_json_lines(directory / "samples.jsonl", [row.to_dict() for row in result.rows])
+    if result.examples:
+        with replacing(directory / "grid.png") as temporary:
+            draw_grid(result.examples).save(temporary)
+    write_json(directory / "metrics.json", dict(report))
+
+
+def format_value(value: Mapping[str, Any]) -> str:
+    """Mean and interval as "0.512 [0.480, 0.540]", or "-" where nothing was counted."""
+    if value["value"] is None:
+        return "-"
+    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+
+def metric_table(report: Mapping[str, Any]) -> "Table":
+    """All samples: one row a metric."""
+    from rich.table import Table
+
+    encoder = report["clip"]
+    clip = "" if encoder is None else f" · CLIP {encoder.get('name')} ({encoder.get('preset', 'custom')})"
+    counts = f"{report['num_samples']} samples x {len(report['seeds'])} seeds"
+    title = f"{counts} · response {report['response_source']}{clip}"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("metric")
+    table.add_column("mean [95 % interval]", justify="right")
+    table.add_column("n", justify="right")
+    table.add_column("skipped")
+    for name, value in report["metrics"].items():
+        arrow = "↓" if name in LOWER_IS_BETTER else "↑"
+        skipped = ", ".join(f"{reason} {count}" for reason, count in value["skipped"].items())
+        table.add_row(f"{name} {arrow}", format_value(value), str(value["n"]), skipped or "-")
+    return table
+
+
+def edit_type_table(report: Mapping[str, Any], max_metrics: int = 4) -> "Table | None":
+    """Per edit type: the first metrics only, to fit a terminal; metrics.json has all. None without edit types."""
+    from rich.table import Table
+
+    names = list(report["metrics"])[:max_metrics]
+    if not names or not report["metrics"][names[0]]["per_edit_type"]:
+        return None
+    table = Table(title="per edit type", title_justify="left", title_style="bold")
+    table.add_column("edit type")
+    table.add_column("n", justify="right")
+    for name in names:
+        table.add_column(name, justify="right")
+    for edit_type in report["metrics"][names[0]]["per_edit_type"]:
+        values = [report["metrics"][name]["per_edit_type"][edit_type] for name in names]
+        table.add_row(edit_type, str(max(value["n"] for value in values)), *[format_value(value) for value in values])
+    return table
+
+
+def difference_table(differences: Mapping[str, Interval], title: str) -> "Table":
+    """Paired differences by name, with a mark where the interval excludes zero."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for heading, justify in (("", "left"), ("difference [95 % interval]", "right"), ("n", "right"), ("zero", "left")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for name, interval in differences.items():
+        text = f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+        table.add_row(name, text, str(interval.n), "excluded" if interval.excludes_zero else "inside")
+    return table
+
+
+def published_table(name: str) -> "Table":
+    """Published numbers, printed apart from ours; "?" marks a number that nobody of us has read in its paper."""
+    from rich.table import Table
+
+    published_numbers = published(name)
+    title = f'published: {published_numbers.title} ("?" = unverified)'
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("method")
+    table.add_column("setting")
+    for metric, printed in published_numbers.metrics.items():
+        table.add_column(f"{printed}\n{metric}" if metric in METRICS else printed, justify="right")
+    for row in published_numbers.rows:
+        cells = [
+            f"{row.values[metric]:g}{'' if row.is_verified(metric) else '?'}" if metric in row.values else "-"
+            for metric in published_numbers.metrics
+        ]
+        table.add_row(row.method, row.setting, *cells)
+    return table
+
+
+def _count_truncated(result: EvaluationResult) -> dict[str, int]:
+    counts: dict[str, set[str]] = {}
+    for row in result.rows:
+        for name in row.truncated:
+            counts.setdefault(name, set()).add(row.key)
+    return {name: len(keys) for name, keys in sorted(counts.items())}

@@ -1,0 +1,83 @@
+"""Per-sample results: one row a (key, seed), gathered over ranks, without duplicates."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+
+@dataclass
+class SampleRow:
+    """What one edit of one sample scored.
+
+    Attributes:
+        key: the sample's key.
+        seed: the sampling seed.
+        edit_type: type of the edit, "" if unknown.
+        values: metric name -> value, None where skipped.
+        skipped: metric name -> reason, for the skipped ones only.
+        instruction: what was asked for.
+        text: the text that the editor gave, "" if none.
+        truncated: text fields that CLIP had to cut.
+    """
+
+    key: str
+    seed: int
+    edit_type: str
+    values: dict[str, float | None]
+    skipped: dict[str, str] = field(default_factory=dict)
+    instruction: str = ""
+    text: str = ""
+    truncated: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """One line of samples.jsonl."""
+        return asdict(self)
+
+
+def gather(local: list[Any]) -> list[Any]:
+    """Items of all ranks in rank order, on every rank; every rank must call it."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return local
+    parts: list[list[Any]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(parts, local)
+    return [item for part in parts for item in part]
+
+
+def deduplicate(rows: Iterable[SampleRow]) -> tuple[list[SampleRow], int]:
+    """Rows sorted by (key, seed), the first of each kept, and how many were dropped (samplers repeat to pad ranks)."""
+    unique: dict[tuple[str, int], SampleRow] = {}
+    num_seen = 0
+    for row in rows:
+        unique.setdefault((row.key, row.seed), row)
+        num_seen += 1
+    return [unique[place] for place in sorted(unique)], num_seen - len(unique)
+
+
+def by_key(rows: Iterable[SampleRow], metric: str) -> dict[str, float]:
+    """Mean over seeds of one metric for every key that has a value: seeds of one sample are not independent."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        value = row.values.get(metric)
+        if value is not None:
+            values[row.key].append(value)
+    return {key: sum(of_key) / len(of_key) for key, of_key in values.items()}
+
+
+def read_rows(path: Path) -> list[SampleRow]:
+    """Rows of a samples.jsonl.
+
+    Raises:
+        ValueError: naming the file and line if a line is not such a row.
+    """
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            rows.append(SampleRow(**json.loads(line)))
+        except (TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path}, line {number}: expected a row of evaluate.py, found {line[:60]!r}") from error
+    return rows

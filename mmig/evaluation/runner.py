@@ -1,0 +1,167 @@
+"""Run any editor over batches for several seeds and collect per-sample metric values."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmig.editing import Editor, EditOutput
+from mmig.evaluation.batches import check_fields, move_batch, readable
+from mmig.evaluation.grid import Example, varied
+from mmig.evaluation.rows import SampleRow, deduplicate, gather
+from mmig.evaluation.seeds import sample_generators
+from mmig.metrics.base import SampleValues
+from mmig.metrics.images import signed_to_unit, to_bytes
+from mmig.metrics.suite import MetricSuite
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class EvaluationResult:
+    """Rows of all ranks without duplicates, and what happened on the way.
+
+    Attributes:
+        rows: one a (key, seed), sorted.
+        seeds: sampling seeds.
+        response_source: where the response came from, "given", "generated" or "none".
+        examples: images of the first samples, for a grid.
+        num_duplicates: rows dropped because their (key, seed) was there already.
+        faults: unusable samples of the stream by reason.
+    """
+
+    rows: list[SampleRow]
+    seeds: list[int]
+    response_source: str
+    examples: list[Example] = field(default_factory=list)
+    num_duplicates: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def evaluate_editor(
+    editor: Editor,
+    batches: Iterable[Mapping[str, Any]],
+    suite: MetricSuite,
+    seeds: Iterable[int] = (0,),
+    *,
+    device: torch.device | str = "cpu",
+    limit: int | None = None,
+    num_examples: int = 8,
+    progress: Callable[[int], None] | None = None,
+) -> EvaluationResult:
+    """Edit every sample once a seed and score it.
+
+    Under torch.distributed every rank calls this with its part of the data; all ranks return the same result.
+
+    Args:
+        editor: any `Editor`.
+        batches: batches of the schema; a sample may occur more than once.
+        suite: the metrics; they also keep their own states (sum, count), which count duplicates.
+        seeds: sampling seeds.
+        device: where batches are moved to.
+        limit: stop after this many samples of this rank; the last batch is cut to it.
+        num_examples: how many examples to keep for a grid, of as many edit types as there are.
+        progress: called with the number of edits just done.
+
+    Raises:
+        MissingFieldError: if a sample lacks a field that the editor requires.
+        ValueError: if there is no sample.
+    """
+    seeds, found = list(seeds), _Found(num_examples)
+    num_left = limit
+    for whole_batch in batches:
+        found.faults.update(fault["reason"] for fault in whole_batch.get("faults", ()))
+        batch = move_batch(readable(whole_batch, num_left), device)
+        num_left = None if num_left is None else max(0, num_left - len(whole_batch["key"]))
+        check_fields(editor, batch)
+        bank = None
+        for seed in seeds if batch["key"] else ():
+            output = editor(batch, sample_generators(seed, batch["key"]))
+            bank = suite.bank(batch, output.images) if bank is None else bank.with_edited(output.images)
+            found.rows.extend(_rows(batch, output, seed, suite.update(bank), bank.truncated()))
+            if seed == seeds[0]:
+                found.show(batch, output)
+            if progress is not None:
+                progress(len(bank))
+        if num_left == 0:
+            break
+    return found.gathered(seeds, editor.response_source)
+
+
+@dataclass
+class _Found:
+    """What one rank has collected."""
+
+    num_examples: int
+    rows: list[SampleRow] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def show(self, batch: Mapping[str, Any], output: EditOutput) -> None:
+        """Keep the first examples of every edit type."""
+        seen = Counter(example.edit_type for example in self.examples)
+        for example in collect_examples(batch, output):
+            if seen[example.edit_type] < (2 if example.edit_type else self.num_examples):
+                seen[example.edit_type] += 1
+                self.examples.append(example)
+
+    def gathered(self, seeds: list[int], response_source: str) -> EvaluationResult:
+        """The results of all ranks as one."""
+        rows, num_duplicates = deduplicate(gather(self.rows))
+        if not rows:
+            raise ValueError("evaluation: expected at least one sample, found none; check the split and --limit")
+        faults = sum((Counter(part) for part in gather([dict(self.faults)])), Counter())
+        examples = varied({example.key: example for example in gather(self.examples)}.values(), self.num_examples)
+        return EvaluationResult(rows, seeds, response_source, examples, num_duplicates, dict(faults))
+
+
+def collect_examples(batch: Mapping[str, Any], output: EditOutput) -> list[Example]:
+    """What a grid shows of every sample of a batch."""
+    images = {name: to_bytes(signed_to_unit(batch[name], name)) for name in ("source", "target") if name in batch}
+    edited = to_bytes(signed_to_unit(output.images, "edited"))
+    return [
+        Example(
+            key=key,
+            source=images["source"][row].numpy() if _has(batch, "source", row) else None,
+            edited=edited[row].numpy(),
+            target=images["target"][row].numpy() if _has(batch, "target", row) else None,
+            instruction=batch["instruction"][row] or batch["response"][row],
+            edit_type=batch["edit_type"][row],
+        )
+        for row, key in enumerate(batch["key"])
+    ]
+
+
+def _has(batch: Mapping[str, Any], name: str, row: int) -> bool:
+    return name in batch and bool(batch.get(f"has_{name}", torch.ones(row + 1, dtype=torch.bool))[row])
+
+
+def _rows(
+    batch: Mapping[str, Any],
+    output: EditOutput,
+    seed: int,
+    scored: Mapping[str, SampleValues],
+    truncated: Mapping[str, Tensor],
+) -> list[SampleRow]:
+    rows = []
+    for row, key in enumerate(batch["key"]):
+        reasons = {name: values.reasons[row] for name, values in scored.items()}
+        values = {name: None if reasons[name] else float(scored[name].values[row]) for name in scored}
+        rows.append(
+            SampleRow(
+                key=key,
+                seed=seed,
+                edit_type=batch["edit_type"][row],
+                values=values,
+                skipped={name: reason for name, reason in reasons.items() if reason},
+                instruction=batch["instruction"][row],
+                text=output.texts[row] if output.texts else "",
+                truncated=sorted(name for name, cut in truncated.items() if bool(cut[row])),
+            )
+        )
+    return rows

@@ -1,0 +1,79 @@
+"""How a data set is scored: which metrics, with which CLIP model and which judge."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from mmig.metrics.clip_encoder import load_encoder
+from mmig.metrics.judge import load_judge
+from mmig.metrics.suite import MetricSuite, check_names, computable
+
+
+class SettingsError(ValueError):
+    """A YAML of data or of evaluation settings cannot be used."""
+
+
+@dataclass
+class ScoringSettings:
+    """How to score a data set; `configs/evaluation/NAME.yaml` holds it for the package datamodules.NAME.
+
+    Attributes:
+        metrics: names of `mmig.metrics.suite.METRICS`; empty means all that encoder and judge allow.
+        clip: open_clip model name or local folder; None leaves the CLIP metrics out.
+        clip_weights: pretrained tag of open_clip; None for a local folder.
+        preprocessing: a preset of `mmig.metrics.preprocess`.
+        judge: class path of the judge; None leaves success and preservation out.
+    """
+
+    metrics: list[str] = field(default_factory=list)
+    clip: str | None = None
+    clip_weights: str | None = None
+    preprocessing: str = "default"
+    judge: str | None = None
+
+
+def read_settings(path: Path) -> ScoringSettings:
+    """Settings from a YAML file.
+
+    Raises:
+        SettingsError: for a file that cannot be read or an unknown key.
+    """
+    values = read_yaml(path)
+    known = [item.name for item in fields(ScoringSettings)]
+    if unknown := values.keys() - set(known):
+        raise SettingsError(f"{path}: unknown key {min(unknown)!r}; expected {', '.join(known)}")
+    return ScoringSettings(**values)
+
+
+def build_suite(settings: ScoringSettings, device: torch.device | str = "cpu") -> MetricSuite:
+    """The metrics of the settings, with their encoder and judge.
+
+    Raises:
+        ValueError: for an unknown metric, or an unusable CLIP model or judge.
+    """
+    names = check_names(settings.metrics) or computable(settings.clip is not None, settings.judge is not None)
+    encoder = None
+    if settings.clip is not None and any(name.startswith("clip_") for name in names):
+        encoder = load_encoder(settings.clip, settings.clip_weights, settings.preprocessing, device)
+    judge = None if settings.judge is None else load_judge(settings.judge)
+    return MetricSuite(names, encoder, judge).to(device)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        SettingsError: for a missing file, broken YAML, or something else than a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: expected a mapping, found {type(values).__name__}")
+    return values

@@ -1,0 +1,132 @@
+"""What edit.py does after its arguments are parsed: one image, one instruction, one edited image."""
+
+import sys
+from argparse import Namespace
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from PIL import Image, UnidentifiedImageError
+
+from datamodules.schema import Batch, Sample, collate
+from mmig.checkpoint import load_module, run_directory
+from mmig.editing import Editor
+from mmig.evaluation.batches import check_fields, move_batch
+from mmig.evaluation.files import replacing
+from mmig.evaluation.seeds import sample_generators
+from mmig.metrics.images import signed_to_unit, to_bytes
+
+
+class EditError(ValueError):
+    """The image, the output path or an option cannot be used."""
+
+
+def run(arguments: Namespace) -> None:
+    """Edit one image and write the result.
+
+    Raises:
+        ValueError: for an unusable image, output path, option or checkpoint.
+    """
+    out = Path(arguments.out)
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise EditError(f"--out {out}: expected an image suffix such as .png, found {out.suffix!r}")
+    image = read_image(Path(arguments.image))
+    device = arguments.device if arguments.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    editor = load_module(arguments.checkpoint, ema=not arguments.no_ema, map_location=device).make_pipeline()
+    editor = configured(editor, arguments.steps, arguments.response)
+    resolution = arguments.resolution or trained_resolution(arguments.checkpoint)
+    edited, text = edit_image(
+        editor, image, arguments.instruction, arguments.response, arguments.seed, resolution, device
+    )
+    with replacing(out) as temporary:
+        edited.save(temporary)
+    sys.stdout.write(f"written: {out}" + (f"\nresponse ({editor.response_source}): {text}\n" if text else "\n"))
+
+
+@torch.no_grad()
+def edit_image(
+    editor: Editor,
+    image: Image.Image,
+    instruction: str,
+    response: str | None = None,
+    seed: int = 0,
+    resolution: int | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[Image.Image, str]:
+    """Edit one PIL image; returns the edited image in the size of the input, and the editor's text.
+
+    Args:
+        editor: any `Editor`.
+        image: the source, RGB.
+        instruction: what to do.
+        response: description of the goal image, for editors whose response is "given".
+        seed: sampling seed.
+        resolution: side of the square that the editor sees; None keeps the size, rounded to multiples of 16.
+        device: where the editor is.
+
+    Raises:
+        MissingFieldError: if the editor needs a response and none is given.
+    """
+    size = (resolution, resolution) if resolution else tuple(max(1, side // 16) * 16 for side in image.size)
+    resized = image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+    sample: Sample = {"key": "edit", "source": resized, "instruction": instruction}
+    if response:
+        sample["response"] = response
+    batch: Any = move_batch(collate([sample]), device)
+    check_fields(editor, batch)
+    output = editor(Batch(**batch), sample_generators(seed, batch["key"]))
+    edited = Image.fromarray(to_bytes(signed_to_unit(output.images, "edited"))[0].numpy())
+    edited = edited if edited.size == image.size else edited.resize(image.size, Image.Resampling.BICUBIC)
+    return edited, output.texts[0] if output.texts else ""
+
+
+def read_image(path: Path) -> Image.Image:
+    """An image file as RGB; transparency is put on white.
+
+    Raises:
+        EditError: for a missing or unreadable file.
+    """
+    try:
+        image = Image.open(path)
+        image.load()
+    except FileNotFoundError as error:
+        raise EditError(f"--image {path}: no such file") from error
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise EditError(f"--image {path}: cannot be read as an image ({error}); give a PNG, JPEG or WebP") from error
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def trained_resolution(checkpoint: str | Path) -> int | None:
+    """Resolution of the data that the run was trained on, None where its config does not say."""
+    config = yaml.safe_load((run_directory(checkpoint) / "config.yaml").read_text(encoding="utf-8"))
+    return ((config.get("data") or {}).get("init_args") or {}).get("resolution")
+
+
+def configured(editor: Editor, num_steps: int | None, response: str | None) -> Editor:
+    """The editor with another number of steps, and writing the response itself where none is given.
+
+    Editors keep their settings in a dataclass `sampling` (beside `pipeline`) or, with fewer of them, in attributes.
+
+    Raises:
+        EditError: for an editor that has no steps, or needs a response that nobody gives.
+    """
+    sampling = getattr(editor, "sampling", None)
+    changes: dict[str, Any] = {} if num_steps is None else {"num_steps": num_steps}
+    if "response" in editor.required_fields and not response:
+        changes["response"] = "generated"
+    if sampling is not None and changes.keys() <= {item.name for item in fields(sampling)}:
+        return type(editor)(editor.pipeline, replace(sampling, **changes)) if changes else editor
+    if "response" in changes:
+        raise EditError(
+            f"{type(editor).__name__} writes no response itself; give --response with a description of the goal"
+        )
+    if num_steps is not None:
+        if not hasattr(editor, "num_steps"):
+            raise EditError(f"--steps: {type(editor).__name__} has no denoising steps to set; leave it out")
+        editor.num_steps = num_steps
+    return editor

@@ -1,0 +1,50 @@
+"""From per-sample rows to the numbers of a report: values, intervals, n, skips, overall and per edit type."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmig.evaluation.bootstrap import LEVEL, NUM_RESAMPLES, Interval, mean_interval, paired_difference
+from mmig.evaluation.rows import SampleRow, by_key
+
+
+def summarise(rows: Sequence[SampleRow], num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> dict[str, Any]:
+    """Metric name -> {value, low, high, n, skipped, per_edit_type}; n counts sample keys, skips count edits."""
+    names = list(rows[0].values) if rows else []
+    types = sorted({row.edit_type for row in rows if row.edit_type})
+    summary = {}
+    for name in names:
+        of_types = {
+            edit_type: _summarise_one([row for row in rows if row.edit_type == edit_type], name, num_resamples, seed)
+            for edit_type in types
+        }
+        summary[name] = {**_summarise_one(rows, name, num_resamples, seed), "per_edit_type": of_types}
+    return summary
+
+
+def compare(
+    first: Sequence[SampleRow], second: Sequence[SampleRow], num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> dict[str, Interval]:
+    """Paired difference first - second of every metric that both runs have on common keys, seeds averaged first."""
+    differences = {}
+    for name in first[0].values if first else ():
+        one, other = by_key(first, name), by_key(second, name)
+        if one.keys() & other.keys():
+            differences[name] = paired_difference(one, other, num_resamples, LEVEL, seed)
+    return differences
+
+
+def interval_dict(interval: Interval) -> dict[str, Any]:
+    """JSON form of an interval: null instead of NaN."""
+    numbers = {"value": interval.value, "low": interval.low, "high": interval.high}
+    return {**{key: None if math.isnan(value) else value for key, value in numbers.items()}, "n": interval.n}
+
+
+def _summarise_one(rows: Sequence[SampleRow], name: str, num_resamples: int, seed: int) -> dict[str, Any]:
+    values = np.array(list(by_key(rows, name).values()), dtype=np.float64)
+    skipped = Counter(row.skipped[name] for row in rows if name in row.skipped)
+    interval = mean_interval(values, num_resamples, LEVEL, seed)
+    return {**interval_dict(interval), "skipped": dict(sorted(skipped.items()))}

@@ -1,0 +1,99 @@
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mmig.callbacks.ema import EMA
+from mmig.callbacks.evaluate import Evaluate, undisturbed
+from mmig.evaluation.settings import ScoringSettings
+from mmig.metrics.suite import UnknownMetricError
+from mmig.optim import OptimizerConfig
+from tests.mmig.evaluation.support import CopyModule, FewBatches
+
+SCORING = ScoringSettings(
+    metrics=["l1_input", "ssim_target", "success"], judge="tests.mmig.evaluation.support.BrightJudge"
+)
+
+
+def fit(folder: Path, callbacks: list[L.Callback], steps: int = 6, logger: bool = True) -> tuple[CopyModule, L.Trainer]:
+    torch.manual_seed(0)
+    module = CopyModule(OptimizerConfig(lr=0.05))
+    trainer = L.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=TensorBoardLogger(folder) if logger else False,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        log_every_n_steps=1,
+    )
+    trainer.fit(module, FewBatches())
+    return module, trainer
+
+
+def events(trainer: L.Trainer) -> EventAccumulator:
+    trainer.logger.finalize("success")
+    accumulator = EventAccumulator(trainer.logger.log_dir)
+    accumulator.Reload()
+    return accumulator
+
+
+def test_metrics_and_a_grid_are_logged_at_our_step(tmp_path: Path) -> None:
+    _, trainer = fit(tmp_path, [Evaluate(3, num_samples=5, scoring=SCORING)])
+    logged = events(trainer)
+    for name in ("l1_input", "ssim_target", "success"):
+        assert [event.step for event in logged.Scalars(f"eval/{name}")] == [3, 6]
+    assert [event.value for event in logged.Scalars("eval/num_samples")] == [5, 5]
+    assert [event.step for event in logged.Images("eval/grid")] == [3, 6]
+
+
+def test_training_goes_on_as_if_it_were_not_there(tmp_path: Path) -> None:
+    with_it, _ = fit(tmp_path / "a", [EMA(0.9), Evaluate(2, scoring=SCORING)])
+    without, _ = fit(tmp_path / "b", [EMA(0.9)])
+    assert torch.equal(with_it.strength, without.strength)
+
+
+def test_the_averaged_weights_are_sampled(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    class Watched(Evaluate):
+        def evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Any:
+            result = super().evaluate(trainer, pl_module)
+            seen.append(result.rows[0].values["l1_input"])
+            return result
+
+    average = EMA(0.999)
+    module, _ = fit(tmp_path, [average, Watched(6, scoring=SCORING)])
+    averaged = float(average.shadow["strength"])
+    assert abs(averaged - float(module.strength)) > 0.02
+    module.strength.data.fill_(averaged)
+    watched = seen[0]
+    _, trainer = fit(tmp_path / "again", [], steps=1, logger=False)
+    trainer.lightning_module.strength.data.fill_(averaged)
+    again = Evaluate(1, scoring=SCORING).evaluate(trainer, trainer.lightning_module)
+    assert watched == pytest.approx(again.rows[0].values["l1_input"], abs=1e-6)
+
+
+def test_modes_and_random_state_come_back() -> None:
+    module = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout().eval())
+    before = torch.random.get_rng_state()
+    with undisturbed(module):
+        assert not any(part.training for part in module.modules())
+        torch.rand(3)
+    assert [part.training for part in module] == [True, False]
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_an_unknown_metric_is_refused_before_training() -> None:
+    with pytest.raises(UnknownMetricError, match="'l3'"):
+        Evaluate(10, scoring=ScoringSettings(metrics=["l3"]))
+
+
+def test_it_works_without_a_logger(tmp_path: Path) -> None:
+    fit(tmp_path, [Evaluate(2, scoring=SCORING)], steps=2, logger=False)

@@ -1,0 +1,90 @@
+"""Editors, data and judges small enough to evaluate in a test."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from datamodules.schema import Batch
+from mmig.editing import EditOutput
+from mmig.optim import OptimizerConfig
+from mmig.rng import Draws
+from mmig.stages.base import TrainingModule
+from tests.mmig.metrics.support import random_batch
+
+
+class NoisyCopy:
+    """Copies the source and adds noise from the generators: the smallest editor with a seed."""
+
+    required_fields: tuple[str, ...] = ("source", "instruction")
+    response_source = "none"
+
+    def __init__(self, strength: float | Tensor = 0.1) -> None:
+        self.strength = strength
+        self.num_steps = 1
+
+    def __call__(self, batch: Batch, generator: torch.Generator | Sequence[torch.Generator]) -> EditOutput:
+        generators = [generator] * len(batch["key"]) if isinstance(generator, torch.Generator) else generator
+        noise = torch.stack([torch.randn(batch["source"].shape[1:], generator=source) for source in generators])
+        images = batch["source"] + self.strength * noise.to(batch["source"].device)
+        return EditOutput(images.clamp(-1, 1), [f"{text}, done" for text in batch["instruction"]])
+
+
+class CopyModule(TrainingModule):
+    """Trains the one weight of `NoisyCopy`, so that runs, EMA and checkpoints can be tested with it."""
+
+    def __init__(self, optimizer: OptimizerConfig | None = None, **settings: Any) -> None:
+        super().__init__(optimizer or OptimizerConfig(lr=0.1), {"size": 1.0}, **settings)
+        self.strength = nn.Parameter(torch.tensor(0.5))
+        self.dropout = nn.Dropout(0.5)
+
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Pull the strength to zero, a little differently at each step."""
+        noise = draws.normal("noise", (4,)).to(self.device)
+        return {"size": self.strength.square() * self.dropout(noise.square()).mean(1)}
+
+    def make_pipeline(self) -> NoisyCopy:
+        """The editor with the weight as it is."""
+        return NoisyCopy(self.strength.detach())
+
+
+class FewBatches(L.LightningDataModule):
+    """Random batches that every rank takes its part of."""
+
+    def __init__(self, num_samples: int = 6, batch_size: int = 4) -> None:
+        super().__init__()
+        self.num_samples, self.batch_size = num_samples, batch_size
+
+    def train_dataloader(self) -> list[dict[str, Any]]:
+        return list(batches(random_batch(40, seed=5), self.batch_size))
+
+    def val_dataloader(self) -> list[dict[str, Any]]:
+        whole = random_batch(self.num_samples)
+        own = pick(whole, range(self.trainer.global_rank, self.num_samples, self.trainer.world_size))
+        return list(batches(own, self.batch_size))
+
+
+class BrightJudge:
+    """An edit is right where the image is bright on average."""
+
+    def __call__(self, image: Tensor, metadata: dict[str, Any]) -> dict[str, float]:
+        return {"success": float(image.mean() > 0), "preservation": float(metadata["truth"] % 2)}
+
+
+def pick(batch: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """Some samples of a batch, in this order."""
+    rows = list(rows)
+    return {
+        name: value[torch.tensor(rows, dtype=torch.long)] if isinstance(value, Tensor) else [value[row] for row in rows]
+        for name, value in batch.items()
+    }
+
+
+def batches(batch: dict[str, Any], size: int) -> Iterator[dict[str, Any]]:
+    """A large batch in smaller ones, with positions as the stream gives them."""
+    count = len(batch["key"])
+    whole = {**batch, "position": torch.arange(count)}
+    for start in range(0, count, size):
+        yield {**pick(whole, range(start, min(start + size, count))), "faults": []}

@@ -1,0 +1,161 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from mmig.evaluation.batches import MissingFieldError
+from mmig.evaluation.rows import SampleRow, by_key, deduplicate, read_rows
+from mmig.evaluation.runner import EvaluationResult, evaluate_editor
+from mmig.evaluation.summary import compare, summarise
+from mmig.metrics.suite import MetricSuite
+from tests.mmig.evaluation.support import BrightJudge, NoisyCopy, batches, pick
+from tests.mmig.metrics.support import random_batch
+
+NAMES = ["l1_target", "ssim_target", "success"]
+
+
+def evaluate(batch: dict[str, Any], size: int, seeds: tuple[int, ...] = (0, 1), **options: Any) -> EvaluationResult:
+    suite = MetricSuite(NAMES, judge=BrightJudge())
+    return evaluate_editor(NoisyCopy(), batches(batch, size), suite, seeds, **options)
+
+
+def test_one_row_a_key_and_seed() -> None:
+    result = evaluate(random_batch(5), 2)
+    assert [(row.key, row.seed) for row in result.rows] == sorted(
+        (k, s) for k in random_batch(5)["key"] for s in (0, 1)
+    )
+
+
+def test_results_do_not_depend_on_batch_size_or_order() -> None:
+    batch = random_batch(7)
+    first = evaluate(batch, 7)
+    for other in (evaluate(batch, 3), evaluate(pick(batch, [6, 2, 0, 5, 1, 3, 4]), 2)):
+        assert [row.key for row in other.rows] == [row.key for row in first.rows]
+        for ours, theirs in zip(first.rows, other.rows, strict=True):
+            assert ours.values == pytest.approx(theirs.values, abs=1e-6)
+
+
+def test_seeds_give_different_edits() -> None:
+    rows = evaluate(random_batch(1), 1).rows
+    assert rows[0].values["l1_target"] != rows[1].values["l1_target"]
+
+
+def test_repeated_samples_count_once() -> None:
+    batch = random_batch(4)
+    padded = pick(batch, [0, 1, 2, 3, 0, 1])
+    result = evaluate(padded, 3)
+    assert result.num_duplicates == 4
+    assert result.rows == evaluate(batch, 4).rows
+
+
+def test_unreadable_samples_are_left_out_and_faults_counted() -> None:
+    batch = random_batch(4)
+    batch["key"][1] = ""
+    batch["has_source"][1] = False
+    given = [{**part, "faults": [{"reason": "truncated", "shard": "a", "key": "b"}]} for part in batches(batch, 2)]
+    result = evaluate_editor(NoisyCopy(), given, MetricSuite(["l1_target"]), (0,))
+    assert len(result.rows) == 3
+    assert result.faults == {"truncated": 2}
+
+
+def test_the_limit_cuts_the_last_batch() -> None:
+    assert len(evaluate(random_batch(8), 3, (0,), limit=4).rows) == 4
+
+
+def test_a_missing_field_is_named() -> None:
+    batch = random_batch(3)
+    batch["has_source"][1] = False
+    with pytest.raises(MissingFieldError, match="'sample0-001': NoisyCopy needs the field 'source'"):
+        evaluate(batch, 3)
+
+
+def test_no_sample_at_all_is_an_error() -> None:
+    with pytest.raises(ValueError, match="found none"):
+        evaluate_editor(NoisyCopy(), [], MetricSuite(["l1_target"]))
+
+
+def test_examples_show_every_edit_type() -> None:
+    batch = random_batch(12)
+    batch["edit_type"] = ["add"] * 10 + ["style", "visual"]
+    shown = evaluate(batch, 5, (0,), num_examples=3).examples
+    assert sorted(example.edit_type for example in shown) == ["add", "style", "visual"]
+
+
+def test_seeds_of_a_sample_are_averaged_before_anything_else() -> None:
+    rows = [SampleRow("a", 0, "", {"x": 0.0}), SampleRow("a", 1, "", {"x": 1.0}), SampleRow("b", 0, "", {"x": 2.0})]
+    assert by_key(rows, "x") == {"a": 0.5, "b": 2.0}
+    assert summarise(rows)["x"]["n"] == 2
+
+
+def test_skips_are_counted_by_reason_and_type() -> None:
+    rows = [
+        SampleRow("a", 0, "add", {"x": None}, {"x": "zero_text_direction"}),
+        SampleRow("b", 0, "add", {"x": 1.0}),
+        SampleRow("c", 0, "move", {"x": 3.0}),
+    ]
+    summary = summarise(rows)["x"]
+    assert (summary["value"], summary["n"], summary["skipped"]) == (2.0, 2, {"zero_text_direction": 1})
+    assert summary["per_edit_type"]["add"]["value"] == 1.0
+    assert summary["per_edit_type"]["move"]["skipped"] == {}
+
+
+def test_two_runs_are_compared_in_pairs() -> None:
+    batch = random_batch(6)
+    noisy = evaluate(batch, 6).rows
+    suite = MetricSuite(NAMES, judge=BrightJudge())
+    noisier = evaluate_editor(NoisyCopy(0.3), batches(batch, 6), suite, (0, 1)).rows
+    difference = compare(noisier, noisy)["ssim_target"]
+    expected = [a.values["ssim_target"] - b.values["ssim_target"] for a, b in zip(noisier, noisy, strict=True)]
+    assert difference.value == pytest.approx(sum(expected) / len(expected))
+    assert difference.n == 6
+
+
+def test_a_foreign_file_of_rows_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    path.write_text('{"key": "a"}\n')
+    with pytest.raises(ValueError, match=r"samples\.jsonl, line 1"):
+        read_rows(path)
+
+
+def _rank(rank: int, world_size: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=world_size)
+    batch = random_batch(7)
+    own = pick(batch, [0, 1, 2, 3, 4] if rank == 0 else [5, 6, 0])  # uneven, and one sample on both ranks
+    result = evaluate(own, 2)
+    suite = MetricSuite(["l1_target"])
+    for part in batches(own, 2):
+        suite.update(suite.bank(part, part["source"]))
+    torch.save(
+        ([dataclasses.asdict(row) for row in result.rows], result.num_duplicates, suite.compute()),
+        f"{folder}/rank{rank}.pt",
+    )
+    dist.destroy_process_group()
+
+
+def test_two_real_ranks_with_uneven_data_find_what_one_finds(tmp_path: Path) -> None:
+    mp.start_processes(_rank, (2, str(tmp_path)), nprocs=2, start_method="fork")  # imports are done already
+    alone = evaluate(random_batch(7), 7).rows
+    (rows, num_duplicates, means), (other_rows, _, other_means) = (
+        torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)
+    )
+    assert rows == other_rows
+    assert num_duplicates == 2
+    assert [row["key"] for row in rows] == [row.key for row in alone]
+    for ours, theirs in zip(alone, rows, strict=True):
+        assert ours.values == pytest.approx(theirs["values"], abs=1e-6)
+    suite = MetricSuite(["l1_target"])  # the metric's own state reduces over ranks too
+    for part in batches(pick(random_batch(7), [0, 1, 2, 3, 4, 5, 6, 0]), 8):
+        suite.update(suite.bank(part, part["source"]))
+    assert means == other_means == pytest.approx(suite.compute())
+
+
+def test_deduplication_keeps_the_first() -> None:
+    rows = [SampleRow("b", 0, "", {"x": 1.0}), SampleRow("a", 0, "", {}), SampleRow("b", 0, "", {"x": 2.0})]
+    unique, num_dropped = deduplicate(rows)
+    assert [(row.key, row.values) for row in unique] == [("a", {}), ("b", {"x": 1.0})]
+    assert num_dropped == 1
