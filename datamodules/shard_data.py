@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import lightning as L
 
+from datamodules.endless import EndlessStream
 from datamodules.shard_index import ShardIndex
 from datamodules.stream import ShardStream
 from datamodules.transforms import ImageTransform
@@ -69,13 +70,14 @@ class ShardData(L.LightningDataModule):
         for split in needed.get(stage, ("test",)):
             self.load_index(split)
 
-    def train_dataloader(self) -> ShardStream:
-        """The training stream, continued from the checkpoint if one was loaded."""
+    def train_dataloader(self) -> ShardStream | EndlessStream:
+        """The training stream, continued from the checkpoint if one was loaded; without epochs under `max_steps`."""
         if self._train_stream is None:
             self._train_stream = self._stream("train")
             if self._state is not None:
                 self._train_stream.load_state_dict(self._state)
-        return self._train_stream
+        max_steps = self.trainer.max_steps if self.trainer else -1
+        return self._train_stream if max_steps < 0 else EndlessStream(self._train_stream, max_steps)
 
     def val_dataloader(self) -> ShardStream | list[ShardStream]:
         """Every validation sample once; no loader without a validation split."""

@@ -25,7 +25,6 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "num_sanity_val_steps": 0,
     "check_val_every_n_epoch": None,
     "use_distributed_sampler": False,
-    "reload_dataloaders_every_n_epochs": 1,  # after a resume the first epoch is shorter than the others
     "enable_model_summary": False,
 }
 
@@ -148,8 +147,10 @@ class MMIGCLI(LightningCLI):
 
 def main(args: list[str] | None = None) -> None:
     """Run train.py; what a user can mend ends in one line, not in a traceback (MMIG_TRACEBACK=1 shows it)."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hardware lists and tips at every start
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # hardware lists and tips at every start
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the config says how many
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # the frozen backbones
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between lightning and torch
     try:
         MMIGCLI(args)

@@ -1,6 +1,6 @@
 """A regression small enough to train in a test, with the batches that a training module expects."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,7 @@ def fit(
     resume: Path | None = None,
     devices: int = 1,
     every_n_steps: int = 1000,
+    more_callbacks: Sequence[L.Callback] = (),
     **trainer_settings: Any,
 ) -> L.Trainer:
     """Train on CPU and leave checkpoints in `directory`."""
@@ -99,7 +100,7 @@ def fit(
         accelerator="cpu",
         devices=devices,
         strategy="ddp_fork" if devices > 1 else "auto",
-        callbacks=[EMA(0.9), RunCheckpoint(str(directory), every_n_steps)],
+        callbacks=[EMA(0.9), RunCheckpoint(str(directory), every_n_steps), *more_callbacks],
         logger=False,
         log_every_n_steps=1,
         use_distributed_sampler=False,

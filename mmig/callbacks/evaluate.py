@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -13,7 +14,7 @@ from mmig.callbacks.ema import ema_weights
 from mmig.evaluation.grid import draw_grid
 from mmig.evaluation.rows import by_key
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor
-from mmig.evaluation.settings import ScoringSettings, build_suite
+from mmig.evaluation.settings import ScoringSettings, build_suite, read_settings
 from mmig.metrics.suite import MetricSuite, check_names
 
 
@@ -27,7 +28,7 @@ class Evaluate(L.Callback):
         every_n_steps: optimiser steps between two evaluations.
         num_samples: size of the subset, over all ranks.
         seed: sampling seed.
-        scoring: metrics, CLIP model and judge.
+        scoring: metrics, CLIP model and judge, or the path of a YAML that holds them (configs/evaluation/NAME.yaml).
         num_examples: rows of the image grid.
 
     Raises:
@@ -39,7 +40,7 @@ class Evaluate(L.Callback):
         every_n_steps: int,
         num_samples: int = 32,
         seed: int = 0,
-        scoring: ScoringSettings | None = None,
+        scoring: ScoringSettings | str | None = None,
         num_examples: int = 8,
     ) -> None:
         for name, value in (("every_n_steps", every_n_steps), ("num_samples", num_samples)):
@@ -48,10 +49,14 @@ class Evaluate(L.Callback):
         self.every_n_steps = every_n_steps
         self.num_samples = num_samples
         self.seed = seed
-        self.scoring = scoring or ScoringSettings()
+        self.scoring = read_settings(Path(scoring)) if isinstance(scoring, str) else scoring or ScoringSettings()
         self.num_examples = num_examples
         check_names(self.scoring.metrics)
         self._suite: MetricSuite | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Load CLIP model and judge now, so that a wrong one stops the run at its beginning."""
+        self._suite = build_suite(self.scoring, pl_module.device)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

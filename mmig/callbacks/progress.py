@@ -13,11 +13,22 @@ class StepProgressBar(RichProgressBar):
     def __init__(self) -> None:
         super().__init__(leave=True, theme=RichProgressBarTheme(metrics_format=".4f"))
 
-    def _get_train_description(self, current_epoch: int) -> str:
-        return "Training"
+    @property
+    def total_train_batches(self) -> int | float:
+        """Optimiser steps of the whole run."""
+        return self.trainer.max_steps if self.trainer.max_steps > 0 else super().total_train_batches
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Show the step that the run has reached, not the batches since the last resume."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, pl_module.step - 1)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """Losses and the step; Lightning's version number says nothing here."""
+        """Losses; Lightning's version number of the log folder says nothing here."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        return {"step": pl_module.step, **metrics}
+        return metrics
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return "Training"

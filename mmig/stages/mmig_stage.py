@@ -82,8 +82,9 @@ class MMIGStage(TrainingModule):
 
     def backbone_paths(self) -> dict[str, str]:
         """Where the pretrained parts come from."""
-        paths = {"diffusion": self.backbones.diffusion, "llm": self.backbones.llm}
-        return paths if self.backbones.unet is None else {**paths, "unet": self.backbones.unet}
+        root = self.backbones.diffusion
+        unet = self.backbones.unet or root
+        return {"vae": root, "text_encoder": root, "unet": unet, "llm": self.backbones.llm}
 
     def make_pipeline(self) -> Editor:
         """MMIG's pipeline with this stage's weights."""

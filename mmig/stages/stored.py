@@ -27,7 +27,7 @@ class StoredModule(L.LightningModule):
         return {}
 
     def backbone_paths(self) -> dict[str, str]:
-        """Hub id or folder of each named backbone, recorded with its fingerprint in manifest and checkpoints."""
+        """Hub id or folder of each backbone by the name of its part ("vae", "llm"; see `mmig.backbones.parts`)."""
         return {}
 
     def describe_backbones(self) -> dict[str, dict[str, str]]:
@@ -36,7 +36,7 @@ class StoredModule(L.LightningModule):
             from mmig.backbones.fingerprint import fingerprint
 
             paths = self.backbone_paths().items()
-            self._described = {name: {"path": path, "fingerprint": fingerprint(path)} for name, path in paths}
+            self._described = {name: {"path": path, "fingerprint": fingerprint(path, name)} for name, path in paths}
         return self._described
 
     def stored_names(self) -> set[str]:

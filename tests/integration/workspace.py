@@ -51,7 +51,13 @@ class Workspace:
                     "eval_batch_size": 4,
                 },
             },
-            "trainer": {"accelerator": "cpu", "devices": 1, "log_every_n_steps": 1, **trainer},
+            "trainer": {
+                "accelerator": "cpu",
+                "devices": 1,
+                "log_every_n_steps": 1,
+                "val_check_interval": 50,
+                **trainer,
+            },
             "ema": {"decay": 0.9},
         }
 

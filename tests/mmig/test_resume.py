@@ -1,0 +1,50 @@
+"""Which settings may change when a run continues."""
+
+from typing import Any
+
+import pytest
+
+from mmig.resume import ResumeError, check_resumable
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    values = {
+        "model": {"class_path": "a.B", "init_args": {"seed": 0, "optimizer": {"lr": 1e-3, "schedule": "constant"}}},
+        "data": {"class_path": "c.D", "init_args": {"root": "x", "num_workers": 0, "global_batch_size": 8}},
+        "trainer": {"max_steps": 10, "precision": None},
+    }
+    for path, value in changes.items():
+        place = values
+        *parents, last = path.split("__")
+        for name in parents:
+            place = place[name]
+        place[last] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model__init_args__seed": 1},
+        {"model__init_args__optimizer__lr": 1.0},
+        {"data__init_args__global_batch_size": 4},
+        {"trainer__precision": "bf16-mixed"},
+    ],
+)
+def test_what_bends_the_trajectory_is_refused(change: dict[str, Any]) -> None:
+    name = next(iter(change)).replace("__", ".")
+    with pytest.raises(ResumeError, match=name):
+        check_resumable(config(), config(**change))
+
+
+@pytest.mark.parametrize(
+    "change", [{"data__init_args__num_workers": 4}, {"data__init_args__root": "y"}, {"trainer__max_steps": 20}]
+)
+def test_what_does_not_bend_it_may_change(change: dict[str, Any]) -> None:
+    check_resumable(config(), config(**change))
+
+
+def test_more_steps_bend_a_cosine() -> None:
+    cosine = {"model__init_args__optimizer__schedule": "cosine"}
+    with pytest.raises(ResumeError, match=r"trainer\.max_steps: 10 -> 20"):
+        check_resumable(config(**cosine), config(**cosine, trainer__max_steps=20))
