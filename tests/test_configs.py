@@ -1,0 +1,83 @@
+"""Every configuration is accepted by train.py's parser, and the commands in its header name what exists."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmig.cli import MMIGCLI
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
+MODEL, DATA = "configs/demo/stage1.yaml", "configs/data/tinyworld.yaml"
+
+
+class ParsedError(Exception):
+    """Carries the checked configuration out of the command line before anything is built."""
+
+
+class ParseOnly(MMIGCLI):
+    """train.py's command line up to the point where classes would be instantiated."""
+
+    def before_instantiate_classes(self) -> None:
+        raise ParsedError(self.resolved_config())
+
+
+def parse(*configs: str) -> dict[str, Any]:
+    options = [word for config in configs for word in ("--config", str(ROOT / config))]
+    with pytest.raises(ParsedError) as caught:
+        ParseOnly(["fit", *options, "--name", "parsed"])
+    return caught.value.args[0]
+
+
+def sections(config: str) -> set[str]:
+    return set(yaml.safe_load((ROOT / config).read_text(encoding="utf-8")))
+
+
+def composition(config: str) -> list[str]:
+    """The configs that make a run together with this one."""
+    present = sections(config)
+    return [*([] if "model" in present else [MODEL]), *([] if "data" in present else [DATA]), config]
+
+
+TRAINING = [config for config in CONFIGS if sections(config) & {"model", "data", "trainer"}]
+
+
+@pytest.mark.parametrize("config", TRAINING)
+def test_training_config_is_accepted(config: str) -> None:
+    merged = parse(*composition(config))
+    own = yaml.safe_load((ROOT / config).read_text(encoding="utf-8"))
+    for section in {"model", "data"} & set(own):
+        assert merged[section]["class_path"] == own[section]["class_path"]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_header_says_the_command_and_names_what_exists(config: str) -> None:
+    lines = (ROOT / config).read_text(encoding="utf-8").splitlines()
+    header = "\n".join(line.lstrip("# ") for line in lines if line.startswith("#")).replace("\\\n", " ")
+    assert header, f"{config} has no header comment"
+    commands = re.findall(r"\bpython ((?:-m )?[\w./]+)([^\n`]*)", header)
+    for program, rest in commands:
+        if program.startswith("-m "):
+            assert importlib.util.find_spec(program[3:]), f"{config}: no module {program[3:]}"
+        else:
+            assert (ROOT / program).exists(), f"{config}: no file {program}"
+        named = re.findall(r"configs/[\w./-]+\.yaml", rest)
+        assert [name for name in named if not (ROOT / name).exists()] == []
+    if "model" in sections(config):
+        assert any(config in rest for _, rest in commands) or "make demo" in header, (
+            f"{config}: no command in its header"
+        )
+
+
+@pytest.mark.parametrize("options", [["--trainer.max_stepz", "3"], ["--data.init_args.global_batch", "3"]])
+def test_an_unknown_key_is_refused_by_name(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(f"fit --config {shlex.quote(str(ROOT / MODEL))} --config {shlex.quote(str(ROOT / DATA))}")
+    with pytest.raises(SystemExit) as caught:
+        ParseOnly([*words, "--name", "parsed", *options])
+    assert caught.value.code != 0
+    assert options[0].split(".")[-1] in capsys.readouterr().err
