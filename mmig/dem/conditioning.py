@@ -1,7 +1,7 @@
 """What conditions a denoiser, as one value, and the one call of a diffusers UNet with it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,37 +29,6 @@ class Conditioning:
     pooled: Tensor | None = None
     image_latents: Tensor | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "Conditioning":
-        """Apply a function to every tensor, for example `lambda value: value[:4]`."""
-        changed = {
-            item.name: function(getattr(self, item.name))
-            for item in fields(self)
-            if isinstance(getattr(self, item.name), Tensor)
-        }
-        return replace(self, **changed, extra={name: function(value) for name, value in self.extra.items()})
-
-    def drop(
-        self, text: Tensor, null_tokens: Tensor, image: Tensor | None = None, null_mask: Tensor | None = None
-    ) -> "Conditioning":
-        """Replace the text of the rows where `text` is True by the null text, the image of those in `image` by zeros.
-
-        Args:
-            text: bool [B].
-            null_tokens: states of the empty prompt, [1,L,D] or [L,D].
-            image: bool [B], or None to keep every image.
-            null_mask: mask of the null tokens, [L]; needed where this conditioning has a mask.
-        """
-        tokens = torch.where(text.view(-1, 1, 1), null_tokens.to(self.tokens.dtype), self.tokens)
-        mask = self.mask
-        if mask is not None:
-            if null_mask is None:
-                raise ValueError("drop: this conditioning has a token mask, so the null text needs null_mask")
-            mask = torch.where(text.view(-1, 1), null_mask, mask)
-        latents = self.image_latents
-        if image is not None and latents is not None:
-            latents = latents.masked_fill(image.view(-1, 1, 1, 1), 0.0)
-        return replace(self, tokens=tokens, mask=mask, image_latents=latents)
 
 
 def concatenate(parts: Sequence[Conditioning]) -> Conditioning:

@@ -1,14 +1,15 @@
 """Writes trained diffusion parts in the published diffusers layout: half precision, whole files or none."""
 
-import copy
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
+from safetensors.torch import save_file
 from torch import nn
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def save_half(model: nn.Module, folder: Path) -> Path:
@@ -16,16 +17,16 @@ def save_half(model: nn.Module, folder: Path) -> Path:
 
     The model itself stays as it is. Paths of this machine are left out of the config.
     """
-    half = copy.deepcopy(model).to(dtype=torch.float16, memory_format=torch.contiguous_format)
+    halves = {name: value.detach().cpu().half().contiguous() for name, value in model.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         partial = Path(name)
-        half.save_pretrained(partial)
+        save_file(halves, partial / WEIGHTS, metadata={"format": "pt"})
+        model.save_config(partial)
         config = json.loads((partial / "config.json").read_text(encoding="utf-8"))
         config.pop("_name_or_path", None)
-        write_json(partial / "config.json", config)
-        for file in sorted(partial.iterdir(), reverse=True):  # config.json last: without it the folder is no model
-            os.replace(file, folder / file.name)
+        os.replace(partial / WEIGHTS, folder / WEIGHTS)
+        write_json(folder / "config.json", config)  # last: without it the folder is no model
     return folder
 
 

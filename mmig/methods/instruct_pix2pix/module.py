@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
+from mmig.backbones.fingerprint import fingerprint
 from mmig.dem.conditioning import Conditioning, denoise, encode_text
+from mmig.dem.fresh import UNetSize, fresh_unet
 from mmig.dem.latents import LatentMemory, normalise
 from mmig.dem.losses import noise_loss
 from mmig.dem.process import NoiseProcess, Weighting
@@ -31,10 +33,13 @@ class InstructPix2PixModule(TrainingModule):
         optimizer: AdamW and its schedule.
         loss_weights: of `noise`.
         backbone: pipeline folder or hub id with the frozen `vae`, `text_encoder`, `tokenizer` and the `scheduler`.
-        unet: folder or hub id of the UNet to start from; 4 input channels are widened to 8 (new ones zero, bias kept).
+        unet: folder or hub id of the UNet to start from, whose 4 input channels are widened to 8 (new ones zero, bias
+            kept); or the sizes of a fresh one.
         text: which text the UNet is given: the instruction, the response, the target caption, or one of the three,
             drawn evenly a sample ("mixed").
         drop: d above.
+        generation: part of the remaining samples that train text-to-image: no source, the target caption. The first 4
+            input channels are then a text-to-image UNet (see `export`). Not in the published recipe.
         target_latents: what the noise is added to: a "sample" of the target's posterior (published) or its "mode".
         weighting: weight of the timesteps, see `NoiseProcess.weight`.
         latent_memory: most latents remembered across epochs, mode only; 0 encodes anew.
@@ -48,9 +53,10 @@ class InstructPix2PixModule(TrainingModule):
         optimizer: OptimizerConfig,
         loss_weights: dict[str, float],
         backbone: str,
-        unet: str,
+        unet: str | UNetSize,
         text: TextSource = "instruction",
         drop: float = 0.05,
+        generation: float = 0.0,
         target_latents: Latents = "sample",
         weighting: Weighting = "uniform",
         latent_memory: int = 0,
@@ -67,12 +73,17 @@ class InstructPix2PixModule(TrainingModule):
         self.tokenizer = load_tokenizer(backbone)
         self.scheduler = load_scheduler(backbone)
         self.process = NoiseProcess.from_scheduler(self.scheduler)
-        channels = 2 * self.vae.config.latent_channels
-        self.unet = load_unet(
-            unet, in_channels=channels, frozen=False, gradient_checkpointing=gradient_checkpointing
-        ).to(memory_format=torch.channels_last)
+        channels = self.vae.config.latent_channels
+        if isinstance(unet, str):
+            self.unet = load_unet(
+                unet, in_channels=2 * channels, frozen=False, gradient_checkpointing=gradient_checkpointing
+            )
+        else:
+            self.unet = fresh_unet(unet, 2 * channels, channels, self.text_encoder.config.hidden_size)
+        self.unet.to(memory_format=torch.channels_last)
         self.text: TextSource = text
         self.drop = drop
+        self.generation = generation
         self.target_latents: Latents = target_latents
         self.weighting: Weighting = weighting
         self._memory = LatentMemory(latent_memory)
@@ -80,12 +91,10 @@ class InstructPix2PixModule(TrainingModule):
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Squared error of the denoiser's prediction, [B]."""
         clean, image_latents = self._latents(batch, draws)
-        drop_text, drop_image = condition_drops(draws.uniform("condition_drop"), self.drop)
-        texts = condition_texts(batch, self.text, draws)
-        texts = ["" if dropped else text for text, dropped in zip(texts, drop_text.tolist(), strict=True)]
+        texts, without_image = self._texts(batch, draws)
         with torch.no_grad():
             tokens = encode_text(self.text_encoder, self.tokenizer, texts)
-        drop_image = drop_image.to(clean.device) | ~batch["has_source"].to(clean.device)
+        drop_image = without_image.to(clean.device) | ~batch["has_source"].to(clean.device)
         image_latents = image_latents.masked_fill(drop_image.view(-1, 1, 1, 1), 0.0)
         timesteps = self.timesteps(draws).to(clean.device)
         noise = draws.normal("noise", clean.shape[1:]).to(clean.device)
@@ -93,6 +102,15 @@ class InstructPix2PixModule(TrainingModule):
         prediction = denoise(self.unet, noisy, timesteps, Conditioning(tokens, image_latents=image_latents))
         target = self.process.target(clean, noise, timesteps)
         return {"noise": noise_loss(prediction, target, self.process.weight(timesteps, self.weighting))}
+
+    def _texts(self, batch: Batch, draws: Draws) -> tuple[list[str], Tensor]:
+        """Text of each sample after the drops, and whether its image is dropped, bool [B]."""
+        drop_text, drop_image = condition_drops(draws.uniform("condition_drop"), self.drop)
+        generate = draws.bernoulli("generation", self.generation) & ~drop_text & ~drop_image
+        texts = condition_texts(batch, self.text, draws)
+        for row, (dropped, generated) in enumerate(zip(drop_text.tolist(), generate.tolist(), strict=True)):
+            texts[row] = "" if dropped else batch["target_caption"][row] if generated else texts[row]
+        return texts, drop_image | generate
 
     def loss_counts(self, batch: Batch) -> dict[str, Tensor]:
         """1 for samples that have a target."""
@@ -117,9 +135,10 @@ class InstructPix2PixModule(TrainingModule):
         """The frozen autoencoder and text encoder."""
         return {"vae": self.vae, "text_encoder": self.text_encoder}
 
-    def backbone_paths(self) -> dict[str, str]:
-        """Folder of the frozen parts."""
-        return {"vae": f"{self.backbone}/vae", "text_encoder": f"{self.backbone}/text_encoder"}
+    def describe_backbones(self) -> dict[str, dict[str, str]]:
+        """Path and fingerprint of each frozen part; the folder's UNet, which this run may replace, does not count."""
+        parts = self.named_backbones()
+        return {part: {"path": self.backbone, "fingerprint": fingerprint(self.backbone, part)} for part in parts}
 
     def make_pipeline(self) -> Editor:
         """Edits the source by the text that the UNet was trained on (the instruction where it was `mixed`)."""

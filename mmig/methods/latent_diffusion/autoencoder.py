@@ -17,18 +17,20 @@ INITIAL_LOG_VARIANCE = -6.0
 class AutoencoderModule(TrainingModule):
     """Trains a diffusers AutoencoderKL on the images of the stream, source and target evenly.
 
-    Loss terms: `reconstruction`, mean |image - reconstruction|, and `kl`, the KL divergence of the posterior from the
-    standard normal, summed over the latents and divided by the number of image values. With the weights 1 and 1e-6
-    their sum is that of Rombach et al. (sums of both over a sample) up to one constant factor.
+    Loss terms: `reconstruction`, mean |image - reconstruction|; `squared`, mean of its square, which makes large errors
+    (the colour of a small object) count more; and `kl`, the KL divergence of the posterior from the standard normal,
+    summed over the latents and divided by the number of image values. With the weights 1, 0 and 1e-6 their sum is that
+    of Rombach et al. (sums over a sample, without LPIPS and GAN) up to one constant factor.
 
     Args:
         optimizer: AdamW and its schedule.
-        loss_weights: of `reconstruction` and `kl`.
+        loss_weights: of `reconstruction`, `squared` and `kl`.
         block_out_channels: width of each resolution; n entries reduce the sides by 2^(n-1).
         layers_per_block: residual blocks a resolution in the encoder (one more in the decoder).
         latent_channels: channels of the latents.
         norm_num_groups: groups of every group norm; must divide every width.
         sample_size: side of the training images in pixels, stored in the config.
+        train_encoder: False keeps the latents as they are and trains the decoder alone (with --init_from).
         seed: seed of every draw of the run.
         micro_batch_size: samples a forward and backward.
     """
@@ -42,6 +44,7 @@ class AutoencoderModule(TrainingModule):
         latent_channels: int = 4,
         norm_num_groups: int = 32,
         sample_size: int = 256,
+        train_encoder: bool = True,
         seed: int = 0,
         micro_batch_size: int | None = None,
     ) -> None:
@@ -61,17 +64,20 @@ class AutoencoderModule(TrainingModule):
         # start nearly deterministic: noise of unit variance would drown the latents until the encoder has grown
         with torch.no_grad():
             self.vae.quant_conv.bias[latent_channels:].fill_(INITIAL_LOG_VARIANCE)
+        for part in (self.vae.encoder, self.vae.quant_conv):
+            part.requires_grad_(train_encoder)
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Reconstruction and KL of one image a sample, [B] each."""
+        """Errors of the reconstruction and KL of one image a sample, [B] each."""
         images = drawn_images(batch, draws).contiguous(memory_format=torch.channels_last)
         posterior = self.vae.encode(images).latent_dist
         noise = draws.normal("posterior", posterior.mean.shape[1:]).to(images.device)
         output = self.vae.decode(posterior.mean + posterior.std * noise).sample
-        values = images[0].numel()
+        error = (output.float() - images).flatten(1)
         return {
-            "reconstruction": (output.float() - images).abs().flatten(1).mean(dim=1),
-            "kl": posterior.kl() / values,
+            "reconstruction": error.abs().mean(dim=1),
+            "squared": error.square().mean(dim=1),
+            "kl": posterior.kl() / images[0].numel(),
         }
 
     def loss_counts(self, batch: Batch) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """Training of the second stage: a text-conditional denoiser in the latent space of a frozen autoencoder."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -8,7 +7,9 @@ from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
+from mmig.backbones.fingerprint import fingerprint
 from mmig.dem.conditioning import Conditioning, denoise, encode_text
+from mmig.dem.fresh import UNetSize, fresh_unet
 from mmig.dem.latents import LatentMemory, normalise
 from mmig.dem.losses import noise_loss
 from mmig.dem.process import NoiseProcess, Weighting
@@ -28,12 +29,7 @@ class TextToImageModule(TrainingModule):
         optimizer: AdamW and its schedule.
         loss_weights: of `noise`.
         backbone: pipeline folder or hub id with the frozen `vae`, `text_encoder`, `tokenizer` and the `scheduler`.
-        unet: folder or hub id of a UNet to start from; None makes a fresh one of the sizes below.
-        block_out_channels: width of each resolution, all with cross-attention.
-        layers_per_block: residual blocks a resolution.
-        attention_heads: heads of every attention (what diffusers calls `attention_head_dim`).
-        norm_num_groups: groups of every group norm.
-        sample_size: side of the latents, stored in the config.
+        unet: folder or hub id of a UNet to start from, or the sizes of a fresh one.
         caption_drop: part of the samples that train without text.
         side: which of a sample's images is drawn, with its caption; "both" takes either with equal chance.
         weighting: weight of the timesteps, see `NoiseProcess.weight`.
@@ -47,12 +43,7 @@ class TextToImageModule(TrainingModule):
         optimizer: OptimizerConfig,
         loss_weights: dict[str, float],
         backbone: str,
-        unet: str | None = None,
-        block_out_channels: Sequence[int] = (64, 96),
-        layers_per_block: int = 1,
-        attention_heads: int = 4,
-        norm_num_groups: int = 8,
-        sample_size: int = 16,
+        unet: str | UNetSize,
         caption_drop: float = 0.1,
         side: Side = "both",
         weighting: Weighting = "uniform",
@@ -70,18 +61,11 @@ class TextToImageModule(TrainingModule):
         self.caption_drop = caption_drop
         self.side: Side = side
         self.weighting: Weighting = weighting
-        if unet is None:
-            self.unet = fresh_unet(
-                in_channels=self.vae.config.latent_channels,
-                text_dim=self.text_encoder.config.hidden_size,
-                block_out_channels=block_out_channels,
-                layers_per_block=layers_per_block,
-                attention_heads=attention_heads,
-                norm_num_groups=norm_num_groups,
-                sample_size=sample_size,
-            )
+        channels = self.vae.config.latent_channels
+        if isinstance(unet, str):
+            self.unet = load_unet(unet, in_channels=channels, frozen=False)
         else:
-            self.unet = load_unet(unet, frozen=False)
+            self.unet = fresh_unet(unet, channels, channels, self.text_encoder.config.hidden_size)
         self.unet.to(memory_format=torch.channels_last)
         self._memory = LatentMemory(latent_memory)
 
@@ -129,37 +113,11 @@ class TextToImageModule(TrainingModule):
         """The frozen autoencoder and text encoder."""
         return {"vae": self.vae, "text_encoder": self.text_encoder}
 
-    def backbone_paths(self) -> dict[str, str]:
-        """Folder of the frozen parts."""
-        return {"vae": f"{self.backbone}/vae", "text_encoder": f"{self.backbone}/text_encoder"}
+    def describe_backbones(self) -> dict[str, dict[str, str]]:
+        """Path and fingerprint of each frozen part; the folder's UNet, which this run may replace, does not count."""
+        parts = self.named_backbones()
+        return {part: {"path": self.backbone, "fingerprint": fingerprint(self.backbone, part)} for part in parts}
 
     def make_pipeline(self) -> Editor:
         """Draws the target from its caption."""
         return TextToImagePipeline(self.vae, self.unet, self.text_encoder, self.tokenizer, self.scheduler)
-
-
-def fresh_unet(
-    in_channels: int,
-    text_dim: int,
-    block_out_channels: Sequence[int],
-    layers_per_block: int,
-    attention_heads: int,
-    norm_num_groups: int,
-    sample_size: int,
-) -> nn.Module:
-    """A UNet2DConditionModel with cross-attention at every resolution, randomly initialised."""
-    from diffusers import UNet2DConditionModel
-
-    stages = len(block_out_channels)
-    return UNet2DConditionModel(
-        sample_size=sample_size,
-        in_channels=in_channels,
-        out_channels=in_channels,
-        down_block_types=("CrossAttnDownBlock2D",) * stages,
-        up_block_types=("CrossAttnUpBlock2D",) * stages,
-        block_out_channels=tuple(block_out_channels),
-        layers_per_block=layers_per_block,
-        cross_attention_dim=text_dim,
-        attention_head_dim=attention_heads,
-        norm_num_groups=norm_num_groups,
-    )

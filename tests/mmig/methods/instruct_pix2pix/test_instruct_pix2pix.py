@@ -1,0 +1,202 @@
+"""InstructPix2Pix: its drops, its texts, its two scales, its export."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmig.backbones.diffusion import load_scheduler, load_unet, load_vae
+from mmig.dem.conditioning import Conditioning, denoise
+from mmig.dem.fresh import UNetSize
+from mmig.methods.instruct_pix2pix.export import export, export_text_to_image, narrowed
+from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule, condition_drops
+from mmig.methods.instruct_pix2pix.score import score_edits
+from mmig.methods.instruct_pix2pix.texts import condition_texts
+from mmig.optim import OptimizerConfig
+from mmig.rng import Draws
+from tests.mmig.batches import edit_batch
+from tests.tiny_fixtures import build_stable_diffusion
+
+SIZE = UNetSize(block_out_channels=[16, 32], layers_per_block=1, attention_heads=2, norm_num_groups=8, sample_size=16)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return build_stable_diffusion(tmp_path / "stable-diffusion")
+
+
+def full_batch(size: int = 4) -> Any:
+    batch: Any = edit_batch(size)
+    batch["target_caption"] = [f"caption {i}" for i in range(size)]
+    return batch | {"edit_type": ["add", "visual"] * (size // 2), "metadata": [{}] * size}
+
+
+def module(folder: Path, unet: str | UNetSize | None = None, **settings: Any) -> InstructPix2PixModule:
+    torch.manual_seed(0)
+    return InstructPix2PixModule(OptimizerConfig(), {"noise": 1.0}, str(folder), unet or str(folder), **settings)
+
+
+def test_each_of_the_three_null_patterns_takes_five_percent() -> None:
+    text, image = condition_drops(torch.rand(100_000, generator=torch.Generator().manual_seed(0)), 0.05)
+    for pattern in (text & ~image, text & image, image & ~text):
+        assert pattern.float().mean().item() == pytest.approx(0.05, abs=0.003)
+
+
+def test_drops_differ_between_samples_and_repeat_for_the_same_one() -> None:
+    uniform = Draws(3, range(200)).uniform("condition_drop")
+    assert torch.equal(uniform[50:60], Draws(3, range(50, 60)).uniform("condition_drop"))
+    assert not torch.equal(uniform[:100] < 0.1, uniform[100:] < 0.1)
+
+
+def test_mixed_texts_are_drawn_evenly_from_those_a_sample_has() -> None:
+    batch = full_batch(4)
+    size = 3000
+    repeated = {name: value * (size // 4) if isinstance(value, list) else value for name, value in batch.items()}
+    texts = condition_texts(repeated, "mixed", Draws(0, range(size)))
+    for row, (count, expected) in enumerate([(3, 1 / 3), (3, 1 / 3), (3, 1 / 3), (2, 1 / 2)]):
+        chosen = [text for index, text in enumerate(texts) if index % 4 == row]
+        shares = [chosen.count(text) / len(chosen) for text in set(chosen)]
+        assert len(shares) == count  # the fourth sample has no response
+        assert shares == pytest.approx([expected] * count, abs=0.06)
+
+
+def test_the_widened_unet_ignores_the_source_at_first(folder: Path) -> None:
+    widened, narrow = module(folder).unet, load_unet(folder)
+    noisy, tokens, timesteps = torch.randn(2, 4, 16, 16), torch.randn(2, 77, 32), torch.tensor([5, 800])
+    image = Conditioning(tokens, image_latents=torch.randn(2, 4, 16, 16))
+    expected = denoise(narrow, noisy, timesteps, Conditioning(tokens))
+    torch.testing.assert_close(denoise(widened, noisy, timesteps, image), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_image_condition_is_the_unscaled_mode(folder: Path) -> None:
+    method, batch = module(folder), full_batch()
+    clean, image = method._latents(batch, Draws(0, batch["position"]))
+    vae = load_vae(folder)
+    torch.testing.assert_close(image, vae.encode(batch["source"]).latent_dist.mode())
+    mode = module(folder, target_latents="mode")._latents(batch, Draws(0, batch["position"]))[0]
+    torch.testing.assert_close(mode, vae.encode(batch["target"]).latent_dist.mode() * vae.config.scaling_factor)
+    assert not torch.equal(clean, mode)
+
+
+def test_it_learns_a_batch_and_moves_only_the_unet(folder: Path) -> None:
+    method, batch = module(folder, SIZE, drop=0.0), full_batch()
+    frozen = {name: value.clone() for name, value in method.vae.state_dict().items()}
+    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=3e-3)
+    losses = []
+    for _ in range(15):
+        loss = method.losses(batch, Draws(0, batch["position"]))["noise"].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+    assert all(torch.equal(value, frozen[name]) for name, value in method.vae.state_dict().items())
+    assert {name.split(".")[0] for name in method.stored_names()} == {"unet"}
+
+
+def test_generation_samples_have_no_source_and_the_target_caption(folder: Path) -> None:
+    method, batch = module(folder, SIZE, drop=0.0, generation=1.0), full_batch()
+    texts, without_image = method._texts(batch, Draws(0, batch["position"]))
+    assert texts == batch["target_caption"]
+    assert without_image.all()
+
+
+def test_a_sample_without_source_trains_as_if_its_image_were_dropped(folder: Path) -> None:
+    method, batch = module(folder, SIZE, drop=0.0), full_batch()
+    batch["has_source"] = torch.tensor([True, False, True, True])
+    draws = Draws(0, batch["position"])
+    before = method.losses(batch, draws)["noise"]
+    batch["source"][1] = 0.3
+    torch.testing.assert_close(method.losses(batch, draws)["noise"], before)
+
+
+def test_remembering_latents_changes_no_loss(folder: Path) -> None:
+    batch = full_batch()
+    plain, memory = (module(folder, target_latents="mode", latent_memory=size) for size in (0, 100))
+    expected = plain.losses(batch, Draws(0, batch["position"]))["noise"]
+    for _ in range(2):
+        torch.testing.assert_close(memory.losses(batch, Draws(0, batch["position"]))["noise"], expected)
+
+
+def test_sampled_latents_cannot_be_remembered(folder: Path) -> None:
+    with pytest.raises(ValueError, match="latent_memory keeps posterior modes"):
+        module(folder, latent_memory=10)
+
+
+def test_the_pipeline_equals_that_of_diffusers(folder: Path) -> None:
+    from diffusers import DDIMScheduler, StableDiffusionInstructPix2PixPipeline
+
+    method = module(folder, SIZE)
+    method.scheduler = DDIMScheduler.from_config(method.scheduler.config, timestep_spacing="trailing")
+    ours = method.make_pipeline()
+    ours.num_steps, ours.text_scale, ours.image_scale = 4, 5.0, 1.5
+    source = full_batch(1)["source"]
+    theirs = StableDiffusionInstructPix2PixPipeline(
+        vae=method.vae,
+        text_encoder=method.text_encoder,
+        tokenizer=method.tokenizer,
+        unet=method.unet,
+        scheduler=method.scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    theirs.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(7))
+    published = theirs(
+        "make it red",
+        image=source,
+        latents=noise,
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        image_guidance_scale=1.5,
+        output_type="pt",
+    ).images
+    edited = ours.edit(source, ["make it red"], [torch.Generator().manual_seed(7)])
+    torch.testing.assert_close(edited / 2 + 0.5, published, atol=1e-4, rtol=1e-4)
+
+
+def test_an_edit_does_not_depend_on_its_batch(folder: Path) -> None:
+    pipeline, batch = module(folder, SIZE).make_pipeline(), full_batch(2)
+    pipeline.num_steps = 3
+    both = pipeline(batch, [torch.Generator().manual_seed(seed) for seed in (1, 2)])
+    alone = pipeline.edit(batch["source"][1:], batch["instruction"][1:], [torch.Generator().manual_seed(2)])
+    torch.testing.assert_close(both.images[1:], alone, atol=1e-4, rtol=1e-4)
+    assert pipeline.required_fields == ("source", "instruction")
+    assert (pipeline.response_source, both.texts) == ("none", ["", ""])
+
+
+def test_a_pipeline_on_responses_says_that_they_are_given(folder: Path) -> None:
+    pipeline = module(folder, SIZE, text="response").make_pipeline()
+    assert (pipeline.response_source, pipeline.required_fields) == ("given", ("source", "response"))
+
+
+def test_the_narrowed_unet_equals_the_editor_without_source(folder: Path) -> None:
+    unet = module(folder, SIZE).unet
+    noisy, tokens, timesteps = torch.randn(2, 4, 16, 16), torch.randn(2, 77, 32), torch.tensor([5, 800])
+    blank = Conditioning(tokens, image_latents=torch.zeros(2, 4, 16, 16))
+    expected = denoise(unet, noisy, timesteps, blank)
+    drawn = denoise(narrowed(unet, 4), noisy, timesteps, Conditioning(tokens))
+    torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_exports_load_through_the_backbones(folder: Path, tmp_path: Path) -> None:
+    method = module(folder, SIZE)
+    export(method, tmp_path / "instruct-pix2pix")
+    export_text_to_image(method, folder)
+    assert load_unet(tmp_path / "instruct-pix2pix", in_channels=8).config.in_channels == 8
+    assert load_unet(folder).config.in_channels == 4
+    assert type(load_scheduler(tmp_path / "instruct-pix2pix")) is type(load_scheduler(folder))
+
+
+def test_scores_leave_visual_instructions_out_of_the_whole(folder: Path) -> None:
+    pipeline, batch = module(folder, SIZE).make_pipeline(), full_batch(4)
+    pipeline.num_steps = 2
+    batch["metadata"] = [{"success": float(i % 2 == 0)} for i in range(4)]  # the visual ones fail
+
+    def judge(image: torch.Tensor, metadata: dict[str, Any]) -> dict[str, float]:
+        return {"success": metadata["success"], "preservation": 1.0}
+
+    table = score_edits(pipeline, [batch], judge)
+    assert table == {"add": (1.0, 1.0, 2), "visual": (0.0, 1.0, 2), "non-visual": (1.0, 1.0, 2)}

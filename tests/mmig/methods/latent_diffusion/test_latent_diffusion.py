@@ -1,0 +1,209 @@
+"""Autoencoder and text-to-image modules: what they learn, what they leave alone, what they export."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from mmig.backbones.diffusion import load_unet, load_vae
+from mmig.dem.fresh import UNetSize
+from mmig.dem.saving import save_half
+from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule, drawn_images
+from mmig.methods.latent_diffusion.export import export_autoencoder, export_unet
+from mmig.methods.latent_diffusion.scale import measure_scale
+from mmig.methods.latent_diffusion.score import psnr, score_autoencoder
+from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
+from mmig.optim import OptimizerConfig
+from mmig.rng import Draws
+from tests.mmig.batches import edit_batch
+from tests.tiny_fixtures import build_stable_diffusion
+
+SIZE = UNetSize(block_out_channels=[16, 32], layers_per_block=1, attention_heads=2, norm_num_groups=8, sample_size=16)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return build_stable_diffusion(tmp_path / "stable-diffusion")
+
+
+def captioned(size: int = 4, seed: int = 0) -> Any:
+    batch: Any = edit_batch(size, seed=seed)
+    for side in ("source", "target"):
+        batch[f"{side}_caption"] = [f"a {side} circle"] * size
+        batch[f"has_{side}_caption"] = torch.ones(size, dtype=torch.bool)
+    return batch | {"metadata": [{}] * size}
+
+
+def autoencoder(**settings: Any) -> AutoencoderModule:
+    torch.manual_seed(0)
+    weights = {"reconstruction": 1.0, "squared": 0.0, "kl": 1e-6}
+    return AutoencoderModule(OptimizerConfig(), weights, (8, 16, 16), 1, norm_num_groups=8, sample_size=64, **settings)
+
+
+def text_to_image(folder: Path, **settings: Any) -> TextToImageModule:
+    torch.manual_seed(0)
+    return TextToImageModule(OptimizerConfig(), {"noise": 1.0}, str(folder), SIZE, **settings)
+
+
+def descend(module: Any, batch: Any, steps: int, lr: float) -> list[float]:
+    """Total loss before each of a few plain Adam steps on one batch."""
+    optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], lr=lr)
+    totals = []
+    for _ in range(steps):
+        losses = module.losses(batch, Draws(0, batch["position"]))
+        total = sum(module.loss_weights[name] * value.mean() for name, value in losses.items())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        totals.append(total.item())
+    return totals
+
+
+def test_the_autoencoder_learns_a_batch() -> None:
+    losses = descend(autoencoder(), captioned(2), steps=12, lr=3e-3)
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_its_losses_are_means_over_a_sample() -> None:
+    module, batch = autoencoder(), captioned(3)
+    losses = module.losses(batch, Draws(0, batch["position"]))
+    posterior = module.vae.encode(drawn_images(batch, Draws(0, batch["position"]))).latent_dist
+    torch.testing.assert_close(losses["kl"], posterior.kl() / (3 * 64 * 64))
+    assert all(value.shape == (3,) for value in losses.values())
+    assert (losses["squared"] <= losses["reconstruction"] * 3).all()
+
+
+def test_a_frozen_encoder_gets_no_gradient() -> None:
+    module = autoencoder(train_encoder=False)
+    descend(module, captioned(1), steps=1, lr=1e-3)
+    assert all(parameter.grad is None for parameter in module.vae.encoder.parameters())
+    assert module.vae.decoder.conv_in.weight.grad is not None
+
+
+def test_an_absent_target_is_replaced_by_the_source() -> None:
+    batch = captioned(4)
+    batch["has_target"] = torch.tensor([False, True, False, True])
+    batch["has_source"] = torch.tensor([True, False, True, False])
+    images = drawn_images(batch, Draws(0, batch["position"]))
+    assert torch.equal(images[0], batch["source"][0])
+    assert torch.equal(images[1], batch["target"][1])
+
+
+def test_the_measured_scale_brings_latents_to_unit_variance(folder: Path) -> None:
+    vae = load_vae(folder)
+    batches = [captioned(128, seed=seed) for seed in range(4)]
+    scale, images = measure_scale(vae, batches, max_images=1000)
+    with torch.no_grad():
+        latents = torch.cat([vae.encode(b[side]).latent_dist.mode() for b in batches for side in ("source", "target")])
+    assert images == 1024
+    assert (latents * scale).std().item() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_scale_from_few_images_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="at least 1000 images, the data gave 8"):
+        measure_scale(load_vae(folder), [captioned(4)])
+
+
+def test_an_exported_autoencoder_loads_with_its_scale(tmp_path: Path) -> None:
+    module = autoencoder()
+    scale, _ = export_autoencoder(module, [captioned(512, seed=1)], tmp_path)
+    loaded = load_vae(tmp_path)
+    assert loaded.config.scaling_factor == scale
+    image = captioned(1)["source"]
+    torch.testing.assert_close(
+        loaded.encode(image).latent_dist.mode(), module.vae.encode(image).latent_dist.mode(), atol=2e-2, rtol=2e-2
+    )
+
+
+def test_export_is_half_precision_and_names_no_path(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    save_half(load_unet(folder), tmp_path / "unet")
+    weights = load_file(tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.float16}
+    assert "_name_or_path" not in (tmp_path / "unet" / "config.json").read_text(encoding="utf-8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stable-diffusion", "unet"]
+
+
+def test_the_text_to_image_unet_learns_a_batch(folder: Path) -> None:
+    losses = descend(text_to_image(folder), captioned(4), steps=15, lr=3e-3)
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_only_the_unet_trains(folder: Path) -> None:
+    module = text_to_image(folder)
+    trained = {name.split(".")[0] for name, parameter in module.named_parameters() if parameter.requires_grad}
+    assert trained == {"unet"}
+    assert {name.split(".")[0] for name in module.stored_names()} == {"unet"}
+
+
+def test_replacing_the_folders_unet_keeps_the_backbones_fingerprints(folder: Path) -> None:
+    module = text_to_image(folder)
+    before = module.describe_backbones()
+    export_unet(module, folder)
+    assert module.describe_backbones() == before
+    assert sorted(before) == ["text_encoder", "vae"]
+
+
+def test_one_side_only_reads_that_side(folder: Path) -> None:
+    module, batch = text_to_image(folder, side="source", caption_drop=0.0), captioned(4)
+    draws = Draws(0, batch["position"])
+    before = module.losses(batch, draws)["noise"]
+    batch["target"] = torch.zeros_like(batch["target"])
+    torch.testing.assert_close(module.losses(batch, draws)["noise"], before)
+
+
+def test_samples_without_caption_do_not_count(folder: Path) -> None:
+    batch = captioned(2)
+    batch["has_target_caption"] = torch.tensor([True, False])
+    assert text_to_image(folder, side="target").loss_counts(batch)["noise"].tolist() == [1.0, 0.0]
+
+
+def test_the_exported_folder_opens_as_stable_diffusion_and_draws_the_same(folder: Path) -> None:
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    module = text_to_image(folder)
+    module.unet.half().float()
+    module.scheduler = DDIMScheduler.from_config(
+        module.scheduler.config, clip_sample=False, timestep_spacing="trailing"
+    )
+    export_unet(module, folder)
+    published = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    published.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(7))
+    theirs = published(
+        "a circle", latents=noise, num_inference_steps=4, guidance_scale=3.0, height=64, width=64, output_type="pt"
+    ).images
+    ours = module.make_pipeline()
+    ours.num_steps, ours.guidance_scale = 4, 3.0
+    images = ours.draw(["a circle"], (64, 64), [torch.Generator().manual_seed(7)])
+    torch.testing.assert_close(images / 2 + 0.5, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_the_pipeline_draws_images_that_do_not_depend_on_the_batch(folder: Path, strength: float) -> None:
+    module, batch = text_to_image(folder), captioned(2)
+    pipeline = module.make_pipeline()
+    pipeline.num_steps, pipeline.strength = 4, strength
+    both = pipeline(batch, [torch.Generator().manual_seed(seed) for seed in (1, 2)]).images
+    second = {name: value[1:] if isinstance(value, torch.Tensor | list) else value for name, value in batch.items()}
+    alone = pipeline(second, [torch.Generator().manual_seed(2)]).images
+    assert both.shape == (2, 3, 64, 64)
+    torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=1e-4)
+    assert pipeline.required_fields == (("target_caption",) if strength == 1.0 else ("source", "target_caption"))
+
+
+def test_psnr_of_a_known_error() -> None:
+    images = torch.zeros(2, 3, 4, 4)
+    assert psnr(images + 0.2, images).tolist() == pytest.approx([20.0, 20.0])
+
+
+def test_the_ceiling_counts_successes_of_reconstructed_targets(folder: Path) -> None:
+    def judge(image: torch.Tensor, metadata: dict[str, Any]) -> SimpleNamespace:
+        return SimpleNamespace(success=any(torch.equal(image, target) for target in batch["target"]))
+
+    batch = captioned(2)
+    scores = score_autoencoder(load_vae(folder), [batch], judge)
+    assert (scores["ceiling"], scores["targets"], scores["images"]) == (0.0, 2.0, 4.0)
