@@ -114,7 +114,7 @@ class FeatureBank:
             raise MetricInputError("metrics success and preservation need a judge; give --judge CLASS_PATH")
         if self._verdicts is None:
             metadata = self.batch.get("metadata") or [{}] * len(self)
-            signed = torch.nan_to_num(self.image("edited") * 2 - 1).cpu()
+            signed = torch.nan_to_num(self._image_for(self._judge) * 2 - 1).cpu()
             self._verdicts = [
                 self._judge(image, facts) if facts else None for image, facts in zip(signed, metadata, strict=True)
             ]
@@ -129,6 +129,13 @@ class FeatureBank:
             images = F.interpolate(images, like.shape[-2:], mode="bicubic", antialias=True).clamp(0, 1)
         self._images["edited"] = images if like is None else images.to(like.device)
         self._verdicts: list[dict[str, float] | None] | None = None
+
+    def _image_for(self, judge: Judge) -> Tensor:
+        size = getattr(judge, "image_size", None)
+        images = self.image("edited")
+        if size is None or tuple(images.shape[-2:]) == (size, size):
+            return images
+        return F.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
 
     def _require_encoder(self) -> ClipEncoder:
         if self._encoder is None:

@@ -11,7 +11,10 @@ class JudgeError(ValueError):
 
 
 class Judge(Protocol):
-    """Decides about one edited image from the metadata of its sample, as the small world's oracle does."""
+    """Decides about one edited image from the metadata of its sample, as the small world's oracle does.
+
+    A judge with an attribute `image_size` gets its images resized to that many pixels a side.
+    """
 
     def __call__(self, image: Tensor, metadata: dict[str, Any]) -> dict[str, float]:
         """Image float [3,H,W] in [-1,1] -> scores by name, "success" and "preservation" among them."""

@@ -4,6 +4,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -93,6 +94,19 @@ def test_modes_and_random_state_come_back() -> None:
 def test_an_unknown_metric_is_refused_before_training() -> None:
     with pytest.raises(UnknownMetricError, match="'l3'"):
         Evaluate(10, scoring=ScoringSettings(metrics=["l3"]))
+
+
+def test_a_yaml_can_give_the_scoring_as_values_or_as_a_path(tmp_path: Path) -> None:
+    (tmp_path / "scoring.yaml").write_text("metrics: [l1_input]")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--callback", type=L.Callback)
+    for scoring in ({"metrics": ["l1_input"]}, str(tmp_path / "scoring.yaml")):
+        given = {
+            "class_path": "mmig.callbacks.evaluate.Evaluate",
+            "init_args": {"every_n_steps": 5, "scoring": scoring},
+        }
+        callback = parser.instantiate_classes(parser.parse_object({"callback": given})).callback
+        assert callback.scoring == ScoringSettings(metrics=["l1_input"])
 
 
 def test_it_works_without_a_logger(tmp_path: Path) -> None:

@@ -57,13 +57,25 @@ class FewBatches(L.LightningDataModule):
         super().__init__()
         self.num_samples, self.batch_size = num_samples, batch_size
 
-    def train_dataloader(self) -> list[dict[str, Any]]:
-        return list(batches(random_batch(40, seed=5), self.batch_size))
+    def train_dataloader(self) -> "Loader":
+        return Loader(random_batch(40, seed=5), self.batch_size)
 
-    def val_dataloader(self) -> list[dict[str, Any]]:
-        whole = random_batch(self.num_samples)
-        own = pick(whole, range(self.trainer.global_rank, self.num_samples, self.trainer.world_size))
-        return list(batches(own, self.batch_size))
+    def val_dataloader(self) -> "Loader":
+        rows = range(self.trainer.global_rank, self.num_samples, self.trainer.world_size)
+        return Loader(pick(random_batch(self.num_samples), rows), self.batch_size)
+
+
+class Loader:
+    """Iterates over batches; Lightning takes a plain list for a list of loaders."""
+
+    def __init__(self, batch: dict[str, Any], size: int) -> None:
+        self.parts = list(batches(batch, size))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
 
 
 class BrightJudge:
