@@ -84,7 +84,7 @@ def test_it_learns_a_batch_and_moves_only_the_unet(folder: Path) -> None:
     frozen = {name: value.clone() for name, value in method.vae.state_dict().items()}
     optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=3e-3)
     losses = []
-    for _ in range(15):
+    for _ in range(10):
         loss = method.losses(batch, Draws(0, batch["position"]))["noise"].mean()
         optimizer.zero_grad()
         loss.backward()
