@@ -1,6 +1,6 @@
 """Positions -> a batch: the stateless part of the stream, which worker processes hold a copy of.
 
-A bad sample is replaced by another one, chosen by the position alone, so every rank and every run sees the same batches.
+A bad sample is replaced by another one, chosen by the position alone: every rank and run sees the same batches.
 """
 
 from __future__ import annotations

@@ -1,0 +1,221 @@
+"""Bad samples: skipped, counted, replaced; too many stop all ranks together."""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import os
+import struct
+import zlib
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from PIL import Image
+
+from datamodules.decode import decode
+from datamodules.faults import REASONS, BadSample, DataFaultError
+from datamodules.schema import Sample
+from datamodules.shards import ShardIndex, index_shards, write_shards
+from datamodules.stream import ShardStream
+from datamodules.transforms import ImageTransform
+from tests.datamodules.make_samples import make_image, make_samples
+
+
+def _png(image: Image.Image, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def _png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has no pixels."""
+    chunks = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT", b"IEND")
+    packed = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+GOOD = _png(make_image(0))
+RECORD = json.dumps({"instruction": "x"}).encode()
+
+
+@pytest.mark.parametrize(
+    ("reason", "files"),
+    [
+        ("json", {"json": b"{"}),
+        ("json", {"json": b"\xff\xfe"}),
+        ("json", {"json": json.dumps({"instruction": "x", "metadata": "{"}).encode()}),
+        ("field", {"json": b"[1]"}),
+        ("field", {"json": b'{"instruction": 3}'}),
+        ("field", {"json": b'{"unknown": "x"}'}),
+        ("field", {"json": b'{"instruction": "x", "concepts": "red"}'}),
+        ("field", {"json": RECORD, "concept0.png": GOOD}),
+        ("field", {"json": b"{}"}),
+        ("field", {"jpg": _png(make_image(0), "JPEG"), "txt": b"\xff"}),
+        ("empty", {"json": RECORD, "source.png": b""}),
+        ("image", {"json": RECORD, "source.png": _png_header(0, 5)}),
+        ("image", {"json": RECORD, "source.png": GOOD[: len(GOOD) // 2]}),
+        ("image", {"json": RECORD, "source.png": b"no picture"}),
+        ("image", {"json": RECORD, "source.png": _png(make_image(0), "GIF")}),
+        ("image", {"json": RECORD, "source.png": _png_header(9, 9)}),
+        ("bomb", {"json": RECORD, "source.png": _png_header(9000, 9000)}),
+        ("bomb", {"json": RECORD, "source.png": _png_header(60000, 60000)}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_each_kind_of_bad_file_has_its_reason(reason: str, files: dict[str, bytes]) -> None:
+    with pytest.raises(BadSample) as caught:
+        decode("a", files)
+    assert caught.value.reason == reason and reason in REASONS
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "L", "LA", "P", "1", "I;16"])
+def test_pictures_that_are_not_rgb_are_converted(mode: str) -> None:
+    grey = Image.new("L", (4, 4), 100)
+    image = Image.new("I;16", (4, 4), 100 * 257) if mode == "I;16" else grey.convert("RGB").convert(mode)
+    source = decode("a", {"json": RECORD, "source.png": _png(image)})["source"]
+    assert isinstance(source, Image.Image) and source.mode == "RGB"
+    assert mode == "1" or all(abs(value - 100) <= 2 for value in source.getpixel((0, 0)))
+
+
+def test_a_cmyk_jpeg_is_converted() -> None:
+    data = _png(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")
+    red, green, blue = decode("a", {"json": RECORD, "source.jpg": data})["source"].getpixel((4, 4))
+    assert red > 200 and green < 60 and blue < 60
+
+
+def test_transparency_lies_over_white() -> None:
+    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    assert decode("a", {"json": RECORD, "source.png": _png(clear)})["source"].getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_photograph_on_its_side_is_turned() -> None:
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(buffer, "JPEG", exif=exif)
+    assert decode("a", {"json": RECORD, "source.jpg": buffer.getvalue()})["source"].size == (4, 8)
+
+
+def test_an_img2dataset_sample_is_a_target_with_its_caption() -> None:
+    files = {"jpg": _png(make_image(0), "JPEG"), "txt": b"a cat", "json": b'{"url": "u", "caption": "a cat"}'}
+    sample = decode("000000012", files)
+    assert sample["target_caption"] == "a cat" and sample["metadata"]["url"] == "u" and "source" not in sample
+
+
+def _bad_folder(tmp_path: Path, count: int = 40) -> ShardIndex:
+    """Ten shards of four; 000009's picture is damaged, 000021's byte flipped after indexing, the last shard cut."""
+    samples: list[Sample] = list(make_samples(count))
+    samples[9]["source"] = GOOD[:60]
+    samples[14]["source"] = make_image(1).resize((16, 8))
+    index = write_shards(samples, tmp_path / "bad", 4)
+    shard = tmp_path / "bad" / "00005.tar"
+    data = bytearray(shard.read_bytes())
+    data[data.index(b"000021.source.png") + 512 + 40] ^= 1
+    shard.write_bytes(data)
+    os.truncate(tmp_path / "bad" / index.shards[-1].name, 6000)
+    return ShardIndex.load(tmp_path / "bad")
+
+
+def _stream(index: ShardIndex, **settings: object) -> ShardStream:
+    settings = {"global_batch_size": 4, "seed": 3, "max_bad_fraction": 0.5, **settings}
+    return ShardStream(index, transform=ImageTransform(16), **settings)  # type: ignore[arg-type]
+
+
+def test_bad_samples_are_replaced_and_counted_by_reason_and_shard(tmp_path: Path) -> None:
+    stream = _stream(_bad_folder(tmp_path))
+    batches = list(stream)
+    assert [len(batch["key"]) for batch in batches] == [4] * 10 and all(batch["has_source"].all() for batch in batches)
+    faults = [fault for batch in batches for fault in batch["faults"]]
+    assert {"000009", "000014", "000021"} < {fault["key"] for fault in faults}
+    assert sum(stream.fault_counts.values()) == len(faults)
+    assert set(stream.fault_counts) == {
+        ("image", "00002.tar"),
+        ("size", "00003.tar"),
+        ("checksum", "00005.tar"),
+        ("truncated", "00009.tar"),
+    }
+    assert not {"000009", "000014", "000021"} & {key for batch in batches for key in batch["key"]}
+
+
+def test_a_replacement_depends_on_the_position_only(tmp_path: Path) -> None:
+    index = _bad_folder(tmp_path)
+    whole = [batch["key"] for batch in _stream(index)]
+    ranks = [[batch["key"] for batch in _stream(index, rank=rank, world_size=2)] for rank in range(2)]
+    assert [first + second for first, second in zip(*ranks, strict=True)] == whole
+    resumed = _stream(index, num_workers=1)
+    resumed.load_state_dict({**_stream(index).state_dict(), "samples": 20})
+    assert [batch["key"] for batch in resumed] == whole[5:]
+
+
+def test_a_truncated_tar_can_be_indexed_and_its_loss_is_counted(tmp_path: Path) -> None:
+    write_shards(make_samples(8), tmp_path / "cut", 8)
+    os.truncate(tmp_path / "cut" / "00000.tar", 16000)
+    stream = _stream(index_shards(tmp_path / "cut"), global_batch_size=2, max_bad_fraction=1.0)
+    assert "truncated" in {fault["reason"] for batch in stream for fault in batch["faults"]}
+
+
+def test_too_many_bad_samples_stop_at_the_end_of_the_epoch(tmp_path: Path) -> None:
+    stream = _stream(_bad_folder(tmp_path), max_bad_fraction=0.01)
+    with pytest.raises(DataFaultError, match=r"of \d+ samples read are bad, more than max_bad_fraction=0.01") as caught:
+        list(stream)
+    assert stream.samples == 40 and "\n" not in str(caught.value)
+    assert all(name in str(caught.value) for name in ("bad", "checksum", "00005.tar", "verify"))
+
+
+def test_too_many_bad_samples_stop_after_a_thousand(tmp_path: Path) -> None:
+    samples = [
+        {"key": f"{n:05d}", "instruction": "x", **({"source": b"\x89PNG"} if n % 20 == 0 else {})} for n in range(1400)
+    ]
+    stream = _stream(write_shards(samples, tmp_path / "many", 100), global_batch_size=10, max_bad_fraction=0.01)
+    with pytest.raises(DataFaultError):
+        list(stream)
+    assert stream.samples == 1000
+
+
+def test_the_judged_counts_survive_a_resume(tmp_path: Path) -> None:
+    index = _bad_folder(tmp_path)
+    first, second = _stream(index), _stream(index)
+    list(first)
+    second.load_state_dict(first.state_dict())
+    assert second.state_dict()["bad"] == first.state_dict()["bad"] > 0
+
+
+def test_nothing_readable_stops_at_once(tmp_path: Path) -> None:
+    write_shards(make_samples(8), tmp_path / "gone", 4)
+    for name in ("00000.tar", "00001.tar"):
+        os.truncate(tmp_path / "gone" / name, 0)
+    stream = _stream(ShardIndex.load(tmp_path / "gone"), max_bad_fraction=1.0)
+    with pytest.raises(DataFaultError, match="truncated"):
+        next(iter(stream))
+
+
+def _judged_together(folder: Path, meeting: Path, rank: int, out: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    stream = _stream(ShardIndex.load(folder), rank=rank, world_size=2, max_bad_fraction=0.01)
+    try:
+        list(stream)
+    except DataFaultError as error:
+        out.write_text(f"{stream.samples} {error}")
+    dist.destroy_process_group()
+
+
+def test_all_ranks_stop_together_with_the_same_message(tmp_path: Path) -> None:
+    samples: list[Sample] = list(make_samples(40))
+    samples[9]["source"] = GOOD[:60]
+    folder = write_shards(samples, tmp_path / "one-bad", 4).directory
+    context = multiprocessing.get_context("fork")
+    outs = [tmp_path / "rank0", tmp_path / "rank1"]
+    processes: list[BaseProcess] = [
+        context.Process(target=_judged_together, args=(folder, tmp_path / "meeting", rank, out))
+        for rank, out in enumerate(outs)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    first, second = (out.read_text() for out in outs)
+    assert first == second and first.startswith("40 ") and "1 of 41 samples read are bad" in first
