@@ -40,7 +40,9 @@ def main(arguments: list[str] | None = None) -> None:
     parsed = parser.parse_args(arguments)
     if parsed.clip is not None and len(parsed.clip) > 2:
         parser.error("--clip takes a name and at most one name of weights")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for package in ("mmig", "datamodules"):
+        logging.getLogger(package).setLevel(logging.INFO)
     try:
         from mmig.evaluation.command import run
 

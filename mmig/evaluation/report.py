@@ -49,11 +49,12 @@ def write_report(directory: Path, result: EvaluationResult, report: Mapping[str,
     write_json(directory / "metrics.json", dict(report))
 
 
-def format_value(value: Mapping[str, Any]) -> str:
+def format_value(value: Mapping[str, Any], digits: int = 3) -> str:
     """Mean and interval as "0.512 [0.480, 0.540]", or "-" where nothing was counted."""
     if value["value"] is None:
         return "-"
-    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    mean, low, high = (f"{value[name]:.{digits}f}" for name in ("value", "low", "high"))
+    return f"{mean} [{low}, {high}]"
 
 
 def metric_table(report: Mapping[str, Any]) -> "Table":
@@ -76,7 +77,7 @@ def metric_table(report: Mapping[str, Any]) -> "Table":
     return table
 
 
-def edit_type_table(report: Mapping[str, Any], max_metrics: int = 4) -> "Table | None":
+def edit_type_table(report: Mapping[str, Any], max_metrics: int = 3) -> "Table | None":
     """Per edit type: the first metrics only, to fit a terminal; metrics.json has all. None without edit types."""
     from rich.table import Table
 
@@ -87,10 +88,12 @@ def edit_type_table(report: Mapping[str, Any], max_metrics: int = 4) -> "Table |
     table.add_column("edit type")
     table.add_column("n", justify="right")
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for edit_type in report["metrics"][names[0]]["per_edit_type"]:
         values = [report["metrics"][name]["per_edit_type"][edit_type] for name in names]
-        table.add_row(edit_type, str(max(value["n"] for value in values)), *[format_value(value) for value in values])
+        table.add_row(
+            edit_type, str(max(value["n"] for value in values)), *[format_value(value, 2) for value in values]
+        )
     return table
 
 
