@@ -56,10 +56,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     file = find_checkpoint(path)
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise CheckpointError(
-            f"cannot read checkpoint {file}: {str(error).splitlines()[0]}; delete it and use an earlier one"
-        ) from error
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, IndexError, ValueError) as error:
+        found = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"cannot read checkpoint {file}: {found}; delete it and use an earlier one") from error
     for key in ("state_dict", "step", "backbones"):
         if key not in checkpoint:
             raise CheckpointError(f"{file} is not a checkpoint of this repository: it has no entry {key!r}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from mmig.callbacks.ema import EMA
@@ -91,7 +92,8 @@ class MMIGCLI(LightningCLI):
             from lightning.pytorch.loggers import TensorBoardLogger
 
             kwargs["logger"] = TensorBoardLogger(self.options.runs, name=self.options.name, version="tensorboard")
-        self.trainer_defaults["callbacks"] = [StepProgressBar(), PredictionWriter(self.run_directory / "predictions")]
+        bar = [] if self.options.trainer.enable_progress_bar is False else [StepProgressBar()]
+        self.trainer_defaults["callbacks"] = [*bar, PredictionWriter(self.run_directory / "predictions")]
         return super().instantiate_trainer(**kwargs)
 
     def resolved_config(self) -> dict[str, Any]:
@@ -151,10 +153,21 @@ def main(args: list[str] | None = None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)  # hardware lists and tips at every start
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the config says how many
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # the frozen backbones
+    warnings.filterwarnings("ignore", message=".*overridden `transfer_batch_to_device`.*")  # on purpose
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between lightning and torch
     try:
         MMIGCLI(args)
-    except (ValueError, OSError, RunLockedError) as error:
+    except (ValueError, OSError, RunLockedError, MisconfigurationException) as error:
         if os.environ.get("MMIG_TRACEBACK"):
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {root_cause(error)}")
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The error of this repository behind one of the parser's, which wraps what a constructor raises in many lines."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause).__module__.startswith(("mmig.", "datamodules.")):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return error

@@ -37,15 +37,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--name", default="demo", help="name of the run below runs/ (default: demo)")
     parser.add_argument("--data", default="configs/data/demo.yaml", help="data configuration, with the shards' folder")
     options = parser.parse_args(arguments)
-    counts = {"train": 64, "val": 32, "test": 16} if options.short else {"train": 4000, "val": 512, "test": 200}
     steps = ["--trainer.max_steps", "4", "--trainer.val_check_interval", "2"] if options.short else []
     run_directory, data = f"runs/{options.name}", options.data
-    shards = yaml.safe_load((ROOT / data).read_text(encoding="utf-8"))["data"]["init_args"]["root"]
+    settings = yaml.safe_load((ROOT / data).read_text(encoding="utf-8"))["data"]["init_args"]
+    counts = {split: settings[f"{split}_count"] for split in ("train", "val", "test")}
+    if options.short:
+        counts = {split: min(count, 64) for split, count in counts.items()}
     start = time.monotonic()
     for split, count in counts.items():
         run(
             f"Small world: {count} samples of split {split}",
-            *("-m", "datamodules.tinyworld", "--out", f"{shards}/{split}", "--split", split),
+            *("-m", "datamodules.tinyworld", "--out", f"{settings['root']}/{split}", "--split", split),
             *("--count", str(count), "--seed", "0"),
         )
     run(

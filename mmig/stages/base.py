@@ -6,6 +6,7 @@ the learning rate is a function of the step. What a checkpoint holds is in `mmig
 """
 
 import contextlib
+from typing import cast
 
 import torch
 from lightning.pytorch.strategies import ParallelStrategy
@@ -82,6 +83,14 @@ class TrainingModule(StoredModule):
         """AdamW over every parameter that requires a gradient."""
         return build_adamw(self.named_parameters(), self.optimizer_config)
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move the tensors; texts and metadata stay (Lightning would walk through every scene graph)."""
+        moved = {
+            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in batch.items()
+        }
+        return cast(Batch, moved)
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One optimiser step on this rank's part of one global batch."""
         optimizer = self.optimizers()
@@ -104,13 +113,19 @@ class TrainingModule(StoredModule):
         parts = list(micro_batches(batch, self.micro_batch_size))
         for number, part in enumerate(parts):
             with contextlib.nullcontext() if number == len(parts) - 1 else self._without_gradient_sync():
-                # dropout inside modules: the default generator, so it must not depend on what ran before a resume
-                torch.manual_seed(derive_seed(self.seed, "dropout", self.step, number, self.global_rank))
+                self._seed_dropout(number)
                 part_sums = self._term_sums(part, Draws(self.seed, part["position"]))
                 weights = part_sums.new_tensor([self.loss_weights[name] for name in names])
                 self.manual_backward((part_sums * scale * weights).sum())
             sums += part_sums.detach()
         return torch.stack([sums, torch.stack([counts[name].sum().float() for name in names])], dim=1)
+
+    def _seed_dropout(self, micro_batch: int) -> None:
+        """Seed the default generators, which dropout inside modules uses, independently of what ran before a resume."""
+        seed = derive_seed(self.seed, "dropout", self.step, micro_batch, self.global_rank)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _term_sums(self, batch: Batch, draws: Draws) -> Tensor:
         """Counted sum of each term over the samples of a micro-batch, float32 [terms]."""
