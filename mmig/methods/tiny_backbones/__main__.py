@@ -23,8 +23,8 @@ Command = list[str]
 def commands() -> dict[str, list[Command]]:
     """Arguments of the Python interpreter for every part, in order."""
 
-    def fit(config: str, run: str) -> Command:
-        return ["train.py", "fit", "--config", f"configs/tiny/{config}.yaml", "--name", run]
+    def fit(config: str, run: str, *arguments: str) -> Command:
+        return ["train.py", "fit", "--config", f"configs/tiny/{config}.yaml", "--name", run, *arguments]
 
     def export(module: str, *arguments: str) -> Command:
         return ["-m", f"{module}.export", *arguments]
@@ -37,13 +37,16 @@ def commands() -> dict[str, list[Command]]:
             ["-m", "datamodules.tinyworld", "--out", TEXTS, *world],
             ["-m", f"{HERE}.tokenizers", "--shards", TEXTS, "--out", ASSETS],
         ],
-        "vae": [fit("vae", "tiny-vae"), export(diffusion, "runs/tiny-vae", "--out", sd, "--data", DATA)],
+        "vae": [
+            fit("vae", "tiny-vae"),
+            fit("vae_refine", "tiny-vae-refine", "--init_from", "runs/tiny-vae"),
+            export(diffusion, "runs/tiny-vae-refine", "--out", sd, "--data", DATA),
+        ],
         "clip": [fit("clip", "tiny-clip"), export(HERE, "clip", "runs/tiny-clip", "--out", ASSETS)],
         "lm": [fit("lm", "tiny-lm"), export(HERE, "lm", "runs/tiny-lm", "--out", ASSETS)],
-        "unet-text": [fit("unet_text", "tiny-unet-text"), export(diffusion, "runs/tiny-unet-text", "--out", sd)],
-        "unet-edit": [
+        "unets": [
             fit("unet_edit", "tiny-unet-edit"),
-            export(editing, "runs/tiny-unet-edit", "--out", f"{ASSETS}/instruct-pix2pix"),
+            export(editing, "runs/tiny-unet-edit", "--out", f"{ASSETS}/instruct-pix2pix", "--text-to-image", sd),
         ],
         "captioner": [
             fit("captioner", "tiny-captioner"),

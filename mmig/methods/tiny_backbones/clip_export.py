@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmig.methods.tiny_backbones.clip_model import CLIP_MEAN, CLIP_STD, ClipSize, model_config
-from mmig.methods.tiny_backbones.tokenizers import write_json
+from mmig.methods.tiny_backbones.tokenizer_layouts import write_json
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json")
 Weights = dict[str, Tensor]

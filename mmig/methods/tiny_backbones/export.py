@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmig.methods.tiny_backbones.clip_export import export_clip, preprocessor_config, write_weights
 from mmig.methods.tiny_backbones.prompt import PROMPT_TEMPLATE
-from mmig.methods.tiny_backbones.tokenizers import write_json, write_text
+from mmig.methods.tiny_backbones.tokenizer_layouts import write_json, write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

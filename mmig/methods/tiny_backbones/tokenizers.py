@@ -1,32 +1,37 @@
 """Tokenizers of the tiny backbones, trained on the texts of a folder of shards and written in the published layouts.
 
-Three layouts live here: CLIP's (end-of-word BPE), LLaMA's (metaspace BPE with byte fallback) and OPT's (byte-level
-BPE with an image placeholder). Which texts a shard holds is decided here; how the models use the ids is not.
+CLIP's is end-of-word BPE, LLaMA's metaspace BPE with byte fallback, OPT's byte-level BPE with an image placeholder.
+Which texts a shard holds and which entries a vocabulary has is decided here; the files are in `tokenizer_layouts`.
 """
 
 import json
-import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from datamodules.schema import TEXT_FIELDS
 from mmig.methods.tiny_backbones.prompt import format_prompt
+from mmig.methods.tiny_backbones.tokenizer_layouts import (
+    BOS,
+    EOS,
+    IMAGE_TOKEN,
+    OPT_SPECIALS,
+    Merges,
+    save_clip_tokenizer,
+    save_llama_tokenizer,
+    save_opt_tokenizer,
+)
+
+Trained = tuple[dict[str, int], Merges]
+"""Ids by entry, and merges in their order."""
 
 MAX_VOCABULARY = 2000
 """Entries a tiny tokenizer may have; the published 49,408-row table alone would eat the budget of assets/tiny."""
 
-CLIP_CONTEXT = 77
 CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 """What CLIP's tokenizer takes for a word (open_clip's and transformers' agree)."""
-BOS, EOS = "<|startoftext|>", "<|endoftext|>"
-OPT_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
-IMAGE_TOKEN = "<image>"
-
-Json = dict[str, Any]
 
 
 def shard_texts(directory: Path) -> Iterator[str]:
@@ -53,7 +58,7 @@ def _byte_characters() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(len(others))]
 
 
-def _trained_merges(tokenizer: Tokenizer, trainer: trainers.BpeTrainer, texts: Iterable[str]) -> list[tuple[str, str]]:
+def _trained_merges(tokenizer: Tokenizer, trainer: trainers.BpeTrainer, texts: Iterable[str]) -> Merges:
     tokenizer.train_from_iterator(texts, trainer)
     return [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]]
 
@@ -62,7 +67,7 @@ def _numbered(entries: Iterable[str]) -> dict[str, int]:
     return {entry: index for index, entry in enumerate(dict.fromkeys(entries))}
 
 
-def train_clip_tokenizer(texts: Iterable[str], max_vocabulary: int = MAX_VOCABULARY) -> tuple[dict[str, int], list]:
+def train_clip_tokenizer(texts: Iterable[str], max_vocabulary: int = MAX_VOCABULARY) -> Trained:
     """Vocabulary and merges in the order of CLIP's files: bytes, bytes ending a word, merges, start, end of text.
 
     The end-of-text token has the highest id, because open_clip pools at the largest id of a row.
@@ -81,7 +86,7 @@ def train_clip_tokenizer(texts: Iterable[str], max_vocabulary: int = MAX_VOCABUL
     return _numbered([*letters, *endings, *joined, BOS, EOS]), merges
 
 
-def train_llama_tokenizer(texts: Iterable[str], max_vocabulary: int = MAX_VOCABULARY) -> tuple[dict[str, int], list]:
+def train_llama_tokenizer(texts: Iterable[str], max_vocabulary: int = MAX_VOCABULARY) -> Trained:
     """Vocabulary and merges of a LLaMA-like tokenizer: <unk>, <s>, </s>, 256 byte tokens, letters, merges.
 
     Punctuation is kept apart from words while training, so that a word has one id wherever it stands; so are line
@@ -104,7 +109,7 @@ def train_llama_tokenizer(texts: Iterable[str], max_vocabulary: int = MAX_VOCABU
     return _numbered([*specials, *letters, *("".join(pair) for pair in merges)]), merges
 
 
-def train_opt_tokenizer(texts: Iterable[str], max_vocabulary: int = MAX_VOCABULARY) -> tuple[dict[str, int], list]:
+def train_opt_tokenizer(texts: Iterable[str], max_vocabulary: int = MAX_VOCABULARY) -> Trained:
     """Vocabulary and merges of an OPT-like tokenizer: four specials, bytes, merges, the image placeholder last."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -114,92 +119,13 @@ def train_opt_tokenizer(texts: Iterable[str], max_vocabulary: int = MAX_VOCABULA
     return _numbered([*OPT_SPECIALS, *_byte_characters(), *joined, IMAGE_TOKEN]), merges
 
 
-def save_clip_tokenizer(folder: Path, vocabulary: dict[str, int], merges: list) -> None:
-    """Write vocab.json, merges.txt, special_tokens_map.json and tokenizer_config.json as Stable Diffusion 1.5 has."""
-    special = {"bos_token": BOS, "eos_token": EOS, "pad_token": EOS, "unk_token": EOS}
-    config = {
-        "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": CLIP_CONTEXT,
-        "do_lower_case": True,
-        "add_prefix_space": False,
-        "errors": "replace",
-        **special,
-    }
-    _write_files(folder, vocabulary, merges, special, config)
-
-
-def save_opt_tokenizer(folder: Path, vocabulary: dict[str, int], merges: list) -> None:
-    """Write the same four files as OPT has (GPT-2 BPE, `</s>` in front of every text) plus the image placeholder."""
-    special = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
-    added = {
-        str(vocabulary[token]): {
-            "content": token,
-            "special": True,
-            "normalized": False,
-            "lstrip": False,
-            "rstrip": False,
-            "single_word": False,
-        }
-        for token in (*OPT_SPECIALS, IMAGE_TOKEN)
-    }
-    config = {
-        "tokenizer_class": "GPT2Tokenizer",
-        "model_max_length": 128,
-        "add_bos_token": True,
-        "add_prefix_space": False,
-        "errors": "replace",
-        "padding_side": "left",
-        "added_tokens_decoder": added,
-        **special,
-    }
-    _write_files(folder, vocabulary, merges, special, config)
-
-
-def save_llama_tokenizer(folder: Path, vocabulary: dict[str, int], merges: list) -> None:
-    """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json (`<s>` in front of every text)."""
-    from transformers import LlamaTokenizer
-
-    tokenizer = LlamaTokenizer(
-        vocab=vocabulary,
-        merges=[tuple(pair) for pair in merges],
-        add_bos_token=True,
-        add_eos_token=False,
-        pad_token="</s>",
-        model_max_length=512,
-    )
-    tokenizer.save_pretrained(folder)
-    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
-    write_json(folder / "special_tokens_map.json", special)
-
-
-def write_json(path: Path, content: Json) -> None:
-    """Write JSON to a temporary name, then rename."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write text to a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(content, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _write_files(folder: Path, vocabulary: dict[str, int], merges: list, special: Json, config: Json) -> None:
-    write_json(folder / "vocab.json", vocabulary)
-    write_text(folder / "merges.txt", "\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges)]) + "\n")
-    write_json(folder / "special_tokens_map.json", special)
-    write_json(folder / "tokenizer_config.json", config)
-
-
 def write_tokenizers(shards: Path, out: Path, max_vocabulary: int = MAX_VOCABULARY) -> dict[str, int]:
     """Train all three on the texts of `shards` and write them below `out`.
 
     Returns the number of entries by folder: clip and stable-diffusion/tokenizer (the same files), llama, blip2.
     """
     texts = sorted(set(shard_texts(shards)))
-    Saver = Callable[[Path, dict[str, int], list], None]
-    parts: list[tuple[str, tuple[dict[str, int], list], Saver]] = []
+    parts: list[tuple[str, Trained, Callable[[Path, dict[str, int], Merges], None]]] = []
     clip = train_clip_tokenizer(texts, max_vocabulary)
     parts.append(("clip", clip, save_clip_tokenizer))
     parts.append(("stable-diffusion/tokenizer", clip, save_clip_tokenizer))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from datamodules.schema import Batch, collate
+from mmig.methods.tiny_backbones import tokenizer_layouts as layouts
 from mmig.methods.tiny_backbones import tokenizers as tok
 from tests.mmig.methods.tiny_backbones.toy import COLOURS, CORPUS, PLACES, caption, picture
 
@@ -13,9 +14,9 @@ from tests.mmig.methods.tiny_backbones.toy import COLOURS, CORPUS, PLACES, capti
 def tokenizer_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """clip/, llama/ and blip2/ folders with tokenizers of the toy corpus."""
     root = tmp_path_factory.mktemp("tokenizers")
-    tok.save_clip_tokenizer(root / "clip", *tok.train_clip_tokenizer(CORPUS))
-    tok.save_llama_tokenizer(root / "llama", *tok.train_llama_tokenizer(CORPUS))
-    tok.save_opt_tokenizer(root / "blip2", *tok.train_opt_tokenizer(CORPUS))
+    layouts.save_clip_tokenizer(root / "clip", *tok.train_clip_tokenizer(CORPUS))
+    layouts.save_llama_tokenizer(root / "llama", *tok.train_llama_tokenizer(CORPUS))
+    layouts.save_opt_tokenizer(root / "blip2", *tok.train_opt_tokenizer(CORPUS))
     return root
 
 

@@ -8,7 +8,8 @@ import torch
 from datamodules.schema import Batch
 from mmig.backbones.blip2 import load_blip2, load_blip2_processor
 from mmig.backbones.clip import load_clip_vision
-from mmig.methods.tiny_backbones.captioner import CaptionerModule, CaptionerSize, start_from_clip
+from mmig.methods.tiny_backbones.captioner import CaptionerModule
+from mmig.methods.tiny_backbones.captioner_model import CaptionerSize, start_from_clip
 from mmig.methods.tiny_backbones.clip_export import export_clip
 from mmig.methods.tiny_backbones.clip_model import ClipSize, build_clip, normalise_images
 from mmig.methods.tiny_backbones.export import export_run
