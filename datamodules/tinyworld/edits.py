@@ -124,7 +124,8 @@ def _changed(draws: Draws, edit_type: str, source: Scene, before: Thing | None, 
         return resized(draws, before, draws.choice(SIZES))
     if edit_type == "outline":
         dark = {"black", "navy", "brown"} & {source.background.first, source.background.second}
-        return before if dark else replace(before, outlined=True)
+        thin = (before.shape, before.size) == ("ring", "small")  # all of it would be outline
+        return before if dark or thin else replace(before, outlined=True)
     raise ValueError(f"edit type {edit_type!r}: expected one of {', '.join((*TRAINED_TYPES, 'outline'))}")
 
 

@@ -89,16 +89,16 @@ def judge(image: ArrayLike, metadata: dict[str, Any]) -> Verdict:
 
 
 def _judge_background(picture: Picture, source: Scene, target: Scene) -> Verdict:
-    kept = _share(_found_on_its_own(picture, target))
+    rough = "texture" in (source.background.kind, target.background.kind)
+    kept = _share(_found_on_its_own(picture, target, rough))
     changed = background_changed(picture, source, target) and shows_background(picture, target)
     success = changed and kept >= 0.5
     return Verdict(success, kept == 1.0, success, kept, 0.0)
 
 
-def _found_on_its_own(picture: Picture, scene: Scene) -> list[bool]:
-    """For each object whether it is there with its shape and colour, whatever the background has become."""
+def _found_on_its_own(picture: Picture, scene: Scene, rough: bool) -> list[bool]:
+    """For each object whether it is there with its shape and colour, whatever the (perhaps rough) background is now."""
     behind = estimated_behind(picture, scene)
-    rough = scene.background.kind == "texture"
     places = (Place(picture, _with_others(behind, scene, thing), "", thing.place, rough) for thing in scene.things)
     return [read(place, thing).is_like(thing) for place, thing in zip(places, scene.things, strict=True)]
 
@@ -189,7 +189,7 @@ def judge_scene(image: ArrayLike, scene: Scene | dict[str, Any]) -> SceneVerdict
     if scene.effect:
         raise ValueError(f"scene: expected one without effect, found {scene.effect!r}")
     picture = as_picture(image)
-    right = sum(_found_on_its_own(picture, scene))
+    right = sum(_found_on_its_own(picture, scene, scene.background.kind == "texture"))
     clear = right == len(scene.things) and free_of_things(picture, scene)
     return SceneVerdict(clear, right, len(scene.things), shows_background(picture, scene))
 

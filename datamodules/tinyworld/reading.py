@@ -73,14 +73,13 @@ class Place:
         draw_thing(canvas, thing)
         return self._crop(canvas)
 
-    def error(self, thing: Thing) -> float:
-        """Squared difference from the picture, for the sharp or the blurred drawing, whichever is nearer."""
-        drawn = self.draw(thing)
-        return min(float(np.square(self.seen - each).sum()) for each in (drawn, blurred(drawn)))
-
-    def best(self, things: Iterable[Thing]) -> Thing:
-        """The object that explains the pixels best."""
-        return min(things, key=self.error)
+    def best(self, things: Iterable[Thing], soft: bool = True) -> Thing:
+        """The object that explains the pixels best: least squared difference, drawn sharp or (if `soft`) blurred."""
+        listed = list(things)
+        drawn = np.stack([self.draw(thing) for thing in listed])
+        versions = (drawn, blurred(drawn)) if soft else (drawn,)
+        errors = np.stack([np.square(self.seen - each).sum(axis=(1, 2, 3)) for each in versions])
+        return listed[int(errors.min(axis=0).argmin())]
 
     def bears_out(self, thing: Thing) -> bool:
         """Whether the picture shows this very object here, rather than what is behind it or nothing in particular."""
@@ -110,15 +109,22 @@ def _spread(values: Picture) -> float:
 
 def read(place: Place, expected: Thing) -> Reading:
     """The object at a place, sought near where `expected` would stand, in every shape, size, colour and texture."""
-    thing = place.best(_shifted(expected, FAR_SHIFTS))
-    thing = place.best(_shifted(thing, NEAR_SHIFTS))
-    for _ in range(2):  # colour and shape depend on one another
-        thing = place.best(replace(thing, colour=colour) for colour in OBJECT_COLOURS)
-        thing = place.best(replace(thing, shape=shape, size=size) for shape in SHAPES for size in SIZES)
-    thing = place.best(replace(thing, texture=texture) for texture in TEXTURES)
-    thing = place.best(replace(thing, outlined=outlined) for outlined in (False, True))
-    thing = place.best(replace(thing, colour=colour) for colour in OBJECT_COLOURS)
+    thing = _sought(place, expected)
+    if expected.outlined:
+        thing = place.best([thing, _sought(place, replace(expected, outlined=False))])
     return Reading(place.bears_out(thing), thing)
+
+
+def _sought(place: Place, expected: Thing) -> Thing:
+    shapes = [replace(expected, shape=shape) for shape in SHAPES]
+    thing = place.best((near for each in shapes for near in _shifted(each, FAR_SHIFTS)), soft=False)
+    thing = place.best(_shifted(thing, NEAR_SHIFTS))
+    thing = place.best(replace(thing, colour=colour) for colour in OBJECT_COLOURS)
+    for _ in range(2):  # the shape decides where the object seems to stand, and the other way round
+        thing = place.best(replace(thing, shape=shape, size=size) for shape in SHAPES for size in SIZES)
+        thing = place.best(_shifted(thing, NEAR_SHIFTS))
+    thing = place.best(replace(thing, texture=texture) for texture in TEXTURES)
+    return place.best(replace(thing, colour=colour) for colour in OBJECT_COLOURS)
 
 
 def holds(place: Place, expected: Thing) -> bool:
@@ -132,10 +138,10 @@ def _shifted(thing: Thing, shifts: tuple[int, ...]) -> list[Thing]:
 
 
 def blurred(pixels: Picture) -> Picture:
-    """Pixels under a 3x3 binomial blur, as a latent autoencoder softens edges."""
-    padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge")
-    across = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
-    return (across[:-2] + 2 * across[1:-1] + across[2:]) / 16
+    """Pixels [..., H, W, 3] under a 3x3 binomial blur, as a latent autoencoder softens edges."""
+    padded = np.pad(pixels, [(0, 0)] * (pixels.ndim - 3) + [(1, 1), (1, 1), (0, 0)], mode="edge")
+    across = padded[..., :-2, :] + 2 * padded[..., 1:-1, :] + padded[..., 2:, :]
+    return (across[..., :-2, :, :] + 2 * across[..., 1:-1, :, :] + across[..., 2:, :, :]) / 16
 
 
 def grown(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
