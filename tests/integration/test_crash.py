@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mmig.checkpoint import read_checkpoint
+from tests.integration.losses import logged
 from tests.integration.workspace import Workspace
 
 NUM_STEPS, EVERY = 100, 25
@@ -26,18 +26,6 @@ def whole(workspace: Workspace) -> Path:
     result = workspace.train("whole", "--checkpoint.every_n_steps", str(EVERY), config=config)
     assert result.returncode == 0, result.stderr
     return workspace.folder / "runs" / "whole"
-
-
-def losses(run: Path) -> dict[int, float]:
-    """Loss of each step; where a step was done again after a crash, the later one counts."""
-    found: dict[int, tuple[float, float]] = {}
-    for file in (run / "tensorboard").glob("events.*"):
-        events = EventAccumulator(str(file))
-        events.Reload()
-        for event in events.Scalars("train/loss") if "train/loss" in events.Tags()["scalars"] else ():
-            if event.wall_time > found.get(event.step, (0.0, 0.0))[0]:
-                found[event.step] = (event.wall_time, event.value)
-    return {step: value for step, (_, value) in found.items()}
 
 
 def same_end(left: Path, right: Path) -> bool:
@@ -61,8 +49,8 @@ def test_killed_run_continues_as_if_nothing_had_happened(
     resumed = workspace.train(name, *every, config=workspace.config(max_steps=NUM_STEPS))
     assert resumed.returncode == 0, resumed.stderr
     run = workspace.folder / "runs" / name
-    assert losses(run) == losses(whole)
-    assert len(losses(run)) == NUM_STEPS
+    assert logged(run) == logged(whole)
+    assert len(logged(run)) == NUM_STEPS
     assert same_end(run, whole)
 
 

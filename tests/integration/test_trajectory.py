@@ -1,0 +1,42 @@
+"""The trajectory of stage 1: the same as ever, and the same on one rank and on two."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmig.checkpoint import read_checkpoint
+from tests.integration.losses import logged
+from tests.integration.workspace import Workspace
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "stage1_losses.json"
+NUM_STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return Workspace(tmp_path_factory.mktemp("trajectory"))
+
+
+@pytest.fixture(scope="module")
+def one_rank(workspace: Workspace) -> Path:
+    result = workspace.train("one", config=workspace.config(max_steps=NUM_STEPS))
+    assert result.returncode == 0, result.stderr
+    return workspace.folder / "runs" / "one"
+
+
+def test_losses_follow_the_golden_curve(one_rank: Path) -> None:
+    """A refactoring must not change it; a deliberate change rewrites the file with the values shown here."""
+    assert list(logged(one_rank).values()) == pytest.approx(json.loads(GOLDEN.read_text()), rel=1e-4)
+
+
+def test_two_ranks_take_the_steps_of_one(workspace: Workspace, one_rank: Path) -> None:
+    result = workspace.train(
+        "two", "--trainer.devices", "2", "--trainer.strategy", "ddp", config=workspace.config(max_steps=NUM_STEPS)
+    )
+    assert result.returncode == 0, result.stderr
+    run = workspace.folder / "runs" / "two"
+    assert list(logged(run).values()) == pytest.approx(list(logged(one_rank).values()), rel=1e-5)
+    for name, value in read_checkpoint(one_rank)["state_dict"].items():
+        torch.testing.assert_close(read_checkpoint(run)["state_dict"][name], value, rtol=1e-4, atol=1e-5)
