@@ -64,6 +64,7 @@ def copy(root: Path, files: list[Path], tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
+@pytest.mark.timeout(600)  # the demo in its short form is seven processes
 @pytest.mark.parametrize("command", commands())
 def test_readme_command_runs(command: str, copy: Path) -> None:
     words = shlex.split(short_form(command))
