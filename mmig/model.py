@@ -86,8 +86,9 @@ def load_parts(backbones: BackboneConfig, mmsm: MMSMConfig) -> Parts:
 
     options = {"dtype": getattr(torch, backbones.dtype), "gradient_checkpointing": backbones.gradient_checkpointing}
     root = backbones.diffusion
-    unet = diffusion.load_unet(backbones.unet or root, **options)
-    vae = diffusion.load_vae(root, **options)
+    # convolutions are faster in this memory format, on CPUs and on GPUs with tensor cores
+    unet = diffusion.load_unet(backbones.unet or root, **options).to(memory_format=torch.channels_last)
+    vae = diffusion.load_vae(root, **options).to(memory_format=torch.channels_last)
     text_encoder, tokenizer = diffusion.load_text_encoder(root, **options), diffusion.load_tokenizer(root)
     diffusion.check_compatible(unet, text_encoder, vae, tokenizer)
     model = llm.load_llm(backbones.llm, **options)
