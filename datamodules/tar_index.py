@@ -51,7 +51,7 @@ class MemberIndex:
             ShardError: the file is missing, is no member index, or has another length than it says.
         """
         try:
-            self._bytes = np.memmap(path, np.uint8, "r")
+            self._bytes = np.asarray(np.memmap(path, np.uint8, "r"))  # still mapped; plain views cost less
         except (OSError, ValueError) as error:
             raise ShardError(f"{path}: cannot read the member index ({error}); {REMAKE}") from error
         head = self._bytes[:_HEADER_BYTES].tobytes()
@@ -70,8 +70,8 @@ class MemberIndex:
 
     def members(self, sample: int) -> list[Member]:
         """The members of sample number `sample`, in the order of the tar."""
-        rows = self._rows[int(self._first[sample]) : int(self._first[sample + 1])].tolist()
-        return [self._member(*row) for row in rows]
+        first, end = self._first[sample : sample + 2].tolist()
+        return [self._member(*row) for row in self._rows[first:end].tolist()]
 
     def key(self, sample: int) -> str:
         """The key of sample number `sample`."""
