@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,23 +32,16 @@ def run(title: str, *command: str) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="few samples and steps, as the tests run it")
+    parser.add_argument("--short", action="store_true", help="a few steps only, as the tests run it")
     parser.add_argument("--name", default="demo", help="name of the run below runs/ (default: demo)")
     parser.add_argument("--data", default="configs/data/demo.yaml", help="data configuration, with the shards' folder")
     options = parser.parse_args(arguments)
     steps = ["--trainer.max_steps", "4", "--trainer.val_check_interval", "2"] if options.short else []
     run_directory, data = f"runs/{options.name}", options.data
-    settings = yaml.safe_load((ROOT / data).read_text(encoding="utf-8"))["data"]["init_args"]
-    counts = {split: settings[f"{split}_count"] for split in ("train", "val", "test")}
-    if options.short:
-        counts = {split: min(count, 64) for split, count in counts.items()}
     start = time.monotonic()
-    for split, count in counts.items():
-        run(
-            f"Small world: {count} samples of split {split}",
-            *("-m", "datamodules.tinyworld", "--out", f"{settings['root']}/{split}", "--split", split),
-            *("--count", str(count), "--seed", "0"),
-        )
+    run(
+        "The small world: samples of which every right answer is known", "-m", "datamodules.tinyworld", "--config", data
+    )
     run(
         "Training stage 1: MMSM between a frozen language model and a frozen editing UNet",
         *("train.py", "fit", "--config", "configs/demo/stage1.yaml", "--config", data),
