@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -21,7 +21,7 @@ def save_half(model: nn.Module, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         partial = Path(name)
-        save_file(halves, partial / WEIGHTS, metadata={"format": "pt"})
+        (partial / WEIGHTS).write_bytes(save(halves, metadata={"format": "pt"}))  # save_file would hide it from others
         model.save_config(partial)
         config = json.loads((partial / "config.json").read_text(encoding="utf-8"))
         config.pop("_name_or_path", None)
