@@ -39,8 +39,8 @@ class InstructPix2PixPipeline:
         scheduler: Any,
         text: TextField = "instruction",
         num_steps: int = 20,
-        text_scale: float = 3.0,
-        image_scale: float = 1.2,
+        text_scale: float = 4.0,
+        image_scale: float = 1.5,
     ) -> None:
         self.vae, self.unet, self.text_encoder, self.tokenizer = vae, unet, text_encoder, tokenizer
         self.scheduler = scheduler
