@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     run(
         "What the mutual support module is worth: noise loss with it on, off, and with other samples' text",
-        *("-m", "mmig.ablation", "--checkpoint", run_directory, "--data", data, "--split", "val"),
+        *("-m", "mmig.ablation", "--checkpoint", run_directory, "--data", data, "--split", "val", "--draws", "2"),
     )
     console.rule(f"[bold]Done in {time.monotonic() - start:.0f} s", align="left")
     console.print(f"pictures     {run_directory}/evaluation/grid.png")
