@@ -47,7 +47,9 @@ class StoredModule(L.LightningModule):
             for tensor in [*module.parameters(), *module.buffers()]
             if not tensor.requires_grad
         }
-        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        # tied weights stand in the state under each of their names
+        tensors = dict(self.named_parameters(remove_duplicate=False))
+        tensors |= dict(self.named_buffers(remove_duplicate=False))
         return {name for name in self.state_dict() if id(tensors[name]) not in frozen}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from mmig.callbacks.run_checkpoint import checkpoints_in
 from mmig.checkpoint import read_checkpoint
 from mmig.optim import OptimizerConfig
 from mmig.rng import Draws
-from tests.toy import ToyModule, ToyStream, fit
+from tests.toy import NUM_FEATURES, ToyModule, ToyStream, fit
 
 
 def weights(module: nn.Module) -> list[torch.Tensor]:
@@ -103,6 +103,19 @@ def test_frozen_backbone_stays_out_of_the_checkpoint(tmp_path: Path) -> None:
     fit(WithBackbone(), tmp_path, 2)
     checkpoint = read_checkpoint(tmp_path)
     assert checkpoint["state_dict"].keys() == checkpoint["ema"]["weights"].keys() == ToyModule().state_dict().keys()
+
+
+def test_tied_weights_are_stored_under_both_names(tmp_path: Path) -> None:
+    class Tied(ToyModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.twin = nn.Linear(NUM_FEATURES, 8)
+            self.twin.weight = self.net[0].weight
+
+    fit(Tied(), tmp_path, 2)
+    stored = read_checkpoint(tmp_path)["state_dict"]
+    assert torch.equal(stored["twin.weight"], stored["net.0.weight"])
+    fit(Tied(), tmp_path, 3, resume=tmp_path / "step-00000002.ckpt")
 
 
 def test_terms_without_weight_are_named() -> None:
