@@ -7,7 +7,7 @@ import pytest
 from datamodules.schema import Batch, collate
 from mmig.methods.tiny_backbones import tokenizer_layouts as layouts
 from mmig.methods.tiny_backbones import tokenizers as tok
-from tests.mmig.methods.tiny_backbones.toy import COLOURS, CORPUS, PLACES, caption, picture
+from tests.mmig.methods.tiny_backbones.toy import COLOURS, CORPUS, PLACES, caption, mask, picture
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +35,7 @@ def batch() -> Batch:
             "source_caption": caption(first, place),
             "target_caption": caption(second, place),
             "response": caption(second, place),
+            "concepts": [{"phrase": f"{second} square", "mask": mask(place)}],
         }
         if index == 7:
             del sample["source"], sample["source_caption"]

@@ -8,7 +8,7 @@ import torch
 from datamodules.schema import Batch
 from mmig.backbones.blip2 import load_blip2, load_blip2_processor
 from mmig.backbones.clip import load_clip_vision
-from mmig.methods.tiny_backbones.captioner import CaptionerModule
+from mmig.methods.tiny_backbones.captioner import CaptionerModule, patch_words
 from mmig.methods.tiny_backbones.captioner_model import CaptionerSize, start_from_clip
 from mmig.methods.tiny_backbones.clip_export import export_clip
 from mmig.methods.tiny_backbones.clip_model import ClipSize, build_clip, normalise_images
@@ -24,7 +24,9 @@ SIZE = CaptionerSize(
 
 @pytest.fixture
 def module(tokenizer_root: Path) -> CaptionerModule:
-    return CaptionerModule(OptimizerConfig(), {"caption": 1.0}, str(tokenizer_root / "blip2"), SIZE).eval()
+    return CaptionerModule(
+        OptimizerConfig(), {"caption": 1.0, "concepts": 1.0}, str(tokenizer_root / "blip2"), SIZE
+    ).eval()
 
 
 def test_every_row_begins_with_all_placeholders_and_start(module: CaptionerModule):
@@ -36,27 +38,51 @@ def test_every_row_begins_with_all_placeholders_and_start(module: CaptionerModul
     assert labels[0, -1] == module.tokenizer.eos_token_id
 
 
-def test_the_image_reaches_the_loss(module: CaptionerModule, batch: Batch):
-    batch["source"].requires_grad_(True)
-    module.losses(batch, Draws(0, batch["position"]))["caption"].sum().backward()
-    reached = batch["source"].grad.abs().amax((1, 2, 3)) > 0
-    assert reached.tolist() == [True, False] * 4  # odd positions show their target
+def test_the_target_reaches_both_losses(module: CaptionerModule, batch: Batch):
+    batch["target"].requires_grad_(True)
+    for value in module.losses(batch, Draws(0, batch["position"])).values():
+        (gradient,) = torch.autograd.grad(value.sum(), batch["target"], retain_graph=True)
+        assert (gradient.abs().amax((1, 2, 3)) > 0).all()
 
 
-def test_a_sample_without_source_shows_its_target(module: CaptionerModule, batch: Batch):
-    batch["position"] += 1
-    assert module._shows_target(batch).tolist() == [True, False] * 3 + [True, True]
+def test_a_sample_without_target_shows_its_source(module: CaptionerModule, batch: Batch):
+    before = module.losses(batch, Draws(0, batch["position"]))["caption"]
+    batch["has_target"][2] = False
+    batch["target"][2] = 0
+    after = module.losses(batch, Draws(0, batch["position"]))["caption"]
+    assert after[2] != before[2]
+    batch["target"][2] = 1
+    torch.testing.assert_close(module.losses(batch, Draws(0, batch["position"]))["caption"], after)
 
 
 def test_counts_are_caption_tokens_with_the_end(module: CaptionerModule, batch: Batch):
-    expected = [
-        len(module.tokenizer(batch["target_caption" if row % 2 else "source_caption"][row]).input_ids)
-        for row in range(8)
-    ]
+    expected = [len(module.tokenizer(text).input_ids) for text in batch["target_caption"]]
     assert module.loss_counts(batch)["caption"].tolist() == expected  # the start token stands for the end token
     batch["has_target"][1] = False
     batch["has_source"][1] = False
     assert module.loss_counts(batch)["caption"][1] == 0
+
+
+def test_concepts_count_where_a_target_has_them(module: CaptionerModule, batch: Batch):
+    assert module.loss_counts(batch)["concepts"].tolist() == [1.0] * 8
+    batch["has_concept_masks"][3] = False
+    batch["has_target"][4] = False
+    assert module.loss_counts(batch)["concepts"].tolist() == [1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+
+
+def test_patch_words_follow_the_masks():
+    masks = torch.zeros(1, 2, 4, 4)
+    masks[0, 0, :2, :2] = 1  # the first patch
+    masks[0, 1, :2, 2:] = 1  # the second, but for one pixel of it that is the first concept's
+    masks[0, :, 0, 2] = torch.tensor([1.0, 0.0])
+    words = patch_words(masks, [[[1, 2], [3]]], patch=2, vocabulary=5)
+    torch.testing.assert_close(words[0, 0], torch.tensor([0.0, 0.5, 0.5, 0.0, 0.0]))
+    torch.testing.assert_close(words[0, 1], torch.tensor([0.0, 0.125, 0.125, 0.75, 0.0]))
+    assert (words[0, 2:] == 0).all()
+
+
+def test_a_checkpoint_holds_every_weight_tied_ones_too(module: CaptionerModule):
+    assert module.stored_names() == set(module.state_dict())
 
 
 def test_queries_are_not_alike(module: CaptionerModule, batch: Batch):

@@ -1,5 +1,6 @@
 """A toy world for these tests: squares of four colours at four places, in words and pictures."""
 
+import numpy as np
 from PIL import Image
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
@@ -23,3 +24,10 @@ def picture(colour: str, place: str) -> Image.Image:
     image = Image.new("RGB", (64, 64), (20, 20, 20))
     image.paste(COLOURS[colour], (*corner, corner[0] + 20, corner[1] + 20))
     return image
+
+
+def mask(place: str) -> Image.Image:
+    """Where the square of that picture is."""
+    return Image.fromarray(
+        (np.abs(np.asarray(picture("white", place))[..., 0].astype(int) - 240) < 1).astype(np.uint8) * 255
+    )
