@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         "The small world: samples of which every right answer is known", "-m", "datamodules.tinyworld", "--config", data
     )
     run(
-        "Training stage 1: MMSM between a frozen language model and a frozen editing UNet",
+        "Training stage 1: MMSM alone, everything else frozen",
         *("train.py", "fit", "--config", "configs/demo/stage1.yaml", "--config", data),
         *("--name", options.name, *steps),
     )
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         *("--seeds", "1", "--out", f"{run_directory}/evaluation"),
     )
     run(
-        "What the mutual support module is worth: noise loss with it on, off, and with other samples' text",
+        "What MMSM is worth: held-out noise loss",
         *("-m", "mmig.ablation", "--checkpoint", run_directory, "--data", data, "--split", "val", "--draws", "2"),
     )
     console.rule(f"[bold]Done in {time.monotonic() - start:.0f} s", align="left")
