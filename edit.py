@@ -4,8 +4,8 @@ Example: python edit.py --checkpoint runs/NAME --image IN.png --instruction "mak
 """
 
 import argparse
-import os
-import sys
+
+from mmig.programs import one_line_errors, positive
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -17,9 +17,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--response", help="description of the goal image (default: the model writes it)")
     parser.add_argument("--out", required=True, help="where the edited image goes (.png)")
     parser.add_argument("--seed", type=int, default=0, help="sampling seed (default: 0)")
-    parser.add_argument("--steps", type=_positive, help="denoising steps (default: the method's)")
+    parser.add_argument("--steps", type=positive, help="denoising steps (default: the method's)")
     parser.add_argument(
-        "--resolution", type=_positive, help="side in pixels that the model edits at (default: the run's)"
+        "--resolution", type=positive, help="side in pixels that the model edits at (default: the run's)"
     )
     parser.add_argument("--no-ema", action="store_true", help="use the trained weights instead of their average")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
@@ -29,21 +29,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Run edit.py; what a user can mend ends in one line, not in a traceback (MMIG_TRACEBACK=1 shows it)."""
     parsed = build_parser().parse_args(arguments)
-    try:
+    with one_line_errors():
         from mmig.evaluation.single import run
 
         run(parsed)
-    except (ValueError, OSError) as error:
-        if os.environ.get("MMIG_TRACEBACK"):
-            raise
-        sys.exit(f"error: {error}")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text}")
-    return value
 
 
 if __name__ == "__main__":

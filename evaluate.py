@@ -5,8 +5,8 @@ Example: python evaluate.py --checkpoint runs/NAME --data configs/data/tinyworld
 
 import argparse
 import logging
-import os
-import sys
+
+from mmig.programs import one_line_errors, positive
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -15,10 +15,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", required=True, help="run directory, or a .ckpt file in one")
     parser.add_argument("--data", required=True, help="YAML with a `data` section, such as configs/data/tinyworld.yaml")
     parser.add_argument("--split", default="test", help="split of the data (default: test)")
-    parser.add_argument("--seeds", type=_positive, default=1, help="number of sampling seeds, 0 .. N-1 (default: 1)")
+    parser.add_argument("--seeds", type=positive, default=1, help="number of sampling seeds, 0 .. N-1 (default: 1)")
     parser.add_argument("--out", required=True, help="folder for metrics.json, samples.jsonl and grid.png")
-    parser.add_argument("--limit", type=_positive, help="score only the first N samples")
-    parser.add_argument("--batch-size", type=_positive, help="samples edited at once (default: the data's)")
+    parser.add_argument("--limit", type=positive, help="score only the first N samples")
+    parser.add_argument("--batch-size", type=positive, help="samples edited at once (default: the data's)")
     parser.add_argument(
         "--metrics", nargs="+", help="metrics by name (default: as configs/evaluation says for the data)"
     )
@@ -43,21 +43,10 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for package in ("mmig", "datamodules"):
         logging.getLogger(package).setLevel(logging.INFO)
-    try:
+    with one_line_errors():
         from mmig.evaluation.command import run
 
         run(parsed)
-    except (ValueError, OSError) as error:
-        if os.environ.get("MMIG_TRACEBACK"):
-            raise
-        sys.exit(f"error: {error}")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text}")
-    return value
 
 
 if __name__ == "__main__":

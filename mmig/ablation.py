@@ -7,7 +7,6 @@ because it adds capacity, shuffled text states would help as much as the right o
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +22,7 @@ from mmig.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from mmig.evaluation.data import split_batches
 from mmig.mllm.responses import ResponseStates
 from mmig.model import MMIG
+from mmig.programs import one_line_errors
 from mmig.rng import Draws
 from mmig.stages.mmig_stage import MMIGStage
 
@@ -93,13 +93,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=4, help="noises a sample (default: 4)")
     parser.add_argument("--limit", type=int, help="stop after about this many samples")
     options = parser.parse_args(arguments)
-    try:
+    with one_line_errors():
         stage = load_module(options.checkpoint)
         if not isinstance(stage, MMIGStage):
             raise ValueError(f"{options.checkpoint} is a run of {type(stage).__name__}; it has no MMSM to switch off")
         result = compare_variants(stage, Path(options.data), options.split, options.draws, options.limit)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
     Console().print(table(result, f"Held-out noise loss of {options.checkpoint}, split {options.split}"))
 
 

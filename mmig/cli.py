@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from mmig.callbacks.progress import StepProgressBar
 from mmig.callbacks.run_checkpoint import RunCheckpoint, checkpoints_in
 from mmig.checkpoint import find_checkpoint, init_weights, read_checkpoint
 from mmig.manifest import RunLockedError, append_submission, run_lock, write_text_atomically
+from mmig.programs import one_line_errors
 from mmig.resume import check_resumable
 from mmig.stages.base import TrainingModule
 
@@ -155,19 +155,5 @@ def main(args: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # the frozen backbones
     warnings.filterwarnings("ignore", message=".*overridden `transfer_batch_to_device`.*")  # on purpose
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between lightning and torch
-    try:
+    with one_line_errors(RunLockedError, MisconfigurationException):
         MMIGCLI(args)
-    except (ValueError, OSError, RunLockedError, MisconfigurationException) as error:
-        if os.environ.get("MMIG_TRACEBACK"):
-            raise
-        sys.exit(f"error: {root_cause(error)}")
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """The error of this repository behind one of the parser's, which wraps what a constructor raises in many lines."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if type(cause).__module__.startswith(("mmig.", "datamodules.")):
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    return error
