@@ -68,11 +68,14 @@ class NoiseProcess:
             )
         return cls(config.prediction_type, alphas_cumprod=alphas)
 
-    def sample_timesteps(self, uniform: Tensor) -> Tensor:
-        """Timesteps for training from uniform draws in [0, 1), [B]: t uniform, or the shifted noise level times T."""
+    def sample_timesteps(self, uniform: Tensor, exponent: float = 1.0) -> Tensor:
+        """Timesteps for training from uniform draws in [0, 1), [B]: t uniform, or the shifted noise level times T.
+
+        The draw is raised to `exponent`: below 1, noisy timesteps come more often (t's density goes as t^(1/e - 1)).
+        """
         if self._alphas_cumprod is not None:
-            return (uniform * self.num_timesteps).long().clamp_(max=self.num_timesteps - 1)
-        level = 1 - uniform.float()  # in (0, 1]
+            return (uniform**exponent * self.num_timesteps).long().clamp_(max=self.num_timesteps - 1)
+        level = (1 - uniform.float()) ** exponent  # in (0, 1]
         return self.num_timesteps * self.shift * level / (1 + (self.shift - 1) * level)
 
     def scales(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,6 +71,17 @@ def test_training_timesteps_are_uniform_over_the_schedule() -> None:
     assert torch.equal(timesteps.bincount(), torch.full((1000,), 10))
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "flow"])
+def test_an_exponent_below_one_favours_noisy_timesteps(prediction: str) -> None:
+    uniform = (torch.arange(10_000) + 0.5) / 10_000
+    timesteps = make(prediction).sample_timesteps(uniform, exponent=0.5).float() / 1000
+    first = (timesteps < 0.5).float().mean().item()
+    # t = sqrt(u): a quarter of the draws lies in the first half; the shift of make("flow") moves its middle
+    assert first == pytest.approx(0.25 if prediction == "epsilon" else 0.0625, abs=2e-3)
+    assert timesteps.min() >= 0
+    assert timesteps.max() <= 1
+
+
 def test_min_snr_weighs_the_error_of_x0_alike_for_every_prediction() -> None:
     timesteps = torch.tensor([100, 500, 900])
     epsilon, velocity = make("epsilon"), make("v_prediction")
