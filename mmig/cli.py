@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from mmig.callbacks.ema import EMA
 from mmig.callbacks.prediction_writer import PredictionWriter
-from mmig.callbacks.progress import StepProgressBar
+from mmig.callbacks.progress import progress
 from mmig.callbacks.run_checkpoint import RunCheckpoint, checkpoints_in
 from mmig.checkpoint import find_checkpoint, init_weights, read_checkpoint
 from mmig.manifest import RunLockedError, append_submission, run_lock, write_text_atomically
@@ -92,7 +92,7 @@ class MMIGCLI(LightningCLI):
             from lightning.pytorch.loggers import TensorBoardLogger
 
             kwargs["logger"] = TensorBoardLogger(self.options.runs, name=self.options.name, version="tensorboard")
-        bar = [] if self.options.trainer.enable_progress_bar is False else [StepProgressBar()]
+        bar = [] if self.options.trainer.enable_progress_bar is False else [progress()]
         self.trainer_defaults["callbacks"] = [*bar, PredictionWriter(self.run_directory / "predictions")]
         return super().instantiate_trainer(**kwargs)
 

@@ -1,10 +1,18 @@
-"""Progress bar that counts optimiser steps of the run, across resumes."""
+"""Progress in optimiser steps of the run, across resumes: a bar on a terminal, now and then a line in a log file."""
 
-from typing import Any
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
+
+
+def progress(stream: TextIO | None = None) -> L.Callback:
+    """The callback that suits where the output goes (default: standard output)."""
+    return StepProgressBar() if (stream or sys.stdout).isatty() else StepProgressLines()
 
 
 class StepProgressBar(RichProgressBar):
@@ -32,3 +40,46 @@ class StepProgressBar(RichProgressBar):
 
     def _get_train_description(self, current_epoch: int) -> str:
         return "Training"
+
+
+class StepProgressLines(L.Callback):
+    """A line at the first step, at the last, and in between at most every `interval` seconds, on the first rank.
+
+    Args:
+        interval: in seconds.
+        clock: what time it is, in seconds.
+    """
+
+    def __init__(self, interval: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.interval = interval
+        self.clock = clock
+        self._start = self._last = 0.0
+        self._steps = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock; what was done before a resume does not count for the speed."""
+        self._start = self.clock()
+        self._last = self._start - self.interval
+        self._steps = 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Print where the run is, if it is time."""
+        self._steps += 1
+        now, total = self.clock(), trainer.max_steps
+        step = int(pl_module.step)
+        if not trainer.is_global_zero or (now - self._last < self.interval and step != total):
+            return
+        self._last = now
+        pace = (now - self._start) / self._steps
+        losses = [f"{name} {float(value):.4f}" for name, value in trainer.progress_bar_metrics.items()]
+        left = [f"{_duration(pace * (total - step))} left"] if total > step else []
+        of = f" of {total}" if total > 0 else ""
+        print("  ".join([f"step {step}{of}", *losses, f"{pace:.3g} s a step", *left]), flush=True)  # noqa: T201, the log
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
