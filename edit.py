@@ -19,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="sampling seed (default: 0)")
     parser.add_argument("--steps", type=positive, help="denoising steps (default: the method's)")
     parser.add_argument(
-        "--resolution", type=positive, help="side in pixels that the model edits at (default: the run's)"
+        "--resolution", type=positive, help="longer side in pixels that the model edits at (default: the run's)"
     )
     parser.add_argument("--no-ema", action="store_true", help="use the trained weights instead of their average")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")

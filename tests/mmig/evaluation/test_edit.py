@@ -10,7 +10,7 @@ from skimage import data
 
 import edit
 from mmig.editing import EditOutput, ResponseSource
-from mmig.evaluation.single import EditError, configured, edit_image, read_image
+from mmig.evaluation.single import EditError, configured, edit_image, editing_size, read_image
 
 
 @dataclass
@@ -62,6 +62,27 @@ def test_an_image_of_the_models_resolution_is_not_resampled() -> None:
     pixels = data.chelsea()[:64, :64]
     edited, _ = edit_image(Echo(None, Sampling(response="none")), Image.fromarray(pixels), "x", resolution=64)
     assert np.array_equal(np.asarray(edited), pixels)
+
+
+@pytest.mark.parametrize(
+    ("size", "resolution", "expected"),
+    [
+        ((64, 64), 64, (64, 64)),
+        ((640, 427), 512, (512, 336)),
+        ((427, 640), 512, (336, 512)),
+        ((4000, 1), 512, (512, 16)),
+        ((50, 30), None, (48, 32)),
+    ],
+)
+def test_the_editor_sees_the_shape_of_the_image(
+    size: tuple[int, int], resolution: int | None, expected: tuple[int, int]
+) -> None:
+    assert editing_size(size, resolution) == expected
+
+
+def test_an_oblong_image_keeps_its_size() -> None:
+    edited, _ = edit_image(Echo(None, Sampling(response="none")), Image.new("RGB", (90, 60)), "x", resolution=64)
+    assert edited.size == (90, 60)
 
 
 def test_without_a_response_the_model_writes_it() -> None:
