@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +11,26 @@ from torch import Tensor
 Generators = torch.Generator | Sequence[torch.Generator]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(noisy [B,C,h,w], timesteps [B]) -> prediction [B,C,h,w], guidance included."""
+
+
+class Step(NamedTuple):
+    """A step of the reverse process.
+
+    Attributes:
+        index: from 0.
+        count: steps that are taken in all, fewer than the schedule's when they start from source latents.
+        timestep: the scheduler's, a scalar tensor.
+        scale: from latents to what the denoiser sees; the same factor for every element.
+    """
+
+    index: int
+    count: int
+    timestep: Tensor
+    scale: Callable[[Tensor], Tensor]
+
+
+BeforeStep = Callable[[Tensor, Step], Tensor]
+"""(latents [B,C,h,w], step) -> latents from which the step is taken instead."""
 
 
 def per_sample(generators: Generators, count: int) -> list[torch.Generator]:
@@ -44,6 +65,7 @@ def sample(
     source_latents: Tensor | None = None,
     strength: float = 1.0,
     device: torch.device | str = "cpu",
+    before_step: BeforeStep | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Run the reverse process.
@@ -58,6 +80,7 @@ def sample(
             starts from noise.
         strength: how far back to go with source latents, in [0, 1]: 0 returns them, 1 starts at the noisiest step.
         device: where the latents live.
+        before_step: called before each step; it may change the latents (`attention_guidance`).
         on_step: called after each step with its index and the latents.
 
     Returns:
@@ -80,10 +103,10 @@ def sample(
     latents = _start(scheduler, noise, source_latents, timesteps)
     extra = _step_arguments(scheduler, generators)
     for index, timestep in enumerate(timesteps):
-        inputs = latents
-        if hasattr(scheduler, "scale_model_input"):
-            inputs = scheduler.scale_model_input(latents, timestep)
-        prediction = denoiser(inputs, timestep.expand(len(latents)))
+        scale = partial(_scale, scheduler, timestep)
+        if before_step is not None:
+            latents = before_step(latents, Step(index, len(timesteps), timestep, scale))
+        prediction = denoiser(scale(latents), timestep.expand(len(latents)))
         latents = scheduler.step(prediction, timestep, latents, **extra).prev_sample
         if on_step is not None:
             on_step(index, latents)
@@ -96,6 +119,12 @@ def _start(scheduler: Any, noise: Tensor, source: Tensor | None, timesteps: Tens
     if hasattr(scheduler, "scale_noise"):  # flow matching
         return scheduler.scale_noise(source, timesteps[:1], noise)
     return scheduler.add_noise(source, noise, timesteps[:1].expand(len(noise)))
+
+
+def _scale(scheduler: Any, timestep: Tensor, latents: Tensor) -> Tensor:
+    if not hasattr(scheduler, "scale_model_input"):  # flow matching
+        return latents
+    return scheduler.scale_model_input(latents, timestep)
 
 
 def _step_arguments(scheduler: Any, generators: Sequence[torch.Generator]) -> dict[str, Any]:
