@@ -61,7 +61,7 @@ def encode_responses(tokenizer: Any, responses: Sequence[str], max_tokens: int) 
 
     A cut response is followed by no end token: the LLM would learn to stop in the middle of a sentence.
     """
-    whole = tokenizer(list(responses), add_special_tokens=False)["input_ids"]
+    whole = tokenizer(list(responses), add_special_tokens=False)["input_ids"] if responses else []
     end = tokenizer.eos_token_id
     ids = [row[:max_tokens] for row in whole]
     return EncodedResponses(ids, [[*row, end] if 0 < len(row) <= max_tokens else row[:max_tokens] for row in whole])

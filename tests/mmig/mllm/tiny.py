@@ -91,3 +91,24 @@ def mllm(kind="llama", *, with_vision=True, fresh=False, **config):
 def images(seed=4, count=3, side=20):
     """Images [count,3,side,side] in [-1,1]."""
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def prompt_by_hand(model, instruction, image):
+    """Input embeddings [P,D] of one sample's prompt, put together by hand; without image: None."""
+    embed, tokenizer = model.llm.get_input_embeddings(), model.tokenizer
+
+    def embeddings(text, *before):
+        return embed(torch.tensor([*before, *tokenizer(text, add_special_tokens=False)["input_ids"]]))
+
+    if image is None:
+        return embeddings(f"Image: N/A\nInstruction: {instruction}\nResponse:", tokenizer.bos_token_id)
+    visual = model.visual_tokens(image[None], torch.tensor([True]))[0]
+    start = embeddings("Image: ", tokenizer.bos_token_id)
+    return torch.cat([start, visual, embeddings(f"\nInstruction: {instruction}\nResponse:")])
+
+
+def routing_by_hand(model, image):
+    """Mixture weights [1,layers,2] of one sample, routed by its modality's embedding."""
+    modality = model.adapters["modality"].weight[0 if image is None else 1]
+    pairs = [torch.softmax(a.router(modality) / a.temperature, dim=-1) for a in model.adapters["llm"]]
+    return torch.stack(pairs)[None]
