@@ -33,8 +33,8 @@ class AttentionGuidance:
     Args:
         model: the denoiser, as `predict` calls it; frozen, or weights take part in the graph for nothing.
         predict: one forward pass of the conditional branch without classifier-free guidance: (noisy [B,C,h,w],
-            timesteps [B]) -> anything. Under `torch.inference_mode` what it conditions on must be clones made outside
-            if the model is not frozen.
+            timesteps [B]) -> anything. Works under `torch.inference_mode` if what runs here is frozen; else
+            conditions that were made in that mode cannot take part in the graph.
         tokens: where each sample's concepts are in that branch's text.
         resolution: (h, w) of the attention, as in `capture_attention`.
         scale: alpha at the first step; 0 changes nothing.
@@ -55,7 +55,9 @@ class AttentionGuidance:
         scale: float = 20.0,
         threshold: float = 0.5,
     ) -> None:
-        self.model, self.predict, self.tokens, self.resolution = model, predict, tokens, resolution
+        self.model, self.predict, self.resolution = model, predict, resolution
+        with torch.inference_mode(False):  # tensors made in inference mode cannot take part in a graph
+            self.tokens = ConceptTokens(*(value.clone() for value in tokens))
         self.scale, self.threshold = scale, threshold
         self.maps: ConceptMaps | None = None
         self.losses: tuple[Tensor, Tensor] | None = None
@@ -73,9 +75,9 @@ class AttentionGuidance:
             if self._regions is not None:
                 retention = retention_loss(maps, self._regions, valid)
             (gradient,) = torch.autograd.grad((segregation + retention).sum(), inputs)
+            self._regions = binarize(maps, self.threshold)
         self.maps = ConceptMaps(maps.detach(), valid)
         self.losses = (segregation.detach(), retention.detach())
-        self._regions = binarize(maps, self.threshold)
         factor = step.scale(torch.ones_like(latents[:1, :1, :1, :1]))
         return latents - guidance_step_size(step.index, step.count, self.scale) * gradient.to(latents.dtype) / factor
 

@@ -110,7 +110,7 @@ def mask_to_latents(mask: Tensor, size: tuple[int, int]) -> Tensor:
         size: (h, w) of the latents.
 
     Returns:
-        [B,K,h,w] in {0, 1}.
+        float32 [B,K,h,w] in {0, 1}.
     """
     (height, width), (rows, columns) = mask.shape[-2:], size
     if height % rows or width % columns:
@@ -118,4 +118,4 @@ def mask_to_latents(mask: Tensor, size: tuple[int, int]) -> Tensor:
             f"mask of {width}x{height} pixels: both sides must be multiples of the latents' {columns}x{rows}; "
             "resize the mask with its image"
         )
-    return F.max_pool2d(mask, (height // rows, width // columns))
+    return F.max_pool2d(mask.float(), (height // rows, width // columns))

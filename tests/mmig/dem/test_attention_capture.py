@@ -1,6 +1,5 @@
 """Cross-attention taken from running UNets: the small world's sizes with random weights, and Stable Diffusion's."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,12 +8,9 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
-from mmig.dem.attention import AttentionError, capture_attention, concept_maps, segregation_loss
-from mmig.dem.concepts import ConceptTokens
-from mmig.injection import inject
-from mmig.mmsm import MMSM
+from mmig.dem.attention import AttentionError, capture_attention
+from tests.mmig.dem.tiny_attention import LENGTH, TEXT_DIM, Inputs, build_unet
 
-TEXT_DIM, LENGTH = 32, 7
 # the UNet of the small world attends at 16x16 and 8x8
 AT_16 = tuple(
     f"{block}.transformer_blocks.0.attn2"
@@ -33,40 +29,7 @@ AT_8 = tuple(
 
 @pytest.fixture
 def unet() -> UNet2DConditionModel:
-    torch.manual_seed(0)
-    model = UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(32, 64),
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=8,
-        attention_head_dim=4,
-        cross_attention_dim=TEXT_DIM,
-    )
-    return model.requires_grad_(False).eval()
-
-
-class Inputs:
-    """Fixed latents and text states, and a call of the UNet with them."""
-
-    def __init__(self, batch: int = 2, size: tuple[int, int] = (16, 16)) -> None:
-        generator = torch.Generator().manual_seed(1)
-        self.latents = torch.randn(batch, 4, *size, generator=generator)
-        self.tokens = 3 * torch.randn(batch, LENGTH, TEXT_DIM, generator=generator)
-        self.mask: Tensor | None = None
-
-    def __call__(self, unet: nn.Module, rows: slice = slice(None)) -> Tensor:
-        mask = None if self.mask is None else self.mask[rows]
-        return unet(self.latents[rows], 500, self.tokens[rows], encoder_attention_mask=mask).sample
-
-
-def two_concepts(batch: int) -> ConceptTokens:
-    positions = torch.tensor([[[1, 2], [4, -1]]]).expand(batch, -1, -1)
-    none = torch.zeros(batch, dtype=torch.int64)
-    return ConceptTokens(
-        positions, torch.ones(batch, 2, dtype=torch.bool), torch.ones(batch, LENGTH, dtype=torch.bool), none, none
-    )
+    return build_unet()
 
 
 def through_heads(layer: nn.Module, probabilities: Tensor, values: Tensor) -> Tensor:
@@ -240,118 +203,6 @@ def test_the_last_forward_pass_counts_and_nothing_grows(unet: UNet2DConditionMod
         inputs(unet)
         with pytest.raises(AttentionError, match=r"16x16: .* 256 queries; .* 16 \(4 layers\), 64 \(3 layers\)"):
             capture.average()
-
-
-def loss_and_gradients(unet: nn.Module, checkpointing: bool, inside: bool) -> tuple[Tensor, dict[str, Tensor]]:
-    """Noise and map loss with gradients of latents, text and weights; backward inside or after the block."""
-    unet.requires_grad_(True)
-    unet.zero_grad()
-    unet.train()
-    unet.enable_gradient_checkpointing() if checkpointing else unet.disable_gradient_checkpointing()
-    inputs = Inputs()
-    inputs.latents.requires_grad_()
-    inputs.tokens.requires_grad_()
-    with capture_attention(unet, (16, 16)) as capture:
-        output = inputs(unet)
-        loss = output.square().mean() + segregation_loss(*concept_maps(capture.average(), two_concepts(2))).sum()
-        if inside:
-            held = {name: id(layer.query) for name, layer in capture._layers.items()}
-            loss.backward()
-            assert {name: id(layer.query) for name, layer in capture._layers.items()} == held
-    if not inside:
-        loss.backward()
-    gradients = {name: value.grad.clone() for name, value in unet.named_parameters() if value.grad is not None}
-    return loss.detach(), gradients | {"latents": inputs.latents.grad, "tokens": inputs.tokens.grad}
-
-
-def test_gradient_checkpointing_changes_neither_loss_nor_gradients(
-    unet: UNet2DConditionModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-    attend = nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(
-        "diffusers.models.attention_processor.F.scaled_dot_product_attention",
-        lambda *args, **named: calls.append(1) or attend(*args, **named),
-    )
-    loss, expected = loss_and_gradients(unet, checkpointing=False, inside=True)
-    plain = len(calls)
-    for inside in (True, False):
-        calls.clear()
-        found_loss, found = loss_and_gradients(unet, checkpointing=True, inside=inside)
-        assert len(calls) == 2 * plain  # it really computed again
-        assert torch.equal(found_loss, loss)
-        assert found.keys() == expected.keys()
-        for name, gradient in expected.items():
-            torch.testing.assert_close(found[name], gradient, msg=lambda text, name=name: f"{name}: {text}")
-
-
-def test_the_gradient_is_the_slope_of_the_map_loss(unet: UNet2DConditionModel) -> None:
-    """Central differences along a random direction, in float64 but for the maps."""
-    unet.double()
-    inputs = Inputs(batch=1)
-    latents, tokens = inputs.latents.double(), inputs.tokens.double()
-    direction = torch.randn(latents.shape, generator=torch.Generator().manual_seed(5)).double()
-
-    def loss(at: Tensor) -> Tensor:
-        with capture_attention(unet, (8, 8)) as capture:
-            unet(at, 500, tokens)
-        return segregation_loss(*concept_maps(capture.average(), two_concepts(1), norm="none", smooth=False)).sum()
-
-    start = latents.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(start), start)
-    slope = (gradient * direction).sum().item()
-    assert abs(slope) > 1e-3
-    step = 0.002
-    measured = (loss(latents + step * direction) - loss(latents - step * direction)).item() / (2 * step)
-    assert slope == pytest.approx(measured, rel=2e-3)
-
-
-def test_a_frozen_unet_passes_gradients_to_latents_and_text(unet: UNet2DConditionModel) -> None:
-    inputs = Inputs()
-    inputs.latents.requires_grad_()
-    inputs.tokens.requires_grad_()
-    with capture_attention(unet, (16, 16)) as capture:
-        inputs(unet)
-    segregation_loss(*concept_maps(capture.average(), two_concepts(2))).sum().backward()
-    assert inputs.latents.grad.abs().max() > 0
-    assert inputs.tokens.grad.abs().max() > 0
-    assert all(parameter.grad is None for parameter in unet.parameters())
-
-
-def test_without_gradients_nothing_is_kept_for_them(unet: UNet2DConditionModel) -> None:
-    with torch.no_grad(), capture_attention(unet, (16, 16)) as capture:
-        Inputs()(unet)
-        assert not capture.average().requires_grad
-
-
-def trained_mmsm() -> MMSM:
-    mmsm = MMSM(24, 64, 32, heads=4)
-    nn.init.normal_(mmsm.feature_decoder[-1].weight, std=0.1)
-    return mmsm
-
-
-@pytest.mark.parametrize("inject_first", [True, False])
-def test_it_composes_with_the_mutual_support_module(unet: UNet2DConditionModel, inject_first: bool) -> None:
-    torch.manual_seed(2)
-    mmsm, states, mask = trained_mmsm(), torch.randn(2, 5, 24), torch.ones(2, 5)
-    inputs = Inputs()
-
-    def run(order: list[Callable]) -> tuple[Tensor, Tensor]:
-        with order[0]() as first, order[1]() as second:
-            output = inputs(unet)
-        capture = first if hasattr(first, "average") else second
-        return output, capture.average()
-
-    both = [lambda: inject(unet, {"mid_block": mmsm}, states, mask), lambda: capture_attention(unet, (16, 16))]
-    output, average = run(both if inject_first else both[::-1])
-    with inject(unet, {"mid_block": mmsm}, states, mask):
-        assert torch.equal(inputs(unet), output)
-    with capture_attention(unet, (16, 16)) as plain:
-        inputs(unet)
-    # e6 enters at the mid block: the layers after it attend differently
-    assert (plain.average() - average).abs().max() > 1e-5
-    average.sum(dim=(2, 3))[:, 1].sum().backward()
-    assert mmsm.feature_decoder[-1].weight.grad.abs().max() > 0
 
 
 def test_half_precision_forward_gives_float32_maps(unet: UNet2DConditionModel) -> None:

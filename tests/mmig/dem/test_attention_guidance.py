@@ -157,10 +157,13 @@ def test_it_leaves_no_gradients_and_no_graph(unet: UNet2DConditionModel) -> None
 
 
 def test_it_works_in_inference_mode(unet: UNet2DConditionModel) -> None:
-    """Lightning validates and predicts in that mode."""
-    expected = guide(unet)(LATENTS, step(0))
+    """Lightning validates and predicts in that mode: latents, text states and tokens are all made in it."""
+    guidance = guide(unet)
+    expected = [guidance(LATENTS, step(index)) for index in range(2)]
     with torch.inference_mode():
-        moved = guide(unet)(LATENTS.clone(), step(0))
+        text, tokens = TEXT.clone(), ConceptTokens(*(value.clone() for value in THREE))
+        guidance = AttentionGuidance(unet, lambda noisy, t: unet(noisy, t, text), tokens, (8, 8))
+        moved = [guidance(LATENTS.clone(), step(index)) for index in range(2)]
     torch.testing.assert_close(moved, expected)
 
 

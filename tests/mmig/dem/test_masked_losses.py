@@ -119,6 +119,7 @@ def test_masks_need_not_be_square() -> None:
     pooled = mask_to_latents(mask, (6, 16))
     assert pooled.shape == (2, 1, 6, 16)
     assert pooled.nonzero().tolist() == [[1, 0, 5, 15]]
+    assert torch.equal(mask_to_latents(mask.bool(), (6, 16)), pooled)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
