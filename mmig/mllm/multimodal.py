@@ -88,14 +88,13 @@ class MultimodalLLM(nn.Module):
         if config.max_response_tokens < 1:
             raise ValueError(f"max_response_tokens: expected at least 1, found {config.max_response_tokens}")
         self.llm, self.tokenizer, self.vision = llm, tokenizer, vision
-        layers = llm_layers(llm)
+        layers, blocks = llm_layers(llm), None if vision is None else vision_blocks(vision)
         width = attention_width(layers)
         self.adapters = nn.ModuleDict(
             {"llm": _adapters(layers, config), "modality": nn.Embedding(len(MODALITIES), width)}
         )
         self._handles = attach(self.adapters["llm"], layers)
-        if vision is not None:
-            blocks = vision_blocks(vision)
+        if blocks is not None:
             self.depths = depths(len(blocks), config.num_visual_tokens)
             self.adapters["vision"] = _adapters(blocks, config)
             self.adapters["projector"] = VisualProjector(attention_width(blocks), width, config.projector_dim)
@@ -183,9 +182,13 @@ class MultimodalLLM(nn.Module):
             has_image: bool [B]; default: all True.
             max_tokens: longest response; default: the configured one.
             options: for transformers' `generate` (do_sample, temperature, top_p, num_beams, synced_gpus, ...).
+
+        Raises:
+            ValueError: as in `forward`.
         """
         end = self.tokenizer.eos_token_id
-        options = {"do_sample": False, "max_new_tokens": max_tokens or self.config.max_response_tokens} | options
+        longest = self.config.max_response_tokens if max_tokens is None else max_tokens
+        options = {"do_sample": False, "max_new_tokens": longest} | options
         with _evaluating(self):
             prompts, visual, weights = self._read(instructions, images, has_image)
             ids, attention = (value.to(self.llm.device) for value in left_padded_ids(prompts))
@@ -217,8 +220,8 @@ class MultimodalLLM(nn.Module):
             raise ValueError(f"a batch of {count} instructions: expected as many images and has_image, found {found}")
         seen = has_image.bool().tolist()
         if any(seen) and (images is None or self.vision is None):
-            missing = "images" if images is None else "vision tower; give one, or has_image False"
-            raise ValueError(f"has_image: {sum(seen)} samples have an image, but there are no {missing}")
+            missing = "images are None" if images is None else "there is no vision tower; give one, or no images"
+            raise ValueError(f"has_image: {sum(seen)} samples have an image, but {missing}")
         prompts = mixed_prompt_ids(
             self.tokenizer,
             instructions,

@@ -150,11 +150,23 @@ def test_the_llm_alone_stays_bare():
     assert model.vision.state_dict().keys() == vision().state_dict().keys()
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+def test_fresh_adapters_change_nothing(kind):
+    """Error 0 at the start, in training mode with dropout, for the image path too."""
+    model, pixels = mllm(kind, fresh=True, dropout=0.5), torch.randn(2, 3, 16, 16)
+    model.adapters.train()
+    found = model.vision(pixel_values=pixels).last_hidden_state
+    assert torch.equal(found, vision()(pixel_values=pixels).last_hidden_state)
+    sequence = prompt_by_hand(model, INSTRUCTIONS[0], images()[0])[None]
+    found = model.llm.model(inputs_embeds=sequence, adapter_routing=model.mixture_weights()[[1]]).last_hidden_state
+    assert torch.equal(found, llm(kind).model(inputs_embeds=sequence).last_hidden_state)
+
+
 def test_bad_batches():
     model, text_only = mllm(), mllm(with_vision=False)
-    with pytest.raises(ValueError, match="3 samples have an image, but there are no vision tower"):
+    with pytest.raises(ValueError, match="3 samples have an image, but there is no vision tower"):
         text_only(INSTRUCTIONS, RESPONSES, images())
-    with pytest.raises(ValueError, match="2 samples have an image, but there are no images"):
+    with pytest.raises(ValueError, match="2 samples have an image, but images are None"):
         model(INSTRUCTIONS, RESPONSES, None, HAS_IMAGE)
     with pytest.raises(ValueError, match="responses: expected one for each of 3 instructions, found 2"):
         model(INSTRUCTIONS, RESPONSES[:2], images())
@@ -177,7 +189,8 @@ def test_bad_models_and_settings():
     with pytest.raises(ValueError, match="max_response_tokens: expected at least 1, found 0"):
         mllm(max_response_tokens=0)
     with pytest.raises(ValueError, match="expected a CLIPVisionModel"):
-        MultimodalLLM(llm(), shared_tokenizer(), torch.nn.Linear(1, 1))
+        MultimodalLLM(language := llm(), shared_tokenizer(), torch.nn.Linear(1, 1))
+    MultimodalLLM(language, shared_tokenizer())  # nothing was attached by the failed one
     taken = mllm()
     with pytest.raises(ValueError, match="has adapters already; share the MultimodalLLM"):
         MultimodalLLM(taken.llm, shared_tokenizer())
