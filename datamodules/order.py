@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -41,6 +41,12 @@ def rank_part(start: int, end: int, rank: int, world_size: int) -> list[int]:
     """
     size = -(-(end - start) // world_size)
     return [start + place % (end - start) for place in range(rank * size, (rank + 1) * size)]
+
+
+def rank_parts(starts: range, end: int, rank: int, world_size: int) -> Iterator[list[int]]:
+    """`rank_part` of each global batch: one begins at each of `starts`, the last one stops at `end`."""
+    for start in starts:
+        yield rank_part(start, min(start + starts.step, end), rank, world_size)
 
 
 class EpochOrder:

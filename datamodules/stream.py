@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.faults import FaultBudget
-from datamodules.order import rank_part
+from datamodules.order import rank_parts
 from datamodules.sample_dataset import UNREPLACED, SampleDataset
 from datamodules.schema import Batch
 from datamodules.shard_index import ShardIndex
@@ -42,7 +43,7 @@ class ShardStream:
         rank, world_size: which part is ours. num_workers: processes that read and decode; 0 for this one.
         transform: applied to each decoded sample; None if all images have one size already.
         shuffle: False keeps the order of the index. drop_last: False keeps the short last global batch of an epoch;
-            where it does not divide, ranks repeat samples of it (drop them later by `key`).
+            where it does not divide, ranks repeat samples of it (marked as `repeated`).
         max_bad_fraction: share of bad samples, judged after 1,000 samples and at each epoch's end, above which all
             ranks raise `DataFaultError`.
         limit: use only the first `limit` samples of the order. restart: every `iter()` begins at the epoch's first
@@ -125,6 +126,7 @@ class ShardStream:
         if self._restart:
             self.samples = 0
         for batch in self._loader:
+            batch["repeated"] = self._repeated(len(batch["key"]))
             self._consume(batch)
             yield batch
 
@@ -155,10 +157,13 @@ class ShardStream:
 
     def remaining(self) -> Iterator[list[int]]:
         """Positions of this rank's part of each global batch that the current epoch still holds."""
-        first = self.epoch * self.epoch_size
-        for start in range(self.samples, first + self.epoch_size, self.global_batch_size):
-            end = min(start + self.global_batch_size, first + self.epoch_size)
-            yield rank_part(start, end, self.rank, self.world_size)
+        end = (self.epoch + 1) * self.epoch_size
+        return rank_parts(range(self.samples, end, self.global_batch_size), end, self.rank, self.world_size)
+
+    def _repeated(self, size: int) -> Tensor:
+        """Which of this rank's `size` samples of the next global batch repeat others, bool [size]; see `rank_part`."""
+        places = self.rank * size + torch.arange(size)
+        return places >= self.epoch_size - self.samples % self.epoch_size
 
     def _consume(self, batch: Batch) -> None:
         before, left = self.samples, self.epoch_size - self.samples % self.epoch_size
@@ -176,7 +181,9 @@ class _Remaining:
     """The stream's remaining positions as a sampler; asked anew at the beginning of each epoch."""
 
     def __init__(self, stream: ShardStream) -> None:
-        self._stream = weakref.proxy(stream)  # no cycle: workers end with the stream
+        # No cycle from the loader's iterator to the stream, here or in what `remaining` returns: the garbage collector
+        # closes the workers' queues before the iterator can tell them to end, and the program would wait for them.
+        self._stream = weakref.proxy(stream)
 
     def __iter__(self) -> Iterator[list[int]]:
         return self._stream.remaining()

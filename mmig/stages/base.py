@@ -176,7 +176,10 @@ class TrainingModule(StoredModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Every loss term of the batch, by timestep range too; the draws differ from those of training."""
         draws = Draws(self.seed + VALIDATION_SEED, batch["position"])
-        self._meter.update(self.losses(batch, draws), self.loss_counts(batch), self.timesteps(draws))
+        counts = self.loss_counts(batch)
+        if "repeated" in batch:
+            counts = {name: count * ~batch["repeated"] for name, count in counts.items()}
+        self._meter.update(self.losses(batch, draws), counts, self.timesteps(draws))
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/<term>`, `val/<term>/t000-249` and so on, and their weighted sum `val/loss`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import shutil
@@ -155,6 +156,14 @@ def test_evaluation_gives_every_sample_once_and_equal_batches_to_all_ranks(index
     assert {key for batches in ranks for keys in batches for key in keys} == set(alone)
 
 
+def test_samples_that_only_fill_up_are_marked(index: ShardIndex) -> None:
+    settings = {"shuffle": False, "drop_last": False, "restart": True, "world_size": 3, "limit": 7}
+    batches = [batch for rank in range(3) for batch in _stream(index, rank=rank, **settings)]
+    rows = [row for batch in batches for row in zip(batch["key"], batch["repeated"].tolist(), strict=True)]
+    assert sorted(key for key, repeated in rows if not repeated) == [f"{number:06d}" for number in range(7)]
+    assert [key for key, repeated in rows if repeated] == ["000006", "000006"]  # one left over for three ranks
+
+
 def test_evaluation_starts_at_the_beginning_each_time(index: ShardIndex) -> None:
     stream = _stream(index, shuffle=False, drop_last=False, restart=True, limit=8)
     next(iter(stream))
@@ -201,6 +210,16 @@ def test_a_state_of_other_shards_is_refused(index: ShardIndex, tmp_path: Path) -
     other = write_shards(make_samples(44, size=15), tmp_path / "other", 7)
     with pytest.raises(StreamError, match="its fingerprint was"):
         _stream(other).load_state_dict(_stream(index).state_dict())
+
+
+def test_workers_end_with_a_stream_that_was_abandoned(index: ShardIndex) -> None:
+    stream = _stream(index, num_workers=2)
+    next(iter(stream))
+    workers = [process for process in multiprocessing.active_children() if process.daemon]
+    assert len(workers) >= 2
+    del stream
+    gc.collect()
+    assert not any(process.is_alive() for process in workers)
 
 
 def test_an_exception_ends_the_program_and_its_workers(index: ShardIndex, tmp_path: Path) -> None:
