@@ -192,9 +192,9 @@ class Captioner(nn.Module):
         answers, prefix = self._answers(captions), self._prefix()
         device, length = images.device, len(prefix)
         rows = [torch.tensor(prefix + (answer or [self.pad])) for answer in answers]
-        ids = pad_sequence(rows, batch_first=True, padding_value=self.pad).to(device)
-        counts = torch.tensor([len(answer) for answer in answers], device=device)
-        check_placeholders(ids, self.image_token, self.num_query_tokens)
+        ids = pad_sequence(rows, batch_first=True, padding_value=self.pad)
+        check_placeholders(ids, self.image_token, self.num_query_tokens)  # before the move, not to wait for a GPU
+        ids, counts = ids.to(device), torch.tensor([len(answer) for answer in answers], device=device)
         places = torch.arange(ids.shape[1], device=device) - length
         labels = torch.where((places >= 0) & (places < counts[:, None]), ids, IGNORED)
         mask = (places < counts[:, None]).long()

@@ -1,6 +1,5 @@
 """The captioner: its loss and captions against transformers on the same weights, what trains, preprocessing."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,8 @@ from torch import nn
 
 from mmig.backbones.blip2 import load_blip2, load_blip2_processor
 from mmig.captioner import Captioner, check_placeholders, load_captioner, to_pixels, trainable_parameters
-from tests.tiny_fixtures import IMAGE_SIZE, NUM_QUERY_TOKENS, build_blip2
+from tests.mmig.captioner_support import build_seeing_blip2, saved_bytes
+from tests.tiny_fixtures import IMAGE_SIZE, NUM_QUERY_TOKENS
 
 CAPTIONS = ["a large red circle in the centre.", "the ring is gone."]
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -19,16 +19,7 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny BLIP-2 that sees the image: its class starts the image tower and the queries at about zero."""
-    folder = build_blip2(tmp_path_factory.mktemp("blip2"))
-    model = load_blip2(folder, frozen=False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1:
-                nn.init.normal_(parameter, std=0.6 if name.startswith("language_model.model.decoder.layers") else 0.3)
-    model.save_pretrained(folder)
-    return folder
+    return build_seeing_blip2(tmp_path_factory.mktemp("blip2"))
 
 
 @pytest.fixture
@@ -50,20 +41,6 @@ def as_tensor(image: Image.Image) -> torch.Tensor:
     """[1,3,H,W] in [-1,1]."""
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(image.height, image.width, 3)
     return pixels.permute(2, 0, 1)[None].float() / 127.5 - 1
-
-
-def saved_bytes(run: Callable[[], object]) -> int:
-    """Memory that the graph of a forward pass holds on to."""
-    sizes: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        kept = run()
-    del kept
-    return sum(sizes.values())
 
 
 def test_the_loss_is_that_of_transformers(folder: Path, captioner: Captioner) -> None:
@@ -123,6 +100,18 @@ def test_only_and_all_of_the_connector_trains(folder: Path, images: torch.Tensor
     assert {name.partition(".")[0] for name in trained} == {"qformer", "language_projection", "query_tokens"}
     captioner.set_trainable(False)
     assert not any(parameter.requires_grad for parameter in captioner.parameters())
+
+
+def test_the_connector_alone_learns_which_image_is_which(folder: Path, images: torch.Tensor) -> None:
+    captioner = load_captioner(folder).set_trainable()
+    adam = torch.optim.Adam(trainable_parameters(captioner.model).values(), lr=3e-3)
+    for _ in range(20):
+        adam.zero_grad()
+        captioner.loss(images, CAPTIONS).values.sum().backward()
+        adam.step()
+    with torch.no_grad():
+        matched, swapped = (captioner.loss(given, CAPTIONS).values for given in (images, images.flip(0)))
+    assert (matched < swapped - 0.5).all()
 
 
 def test_the_published_connector_has_107_130_880_numbers() -> None:

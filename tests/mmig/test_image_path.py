@@ -13,7 +13,7 @@ from mmig.dem.latents import decode
 from mmig.dem.process import NoiseProcess
 from mmig.image_path import ImagePathConfig, TimestepDraw, caption_loss, draw_timesteps, predicted_images
 from mmig.rng import Draws
-from tests.mmig.test_captioner import folder, saved_bytes  # noqa: F401, the fixture of a captioner that sees
+from tests.mmig.captioner_support import build_seeing_blip2, saved_bytes
 from tests.tiny_fixtures import build_vae
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -33,8 +33,13 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> AutoencoderKL:
     return load_vae(build_vae(tmp_path_factory.mktemp("vae")))
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_seeing_blip2(tmp_path_factory.mktemp("blip2"))
+
+
 @pytest.fixture
-def captioner(folder: Path) -> Captioner:  # noqa: F811
+def captioner(folder: Path) -> Captioner:
     return load_captioner(folder).set_trainable()
 
 
