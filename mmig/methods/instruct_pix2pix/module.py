@@ -11,7 +11,7 @@ from mmig.backbones.fingerprint import fingerprint
 from mmig.dem.conditioning import Conditioning, denoise, encode_text
 from mmig.dem.fresh import UNetSize, fresh_unet
 from mmig.dem.latents import LatentMemory, normalise
-from mmig.dem.losses import change_weights, noise_loss
+from mmig.dem.losses import noise_loss
 from mmig.dem.process import NoiseProcess, Weighting
 from mmig.editing import Editor
 from mmig.methods.instruct_pix2pix.pipeline import InstructPix2PixPipeline
@@ -43,7 +43,6 @@ class InstructPix2PixModule(TrainingModule):
         target_latents: what the noise is added to: a "sample" of the target's posterior (published) or its "mode".
         weighting: weight of the timesteps, see `NoiseProcess.weight`.
         timestep_exponent: see `NoiseProcess.sample_timesteps`; 1 is published.
-        change_emphasis: see `change_weights`; 0 is published. Samples without a source image weigh all positions alike.
         latent_memory: most latents remembered across epochs, mode only; 0 encodes anew.
         gradient_checkpointing: recompute the UNet's activations in the backward.
         seed: seed of every draw of the run.
@@ -62,7 +61,6 @@ class InstructPix2PixModule(TrainingModule):
         target_latents: Latents = "sample",
         weighting: Weighting = "uniform",
         timestep_exponent: float = 1.0,
-        change_emphasis: float = 0.0,
         latent_memory: int = 0,
         gradient_checkpointing: bool = False,
         seed: int = 0,
@@ -91,7 +89,6 @@ class InstructPix2PixModule(TrainingModule):
         self.target_latents: Latents = target_latents
         self.weighting: Weighting = weighting
         self.timestep_exponent = timestep_exponent
-        self.change_emphasis = change_emphasis
         self._memory = LatentMemory(latent_memory)
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
@@ -101,16 +98,13 @@ class InstructPix2PixModule(TrainingModule):
         with torch.no_grad():
             tokens = encode_text(self.text_encoder, self.tokenizer, texts)
         drop_image = without_image.to(clean.device) | ~batch["has_source"].to(clean.device)
-        drop_image = drop_image.view(-1, 1, 1, 1)
-        positions = change_weights(normalise(self.vae, image_latents), clean, self.change_emphasis)
-        positions = positions.masked_fill(drop_image, 1.0)
-        image_latents = image_latents.masked_fill(drop_image, 0.0)
+        image_latents = image_latents.masked_fill(drop_image.view(-1, 1, 1, 1), 0.0)
         timesteps = self.timesteps(draws).to(clean.device)
         noise = draws.normal("noise", clean.shape[1:]).to(clean.device)
         noisy = self.process.add_noise(clean, noise, timesteps)
         prediction = denoise(self.unet, noisy, timesteps, Conditioning(tokens, image_latents=image_latents))
         target = self.process.target(clean, noise, timesteps)
-        return {"noise": noise_loss(prediction, target, self.process.weight(timesteps, self.weighting), positions)}
+        return {"noise": noise_loss(prediction, target, self.process.weight(timesteps, self.weighting))}
 
     def _texts(self, batch: Batch, draws: Draws) -> tuple[list[str], Tensor]:
         """Text of each sample after the drops, and whether its image is dropped, bool [B]."""

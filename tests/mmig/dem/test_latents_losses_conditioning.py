@@ -8,7 +8,7 @@ import torch
 from mmig.backbones.diffusion import load_text_encoder, load_tokenizer, load_unet, load_vae
 from mmig.dem.conditioning import Conditioning, concatenate, denoise, encode_text
 from mmig.dem.latents import LatentMemory, decode, encode, encode_unscaled, latent_shape, normalise, unnormalise
-from mmig.dem.losses import change_weights, noise_loss
+from mmig.dem.losses import noise_loss
 from tests.tiny_fixtures import build_stable_diffusion
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -63,24 +63,6 @@ def test_noise_loss_is_a_mean_for_each_sample_in_float32() -> None:
     loss = noise_loss(prediction, torch.zeros_like(prediction), torch.tensor([1.0, 0.5]))
     assert loss.dtype == torch.float32
     assert loss.tolist() == [(9 + 16 + 144) / 4, 0.5]
-
-
-def test_position_weights_weigh_the_squared_error() -> None:
-    prediction, weights = torch.tensor([[3.0, 4.0, 0.0, 12.0]]).view(1, 1, 2, 2), torch.tensor([[4.0, 0.0, 0.0, 0.0]])
-    assert noise_loss(prediction, torch.zeros_like(prediction), None, weights.view(1, 1, 2, 2)).tolist() == [9.0]
-
-
-def test_changed_positions_weigh_more_and_the_mean_is_one() -> None:
-    source = torch.zeros(3, 4, 2, 2)
-    target = source.clone()
-    target[0, :, 0, 0] = 0.3
-    target[1] = 1.0
-    target[2, 0, 0, 0] = 0.3  # root mean square over the four channels: 0.15, below the threshold
-    weights = change_weights(source, target, emphasis=3.0)
-    assert weights.shape == (3, 1, 2, 2)
-    torch.testing.assert_close(weights[0].flatten(), torch.tensor([4.0, 1.0, 1.0, 1.0]) / 1.75)
-    assert torch.equal(weights[1:], torch.ones(2, 1, 2, 2))
-    assert torch.equal(change_weights(source, target, emphasis=0.0), torch.ones(3, 1, 2, 2))
 
 
 def test_image_latents_are_appended_to_the_noisy_ones(folder: Path) -> None:

@@ -119,18 +119,6 @@ def test_remembering_latents_changes_no_loss(folder: Path) -> None:
         torch.testing.assert_close(memory.losses(batch, Draws(0, batch["position"]))["noise"], expected)
 
 
-def test_changed_positions_come_first_only_where_there_is_a_source(folder: Path) -> None:
-    batch = full_batch()
-    batch["target"][:, :, :16] = 1 - batch["target"][:, :, :16]
-    draws = Draws(0, batch["position"])
-    for generation, alike in ((0.0, False), (1.0, True)):
-        plain, emphatic = (
-            module(folder, drop=0.0, generation=generation, change_emphasis=e).losses(batch, draws)["noise"]
-            for e in (0.0, 8.0)
-        )
-        assert torch.allclose(plain, emphatic) is alike
-
-
 def test_sampled_latents_cannot_be_remembered(folder: Path) -> None:
     with pytest.raises(ValueError, match="latent_memory keeps posterior modes"):
         module(folder, latent_memory=10)
