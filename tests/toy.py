@@ -29,7 +29,7 @@ class ToyModule(TrainingModule):
         error = self.net(noisy).squeeze(1) - batch["inputs"].sum(1)
         return {"squared": error**2, "l1": error.abs()}
 
-    def loss_counts(self, batch: Any) -> dict[str, Tensor]:
+    def loss_counts(self, batch: Any, draws: Draws) -> dict[str, Tensor]:
         return {"squared": torch.ones(len(batch["key"])), "l1": (batch["position"] % 3 != 0).float()}
 
     def timesteps(self, draws: Draws) -> Tensor:

@@ -57,10 +57,11 @@ class TrainingModule(StoredModule):
         """Value of each loss term for each sample, [B], with the names of `loss_weights`."""
         raise TypeError(f"{type(self).__name__} must define losses(batch, draws)")
 
-    def loss_counts(self, batch: Batch) -> dict[str, Tensor]:
+    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Weight of each sample in the mean of each term, [B]: 0 for a missing field, answer tokens for a token mean.
 
-        Read from the batch alone, before the forward, so that the global count is known to every micro-batch.
+        Asked for before the forward, so that the global count is known to every micro-batch. A count may depend on
+        draws, which are keyed by position: those of the whole batch and those of its micro-batches agree.
         """
         ones = torch.ones(len(batch["key"]), device=self.device)
         return dict.fromkeys(self.loss_weights, ones)
@@ -106,7 +107,7 @@ class TrainingModule(StoredModule):
     def _backward(self, batch: Batch) -> Tensor:
         """Forward and backward of every micro-batch; returns (sum, count) of each term on this rank, [terms, 2]."""
         names = list(self.loss_weights)
-        counts = self.loss_counts(batch)
+        counts = self.loss_counts(batch, Draws(self.seed, batch["position"]))
         total_counts = self._reduce(torch.stack([counts[name].sum().float() for name in names]))
         scale = self.trainer.world_size / total_counts.clamp(min=1e-12)  # DDP averages gradients over ranks
         sums = torch.zeros(len(names), device=self.device)
@@ -129,7 +130,7 @@ class TrainingModule(StoredModule):
 
     def _term_sums(self, batch: Batch, draws: Draws) -> Tensor:
         """Counted sum of each term over the samples of a micro-batch, float32 [terms]."""
-        values, counts = self.losses(batch, draws), self.loss_counts(batch)
+        values, counts = self.losses(batch, draws), self.loss_counts(batch, draws)
         if values.keys() != self.loss_weights.keys():
             raise ValueError(
                 f"{type(self).__name__}: loss_weights names {sorted(self.loss_weights)}, "
@@ -176,7 +177,7 @@ class TrainingModule(StoredModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Every loss term of the batch, by timestep range too; the draws differ from those of training."""
         draws = Draws(self.seed + VALIDATION_SEED, batch["position"])
-        counts = self.loss_counts(batch)
+        counts = self.loss_counts(batch, draws)
         if "repeated" in batch:
             counts = {name: count * ~batch["repeated"] for name, count in counts.items()}
         self._meter.update(self.losses(batch, draws), counts, self.timesteps(draws))

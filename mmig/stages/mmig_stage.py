@@ -59,7 +59,7 @@ class MMIGStage(TrainingModule):
         values, self._injection = self.mmig.losses(batch, draws)
         return {name: values[name] for name in self.counted_losses}
 
-    def loss_counts(self, batch: Batch) -> dict[str, Tensor]:
+    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Samples without a target count in no loss; those without a response have no text to align with."""
         has_target, has_response = batch["has_target"].float(), batch["has_response"].float()
         return {"sdm": has_target, "mmsm": has_target * has_response}

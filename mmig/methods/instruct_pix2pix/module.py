@@ -115,7 +115,7 @@ class InstructPix2PixModule(TrainingModule):
             texts[row] = "" if dropped else batch["target_caption"][row] if generated else texts[row]
         return texts, drop_image | generate
 
-    def loss_counts(self, batch: Batch) -> dict[str, Tensor]:
+    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """1 for samples that have a target."""
         return {"noise": batch["has_target"].to(self.device).float()}
 

@@ -80,7 +80,7 @@ class AutoencoderModule(TrainingModule):
             "kl": posterior.kl() / images[0].numel(),
         }
 
-    def loss_counts(self, batch: Batch) -> dict[str, Tensor]:
+    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """1 for samples that have an image."""
         has = (batch["has_source"] | batch["has_target"]).to(self.device).float()
         return dict.fromkeys(self.loss_weights, has)

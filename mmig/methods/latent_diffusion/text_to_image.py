@@ -84,7 +84,7 @@ class TextToImageModule(TrainingModule):
         target = self.process.target(clean, noise, timesteps)
         return {"noise": noise_loss(prediction, target, self.process.weight(timesteps, self.weighting))}
 
-    def loss_counts(self, batch: Batch) -> dict[str, Tensor]:
+    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """1 for samples that have an image with a caption on the side that is trained."""
         source = batch["has_source"] & batch["has_source_caption"]
         target = batch["has_target"] & batch["has_target_caption"]

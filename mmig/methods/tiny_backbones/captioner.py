@@ -107,7 +107,7 @@ class CaptionerModule(TrainingModule):
         losses = -(words * self.word_head(patches).log_softmax(-1)).sum(-1)
         return losses.sum(1) / words.sum((1, 2)).clamp(min=1)
 
-    def loss_counts(self, batch: Batch) -> dict[str, Tensor]:
+    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Caption tokens with the end (0 without image or caption); 1 for a target with concepts, else 0."""
         captions = self._captions(batch, batch["has_target"])
         lengths = [len(self.tokenizer(text, add_special_tokens=False).input_ids) + 1 for text in captions]

@@ -125,7 +125,7 @@ class ClipModule(TrainingModule):
         pairs = zip(use_response, batch["response"], batch["target_caption"], strict=True)
         return [(response or caption) if use else (caption or response) for use, response, caption in pairs]
 
-    def loss_counts(self, batch: Batch) -> dict[str, Tensor]:
+    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """1 for each sample with an image that has a text, else 0."""
         source = batch["has_source"] & batch["has_source_caption"]
         target = batch["has_target"] & (batch["has_target_caption"] | batch["has_response"])

@@ -90,7 +90,7 @@ class LanguageModule(TrainingModule):
         logits = self.language_model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         return {"response": token_losses(logits, labels)[0]}
 
-    def loss_counts(self, batch: Batch) -> dict[str, Tensor]:
+    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Answer tokens of each sample, end of sequence included; 0 without instruction or response."""
         lengths = [len(encode(self.tokenizer, "", answer)[1]) for answer in batch["response"]]
         counts = torch.tensor(lengths, dtype=torch.float32, device=self.device)

@@ -1,10 +1,11 @@
 """The training module: exact resume, counting, checkpoints."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmig.callbacks.run_checkpoint import checkpoints_in
 from mmig.checkpoint import read_checkpoint
@@ -49,6 +50,28 @@ def test_micro_batches_do_not_change_the_step(tmp_path: Path) -> None:
         torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-6)
 
 
+class DrawnCounts(ToyModule):
+    """Half of the samples, by a coin, count in no "l1" loss."""
+
+    def loss_counts(self, batch: Any, draws: Draws) -> dict[str, Tensor]:
+        return super().loss_counts(batch, draws) | {"l1": draws.bernoulli("coin", 0.5).float()}
+
+
+def test_counts_that_depend_on_draws_agree_over_micro_batches(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    whole, cut = DrawnCounts(seed=3), DrawnCounts(seed=3, micro_batch_size=5)
+    cut.load_state_dict(whole.state_dict())
+    batch = next(iter(ToyStream(1, 12, 0, 1)))
+    draws = Draws(3, batch["position"])
+    counted = whole.losses(batch, draws)["l1"][draws.bernoulli("coin", 0.5)].detach()
+    assert 0 < len(counted) < 12
+    for module, name in ((whole, "whole"), (cut, "cut")):
+        logged = fit(module, tmp_path / name, 1).callback_metrics
+        torch.testing.assert_close(logged["train/l1"], counted.mean(), rtol=1e-5, atol=0)
+    for left, right in zip(weights(whole), weights(cut), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-6)
+
+
 def test_two_ranks_equal_one(tmp_path: Path) -> None:
     torch.manual_seed(0)
     one, two = ToyModule(), ToyModule(micro_batch_size=4)
@@ -64,7 +87,7 @@ def test_each_term_is_divided_by_its_own_count() -> None:
     module = ToyModule()
     batch = next(iter(ToyStream(1, 12, 0, 1)))
     draws = Draws(0, batch["position"])
-    values, counts = module.losses(batch, draws), module.loss_counts(batch)
+    values, counts = module.losses(batch, draws), module.loss_counts(batch, draws)
     sums = module._term_sums(batch, draws)
     assert counts["l1"].sum() == 8
     torch.testing.assert_close(sums[1], values["l1"][batch["position"] % 3 != 0].sum())

@@ -78,7 +78,7 @@ def test_noise_loss_reaches_every_parameter_within_two_steps(folders: TinyBackbo
 def test_sample_without_response_has_no_alignment(folders: TinyBackbones) -> None:
     stage, batch = stage1(folders), edit_batch()
     assert stage.losses(batch, Draws(0, batch["position"]))["mmsm"][3] == 0
-    assert stage.loss_counts(batch)["mmsm"].tolist() == [1, 1, 1, 0]
+    assert stage.loss_counts(batch, Draws(0, batch["position"]))["mmsm"].tolist() == [1, 1, 1, 0]
 
 
 def test_losses_do_not_depend_on_the_batch(folders: TinyBackbones) -> None:

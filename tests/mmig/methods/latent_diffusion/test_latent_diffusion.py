@@ -158,7 +158,8 @@ def test_one_side_only_reads_that_side(folder: Path) -> None:
 def test_samples_without_caption_do_not_count(folder: Path) -> None:
     batch = captioned(2)
     batch["has_target_caption"] = torch.tensor([True, False])
-    assert text_to_image(folder, side="target").loss_counts(batch)["noise"].tolist() == [1.0, 0.0]
+    counts = text_to_image(folder, side="target").loss_counts(batch, Draws(0, batch["position"]))
+    assert counts["noise"].tolist() == [1.0, 0.0]
 
 
 def test_the_exported_folder_opens_as_stable_diffusion_and_draws_the_same(folder: Path) -> None:

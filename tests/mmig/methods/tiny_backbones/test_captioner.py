@@ -57,17 +57,19 @@ def test_a_sample_without_target_shows_its_source(module: CaptionerModule, batch
 
 def test_counts_are_caption_tokens_with_the_end(module: CaptionerModule, batch: Batch):
     expected = [len(module.tokenizer(text).input_ids) for text in batch["target_caption"]]
-    assert module.loss_counts(batch)["caption"].tolist() == expected  # the start token stands for the end token
+    counts = module.loss_counts(batch, Draws(0, batch["position"]))["caption"]
+    assert counts.tolist() == expected  # the start token stands for the end token
     batch["has_target"][1] = False
     batch["has_source"][1] = False
-    assert module.loss_counts(batch)["caption"][1] == 0
+    assert module.loss_counts(batch, Draws(0, batch["position"]))["caption"][1] == 0
 
 
 def test_concepts_count_where_a_target_has_them(module: CaptionerModule, batch: Batch):
-    assert module.loss_counts(batch)["concepts"].tolist() == [1.0] * 8
+    draws = Draws(0, batch["position"])
+    assert module.loss_counts(batch, draws)["concepts"].tolist() == [1.0] * 8
     batch["has_concept_masks"][3] = False
     batch["has_target"][4] = False
-    assert module.loss_counts(batch)["concepts"].tolist() == [1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+    assert module.loss_counts(batch, draws)["concepts"].tolist() == [1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0]
 
 
 def test_patch_words_follow_the_masks():

@@ -132,7 +132,7 @@ def test_a_sample_without_source_counts_by_its_target(module: ClipModule, batch:
     assert all(torch.isfinite(value).all() and (value > 0).all() for value in values.values())
     batch["has_target"][7] = False
     assert module.losses(batch, Draws(0, batch["position"]))["contrastive"][7] == 0
-    assert module.loss_counts(batch)["contrastive"].tolist() == [1.0] * 7 + [0.0]
+    assert module.loss_counts(batch, Draws(0, batch["position"]))["contrastive"].tolist() == [1.0] * 7 + [0.0]
 
 
 def test_a_few_steps_learn_the_batch(tokenizer_root: Path, batch: Batch):

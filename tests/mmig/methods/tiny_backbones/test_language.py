@@ -58,9 +58,9 @@ def test_token_loss_is_that_of_transformers(tokenizer_root: Path, batch: Batch):
 def test_counts_are_answer_tokens_with_the_end(tokenizer_root: Path, batch: Batch):
     module = make_module(tokenizer_root)
     expected = [len(encode(module.tokenizer, "", text)[1]) for text in batch["response"]]
-    assert module.loss_counts(batch)["response"].tolist() == expected
+    assert module.loss_counts(batch, Draws(0, batch["position"]))["response"].tolist() == expected
     batch["has_response"][0] = False
-    assert module.loss_counts(batch)["response"][0] == 0
+    assert module.loss_counts(batch, Draws(0, batch["position"]))["response"][0] == 0
 
 
 def test_caption_dropout_hides_the_caption(tokenizer_root: Path, batch: Batch):
