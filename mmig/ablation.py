@@ -36,7 +36,7 @@ ABLATION_SEED = 2_000_003
 def noise_losses(model: MMIG, batch: Batch, draws: Draws) -> dict[Variant, Tensor]:
     """L_SDM of each sample [B] with MMSM on, off, and on with the text states of the batch's next sample."""
     problem = model.denoising_problem(batch, draws)
-    states = model.response_states(batch["instruction"], batch["response"])
+    states = model.answer(batch).states
     shuffled = ResponseStates(states.states.roll(1, dims=0), states.mask.roll(1, dims=0))
     nobody = torch.zeros(len(batch["key"]), dtype=torch.bool, device=problem.noisy.device)
     settings = {"on": (states, None), "off": (states, nobody), "shuffled": (shuffled, None)}

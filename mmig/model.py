@@ -1,135 +1,94 @@
-"""MMIG's parts wired together: from a batch to every loss term by name.
+"""MMIG's parts wired together: from a batch to every loss term by name (eq 1-22).
 
-Present: the frozen LLM's response states (e0), the mutual support module, the diffusion editing model with its noise
-loss. Sampling with the same parts is `mmig/pipeline.py`.
+Sampling with the same parts is `mmig/pipeline.py`; which terms count and what trains, `mmig/stages/`.
 """
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
-from mmig.dem.conditioning import Conditioning, denoise
+from mmig.dem.attention import (
+    AttentionCapture,
+    binarize,
+    capture_attention,
+    concept_maps,
+    retention_loss,
+    segregation_loss,
+)
+from mmig.dem.concepts import ConceptTokens, encode_chunks, locate_concepts
+from mmig.dem.conditioning import Conditioning, condition_drops, denoise
 from mmig.dem.latents import encode, encode_unscaled, latent_shape
-from mmig.dem.losses import noise_loss
+from mmig.dem.layered import amortised
+from mmig.dem.losses import mask_to_latents, masked_noise_loss, noise_loss
 from mmig.dem.process import NoiseProcess
+from mmig.image_path import ImagePathConfig, TimestepDraw, caption_loss, draw_timesteps
 from mmig.injection import Injection, inject
-from mmig.mllm.responses import PROMPT_TEMPLATE, ResponseStates, prompt_ids, response_ids, response_states
-from mmig.mmsm import MMSM
+from mmig.mllm.config import MultimodalConfig
+from mmig.mllm.multimodal import MultimodalLLM, MultimodalOutput
+from mmig.mllm.responses import ResponseStates, response_ids
+from mmig.parts import Parts
 from mmig.rng import Draws
 
 SourceConditioning = Literal["img2img", "concat"]
 """How the source image reaches the denoiser (eq 3): sampling starts from its noised latents, or they are appended to
 the noisy latents on the channel axis (InstructPix2Pix)."""
 
+TERMS = ("sdm", "as", "ar", "fg", "bg", "mmt", "blip2", "mmsm")
+"""L_Total (eq 22): L_SDM (14), L_AS (19), L_AR (20), L_fg (17), L_bg (18), L_MMT (7, 8), L_BLIP2, L_MMSM (13). The
+first five are L_DEM (21)."""
+
 
 @dataclass
-class BackboneConfig:
-    """Hub ids or folders of the pretrained parts.
+class ObjectiveConfig:
+    """How the loss terms are read where the paper leaves it open.
 
     Attributes:
-        diffusion: pipeline folder with vae, unet, text_encoder, tokenizer and scheduler.
-        llm: causal language model and its tokenizer.
-        unet: another UNet than the pipeline folder's.
-        dtype: of the frozen weights.
-        gradient_checkpointing: compute activations again in the backward pass to save memory.
+        condition_drop: d; a part d of the samples loses the text, one more d text and source, one more d the source
+            (Brooks et al. 2023), for guidance. Only for stages in which the denoiser trains. Without the text a sample
+            counts in L_SDM alone.
+        attention_resolution: (h, w) of the attention maps of eq 19 and 20; 16x16 is a 32nd of 512 pixels.
+        step_gap: timesteps between the two noise levels of eq 20: one step of a sampler with 50.
+        region_threshold: B_t is where a map exceeds this part of its maximum (`binarize`).
+        alpha: weight of the object in eq 16.
+        layered_norm: of eq 17 and 18 (`masked_noise_loss`).
+        image_path: which predicted images BLIP-2 sees.
+        max_text_chunks: chunks of 75 tokens that are read of a response; more are cut.
     """
 
-    diffusion: str
-    llm: str
-    unet: str | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    gradient_checkpointing: bool = False
-
-
-@dataclass
-class MMSMConfig:
-    """Sizes and places of the mutual support modules.
-
-    Attributes:
-        dim: common width d of text and features.
-        heads: attention heads.
-        locations: module paths in the UNet; one module each.
-    """
-
-    dim: int = 768
-    heads: int = 8
-    locations: list[str] = field(default_factory=lambda: ["mid_block"])
-
-
-@dataclass
-class Parts:
-    """The loaded parts of MMIG; `mmsm` holds one module a location (dots of the path written as dashes)."""
-
-    unet: nn.Module
-    vae: nn.Module
-    text_encoder: nn.Module
-    tokenizer: Any
-    scheduler: Any
-    llm: nn.Module
-    llm_tokenizer: Any
-    mmsm: nn.ModuleDict
-
-
-def load_parts(backbones: BackboneConfig, mmsm: MMSMConfig) -> Parts:
-    """Load the pretrained parts, frozen, and build fresh mutual support modules that fit them.
-
-    Raises:
-        BackboneError: a part is missing, broken or does not fit the others.
-        ValueError: a location that the UNet does not have.
-    """
-    from mmig.backbones import diffusion, llm
-
-    options = {"dtype": getattr(torch, backbones.dtype), "gradient_checkpointing": backbones.gradient_checkpointing}
-    root = backbones.diffusion
-    # convolutions are faster in this memory format, on CPUs and on GPUs with tensor cores
-    unet = diffusion.load_unet(backbones.unet or root, **options).to(memory_format=torch.channels_last)
-    vae = diffusion.load_vae(root, **options).to(memory_format=torch.channels_last)
-    text_encoder, tokenizer = diffusion.load_text_encoder(root, **options), diffusion.load_tokenizer(root)
-    diffusion.check_compatible(unet, text_encoder, vae, tokenizer)
-    model = llm.load_llm(backbones.llm, **options)
-    modules = {
-        path.replace(".", "-"): MMSM(model.config.hidden_size, feature_width(unet, path), mmsm.dim, mmsm.heads)
-        for path in mmsm.locations
-    }
-    return Parts(
-        unet,
-        vae,
-        text_encoder,
-        tokenizer,
-        diffusion.load_scheduler(root),
-        model,
-        llm.load_llm_tokenizer(backbones.llm),
-        nn.ModuleDict(modules),
-    )
-
-
-def feature_width(unet: nn.Module, location: str) -> int:
-    """Channels of the feature map that a block of a diffusers UNet puts out.
-
-    Raises:
-        ValueError: the location is neither mid_block nor a down or up block that exists.
-    """
-    widths = unet.config.block_out_channels
-    known = {"mid_block": widths[-1]}
-    known |= {f"down_blocks.{i}": width for i, width in enumerate(widths)}
-    known |= {f"up_blocks.{i}": width for i, width in enumerate(reversed(widths))}
-    if location not in known:
-        raise ValueError(f"mmsm.locations: no block {location!r} in the UNet; it has {', '.join(known)}")
-    return known[location]
+    condition_drop: float = 0.0
+    attention_resolution: tuple[int, int] = (16, 16)
+    step_gap: int = 20
+    region_threshold: float = 0.5
+    alpha: float = 0.7
+    layered_norm: Literal["squared", "l2"] = "squared"
+    image_path: ImagePathConfig = field(default_factory=ImagePathConfig)
+    max_text_chunks: int = 1
 
 
 class DenoisingProblem(NamedTuple):
-    """Noisy latents x_t [B,c,h,w], timesteps [B], what is to be predicted [B,c,h,w], and the condition."""
+    """What a denoiser gets and should answer.
 
+    Attributes:
+        clean, noise: latents of the target and the noise added to them, [B,c,h,w].
+        noisy: x_t, [B,c,h,w].
+        timesteps: [B].
+        target: what is to be predicted, [B,c,h,w].
+        condition: text and source image, what was dropped left out.
+        has_text: bool [B], False where the text was dropped.
+    """
+
+    clean: Tensor
+    noise: Tensor
     noisy: Tensor
     timesteps: Tensor
     target: Tensor
     condition: Conditioning
+    has_text: Tensor
 
 
 class MMIG(nn.Module):
@@ -138,8 +97,8 @@ class MMIG(nn.Module):
     Args:
         parts: loaded parts.
         source_conditioning: how the denoiser sees the source image; "concat" needs a UNet with 8 input channels.
-        prompt_template: what the LLM reads before the response.
-        max_response_tokens: longest response, in tokens of the LLM.
+        multimodal: sizes and readings of the multimodal LLM.
+        objective: readings of the loss terms.
 
     Raises:
         ValueError: the UNet's input channels do not fit `source_conditioning`.
@@ -149,28 +108,80 @@ class MMIG(nn.Module):
         self,
         parts: Parts,
         source_conditioning: SourceConditioning,
-        prompt_template: str = PROMPT_TEMPLATE,
-        max_response_tokens: int = 128,
+        multimodal: MultimodalConfig | None = None,
+        objective: ObjectiveConfig | None = None,
     ) -> None:
         super().__init__()
-        self.unet, self.vae, self.text_encoder, self.llm = parts.unet, parts.vae, parts.text_encoder, parts.llm
-        self.mmsm = parts.mmsm
-        self.tokenizer, self.llm_tokenizer, self.scheduler = parts.tokenizer, parts.llm_tokenizer, parts.scheduler
+        self.unet, self.vae, self.text_encoder, self.mmsm = parts.unet, parts.vae, parts.text_encoder, parts.mmsm
+        self.mllm = MultimodalLLM(parts.llm, parts.llm_tokenizer, parts.vision, multimodal)
+        self.captioner = parts.captioner
+        self.tokenizer, self.scheduler = parts.tokenizer, parts.scheduler
         self.process = NoiseProcess.from_scheduler(parts.scheduler)
         self.source_conditioning = source_conditioning
-        self.prompt_template = prompt_template
-        self.max_response_tokens = max_response_tokens
+        self.objective = objective or ObjectiveConfig()
         self._check_channels()
 
-    def losses(self, batch: Batch, draws: Draws) -> tuple[dict[str, Tensor], Injection]:
-        """Loss terms [B] of a batch by name, and what the mutual support modules computed.
+    # Losses ------------------------------------------------------------------------------------------------------
 
-        "sdm" is L_SDM (eq 14) of the target under the given response, "mmsm" is L_MMSM (eq 13).
+    def losses(self, batch: Batch, draws: Draws, terms: Collection[str] = TERMS) -> tuple[dict[str, Tensor], Injection]:
+        """The asked loss terms [B] of a batch by name, and what the mutual support modules computed.
+
+        One forward of the LLM with the given response (teacher forcing) gives L_MMT and e0; one of the denoiser under
+        the response L_SDM, L_MMSM, the attention maps and the predicted image (forward A); one under the mixed
+        embedding L_fg and L_bg (B); one at a noisier timestep, without gradient, the regions of L_AR (C).
         """
+        answer = self.answer(batch, with_loss="mmt" in terms)
         problem = self.denoising_problem(batch, draws)
-        states = self.response_states(batch["instruction"], batch["response"])
-        prediction, injection = self.denoise(problem.noisy, problem.timesteps, problem.condition, states)
-        return {"sdm": noise_loss(prediction, problem.target), "mmsm": injection.alignment_loss}, injection
+        with self._captured("as" in terms or "ar" in terms) as capture:
+            prediction, injection = self._answer_problem(problem, answer.states)
+        values = {
+            "sdm": noise_loss(prediction, problem.target),
+            "mmsm": injection.alignment_loss,
+            "mmt": answer.losses,
+        }
+        if capture is not None:
+            values |= self._attention_losses(batch, problem, capture, answer.states)
+        if "fg" in terms or "bg" in terms:
+            values |= self._layered_losses(batch, problem, answer.states)
+        if "blip2" in terms:
+            values["blip2"] = self._caption_losses(batch, draws, problem, prediction)
+        return {name: values[name] for name in terms}, injection
+
+    def loss_counts(self, batch: Batch, draws: Draws, terms: Collection[str] = TERMS) -> dict[str, Tensor]:
+        """How much each sample counts in each asked term, float32 [B]: 0 where something is missing or was dropped."""
+        has_text = ~self._drops(draws)[0].to(batch["has_target"].device)
+        target = batch["has_target"].float()
+        described = target * batch["has_response"] * has_text
+        counts = {"sdm": target * self._draw_timesteps(draws).in_noise_loss.to(target.device), "mmsm": described}
+        if "fg" in terms or "bg" in terms:
+            layered = described * batch["has_object_phrase"] * batch["has_background_phrase"]
+            counts["fg"] = layered * batch["has_target_mask"]
+            counts["bg"] = layered * (batch["has_target_mask"] | batch["has_reference_mask"])
+        if "mmt" in terms:
+            tokens = self.mllm.token_counts(batch["response"]).to(target.device)
+            counts["mmt"] = tokens * batch["has_instruction"] * batch["has_response"]
+        if "as" in terms or "ar" in terms:
+            found = self._concepts(batch).valid.sum(dim=1).to(target.device)
+            counts |= {"as": described * (found >= 2), "ar": described * (found >= 1)}
+        if "blip2" in terms:
+            counts["blip2"] = self._captioner().num_tokens(self._captions(batch)).to(target.device) * target * has_text
+        return {name: counts[name] for name in terms}
+
+    def answer(self, batch: Batch, with_loss: bool = False) -> MultimodalOutput:
+        """What the multimodal LLM makes of a batch's given responses; L_MMT's sums are 0 without `with_loss`.
+
+        It reads the source image if it has a vision tower. Gradients are kept only where something in it trains.
+        """
+        sees = self.mllm.vision is not None
+        images, seen = (batch["source"], batch["has_source"]) if sees else (None, None)
+        trained = any(parameter.requires_grad for parameter in self.mllm.parameters())
+        with contextlib.nullcontext() if trained else torch.no_grad():
+            if with_loss:
+                return self.mllm(batch["instruction"], batch["response"], images, seen)
+            ids = response_ids(self.mllm.tokenizer, batch["response"], self.mllm.config.max_response_tokens)
+            states = self.mllm.states_of_ids(batch["instruction"], ids, images, seen)
+        nothing = torch.zeros(len(ids), device=states.states.device)
+        return MultimodalOutput(nothing, nothing, states)
 
     @torch.no_grad()
     def denoising_problem(self, batch: Batch, draws: Draws) -> DenoisingProblem:
@@ -180,16 +191,96 @@ class MMIG(nn.Module):
         clean = encode(self.vae, self._cast(images), self._cast(draws.normal("posterior", shape)))
         noise = self._cast(draws.normal("noise", shape))
         timesteps = self.timesteps(draws).to(clean.device)
+        drop_text, drop_image = (drop.to(clean.device) for drop in self._drops(draws))
+        texts = ["" if drop else text for drop, text in zip(drop_text.tolist(), batch["response"], strict=True)]
         return DenoisingProblem(
+            clean,
+            noise,
             self.process.add_noise(clean, noise, timesteps),
             timesteps,
             self.process.target(clean, noise, timesteps),
-            self.condition(batch["response"], batch["source"], batch["has_source"]),
+            self.condition(texts, batch["source"], batch["has_source"] & ~drop_image),
+            ~drop_text,
         )
 
     def timesteps(self, draws: Draws) -> Tensor:
-        """Timestep of each sample's noise loss, [B]."""
-        return self.process.sample_timesteps(draws.uniform("timestep"))
+        """Timestep of each sample, [B]."""
+        return self._draw_timesteps(draws).timesteps
+
+    def _draw_timesteps(self, draws: Draws) -> TimestepDraw:
+        return draw_timesteps(self.process, draws, self.objective.image_path)
+
+    def _drops(self, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Which samples lose the text and which the source image, bool [B] each."""
+        return condition_drops(draws.uniform("condition_drop"), self.objective.condition_drop)
+
+    def _answer_problem(self, problem: DenoisingProblem, states: ResponseStates) -> tuple[Tensor, Injection]:
+        return self.denoise(problem.noisy, problem.timesteps, problem.condition, states, problem.has_text)
+
+    def _attention_losses(
+        self, batch: Batch, problem: DenoisingProblem, capture: AttentionCapture, states: ResponseStates
+    ) -> dict[str, Tensor]:
+        """L_AS and L_AR (eq 19, 20) from the maps of forward A; the regions come from forward C on the same noise."""
+        concepts = self._concepts(batch).to(problem.noisy.device)
+        maps, valid = concept_maps(capture.average(), concepts)
+        noisier = self.process.noisier(problem.timesteps, self.objective.step_gap)
+        earlier = problem._replace(
+            noisy=self.process.add_noise(problem.clean, problem.noise, noisier), timesteps=noisier
+        )
+        with torch.no_grad(), self._captured(True) as before:
+            self._answer_problem(earlier, states)
+            regions = binarize(concept_maps(before.average(), concepts).maps, self.objective.region_threshold)
+        return {"as": segregation_loss(maps, valid), "ar": retention_loss(maps, regions, valid)}
+
+    def _layered_losses(self, batch: Batch, problem: DenoisingProblem, states: ResponseStates) -> dict[str, Tensor]:
+        """L_fg and L_bg (eq 17, 18) from one forward under e_opt (eq 16); without M_r, M_t stands for it."""
+        with torch.no_grad():
+            phrases = amortised(self.encode_text, batch["object_phrase"], batch["background_phrase"])
+            tokens = phrases.mixed(self.objective.alpha)
+        condition = replace(problem.condition, tokens=tokens, mask=None)
+        prediction, _ = self._answer_problem(problem._replace(condition=condition), states)
+        has_reference = batch["has_reference_mask"].view(-1, 1, 1, 1)
+        reference = torch.where(has_reference, batch["reference_mask"], batch["target_mask"])
+        size = (problem.noisy.shape[2], problem.noisy.shape[3])
+        inside, outside = mask_to_latents(batch["target_mask"], size), 1 - mask_to_latents(reference, size)
+        norm = self.objective.layered_norm
+        return {
+            "fg": masked_noise_loss(prediction, problem.target, inside, norm=norm),
+            "bg": masked_noise_loss(prediction, problem.target, outside, norm=norm),
+        }
+
+    def _caption_losses(self, batch: Batch, draws: Draws, problem: DenoisingProblem, prediction: Tensor) -> Tensor:
+        """L_BLIP2 of the predicted images whose timestep is early, weighted so that they stand for all."""
+        weight = self._draw_timesteps(draws).caption_weight.to(prediction.device)
+        return caption_loss(
+            self._captioner(),
+            self.vae,
+            self.process,
+            prediction,
+            problem.noisy,
+            problem.timesteps,
+            self._captions(batch),
+            weight * batch["has_target"] * problem.has_text,
+            self.objective.image_path,
+        ).values
+
+    def _captions(self, batch: Batch) -> list[str]:
+        """Caption of each target, or its description z_d where there is none."""
+        pairs = zip(batch["target_caption"], batch["response"], strict=True)
+        return [caption or response for caption, response in pairs]
+
+    def _concepts(self, batch: Batch) -> ConceptTokens:
+        return locate_concepts(self.tokenizer, batch["response"], batch["concepts"], self.objective.max_text_chunks)
+
+    def _captured(self, wanted: bool) -> contextlib.AbstractContextManager[AttentionCapture | None]:
+        return capture_attention(self.unet, self.objective.attention_resolution) if wanted else contextlib.nullcontext()
+
+    def _captioner(self) -> Any:
+        if self.captioner is None:
+            raise ValueError("loss term 'blip2' needs backbones.captioner, a BLIP-2 folder or hub id")
+        return self.captioner
+
+    # Denoiser and text -------------------------------------------------------------------------------------------
 
     def denoise(
         self,
@@ -218,30 +309,20 @@ class MMIG(nn.Module):
         latents = None
         if self.source_conditioning == "concat":
             latents = encode_unscaled(self.vae, self._cast(source)) * has_source.view(-1, 1, 1, 1)
-        return Conditioning(tokens=self.encode_text(responses), image_latents=latents)
+        chunks = self.objective.max_text_chunks
+        tokens, mask = encode_chunks(self.text_encoder, self.tokenizer, responses, chunks)
+        return Conditioning(tokens, mask, image_latents=latents)
+
+    def without_text(self, condition: Conditioning) -> Conditioning:
+        """The same condition under the empty text, as long as the given one (for guidance)."""
+        chunks = condition.tokens.shape[1] // self.tokenizer.model_max_length
+        tokens, mask = encode_chunks(self.text_encoder, self.tokenizer, [""], chunks, chunks)
+        mask = None if mask is None else mask.expand(condition.tokens.shape[:2])
+        return replace(condition, tokens=tokens.expand_as(condition.tokens), mask=mask)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """CLIP text states [B,L,D], L being the tokenizer's length; longer texts are cut, their end token kept."""
-        ids = self.tokenizer(
-            list(texts),
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids
-        return self.text_encoder(ids.to(self.unet.device)).last_hidden_state
-
-    def response_states(self, instructions: Sequence[str], responses: Sequence[str]) -> ResponseStates:
-        """States e0 of given responses (teacher forcing); with a gradient only where the LLM trains."""
-        ids = response_ids(self.llm_tokenizer, responses, self.max_response_tokens)
-        return self.states_of_ids(instructions, ids)
-
-    def states_of_ids(self, instructions: Sequence[str], responses: Sequence[list[int]]) -> ResponseStates:
-        """States e0 of responses that are ids already, as `generate_response_ids` gives them."""
-        prompts = prompt_ids(self.llm_tokenizer, instructions, self.prompt_template)
-        trained = any(parameter.requires_grad for parameter in self.llm.parameters())
-        with contextlib.nullcontext() if trained else torch.no_grad():
-            return response_states(self.llm, prompts, responses)
+        return encode_chunks(self.text_encoder, self.tokenizer, texts)[0]
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.unet.device, self.vae.dtype)

@@ -1,12 +1,12 @@
 """MMIG's inference: source image and instruction in, edited image out (eq 3, 5). The only inference path."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.schema import Batch
 from mmig.dem.conditioning import Conditioning
@@ -14,8 +14,8 @@ from mmig.dem.guidance import guided, instruct_pix2pix_guidance, text_guidance
 from mmig.dem.latents import decode, encode, latent_shape
 from mmig.dem.sampling import Generators, per_sample, sample
 from mmig.editing import EditOutput, ResponseSource
-from mmig.mllm.responses import ResponseStates, generate_response_ids, prompt_ids
-from mmig.model import MMIG, Parts, SourceConditioning
+from mmig.mllm.responses import ResponseStates, response_ids
+from mmig.model import MMIG
 
 
 @dataclass
@@ -41,35 +41,25 @@ class MMIGPipeline(DiffusionPipeline):
     """Edits images by instruction with MMIG's parts.
 
     Args:
-        unet, vae, text_encoder, tokenizer, scheduler: the diffusion editing model.
-        llm, llm_tokenizer: the language model that writes the response z_d and gives its states e0.
-        mmsm: mutual support modules by location.
-        source_conditioning: how the denoiser sees the source image.
+        model: the four parts wired together.
     """
 
-    def __init__(
-        self,
-        unet: Any,
-        vae: Any,
-        text_encoder: Any,
-        tokenizer: Any,
-        scheduler: Any,
-        llm: Any,
-        llm_tokenizer: Any,
-        mmsm: nn.ModuleDict,
-        source_conditioning: SourceConditioning = "img2img",
-    ) -> None:
+    def __init__(self, model: MMIG) -> None:
         super().__init__()
-        parts = Parts(unet, vae, text_encoder, tokenizer, scheduler, llm, llm_tokenizer, mmsm)
-        self.register_modules(**vars(parts))
-        self.register_to_config(source_conditioning=source_conditioning)
-        self.model = MMIG(parts, source_conditioning)
+        parts = {
+            "unet": model.unet,
+            "vae": model.vae,
+            "text_encoder": model.text_encoder,
+            "tokenizer": model.tokenizer,
+            "scheduler": model.scheduler,
+        }
+        self.register_modules(**parts)
+        self.model = model
 
     @classmethod
     def from_model(cls, model: MMIG) -> "MMIGPipeline":
         """The pipeline of a model, sharing its weights."""
-        names = Parts.__dataclass_fields__
-        return cls(**{name: getattr(model, name) for name in names}, source_conditioning=model.source_conditioning)
+        return cls(model)
 
     @torch.no_grad()
     def __call__(
@@ -97,7 +87,7 @@ class MMIGPipeline(DiffusionPipeline):
         sampling = sampling or SamplingConfig()
         generators = per_sample(generator or torch.Generator().manual_seed(0), len(source))
         source = source.to(self.model.unet.device, self.model.vae.dtype)
-        texts, states = self._respond(instructions, responses)
+        texts, states = self._respond(source, instructions, responses)
         latents = sample(
             self._denoiser(source, texts, states, sampling, use_mmsm),
             self.scheduler,
@@ -112,15 +102,18 @@ class MMIGPipeline(DiffusionPipeline):
         return EditOutput(images, texts)
 
     def _respond(
-        self, instructions: Sequence[str], responses: Sequence[str] | None
+        self, source: Tensor, instructions: Sequence[str], responses: Sequence[str] | None
     ) -> tuple[list[str], ResponseStates]:
-        model = self.model
-        if responses is not None:
-            return list(responses), model.response_states(instructions, responses)
-        prompts = prompt_ids(model.llm_tokenizer, instructions, model.prompt_template)
-        ids = generate_response_ids(model.llm, model.llm_tokenizer, prompts, model.max_response_tokens)
-        texts = [text.strip() for text in model.llm_tokenizer.batch_decode(ids, skip_special_tokens=True)]
-        return texts, model.states_of_ids(instructions, ids)
+        """z_d and e0; the multimodal LLM sees the source if it has a vision tower."""
+        mllm = self.model.mllm
+        images = None if mllm.vision is None else source
+        if responses is None:
+            ids = mllm.generate(instructions, images)
+            texts = mllm.decode(ids)
+        else:
+            ids = response_ids(mllm.tokenizer, responses, mllm.config.max_response_tokens)
+            texts = list(responses)
+        return texts, mllm.states_of_ids(instructions, ids, images)
 
     def _denoiser(
         self, source: Tensor, texts: list[str], states: ResponseStates, sampling: SamplingConfig, use_mmsm: bool
@@ -128,7 +121,7 @@ class MMIGPipeline(DiffusionPipeline):
         model, count = self.model, len(source)
         has_source = torch.ones(count, device=source.device)
         full = model.condition(texts, source, has_source)
-        null_tokens = model.encode_text([""]).expand_as(full.tokens)
+        image = model.without_text(full)
         if model.source_conditioning == "concat":
             weights = instruct_pix2pix_guidance(sampling.guidance_scale, sampling.image_guidance_scale)
         else:
@@ -136,8 +129,8 @@ class MMIGPipeline(DiffusionPipeline):
         no_image = None if full.image_latents is None else torch.zeros_like(full.image_latents)
         branches = {
             "full": full,
-            "image": Conditioning(null_tokens, image_latents=full.image_latents),
-            "null": Conditioning(null_tokens, image_latents=no_image),
+            "image": image,
+            "null": replace(image, image_latents=no_image),
         }
         names = [name for name, weight in weights.items() if weight != 0]
         repeated = ResponseStates(*(value.repeat(len(names), *[1] * (value.ndim - 1)) for value in states))

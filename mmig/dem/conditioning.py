@@ -42,6 +42,14 @@ def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
     return Conditioning(**joined, extra=extra)
 
 
+def condition_drops(uniform: Tensor, drop: float) -> tuple[Tensor, Tensor]:
+    """(drop the text, drop the image), bool [B] each, from one uniform draw a sample and d = `drop`.
+
+    d lose the text alone, d both and d the image (InstructPix2Pix, Brooks et al. 2023, section 3.2.1).
+    """
+    return uniform < 2 * drop, (uniform >= drop) & (uniform < 3 * drop)
+
+
 def denoise(unet: "UNet2DConditionModel", noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
     """Prediction of a diffusers UNet, [B,C,h,w].
 

@@ -78,6 +78,11 @@ class NoiseProcess:
         level = (1 - uniform.float()) ** exponent  # in (0, 1]
         return self.num_timesteps * self.shift * level / (1 + (self.shift - 1) * level)
 
+    def noisier(self, timesteps: Tensor, steps: int) -> Tensor:
+        """Timesteps that are `steps` of the 1000 (or of T) noisier, at most the noisiest, [B]."""
+        last = self.num_timesteps - (self._alphas_cumprod is not None)
+        return (timesteps + steps).clamp(max=last)
+
     def scales(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """(a, s) of each timestep, float32 [B] each."""
         if self._alphas_cumprod is None:

@@ -1,17 +1,26 @@
 """What the stages of MMIG share: the parts, what of them trains, and the losses that count."""
 
-from typing import ClassVar
+import logging
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.editing import Editor
 from mmig.injection import Injection
-from mmig.model import MMIG, BackboneConfig, MMSMConfig, SourceConditioning, load_parts
+from mmig.mllm.config import MultimodalConfig
+from mmig.model import MMIG, ObjectiveConfig, SourceConditioning
 from mmig.optim import OptimizerConfig
+from mmig.parts import BackboneConfig, MMSMConfig, load_parts
 from mmig.pipeline import MMIGEditor, MMIGPipeline, SamplingConfig
 from mmig.rng import Draws
 from mmig.stages.base import TrainingModule
+
+logger = logging.getLogger(__name__)
+Profile = Literal["paper", "practical", "strict"]
+PRACTICAL_WEIGHTS = {"as": 1e-3, "ar": 1e-3}
+"""Attention terms are worth 0.5 a concept at their best, the noise loss of a trained denoiser 0.1: TokenCompose and
+CoMat weigh theirs by 1e-3 and less."""
 
 
 class MMIGStage(TrainingModule):
@@ -21,48 +30,90 @@ class MMIGStage(TrainingModule):
         backbones: hub ids or folders of the pretrained parts.
         optimizer: AdamW and its schedule.
         mmsm: sizes and places of the mutual support modules.
+        multimodal: sizes and readings of the multimodal LLM.
+        objective: readings of the loss terms.
         source_conditioning: how the denoiser sees the source image.
         sampling: how the stage's pipeline samples.
-        loss_weights: weights in place of the stage's own (the paper's: all 1), by name.
+        profile: which losses count, and how much. "paper": the stage's, all with weight 1; "practical": the same, those
+            on attention weighted down; "strict": exactly those that the paper names for the stage, weight 1.
+        loss_weights: weights in place of the profile's, by name; a loss that is not named is not computed.
         seed: seed of every draw.
         micro_batch_size: samples a forward and backward; None takes the rank's whole part of the global batch.
 
     Raises:
         BackboneError: a part is missing, broken or does not fit the others.
+        ValueError: a part that this stage trains, or a loss needs, is not configured.
     """
 
     trained_parts: ClassVar[tuple[str, ...]]
     counted_losses: ClassVar[tuple[str, ...]]
+    strict_losses: ClassVar[tuple[str, ...]]
 
     def __init__(
         self,
         backbones: BackboneConfig,
         optimizer: OptimizerConfig,
         mmsm: MMSMConfig | None = None,
+        multimodal: MultimodalConfig | None = None,
+        objective: ObjectiveConfig | None = None,
         source_conditioning: SourceConditioning = "img2img",
         sampling: SamplingConfig | None = None,
+        profile: Profile = "paper",
         loss_weights: dict[str, float] | None = None,
         seed: int = 0,
         micro_batch_size: int | None = None,
     ) -> None:
-        super().__init__(optimizer, loss_weights or dict.fromkeys(self.counted_losses, 1.0), seed, micro_batch_size)
+        super().__init__(optimizer, loss_weights or self.profile_weights(profile), seed, micro_batch_size)
+        self._check_parts(backbones)
         self.backbones = backbones
         self.sampling = sampling or SamplingConfig()
-        self.mmig = MMIG(load_parts(backbones, mmsm or MMSMConfig()), source_conditioning)
-        self.mmig.requires_grad_(False)
-        for part in self.trained_parts:
-            self.mmig.get_submodule(part).requires_grad_(True).train()
+        parts = load_parts(backbones, mmsm or MMSMConfig(), self.trained_parts)
+        self.mmig = MMIG(parts, source_conditioning, multimodal, objective)
+        self._choose_trained()
         self._injection: Injection | None = None
+
+    @classmethod
+    def profile_weights(cls, profile: Profile) -> dict[str, float]:
+        """Loss weights of a profile by name."""
+        names = cls.strict_losses if profile == "strict" else cls.counted_losses
+        if set(cls.counted_losses) - set(names) and "sdm" not in names:
+            logger.warning(
+                "strict profile of %s: without L_SDM only half of MMSM gets a gradient, and L_MMSM can collapse",
+                cls.__name__,
+            )
+        weights = dict.fromkeys(names, 1.0)
+        if profile == "practical":
+            weights |= {name: weight for name, weight in PRACTICAL_WEIGHTS.items() if name in weights}
+        return weights
+
+    def _check_parts(self, backbones: BackboneConfig) -> None:
+        needs = {"vision": "mllm.adapters" in self.trained_parts, "captioner": "blip2" in self.loss_weights}
+        for name, needed in needs.items():
+            if needed and getattr(backbones, name) is None:
+                raise ValueError(f"{type(self).__name__} needs backbones.{name}: give a hub id or a folder")
+
+    def _choose_trained(self) -> None:
+        """Freeze everything, then let this stage's parts train; a frozen part has no dropout."""
+        model = self.mmig
+        captioner = model.captioner
+        for part in (model.unet, model.vae, model.text_encoder, model.mllm, model.mmsm):
+            part.requires_grad_(False)
+        for part in (model.mmsm, model.mllm.adapters):
+            part.eval()
+        for name in self.trained_parts:
+            if name == "captioner":
+                captioner.set_trainable()
+            else:
+                model.get_submodule(name).requires_grad_(True).train()
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """The stage's loss terms [B] by name."""
-        values, self._injection = self.mmig.losses(batch, draws)
-        return {name: values[name] for name in self.counted_losses}
+        values, self._injection = self.mmig.losses(batch, draws, self.loss_weights)
+        return values
 
     def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Samples without a target count in no loss; those without a response have no text to align with."""
-        has_target, has_response = batch["has_target"].float(), batch["has_response"].float()
-        return {"sdm": has_target, "mmsm": has_target * has_response}
+        """What counts how much: see `MMIG.loss_counts`."""
+        return self.mmig.loss_counts(batch, draws, self.loss_weights)
 
     def timesteps(self, draws: Draws) -> Tensor:
         """Timestep of each sample's noise loss."""
@@ -76,15 +127,23 @@ class MMIGStage(TrainingModule):
         return {"std_text": text, "std_features": features}
 
     def named_backbones(self) -> dict[str, nn.Module]:
-        """The pretrained parts."""
+        """The pretrained parts. Adapters that do not train, and never did, are as good as not there."""
         model = self.mmig
-        return {"unet": model.unet, "vae": model.vae, "text_encoder": model.text_encoder, "llm": model.llm}
+        parts = {"unet": model.unet, "vae": model.vae, "text_encoder": model.text_encoder, "llm": model.mllm}
+        return parts if model.captioner is None else parts | {"captioner": model.captioner}
 
     def backbone_paths(self) -> dict[str, str]:
         """Where the pretrained parts come from."""
-        root = self.backbones.diffusion
-        unet = self.backbones.unet or root
-        return {"vae": root, "text_encoder": root, "unet": unet, "llm": self.backbones.llm}
+        paths = self.backbones
+        named = {
+            "vae": paths.diffusion,
+            "text_encoder": paths.diffusion,
+            "unet": paths.unet or paths.diffusion,
+            "llm": paths.llm,
+            "clip_vision": paths.vision,
+            "blip2": paths.captioner,
+        }
+        return {name: path for name, path in named.items() if path is not None}
 
     def make_pipeline(self) -> Editor:
         """MMIG's pipeline with this stage's weights."""

@@ -14,3 +14,5 @@ class Stage1(MMIGStage):
 
     trained_parts = ("mmsm",)
     counted_losses = ("mmsm", "sdm")
+    strict_losses = ("mmsm",)
+    new_parts = ("mmig.mmsm",)

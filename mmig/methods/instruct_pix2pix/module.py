@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
 from mmig.backbones.fingerprint import fingerprint
-from mmig.dem.conditioning import Conditioning, denoise, encode_text
+from mmig.dem.conditioning import Conditioning, condition_drops, denoise, encode_text
 from mmig.dem.fresh import UNetSize, fresh_unet
 from mmig.dem.latents import LatentMemory, normalise
 from mmig.dem.losses import noise_loss
@@ -153,8 +153,3 @@ class InstructPix2PixModule(TrainingModule):
             self.scheduler,
             text="instruction" if self.text == "mixed" else self.text,
         )
-
-
-def condition_drops(uniform: Tensor, drop: float) -> tuple[Tensor, Tensor]:
-    """(drop the text, drop the image), bool [B] each, from one uniform draw a sample and d = `drop`."""
-    return uniform < 2 * drop, (uniform >= drop) & (uniform < 3 * drop)

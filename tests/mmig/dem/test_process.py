@@ -82,6 +82,11 @@ def test_an_exponent_below_one_favours_noisy_timesteps(prediction: str) -> None:
     assert timesteps.max() <= 1
 
 
+def test_noisier_timesteps_stop_at_the_noisiest() -> None:
+    assert make("epsilon").noisier(torch.tensor([0, 975, 990]), 20).tolist() == [20, 995, 999]
+    assert make("flow").noisier(torch.tensor([0.5, 990.0]), 20).tolist() == [20.5, 1000.0]
+
+
 def test_min_snr_weighs_the_error_of_x0_alike_for_every_prediction() -> None:
     timesteps = torch.tensor([100, 500, 900])
     epsilon, velocity = make("epsilon"), make("v_prediction")

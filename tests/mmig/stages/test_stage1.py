@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mmig.model import BackboneConfig, MMSMConfig
 from mmig.optim import OptimizerConfig
+from mmig.parts import BackboneConfig, MMSMConfig
 from mmig.pipeline import SamplingConfig
 from mmig.rng import Draws
 from mmig.stages.stage1 import Stage1
@@ -46,7 +46,7 @@ def test_only_the_mutual_support_module_trains(folders: TinyBackbones) -> None:
 def test_a_new_module_changes_nothing(folders: TinyBackbones) -> None:
     model, batch = stage1(folders).mmig, edit_batch()
     condition = model.condition(batch["response"], batch["source"], batch["has_source"])
-    states = model.response_states(batch["instruction"], batch["response"])
+    states = model.answer(batch).states
     noisy, timesteps = torch.randn(4, 4, 16, 16), torch.full((4,), 500)
     with_module, _ = model.denoise(noisy, timesteps, condition, states)
     without, _ = model.denoise(noisy, timesteps, condition, states, active=torch.zeros(4, dtype=torch.bool))

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from mmig.backbones.diffusion import load_scheduler, load_unet, load_vae
-from mmig.dem.conditioning import Conditioning, denoise
+from mmig.dem.conditioning import Conditioning, condition_drops, denoise
 from mmig.dem.fresh import UNetSize
 from mmig.methods.instruct_pix2pix.export import export, export_text_to_image, narrowed
-from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule, condition_drops
+from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.instruct_pix2pix.score import score_edits
 from mmig.methods.instruct_pix2pix.texts import condition_texts
 from mmig.optim import OptimizerConfig

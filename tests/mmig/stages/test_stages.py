@@ -1,0 +1,176 @@
+"""Stages 2 to 5: what trains, which losses count, and that every trained weight is reached."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from datamodules.schema import Batch, collate
+from datamodules.tinyworld.sample import make_sample
+from mmig.model import TERMS, ObjectiveConfig
+from mmig.optim import OptimizerConfig
+from mmig.parts import BackboneConfig, MMSMConfig
+from mmig.rng import Draws
+from mmig.stages.mmig_stage import MMIGStage
+from mmig.stages.stage1 import Stage1
+from mmig.stages.stage2 import Stage2
+from mmig.stages.stage3 import Stage3
+from mmig.stages.stage4 import Stage4
+from mmig.stages.stage5 import Stage5
+from tests.tiny_fixtures import TinyBackbones, build_all
+
+MMSM, UNET = r"mmig\.mmsm\.", r"mmig\.unet\."
+ADAPTERS = r"mmig\.mllm\.adapters\."
+CONNECTOR = r"mmig\.captioner\.model\.(qformer|language_projection|query_tokens)"
+TRAINED = {
+    Stage1: MMSM,
+    Stage2: f"{MMSM}|{ADAPTERS}",
+    Stage3: f"{MMSM}|{UNET}",
+    Stage4: f"{MMSM}|{ADAPTERS}|{UNET}",
+    Stage5: f"{MMSM}|{ADAPTERS}|{UNET}|{CONNECTOR}",
+}
+L_DEM = {"sdm", "as", "ar", "fg", "bg"}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> TinyBackbones:
+    return build_all(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def build(folders: TinyBackbones) -> Callable[..., MMIGStage]:
+    def build(stage: type[MMIGStage], **settings: Any) -> MMIGStage:
+        torch.manual_seed(0)
+        sees, captions = stage is not Stage1, stage is Stage5
+        backbones = BackboneConfig(
+            str(folders.stable_diffusion),
+            str(folders.llama),
+            unet=str(folders.instruct_pix2pix),
+            vision=str(folders.clip_vision) if sees else None,
+            captioner=str(folders.blip2) if captions else None,
+        )
+        mmsm = MMSMConfig(dim=16, heads=2)
+        return stage(backbones, OptimizerConfig(), mmsm, source_conditioning="concat", **settings)
+
+    return build
+
+
+def world_batch(positions: tuple[int, ...] = (0, 1, 2, 3)) -> Batch:
+    return collate([make_sample(0, "val", index, photographs=False) for index in positions], positions=positions)
+
+
+def backward(stage: MMIGStage, batch: Batch, seed: int = 0) -> dict[str, torch.Tensor]:
+    draws = Draws(seed, batch["position"])
+    values, counts = stage.losses(batch, draws), stage.loss_counts(batch, draws)
+    assert values.keys() == counts.keys() == stage.loss_weights.keys()
+    assert all(value.shape == (len(batch["key"]),) and value.isfinite().all() for value in values.values())
+    sum((stage.loss_weights[name] * values[name] * counts[name]).sum() for name in values).backward()
+    return values
+
+
+def names_that_train(stage: MMIGStage) -> set[str]:
+    return {name for name, parameter in stage.named_parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_each_stage_trains_its_parts_and_stores_them(build: Callable[..., MMIGStage], kind: type[MMIGStage]) -> None:
+    stage = build(kind)
+    expected = {name for name, _ in stage.named_parameters() if re.match(TRAINED[kind], name)}
+    assert expected == names_that_train(stage)
+    assert stage.stored_names() == expected
+    for part in ("unet", "mllm.adapters"):
+        assert stage.mmig.get_submodule(part).training or part not in kind.trained_parts
+
+
+@pytest.mark.parametrize("kind", [Stage2, Stage3, Stage4, Stage5])
+def test_every_trained_weight_is_reached_within_two_steps_and_no_other(
+    build: Callable[..., MMIGStage], kind: type[MMIGStage]
+) -> None:
+    stage, batch = build(kind), world_batch()
+    before = {name: value.detach().clone() for name, value in stage.named_parameters()}
+    optimizer = torch.optim.SGD([p for p in stage.parameters() if p.requires_grad], lr=1.0)
+    reached: set[str] = set()
+    for seed in range(2):
+        backward(stage, batch, seed)
+        reached |= {name for name, p in stage.named_parameters() if p.grad is not None and p.grad.any()}
+        assert all(p.grad is not None for p in stage.parameters() if p.requires_grad)  # DDP waits for each of them
+        for parameter in stage.parameters():
+            if parameter.grad is not None:
+                parameter.grad.clamp_(-1e-2, 1e-2)
+        optimizer.step()
+        optimizer.zero_grad()
+    trained = names_that_train(stage)
+    # adding one number to every key of an attention changes no softmax; tied or unused parts of the Q-Former
+    unreachable = {name for name in trained if re.search(r"key\.bias|k_proj\.bias", name)}
+    assert trained - reached <= unreachable
+    assert reached <= trained
+    for name, value in stage.named_parameters():
+        assert name in trained or torch.equal(value, before[name]), name
+
+
+def test_the_terms_add_up_as_printed() -> None:
+    assert set(Stage5.counted_losses) == set(TERMS) and len(TERMS) == 8
+    assert set(Stage3.counted_losses) == L_DEM | {"mmsm"}  # eq 21 and L_MMSM
+    assert set(Stage5.counted_losses) - L_DEM == {"mmt", "blip2", "mmsm"}  # eq 22 - eq 21
+    assert Stage5.profile_weights("paper") == dict.fromkeys(TERMS, 1.0)
+    assert set(Stage2.profile_weights("strict")) == {"mmt", "mmsm"}
+    assert Stage5.profile_weights("practical")["as"] == 1e-3
+
+
+def test_the_total_weighs_each_term_once(build: Callable[..., MMIGStage]) -> None:
+    weights = {name: 2.0**power for power, name in enumerate(TERMS)}
+    stage = build(Stage5, loss_weights=weights)
+    stage.losses = lambda batch, draws: {name: torch.ones(4) for name in weights}  # type: ignore[method-assign]
+    stage.loss_counts = lambda batch, draws: {name: torch.full((4,), 0.25) for name in weights}  # type: ignore
+    sums = stage._term_sums(world_batch(), Draws(0, [0, 1, 2, 3]))
+    assert (sums * torch.tensor(list(weights.values()))).sum() == 255
+
+
+def test_missing_fields_weigh_nothing_and_stay_connected(build: Callable[..., MMIGStage]) -> None:
+    bare = [
+        {name: value for name, value in make_sample(0, "val", index, photographs=False).items() if name in kept}
+        for index, kept in enumerate([{"key", "instruction", "response"}, {"key", "target", "target_caption"}])
+    ]
+    batch = collate(bare, positions=[0, 1], size=(64, 64))
+    stage = build(Stage5)
+    counts = stage.loss_counts(batch, Draws(0, [0, 1]))
+    assert counts["mmt"][0] > 0 and counts["mmt"][1] == 0
+    assert counts["sdm"].tolist() == [0.0, 1.0]
+    assert counts["blip2"][0] == 0 and counts["blip2"][1] > 0
+    for name in ("as", "ar", "fg", "bg", "mmsm"):
+        assert counts[name].tolist() == [0.0, 0.0], name
+    backward(stage, batch)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in stage.parameters() if p.requires_grad)
+
+
+def test_a_sample_without_text_counts_in_the_noise_loss_alone(build: Callable[..., MMIGStage]) -> None:
+    stage, batch = build(Stage5, objective=ObjectiveConfig(condition_drop=0.25)), world_batch(tuple(range(8)))
+    draws = Draws(0, batch["position"])
+    has_text = stage.mmig.denoising_problem(batch, draws).has_text
+    assert 0 < has_text.sum() < 8
+    counts = stage.loss_counts(batch, draws)
+    assert counts["sdm"].tolist() == [1.0] * 8
+    for name in ("as", "ar", "fg", "bg", "mmsm", "blip2"):
+        assert not counts[name][~has_text].any(), name
+    tokens = stage.mmig.denoising_problem(batch, draws).condition.tokens
+    assert torch.equal(tokens[~has_text], stage.mmig.encode_text([""] * int((~has_text).sum())))
+
+
+def test_equal_masks_split_the_noise_loss(build: Callable[..., MMIGStage]) -> None:
+    """L_fg + L_bg is L_SDM's mean under the same condition (eq 14, 17, 18), alpha 1 making e_opt the object's text."""
+    stage, batch = build(Stage3, objective=ObjectiveConfig(alpha=1.0)), world_batch()
+    batch["reference_mask"] = batch["target_mask"]
+    batch["response"] = batch["object_phrase"]
+    with torch.no_grad():
+        values = stage.losses(batch, Draws(0, batch["position"]))
+    torch.testing.assert_close(values["fg"] + values["bg"], values["sdm"])
+
+
+def test_a_stage_names_the_backbone_it_lacks(folders: TinyBackbones) -> None:
+    backbones = BackboneConfig(str(folders.stable_diffusion), str(folders.llama))
+    with pytest.raises(ValueError, match=r"Stage2 needs backbones\.vision"):
+        Stage2(backbones, OptimizerConfig())
+    with pytest.raises(ValueError, match=r"Stage5 needs backbones\.captioner"):
+        Stage5(BackboneConfig(backbones.diffusion, backbones.llm, vision="x"), OptimizerConfig())
