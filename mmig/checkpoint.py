@@ -78,14 +78,18 @@ def load_weights(module: TrainingModule, checkpoint: dict[str, Any], ema: bool =
     weights = checkpoint_weights(checkpoint, ema)
     module.check_weights(weights)
     module.load_state_dict(weights, strict=False)
+    module.carry(weights)
     module.step = checkpoint["step"]
 
 
 def init_weights(module: TrainingModule, checkpoint: dict[str, Any]) -> None:
     """Start a new stage from an earlier run's averaged weights; parts that are new keep their initial values.
 
+    What the checkpoint holds stays in every later one, also where this stage trains it no longer.
+
     Raises:
-        CheckpointError: the checkpoint holds a weight that this module has not, or has in another shape.
+        CheckpointError: the checkpoint holds a weight that this module has not, or has in another shape; or it lacks
+            one that this module trains and that is neither a backbone's nor in a part that is new in this stage.
     """
     weights = checkpoint_weights(checkpoint, ema=True)
     own = module.state_dict()
@@ -95,7 +99,33 @@ def init_weights(module: TrainingModule, checkpoint: dict[str, Any]) -> None:
             raise CheckpointError(
                 f"--init_from: {name} {list(value.shape)} does not fit {type(module).__name__} ({found})"
             )
+    _check_complete(module, weights)
     module.load_state_dict(weights, strict=False)
+    module.carry(weights)
+
+
+def _check_complete(module: TrainingModule, weights: dict[str, Tensor]) -> None:
+    """Raise CheckpointError where a new stage would train a weight that an earlier one should have brought."""
+    backbones = {id(p) for part in module.named_backbones().values() for p in part.parameters()}
+    trained = {name: id(p) for name, p in module.named_parameters() if p.requires_grad}
+    new: set[str] = set()
+    for part in module.new_parts:
+        members = {name for name in trained if f"{name}.".startswith(f"{part}.")}
+        found = members & weights.keys()
+        if found and found != members:
+            raise CheckpointError(
+                f"--init_from: the checkpoint holds {len(found)} of the {len(members)} trained weights of {part} "
+                f"(not {min(members - found)}); it must hold this part whole or not at all: take another checkpoint"
+            )
+        new |= members
+    missing = [name for name, p in trained.items() if name not in weights and name not in new and p not in backbones]
+    if missing:
+        raise CheckpointError(
+            f"--init_from: the checkpoint lacks {len(missing)} of the weights that {type(module).__name__} trains, "
+            f"{missing[0]} first, which are in no backbone and no new part of this stage "
+            f"({', '.join(module.new_parts) or 'it has none'}); start from a run of the stage before, or without "
+            "--init_from"
+        )
 
 
 def build_module(config: dict[str, Any]) -> TrainingModule:

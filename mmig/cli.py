@@ -108,7 +108,7 @@ class MMIGCLI(LightningCLI):
     def _fit(self, subcommand: str) -> None:
         run, config = self.run_directory, self.resolved_config()
         if self.options.trainer.fast_dev_run:
-            self.trainer.fit(self.model, self.datamodule)
+            self._train(None)
             return
         run.mkdir(parents=True, exist_ok=True)
         if os.environ.get("LOCAL_RANK", "0") != "0" or self.trainer.global_rank != 0:
@@ -116,8 +116,9 @@ class MMIGCLI(LightningCLI):
             return
         with run_lock(run):
             resume = self._resume_path()
-            if resume is not None and (run / "config.yaml").exists():
-                check_resumable(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")), config)
+            for folder in {run, *resume.parents[:2]} if resume is not None else ():  # this run's, the checkpoint's
+                if (folder / "config.yaml").exists():
+                    check_resumable(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), config)
             write_text_atomically(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
             append_submission(
                 run,

@@ -1,12 +1,27 @@
-"""Optimiser settings and the learning-rate schedule as a pure function of the step."""
+"""Optimiser settings, groups of parameters, and the learning-rate schedule as a pure function of the step."""
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import nn
+
+
+@dataclass
+class OptimizerGroup:
+    """What differs for some parameters; what is None is that of the OptimizerConfig.
+
+    Attributes:
+        lr: peak learning rate; the schedule multiplies it.
+        weight_decay: decoupled decay of matrices and convolution kernels.
+        clip_norm: largest norm of this group's own gradient, infinity for no clipping (`.inf` in YAML).
+    """
+
+    lr: float | None = None
+    weight_decay: float | None = None
+    clip_norm: float | None = None
 
 
 @dataclass
@@ -17,11 +32,13 @@ class OptimizerConfig:
         lr: peak learning rate.
         betas: AdamW's decay rates of the first and second moment.
         weight_decay: decoupled decay of matrices and convolution kernels; vectors (biases, norms) are not decayed.
-        clip_norm: largest global gradient norm, None for no clipping.
+        clip_norm: largest gradient norm, None for no clipping. It is the norm over all parameters that are in no
+            group; each group is clipped to its own.
         warmup_steps: optimiser steps of linear warm-up from 0.
         schedule: "constant" after warm-up, or "cosine" down to `final_lr_ratio` at `total_steps`.
         total_steps: end of the cosine in optimiser steps; None means the trainer's `max_steps`.
-        final_lr_ratio: learning rate at the end of the cosine, as a part of `lr`.
+        final_lr_ratio: learning rate at the end of the cosine, as a part of the peak.
+        groups: other settings by dotted prefix of the parameters' names ("mmig.unet"); the longest that fits wins.
     """
 
     lr: float = 1e-4
@@ -32,10 +49,20 @@ class OptimizerConfig:
     schedule: Literal["constant", "cosine"] = "constant"
     total_steps: int | None = None
     final_lr_ratio: float = 0.0
+    groups: dict[str, OptimizerGroup] = field(default_factory=dict)
+
+    def group(self, prefix: str) -> OptimizerGroup:
+        """Settings of the group `prefix`, all filled in; "" is the group of the parameters that are in no other."""
+        own = self.groups.get(prefix, OptimizerGroup())
+        return OptimizerGroup(
+            self.lr if own.lr is None else own.lr,
+            self.weight_decay if own.weight_decay is None else own.weight_decay,
+            self.clip_norm if own.clip_norm is None else own.clip_norm,
+        )
 
 
 def lr_factor(config: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Learning rate of optimiser step `step` (0 = the first) as a part of `config.lr`, in [0, 1].
+    """Learning rate of optimiser step `step` (0 = the first) as a part of the peak, in [0, 1].
 
     Warm-up is (step + 1) / warmup_steps, so the first step already moves and step `warmup_steps - 1` has the full rate.
     """
@@ -48,15 +75,47 @@ def lr_factor(config: OptimizerConfig, step: int, total_steps: int) -> float:
     return config.final_lr_ratio + (1 - config.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def build_adamw(named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> torch.optim.AdamW:
-    """Fused AdamW in two groups, decayed and not; raises ValueError where nothing is trainable."""
-    trainable = [parameter for _, parameter in named_parameters if parameter.requires_grad]
+def parameters_by_group(
+    named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
+) -> dict[str, list[nn.Parameter]]:
+    """Trainable parameters by the prefix of their group, in the order given; "" holds those that are in no group.
+
+    Raises:
+        ValueError: a group gets no parameter, or nothing is trainable.
+    """
+    trainable = [(name, parameter) for name, parameter in named_parameters if parameter.requires_grad]
     if not trainable:
         raise ValueError("the optimiser found no trainable parameter: check which parts this method or stage trains")
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    grouped: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in ("", *config.groups)}
+    longest_first = sorted(config.groups, key=len, reverse=True)
+    for name, parameter in trainable:
+        grouped[next((p for p in longest_first if f"{name}.".startswith(f"{p}.")), "")].append(parameter)
+    for prefix in config.groups:
+        if not grouped[prefix]:
+            some = ", ".join(name for name, _ in trainable[:: math.ceil(len(trainable) / 4)])
+            raise ValueError(
+                f"optimizer.groups: {prefix!r} gets no trainable parameter; this run trains {len(trainable)}, such as "
+                f"{some}. List only what trains in this stage, by the beginning of its name up to a dot"
+            )
+    return {prefix: parameters for prefix, parameters in grouped.items() if parameters}
+
+
+def build_adamw(named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> torch.optim.AdamW:
+    """Fused AdamW; each group of the config in two, decayed and not.
+
+    Each of its `param_groups` keeps its peak learning rate as "initial_lr", as torch's schedulers do.
+
+    Raises:
+        ValueError: a group of the config gets no parameter, or nothing is trainable.
+    """
+    groups = []
+    for prefix, parameters in parameters_by_group(named_parameters, config).items():
+        own = config.group(prefix)
+        for decay, members in (
+            (own.weight_decay, [p for p in parameters if p.ndim > 1]),
+            (0.0, [p for p in parameters if p.ndim <= 1]),
+        ):
+            groups.append({"params": members, "weight_decay": decay, "lr": own.lr, "initial_lr": own.lr})
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, fused=True)
 
 
@@ -66,8 +125,16 @@ def state_by_name(state: dict[str, Any], names: list[str]) -> dict[str, Any]:
     return {"state": {names[i]: value for i, value in state["state"].items()}, "param_groups": groups}
 
 
-def state_by_index(state: dict[str, Any], names: list[str]) -> dict[str, Any]:
+def state_by_index(state: dict[str, Any], own: dict[str, Any], names: list[str]) -> dict[str, Any]:
     """Undo `state_by_name` for an optimiser that holds the parameters `names` in this order.
+
+    Settings (learning rate, decay, groups) are the optimiser's own, as the configuration built it; what was saved is
+    each parameter's state only.
+
+    Args:
+        state: what `state_by_name` made.
+        own: `state_dict()` of the optimiser.
+        names: names of its parameters.
 
     Raises:
         ValueError: the saved state and the optimiser do not hold the same parameters.
@@ -80,5 +147,5 @@ def state_by_index(state: dict[str, Any], names: list[str]) -> dict[str, Any]:
             f"unexpected {extra[:3]}; use --init_from to start with a fresh optimiser"
         )
     index = {name: i for i, name in enumerate(names)}
-    groups = [{**group, "params": [index[name] for name in group["params"]]} for group in state["param_groups"]]
-    return {"state": {index[name]: value for name, value in state["state"].items()}, "param_groups": groups}
+    moments = {index[name]: value for name, value in state["state"].items()}
+    return {"state": moments, "param_groups": own["param_groups"]}

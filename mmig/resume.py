@@ -33,12 +33,20 @@ def trajectory_settings(config: dict[str, Any]) -> dict[str, Any]:
     optimizer = ((config.get("model") or {}).get("init_args") or {}).get("optimizer") or {}
     if optimizer.get("schedule") == "cosine" and optimizer.get("total_steps") is None:
         flat["trainer.max_steps"] = trainer.get("max_steps")
+    # a group that sets nothing is clipped apart from the rest all the same
+    flat["optimizer.groups"] = sorted(optimizer.get("groups") or {}) or None
     free = FREE_DATA_SETTINGS | FREE_MODEL_SETTINGS
     return {name: value for name, value in flat.items() if name.rsplit(".", 1)[-1] not in free}
 
 
 def check_resumable(saved: dict[str, Any], current: dict[str, Any]) -> None:
     """Raise ResumeError where a setting that would bend the trajectory differs from the run's config.yaml."""
+    classes = [(config.get("model") or {}).get("class_path") for config in (saved, current)]
+    if classes[0] != classes[1]:
+        raise ResumeError(
+            f"the checkpoint was written by {classes[0]}, this run trains {classes[1]}: --resume continues one run "
+            "exactly; start a new run, under a --name of its own, from these weights with --init_from"
+        )
     before, now = trajectory_settings(saved), trajectory_settings(current)
     changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
     if changed:

@@ -6,7 +6,7 @@ the learning rate is a function of the step. What a checkpoint holds is in `mmig
 """
 
 import contextlib
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from lightning.pytorch.strategies import ParallelStrategy
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.editing import Editor, EditOutput
-from mmig.optim import OptimizerConfig, build_adamw, lr_factor
+from mmig.optim import OptimizerConfig, build_adamw, lr_factor, parameters_by_group
 from mmig.rng import Draws, derive_seed, generator
 from mmig.stages.loss_meter import LossMeter
 from mmig.stages.micro_batches import micro_batches
@@ -32,7 +32,13 @@ class TrainingModule(StoredModule):
         loss_weights: weight of each loss term in the total, by name; the names are those that `losses` returns.
         seed: seed of every draw of the run.
         micro_batch_size: samples a forward and backward; None takes the rank's whole part of the global batch.
+
+    Attributes:
+        new_parts: dotted prefixes of the parameters that no earlier stage has. A checkpoint given to --init_from holds
+            each of these parts whole or not at all; every other trained weight outside the backbones it must hold.
     """
+
+    new_parts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -81,7 +87,7 @@ class TrainingModule(StoredModule):
     # Training ----------------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW over every parameter that requires a gradient."""
+        """AdamW over every parameter that requires a gradient, in the groups of `optimizer.groups`."""
         return build_adamw(self.named_parameters(), self.optimizer_config)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -98,11 +104,11 @@ class TrainingModule(StoredModule):
         self._set_learning_rate(optimizer)
         optimizer.zero_grad()
         sums = self._backward(batch)
-        grad_norm = self._clip_gradients()
+        grad_norms = self._clip_gradients()
         optimizer.step()
         self.step += 1
         if self.step % self.trainer.log_every_n_steps == 0:
-            self._log_training(sums, grad_norm)
+            self._log_training(sums, grad_norms)
 
     def _backward(self, batch: Batch) -> Tensor:
         """Forward and backward of every micro-batch; returns (sum, count) of each term on this rank, [terms, 2]."""
@@ -151,22 +157,31 @@ class TrainingModule(StoredModule):
         if config.schedule == "cosine" and total < 1:
             raise ValueError("optimizer.schedule 'cosine' needs optimizer.total_steps or trainer.max_steps")
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * lr_factor(config, self.step, total)
+            group["lr"] = group["initial_lr"] * lr_factor(config, self.step, total)
 
-    def _clip_gradients(self) -> Tensor:
-        """Clip the global gradient norm and return it as it was; Lightning's own clipping refuses fused AdamW."""
-        parameters = [p for p in self.parameters() if p.grad is not None]
-        max_norm = self.optimizer_config.clip_norm
-        return nn.utils.clip_grad_norm_(parameters, max_norm if max_norm is not None else float("inf"), foreach=True)
+    def _clip_gradients(self) -> dict[str, Tensor]:
+        """Clip the gradient norm of each group; Lightning's own clipping refuses fused AdamW.
 
-    def _log_training(self, sums: Tensor, grad_norm: Tensor) -> None:
+        Returns:
+            The norms as they were: "grad_norm" over all parameters and "grad_norm/<prefix>" of each named group.
+        """
+        norms = {}
+        for prefix, parameters in parameters_by_group(self.named_parameters(), self.optimizer_config).items():
+            clip = self.optimizer_config.group(prefix).clip_norm
+            norm = nn.utils.clip_grad_norm_(parameters, float("inf") if clip is None else clip, foreach=True)
+            norms[prefix] = norm.to(self.device)  # of a group without gradient it would lie on the CPU
+        total = norms[""] if norms.keys() == {""} else torch.linalg.vector_norm(torch.stack(list(norms.values())))
+        return {"grad_norm": total} | {f"grad_norm/{prefix}": norm for prefix, norm in norms.items() if prefix}
+
+    def _log_training(self, sums: Tensor, grad_norms: dict[str, Tensor]) -> None:
         sums = self._reduce(sums)
         means = dict(zip(self.loss_weights, sums[:, 0] / sums[:, 1].clamp(min=1e-12), strict=True))
         total = torch.stack([self.loss_weights[name] * mean for name, mean in means.items()]).sum()
         self.log("train/loss", total, prog_bar=True)
         self.log_dict({f"train/{name}": mean for name, mean in means.items()})
         self.log_dict({f"train/{name}": value for name, value in self.logged().items()})
-        self.log_dict({"train/grad_norm": grad_norm, "train/lr": self.optimizers().param_groups[0]["lr"]})
+        last = grad_norms | {"lr": self.optimizers().param_groups[0]["lr"]}
+        self.log_dict({f"train/{name}": value for name, value in last.items()})
 
     # Validation and test -----------------------------------------------------------------------------------------
 

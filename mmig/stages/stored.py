@@ -1,5 +1,6 @@
 """What a checkpoint holds: the step, what differs from the named backbones, and the optimiser keyed by name."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
@@ -21,6 +22,7 @@ class StoredModule(L.LightningModule):
         self.strict_loading = False  # backbones are not in the checkpoint; `on_load_checkpoint` checks the rest
         self.step = 0
         self._described: dict[str, dict[str, str]] | None = None
+        self._carried: frozenset[str] = frozenset()
 
     def named_backbones(self) -> dict[str, nn.Module]:
         """Frozen pretrained parts by name; their weights stay out of checkpoints while they are not trained."""
@@ -39,8 +41,15 @@ class StoredModule(L.LightningModule):
             self._described = {name: {"path": path, "fingerprint": fingerprint(path, name)} for name, path in paths}
         return self._described
 
+    def carry(self, names: Iterable[str]) -> None:
+        """Store these weights from now on, trained or not: they came from a checkpoint and differ from the backbones.
+
+        A UNet that an earlier stage trained and this one keeps frozen would otherwise be lost with the next checkpoint.
+        """
+        self._carried |= frozenset(names)
+
     def stored_names(self) -> set[str]:
-        """Names of the weights and buffers that a checkpoint holds: all but those of untrained backbones."""
+        """Names of the weights and buffers that a checkpoint holds: what is carried, and all but frozen backbones."""
         frozen = {
             id(tensor)
             for module in self.named_backbones().values()
@@ -50,7 +59,7 @@ class StoredModule(L.LightningModule):
         # tied weights stand in the state under each of their names
         tensors = dict(self.named_parameters(remove_duplicate=False))
         tensors |= dict(self.named_buffers(remove_duplicate=False))
-        return {name for name in self.state_dict() if id(tensors[name]) not in frozen}
+        return {name for name in self.state_dict() if name in self._carried or id(tensors[name]) not in frozen}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what differs from the backbones, key the optimiser by name, and drop Lightning's loop counters."""
@@ -66,20 +75,24 @@ class StoredModule(L.LightningModule):
         """Check weights and backbones, and bring the optimiser's state back into Lightning's form."""
         self.check_backbones(checkpoint["backbones"])
         self.check_weights(checkpoint["state_dict"])
+        self.carry(checkpoint["state_dict"])
         self.step = checkpoint["step"]
         fresh = self.configure_optimizers()
         optimizers = list(fresh) if isinstance(fresh, list | tuple) else [fresh]
-        states = zip(checkpoint["optimizer_states"], self._optimizer_names(optimizers), strict=True)
-        checkpoint["optimizer_states"] = [state_by_index(state, names) for state, names in states]
+        states = zip(checkpoint["optimizer_states"], optimizers, self._optimizer_names(optimizers), strict=True)
+        checkpoint["optimizer_states"] = [
+            state_by_index(state, own.state_dict(), names) for state, own, names in states
+        ]
 
     def check_weights(self, weights: dict[str, Tensor]) -> None:
-        """Raise ValueError unless `weights` are exactly the stored weights of this module, in name and shape."""
+        """Raise ValueError unless `weights` are those that this module stores, or these and some of its backbones'."""
         own = self.state_dict()
         missing, extra = sorted(self.stored_names() - weights.keys()), sorted(weights.keys() - own.keys())
         if missing or extra:
             raise ValueError(
                 f"the checkpoint does not fit {type(self).__name__}: missing {missing[:3]} ({len(missing)} in all), "
-                f"unexpected {extra[:3]} ({len(extra)}); it was written by another method, stage or size"
+                f"unexpected {extra[:3]} ({len(extra)}); it was written by another method, stage or size; "
+                "--init_from starts a new run from the weights of an earlier stage"
             )
         for name, value in weights.items():
             if value.shape != own[name].shape:

@@ -27,6 +27,7 @@ def config(**changes: Any) -> dict[str, Any]:
     [
         {"model__init_args__seed": 1},
         {"model__init_args__optimizer__lr": 1.0},
+        {"model__init_args__optimizer__groups": {"net.0": {"lr": 1.0}}},
         {"data__init_args__global_batch_size": 4},
         {"trainer__precision": "bf16-mixed"},
     ],
@@ -35,6 +36,21 @@ def test_what_bends_the_trajectory_is_refused(change: dict[str, Any]) -> None:
     name = next(iter(change)).replace("__", ".")
     with pytest.raises(ResumeError, match=name):
         check_resumable(config(), config(**change))
+
+
+def test_a_group_that_only_clips_apart_is_a_change_too() -> None:
+    empty = {"lr": None, "weight_decay": None, "clip_norm": None}
+    with pytest.raises(ResumeError, match=r"optimizer\.groups: None -> \['net\.0'\]"):
+        check_resumable(config(), config(model__init_args__optimizer__groups={"net.0": empty}))
+
+
+def test_no_groups_are_as_before_there_were_any() -> None:
+    check_resumable(config(), config(model__init_args__optimizer__groups={}))
+
+
+def test_another_stage_is_sent_to_init_from() -> None:
+    with pytest.raises(ResumeError, match=r"written by a\.B, this run trains a\.C: .*--init_from"):
+        check_resumable(config(), config(model__class_path="a.C"))
 
 
 @pytest.mark.parametrize(
