@@ -36,6 +36,35 @@ class ToyModule(TrainingModule):
         return draws.integers("timestep", 1000)
 
 
+class ToyStage(ToyModule):
+    """A later stage: a named backbone, the identity, that it may train, and a part that is new in it.
+
+    Args:
+        train_backbone: otherwise the backbone is frozen.
+        new: with the new part.
+    """
+
+    new_parts = ("head",)
+
+    def __init__(
+        self,
+        optimizer: OptimizerConfig | None = None,
+        train_backbone: bool = False,
+        new: bool = False,
+        micro_batch_size: int | None = None,
+    ) -> None:
+        super().__init__(optimizer, micro_batch_size=micro_batch_size)
+        self.backbone = nn.Linear(NUM_FEATURES, NUM_FEATURES, bias=False).requires_grad_(train_backbone)
+        nn.init.eye_(self.backbone.weight)
+        self.head = nn.Linear(NUM_FEATURES, NUM_FEATURES) if new else nn.Identity()
+
+    def losses(self, batch: Any, draws: Draws) -> dict[str, Tensor]:
+        return super().losses({**batch, "inputs": self.head(self.backbone(batch["inputs"]))}, draws)
+
+    def named_backbones(self) -> dict[str, nn.Module]:
+        return {"backbone": self.backbone}
+
+
 class ToyStream:
     """Batches of an endless set of samples; the position is its state."""
 
