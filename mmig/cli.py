@@ -116,9 +116,8 @@ class MMIGCLI(LightningCLI):
             return
         with run_lock(run):
             resume = self._resume_path()
-            for folder in {run, *resume.parents[:2]} if resume is not None else ():  # this run's, the checkpoint's
-                if (folder / "config.yaml").exists():
-                    check_resumable(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), config)
+            if resume is not None:
+                self._check_settings(resume, config)
             write_text_atomically(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
             append_submission(
                 run,
@@ -127,6 +126,12 @@ class MMIGCLI(LightningCLI):
                 seed=config["seed_everything"],
             )
             self._train(resume)
+
+    def _check_settings(self, resume: Path, config: dict[str, Any]) -> None:
+        """Refuse other settings than those of this run so far, and of the run that the checkpoint belongs to."""
+        for folder in (self.run_directory, *resume.parents[:2]):
+            if (folder / "config.yaml").exists():
+                check_resumable(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), config)
 
     def _train(self, resume: Path | None) -> None:
         if resume is None and self.options.init_from is not None:
