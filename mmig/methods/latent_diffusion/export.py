@@ -2,7 +2,8 @@
 
 `python -m mmig.methods.latent_diffusion.export RUN --out DIR [--data configs/data/tinyworld.yaml]`
 
-An autoencoder's latent scale is measured on the data's validation split and stored as `scaling_factor`.
+An autoencoder's latent scale is measured on the data's validation split and stored as `scaling_factor`. A run that
+trained the decoder alone has the latents of the autoencoder in DIR: `--keep-scale` takes over its number.
 """
 
 import argparse
@@ -19,13 +20,38 @@ if TYPE_CHECKING:
 
 def export_autoencoder(module: "AutoencoderModule", batches: Iterable[Batch], out: Path) -> tuple[float, int]:
     """Write `out`/vae; returns its scaling_factor and the number of images that it was measured on."""
-    from mmig.dem.saving import save_half
     from mmig.methods.latent_diffusion.scale import measure_scale
 
     scale, images = measure_scale(module.vae, batches)
-    module.vae.register_to_config(scaling_factor=round(scale, 5))
+    return _write_autoencoder(module, round(scale, 5), out), images
+
+
+def replace_decoder(module: "AutoencoderModule", out: Path) -> float:
+    """Write `out`/vae in place of the autoencoder there, whose latents it has; returns the scaling_factor of both.
+
+    Raises:
+        BackboneError: no autoencoder in `out`.
+        ValueError: the run's encoder is another one.
+    """
+    import torch
+
+    from mmig.backbones.diffusion import load_vae
+
+    before = load_vae(out)
+    pairs = zip(before.encoder.parameters(), module.vae.encoder.parameters(), strict=False)
+    if not all(a.shape == b.shape and torch.allclose(a, b, atol=1e-2, rtol=1e-2) for a, b in pairs):
+        raise ValueError(
+            f"--keep-scale: the autoencoder in {out} has another encoder; measure with --data"
+        )
+    return _write_autoencoder(module, before.config.scaling_factor, out)
+
+
+def _write_autoencoder(module: "AutoencoderModule", scale: float, out: Path) -> float:
+    from mmig.dem.saving import save_half
+
+    module.vae.register_to_config(scaling_factor=scale)
     save_half(module.vae, out / "vae")
-    return module.vae.config.scaling_factor, images
+    return scale
 
 
 def export_unet(module: "TextToImageModule", out: Path) -> Path:
@@ -42,7 +68,9 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run directory or checkpoint file")
     parser.add_argument("--out", type=Path, required=True, help="root of the Stable Diffusion folder")
-    parser.add_argument("--data", type=Path, help="configuration of the data to measure the latent scale on")
+    scale = parser.add_mutually_exclusive_group()
+    scale.add_argument("--data", type=Path, help="configuration of the data to measure the latent scale on")
+    scale.add_argument("--keep-scale", action="store_true", help="of the autoencoder in --out: only the decoder is new")
     arguments = parser.parse_args(args)
     from mmig.checkpoint import load_module
     from mmig.evaluation.data import split_batches
@@ -51,7 +79,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
     try:
         module = load_module(arguments.run)
-        if isinstance(module, AutoencoderModule):
+        if isinstance(module, AutoencoderModule) and arguments.keep_scale:
+            message = f"{arguments.out / 'vae'}: scaling_factor {replace_decoder(module, arguments.out)} kept"
+        elif isinstance(module, AutoencoderModule):
             if arguments.data is None:
                 raise ValueError(
                     "--data: expected a configuration, the latent scale of an autoencoder is measured on it"

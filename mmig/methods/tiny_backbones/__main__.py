@@ -41,9 +41,16 @@ def commands() -> dict[str, list[Command]]:
             fit("vae", "tiny-vae"),
             fit("vae_refine", "tiny-vae-refine", "--init_from", "runs/tiny-vae"),
             export(diffusion, "runs/tiny-vae-refine", "--out", sd, "--data", DATA),
+            fit("vae_decoder", "tiny-vae-decoder", "--init_from", "runs/tiny-vae-refine"),
+            export(diffusion, "runs/tiny-vae-decoder", "--out", sd, "--keep-scale"),
         ],
         "clip": [fit("clip", "tiny-clip"), export(HERE, "clip", "runs/tiny-clip", "--out", ASSETS)],
-        "lm": [fit("lm", "tiny-lm"), export(HERE, "lm", "runs/tiny-lm", "--out", ASSETS)],
+        "lm": [
+            fit("lm", "tiny-lm"),
+            fit("lm_long", "tiny-lm-long", "--init_from", "runs/tiny-lm"),
+            fit("lm_more", "tiny-lm-more", "--init_from", "runs/tiny-lm-long"),
+            export(HERE, "lm", "runs/tiny-lm-more", "--out", ASSETS),
+        ],
         "unets": [
             fit("unet_edit", "tiny-unet-edit"),
             export(editing, "runs/tiny-unet-edit", "--out", f"{ASSETS}/instruct-pix2pix", "--text-to-image", sd),

@@ -11,7 +11,7 @@ from mmig.backbones.diffusion import load_unet, load_vae
 from mmig.dem.fresh import UNetSize
 from mmig.dem.saving import save_half
 from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule, drawn_images
-from mmig.methods.latent_diffusion.export import export_autoencoder, export_unet
+from mmig.methods.latent_diffusion.export import export_autoencoder, export_unet, replace_decoder
 from mmig.methods.latent_diffusion.scale import measure_scale
 from mmig.methods.latent_diffusion.score import psnr, score_autoencoder
 from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
@@ -115,6 +115,21 @@ def test_an_exported_autoencoder_loads_with_its_scale(tmp_path: Path) -> None:
     torch.testing.assert_close(
         loaded.encode(image).latent_dist.mode(), module.vae.encode(image).latent_dist.mode(), atol=2e-2, rtol=2e-2
     )
+
+
+def test_a_new_decoder_keeps_the_scale(tmp_path: Path) -> None:
+    module = autoencoder()
+    scale, _ = export_autoencoder(module, [captioned(512, resolution=16)], tmp_path)
+    with torch.no_grad():
+        module.vae.decoder.conv_out.bias.add_(0.5)
+    assert replace_decoder(module, tmp_path) == scale
+    loaded = load_vae(tmp_path)
+    assert loaded.config.scaling_factor == scale
+    torch.testing.assert_close(loaded.decoder.conv_out.bias, module.vae.decoder.conv_out.bias, atol=1e-3, rtol=1e-3)
+    with torch.no_grad():
+        module.vae.encoder.conv_in.weight.mul_(2)
+    with pytest.raises(ValueError, match="another encoder"):
+        replace_decoder(module, tmp_path)
 
 
 def test_export_is_half_precision_and_names_no_path(folder: Path, tmp_path: Path) -> None:
