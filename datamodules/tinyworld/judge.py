@@ -6,11 +6,15 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from datamodules.tinyworld.grammar import judge_text
 from datamodules.tinyworld.oracle import judge
+from datamodules.tinyworld.scene import SIDE
 
 
 class TinyWorldJudge:
-    """Scores an edited image of the small world against its sample's metadata."""
+    """Scores an edited image of the small world, or a text, against its sample's metadata."""
+
+    image_size = SIDE
 
     def __call__(self, image: ArrayLike, metadata: dict[str, Any] | None) -> dict[str, float]:
         """`success` and `preservation` (0 or 1), `details` (0 or 1) and `kept` (share of untouched objects).
@@ -28,3 +32,7 @@ class TinyWorldJudge:
             "details": float(verdict.details),
             "kept": verdict.kept,
         }
+
+    def text(self, text: str, metadata: dict[str, Any]) -> bool:
+        """Whether a text describes the goal image: all objects with their attributes and places, and the background."""
+        return judge_text(text, metadata["target_scene"]).correct

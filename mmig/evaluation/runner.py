@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -82,7 +83,9 @@ def evaluate_editor(
         bank = None
         for seed in seeds if batch["key"] else ():
             output = editor(batch, sample_generators(seed, batch["key"]))
-            bank = suite.bank(batch, output.images) if bank is None else bank.with_edited(output.images)
+            written = {"response": output.texts, "caption": output.extras.get("captions") or ()}
+            remake = partial(suite.bank, batch) if bank is None else bank.with_edited
+            bank = remake(output.images, written)
             found.rows.extend(_rows(batch, output, seed, suite.update(bank), bank.truncated()))
             if seed == seeds[0]:
                 found.show(batch, output)

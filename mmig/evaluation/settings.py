@@ -54,11 +54,11 @@ def build_suite(settings: ScoringSettings, device: torch.device | str = "cpu") -
     Raises:
         ValueError: for an unknown metric, or an unusable CLIP model or judge.
     """
-    names = check_names(settings.metrics) or computable(settings.clip is not None, settings.judge is not None)
+    judge = None if settings.judge is None else load_judge(settings.judge)
+    names = check_names(settings.metrics) or computable(settings.clip is not None, judge)
     encoder = None
     if settings.clip is not None and any(name.startswith("clip_") for name in names):
         encoder = load_encoder(settings.clip, settings.clip_weights, settings.preprocessing, device)
-    judge = None if settings.judge is None else load_judge(settings.judge)
     return MetricSuite(names, encoder, judge).to(device)
 
 

@@ -1,6 +1,6 @@
 """Everything the metrics read about one edited batch; each image and each text goes through CLIP at most once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,26 +24,33 @@ class FeatureBank:
         edited: edited images [B,3,H,W] in [-1,1]; resized to the batch's images if their sizes differ.
         encoder: needed by the CLIP metrics only.
         judge: needed by the judged metrics only.
+        written: texts that the editor wrote, one a sample, by what they are ("response", "caption").
 
     Raises:
         ImageRangeError: for images outside [-1,1].
     """
 
     def __init__(
-        self, batch: Mapping[str, Any], edited: Tensor, encoder: ClipEncoder | None = None, judge: Judge | None = None
+        self,
+        batch: Mapping[str, Any],
+        edited: Tensor,
+        encoder: ClipEncoder | None = None,
+        judge: Judge | None = None,
+        written: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.batch = batch
         self.keys: list[str] = list(batch["key"])
         self._encoder = encoder
         self._judge = judge
+        self._written = written or {}
         self._images: dict[str, Tensor] = {}
         self._image_features: dict[str, Tensor] = {}
         self._text_features: dict[str, TextFeatures] = {}
         self._set_edited(edited)
 
-    def with_edited(self, edited: Tensor) -> "FeatureBank":
-        """The same batch with other edited images (another seed); features of all the rest are shared."""
-        other = FeatureBank(self.batch, edited, self._encoder, self._judge)
+    def with_edited(self, edited: Tensor, written: Mapping[str, Sequence[str]] | None = None) -> "FeatureBank":
+        """The same batch with other edited images and texts (another seed); features of all the rest are shared."""
+        other = FeatureBank(self.batch, edited, self._encoder, self._judge, written)
         other._images = {**self._images, "edited": other._images["edited"]}
         other._image_features = {name: value for name, value in self._image_features.items() if name != "edited"}
         other._text_features = self._text_features
@@ -119,6 +126,19 @@ class FeatureBank:
                 self._judge(image, facts) if facts else None for image, facts in zip(signed, metadata, strict=True)
             ]
         return self._verdicts
+
+    def right_texts(self, kind: str) -> list[bool | None]:
+        """Whether each text that the editor wrote describes the goal image; None without text or metadata.
+
+        Raises:
+            MetricInputError: without a judge that can read.
+        """
+        read = getattr(self._judge, "text", None)
+        if read is None:
+            raise MetricInputError(f"metric {kind}_accuracy needs a judge that reads texts, with a method `text`")
+        metadata = self.batch.get("metadata") or [{}] * len(self)
+        texts = self._written.get(kind) or [""] * len(self)
+        return [read(text, facts) if text and facts else None for text, facts in zip(texts, metadata, strict=True)]
 
     def _set_edited(self, edited: Tensor) -> None:
         images = signed_to_unit(edited, "edited")

@@ -46,6 +46,8 @@ class PerSampleMetric(Metric, ABC):
     full_state_update = False
     needs_clip = False
     needs_judge = False
+    needs_reader = False
+    """Whether the judge must read texts too."""
 
     def __init__(self, skip_reasons: tuple[str, ...] = ()) -> None:
         super().__init__()

@@ -13,12 +13,18 @@ class JudgeError(ValueError):
 class Judge(Protocol):
     """Decides about one edited image from the metadata of its sample, as the small world's oracle does.
 
-    A judge with an attribute `image_size` gets its images resized to that many pixels a side.
+    A judge with an attribute `image_size` gets its images resized to that many pixels a side. One that can read has a
+    method `text(text, metadata) -> bool`: whether a text describes the goal image of the sample.
     """
 
     def __call__(self, image: Tensor, metadata: dict[str, Any]) -> dict[str, float]:
         """Image float [3,H,W] in [-1,1] -> scores by name, "success" and "preservation" among them."""
         ...
+
+
+def can_read(judge: Judge | None) -> bool:
+    """Whether a judge decides about texts too."""
+    return hasattr(judge, "text")
 
 
 def load_judge(class_path: str) -> Judge:

@@ -95,3 +95,23 @@ class Judged(PerSampleMetric):
         broken = ~bank.image("edited").isfinite().flatten(1).all(1).cpu()
         scores = torch.tensor(values, dtype=torch.float64).masked_fill(broken, float("nan"))
         return sample_values(scores, {"no_metadata": absent})
+
+
+class JudgedText(PerSampleMetric):
+    """Share of the texts that the editor wrote which describe the goal image, by the judge's reading.
+
+    Args:
+        kind: "response" (z_d) or "caption" (d_new).
+    """
+
+    needs_judge = needs_reader = True
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(("no_text_or_metadata",))
+        self.kind = kind
+
+    def values(self, bank: FeatureBank) -> SampleValues:
+        """1 for a right text, 0 for a wrong one."""
+        right = bank.right_texts(self.kind)
+        values = torch.tensor([float("nan") if value is None else float(value) for value in right])
+        return sample_values(values, {"no_text_or_metadata": values.isnan()})

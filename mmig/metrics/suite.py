@@ -1,7 +1,7 @@
 """A set of metrics declared by their names, all reading one feature bank a batch."""
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,18 +11,21 @@ from mmig.metrics import clip, pixels
 from mmig.metrics.bank import FeatureBank, MetricInputError
 from mmig.metrics.base import PerSampleMetric, SampleValues
 from mmig.metrics.clip_encoder import ClipEncoder
-from mmig.metrics.judge import Judge
+from mmig.metrics.judge import Judge, can_read
 from mmig.metrics.measures import (
     ClipDirectionalSimilarity,
     ClipImageSimilarity,
     ClipTextSimilarity,
     ImageDifference,
     Judged,
+    JudgedText,
 )
 
 METRICS: dict[str, Callable[[], PerSampleMetric]] = {
     "success": partial(Judged, "success"),
     "preservation": partial(Judged, "preservation"),
+    "response_accuracy": partial(JudgedText, "response"),
+    "caption_accuracy": partial(JudgedText, "caption"),
     "clip_score": partial(ClipTextSimilarity, clip.clip_score),
     "clip_text_similarity": ClipTextSimilarity,
     "clip_response_similarity": partial(ClipTextSimilarity, text="response"),
@@ -59,13 +62,15 @@ def check_names(names: Iterable[str]) -> list[str]:
     return unique
 
 
-def computable(has_encoder: bool, has_judge: bool) -> list[str]:
+def computable(has_encoder: bool, judge: Judge | None) -> list[str]:
     """Names of all metrics that can be computed with what there is."""
     built = {name: make() for name, make in METRICS.items()}
     return [
         name
         for name, metric in built.items()
-        if (has_encoder or not metric.needs_clip) and (has_judge or not metric.needs_judge)
+        if (has_encoder or not metric.needs_clip)
+        and (judge is not None or not metric.needs_judge)
+        and (can_read(judge) or not metric.needs_reader)
     ]
 
 
@@ -90,6 +95,8 @@ class MetricSuite(nn.Module):
                 raise MetricInputError(f"metric {name!r} needs a CLIP encoder; give --clip NAME [WEIGHTS]")
             if metric.needs_judge and judge is None:
                 raise MetricInputError(f"metric {name!r} needs a judge; give --judge CLASS_PATH")
+            if metric.needs_reader and not can_read(judge):
+                raise MetricInputError(f"metric {name!r} needs a judge that reads texts, with a method `text`")
         self.metrics = nn.ModuleDict(built)
         self.encoder = encoder
         self.judge = judge
@@ -99,9 +106,11 @@ class MetricSuite(nn.Module):
         """Names in the order in which they were declared."""
         return list(self.metrics)
 
-    def bank(self, batch: Mapping[str, Any], edited: Tensor) -> FeatureBank:
-        """The feature bank of a batch and its edited images (both in [-1,1])."""
-        return FeatureBank(batch, edited, self.encoder, self.judge)
+    def bank(
+        self, batch: Mapping[str, Any], edited: Tensor, written: Mapping[str, Sequence[str]] | None = None
+    ) -> FeatureBank:
+        """The feature bank of a batch, its edited images (both in [-1,1]) and the editor's texts by kind."""
+        return FeatureBank(batch, edited, self.encoder, self.judge, written)
 
     def values(self, bank: FeatureBank) -> dict[str, SampleValues]:
         """Per-sample values of every metric, without counting them."""

@@ -146,3 +146,10 @@ def test_another_size_is_refused():
 def test_values_that_are_no_numbers_are_refused():
     with pytest.raises(ValueError, match="finite"):
         judge(np.full((3, 64, 64), np.nan), draw_sample(0, "val", 0)["metadata"])
+
+
+def test_the_judge_reads_texts() -> None:
+    judge, sample = TinyWorldJudge(), draw_sample(0, "val", 3, photographs=False)
+    assert judge.text(sample["response"], sample["metadata"])
+    assert judge.text(sample["target_caption"], sample["metadata"])
+    assert not judge.text(sample["source_caption"], sample["metadata"])

@@ -23,6 +23,9 @@ class EvenJudge:
         self.num_calls += 1
         return {"success": float(metadata["truth"] % 2 == 0), "preservation": 1.0}
 
+    def text(self, text: str, metadata: dict[str, Any]) -> bool:
+        return text == "right"
+
 
 def rows(batch: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
     return {name: value[start:stop] for name, value in batch.items()}
@@ -46,8 +49,24 @@ def test_a_judged_metric_without_a_judge_says_what_to_give() -> None:
 
 
 def test_only_pixel_metrics_are_computable_with_nothing() -> None:
-    assert computable(False, False) == ["l1_input", "l1_target", "l2_target", "ssim_input", "ssim_target"]
-    assert computable(True, True) == list(METRICS)
+    assert computable(False, None) == ["l1_input", "l1_target", "l2_target", "ssim_input", "ssim_target"]
+    assert computable(True, EvenJudge()) == list(METRICS)
+    assert set(METRICS) - set(computable(True, lambda image, metadata: {})) == {"response_accuracy", "caption_accuracy"}
+
+
+def test_a_judge_that_cannot_read_is_refused_for_texts() -> None:
+    with pytest.raises(MetricInputError, match="reads texts"):
+        MetricSuite(["caption_accuracy"], judge=lambda image, metadata: {})
+
+
+def test_written_texts_are_read_by_the_judge() -> None:
+    suite = MetricSuite(["response_accuracy", "caption_accuracy"], judge=EvenJudge())
+    batch = random_batch(4)
+    written = {"response": ["right", "wrong", "", "right"]}
+    values = suite.update(suite.bank(batch, random_images(4), written))
+    assert values["response_accuracy"].values[:2].tolist() == [1.0, 0.0]
+    assert values["response_accuracy"].reasons == [None, None, "no_text_or_metadata", None]
+    assert values["caption_accuracy"].reasons == ["no_text_or_metadata"] * 4
 
 
 def test_results_do_not_depend_on_the_batch_size(encoder: ClipEncoder) -> None:
