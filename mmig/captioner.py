@@ -118,7 +118,7 @@ class Captioner(nn.Module):
     ) -> None:
         super().__init__()
         _check_fit(model, processor)
-        self.model = model
+        self.model, self.processor = model, processor
         self.tokenizer = processor.tokenizer
         self.max_caption_tokens, self.max_new_tokens = max_caption_tokens, max_new_tokens
         images, text = processor.image_processor, model.config.text_config

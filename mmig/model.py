@@ -97,7 +97,7 @@ class MMIG(nn.Module):
     Args:
         parts: loaded parts.
         source_conditioning: how the denoiser sees the source image; "concat" needs a UNet with 8 input channels.
-        multimodal: sizes and readings of the multimodal LLM.
+        multimodal: sizes and readings of the multimodal LLM; or the one that the parts' LLM belongs to already.
         objective: readings of the loss terms.
 
     Raises:
@@ -108,12 +108,14 @@ class MMIG(nn.Module):
         self,
         parts: Parts,
         source_conditioning: SourceConditioning,
-        multimodal: MultimodalConfig | None = None,
+        multimodal: MultimodalConfig | MultimodalLLM | None = None,
         objective: ObjectiveConfig | None = None,
     ) -> None:
         super().__init__()
         self.unet, self.vae, self.text_encoder, self.mmsm = parts.unet, parts.vae, parts.text_encoder, parts.mmsm
-        self.mllm = MultimodalLLM(parts.llm, parts.llm_tokenizer, parts.vision, multimodal)
+        if not isinstance(multimodal, MultimodalLLM) and parts.llm is not None:  # a pipeline may do without an LLM
+            multimodal = MultimodalLLM(parts.llm, parts.llm_tokenizer, parts.vision, multimodal)
+        self.mllm = multimodal
         self.captioner = parts.captioner
         self.tokenizer, self.scheduler = parts.tokenizer, parts.scheduler
         self.process = NoiseProcess.from_scheduler(parts.scheduler)

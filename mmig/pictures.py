@@ -1,0 +1,96 @@
+"""Between PIL images of any kind and size and the tensors that an editor works on."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from datamodules.schema import image_to_tensor
+from mmig.metrics.images import signed_to_unit, to_bytes
+
+Pictures = Image.Image | Sequence[Image.Image] | Tensor
+TOLERANCE = 1e-3
+
+
+class PictureBatch(NamedTuple):
+    """Images as an editor takes them.
+
+    Attributes:
+        images: float32 [B,3,H,W] in [-1,1].
+        sizes: (width, height) that each result goes back to; None for tensors, which stay as they are.
+    """
+
+    images: Tensor
+    sizes: list[tuple[int, int]] | None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any PIL image as RGB: turned as its EXIF data say, transparency put on white."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def editing_size(size: tuple[int, int], resolution: int | None) -> tuple[int, int]:
+    """(width, height) near the shape of `size` whose longer side is `resolution`, both sides multiples of 16.
+
+    None keeps the longer side. The rounding is the only distortion: at 512 pixels at most 8 of them.
+    """
+    scale = 1.0 if resolution is None else resolution / max(size)
+    width, height = (max(1, round(side * scale / 16)) * 16 for side in size)
+    return width, height
+
+
+def as_batch(pictures: Pictures, resolution: int | None) -> PictureBatch:
+    """Images for an editor: PIL images resized to `editing_size`, tensors as they are.
+
+    Args:
+        pictures: PIL images of any mode and size, one or several; or float [B,3,H,W] or [3,H,W] in [-1,1].
+        resolution: longer side of what PIL images are resized to; None keeps it.
+
+    Raises:
+        ValueError: no image, something else, values out of range, or shapes that cannot stand in one batch.
+    """
+    if isinstance(pictures, Tensor):
+        return PictureBatch(_checked(pictures[None] if pictures.ndim == 3 else pictures), None)
+    images = [pictures] if isinstance(pictures, Image.Image) else list(pictures)
+    if not images or not all(isinstance(image, Image.Image) for image in images):
+        found = sorted({type(image).__name__ for image in images}) or "none"
+        raise ValueError(f"image: expected PIL images, or one tensor [B,3,H,W] in [-1,1], found {found}")
+    images = [to_rgb(image) for image in images]
+    sizes = [editing_size(image.size, resolution) for image in images]
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            f"image: the images of a batch must have one shape to be edited at, found {sorted(set(sizes))} (width, "
+            "height); give them in calls of their own"
+        )
+    resized = [
+        image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+        for image, size in zip(images, sizes, strict=True)
+    ]
+    return PictureBatch(torch.stack([image_to_tensor(image) for image in resized]), [image.size for image in images])
+
+
+def to_pil(images: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> list[Image.Image]:
+    """PIL images of float [B,3,H,W] in [-1,1], each resized to its (width, height) where sizes are given."""
+    found = [Image.fromarray(pixels.numpy()) for pixels in to_bytes(signed_to_unit(images))]
+    return [
+        image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+        for image, size in zip(found, sizes or [image.size for image in found], strict=True)
+    ]
+
+
+def _checked(images: Tensor) -> Tensor:
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape or not images.is_floating_point():
+        raise ValueError(
+            f"image: expected float [B,3,H,W] in [-1,1], found {images.dtype} {list(images.shape)}; repeat the channel "
+            "of a greyscale image three times, or give a PIL image"
+        )
+    low, high = (float(value) for value in images.aminmax())
+    if not (low >= -1 - TOLERANCE and high <= 1 + TOLERANCE):
+        raise ValueError(f"image: expected values in [-1,1], found [{low:g},{high:g}]; scale it, or give a PIL image")
+    return images.float()
