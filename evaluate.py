@@ -29,6 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--judge", help="class path of the judge behind success and preservation")
     parser.add_argument("--compare", help="folder of another evaluation: print paired differences to it")
     parser.add_argument("--published", nargs="+", help="print published numbers: magicbrush, emu_edit, mgie")
+    parser.add_argument(
+        "--sampling", nargs="+", default=[], metavar="NAME=VALUE", help="other sampling settings, as response=generated"
+    )
     parser.add_argument("--no-ema", action="store_true", help="use the trained weights instead of their average")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     return parser

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mmig.checkpoint import find_checkpoint, load_module
 from mmig.evaluation.data import data_section, split_batches
+from mmig.evaluation.overrides import with_sampling
 from mmig.evaluation.report import (
     build_report,
     difference_table,
@@ -45,6 +46,7 @@ def run(arguments: Namespace) -> None:
     try:
         suite = build_suite(settings, device)
         editor = load_module(arguments.checkpoint, ema=not arguments.no_ema, map_location=device).make_pipeline()
+        editor = with_sampling(editor, arguments.sampling)
         batches = split_batches(Path(arguments.data), arguments.split, arguments.batch_size, rank, world_size)
         limit = None if arguments.limit is None else math.ceil(arguments.limit / world_size)
         num_samples = min(batches.num_samples, limit or batches.num_samples)
@@ -103,6 +105,7 @@ def _report(arguments: Namespace, suite: MetricSuite, result: EvaluationResult) 
         "data": {"config": str(arguments.data), **data_section(Path(arguments.data))},
         "split": arguments.split,
         "limit": arguments.limit,
+        "sampling": list(arguments.sampling),
     }
     report = build_report(result, suite, facts)
     directory = Path(arguments.out)

@@ -84,6 +84,9 @@ class BrightJudge:
     def __call__(self, image: Tensor, metadata: dict[str, Any]) -> dict[str, float]:
         return {"success": float(image.mean() > 0), "preservation": float(metadata["truth"] % 2)}
 
+    def text(self, text: str, metadata: dict[str, Any]) -> bool:
+        return text == metadata.get("text")
+
 
 def pick(batch: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
     """Some samples of a batch, in this order."""
