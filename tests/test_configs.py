@@ -1,5 +1,6 @@
 """Every configuration is accepted by train.py's parser, and the commands in its header name what exists."""
 
+import importlib
 import importlib.util
 import re
 import shlex
@@ -72,6 +73,21 @@ def test_header_says_the_command_and_names_what_exists(config: str) -> None:
         assert any(config in rest for _, rest in commands) or "make demo" in header, (
             f"{config}: no command in its header"
         )
+
+
+STAGES = [config for config in CONFIGS if re.fullmatch(r"configs/(mmig|demo)/stage\d\.yaml", config)]
+
+
+@pytest.mark.parametrize("config", STAGES)
+def test_settings_of_a_stage_are_about_what_it_trains(config: str) -> None:
+    model = yaml.safe_load((ROOT / config).read_text(encoding="utf-8"))["model"]
+    module, _, name = model["class_path"].rpartition(".")
+    stage, settings = getattr(importlib.import_module(module), name), model["init_args"]
+    groups = settings["optimizer"].get("groups", {})
+    assert {f"mmig.{part}" for part in stage.trained_parts} == {*groups, "mmig.mmsm"}  # MMSM's are those without group
+    dropped = settings.get("objective", {}).get("condition_drop", 0.0)
+    assert (dropped > 0) == ("unet" in stage.trained_parts)
+    assert set(settings.get("loss_weights", stage.counted_losses)) == set(stage.counted_losses)
 
 
 @pytest.mark.parametrize("options", [["--trainer.max_stepz", "3"], ["--data.init_args.global_batch", "3"]])

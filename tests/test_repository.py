@@ -19,7 +19,7 @@ FORBIDDEN = {
     "a path of one machine": re.compile(r"(?<![\w.])/(work|farm|root)/"),
 }
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError")
-OWN = {"mmig", "datamodules", "tests", "train", "evaluate", "edit"}
+OWN = {"mmig", "datamodules", "bench", "tests", "train", "evaluate", "edit"}
 
 
 @pytest.fixture(scope="module")

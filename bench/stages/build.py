@@ -1,0 +1,128 @@
+"""A stage of MMIG with random weights at any size, or on the meta device: wired by the repository's own code."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bench.stages.sizes import Sizes
+from mmig.backbones.diffusion import load_tokenizer
+from mmig.backbones.llm import load_llm_tokenizer
+from mmig.backbones.loading import prepare
+from mmig.captioner import Captioner
+from mmig.mmsm import MMSM
+from mmig.model import MMIG, ObjectiveConfig
+from mmig.optim import OptimizerConfig
+from mmig.parts import Parts
+from mmig.stages.base import TrainingModule
+from mmig.stages.mmig_stage import MMIGStage
+from mmig.stages.stage1 import Stage1
+from mmig.stages.stage2 import Stage2
+from mmig.stages.stage3 import Stage3
+from mmig.stages.stage4 import Stage4
+from mmig.stages.stage5 import Stage5
+
+STAGES: dict[int, type[MMIGStage]] = dict(enumerate((Stage1, Stage2, Stage3, Stage4, Stage5), 1))
+TINY = Path(__file__).resolve().parent.parent.parent / "assets/tiny"
+"""The tokenizers of the small world: any ids do, and these lie in the repository."""
+
+
+def build_stage(
+    kind: type[MMIGStage],
+    sizes: Sizes,
+    device: torch.device | str,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    checkpointing: bool = False,
+) -> MMIGStage:
+    """A stage around parts that are built with random weights, where its own constructor would load them.
+
+    As in configs/mmig, stage 1 has no image tower, and only stage 5 has a captioner.
+
+    Args:
+        kind: the stage.
+        sizes: of its parts.
+        device: "meta" for counting.
+        dtype: of frozen backbones; what trains is in float32.
+        checkpointing: as `gradient_checkpointing` of the configuration.
+    """
+
+    class Built(kind):
+        def __init__(self) -> None:
+            TrainingModule.__init__(self, OptimizerConfig(), kind.profile_weights("paper"))
+            parts = _build_parts(kind, sizes, torch.device(device), dtype, checkpointing)
+            with torch.device(device):
+                self.mmig = MMIG(parts, "img2img", None, ObjectiveConfig(attention_resolution=sizes.maps))
+            self._injection = None
+            self._choose_trained()
+
+    return Built()
+
+
+def _build_parts(
+    kind: type[MMIGStage], sizes: Sizes, device: torch.device, dtype: torch.dtype, checkpointing: bool
+) -> Parts:
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPVisionConfig,
+        CLIPVisionModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+    )
+
+    def build(make: Callable[[], nn.Module], trained: bool = False) -> nn.Module:
+        with device, _default_dtype(torch.float32 if trained else dtype):
+            return prepare(make(), frozen=not trained, gradient_checkpointing=checkpointing)
+
+    unet = build(lambda: UNet2DConditionModel(**sizes.unet), "unet" in kind.trained_parts)
+    vae = build(lambda: AutoencoderKL(**sizes.vae))
+    dim, heads = sizes.mmsm
+    with device:
+        mmsm = MMSM(sizes.llm["hidden_size"], sizes.unet["block_out_channels"][-1], dim, heads)
+    return Parts(
+        unet.to(memory_format=torch.channels_last),
+        vae.to(memory_format=torch.channels_last),
+        build(lambda: CLIPTextModel(CLIPTextConfig(**sizes.text))),
+        load_tokenizer(TINY / "stable-diffusion"),
+        DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        build(lambda: LlamaForCausalLM(LlamaConfig(**sizes.llm))),
+        load_llm_tokenizer(TINY / "llama"),
+        nn.ModuleDict({"mid_block": mmsm}),
+        build(lambda: CLIPVisionModel(CLIPVisionConfig(**sizes.vision))) if kind is not Stage1 else None,
+        _build_captioner(build, sizes, "captioner" in kind.trained_parts) if "blip2" in kind.counted_losses else None,
+    )
+
+
+def _build_captioner(build: Callable[..., nn.Module], sizes: Sizes, trained: bool) -> Captioner:
+    """BLIP-2 in the frozen dtype, its connector in float32 where it trains, as `load_captioner` has it."""
+    from transformers import (
+        AutoTokenizer,
+        Blip2Config,
+        Blip2ForConditionalGeneration,
+        Blip2Processor,
+        BlipImageProcessor,
+    )
+
+    config = Blip2Config(**sizes.captioner)
+    side = config.vision_config.image_size
+    processor = Blip2Processor(
+        BlipImageProcessor(size={"height": side, "width": side}),
+        AutoTokenizer.from_pretrained(TINY / "blip2"),
+        num_query_tokens=config.num_query_tokens,
+    )
+    model = build(lambda: Blip2ForConditionalGeneration(config))
+    return Captioner(model.train(), processor).set_trainable(trained)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

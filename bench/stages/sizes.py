@@ -1,0 +1,95 @@
+"""The published configurations of MMIG's parts, as facts with their source: no file is read and none is fetched."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Configurations of the parts, as the arguments of their libraries' classes.
+
+    Attributes:
+        llm, vision, text: LlamaConfig, CLIPVisionConfig, CLIPTextConfig.
+        unet, vae: UNet2DConditionModel, AutoencoderKL.
+        captioner: Blip2Config.
+        mmsm: width and heads.
+        resolution: pixels.
+        maps: (h, w) of the attention maps (eq 19, 20).
+    """
+
+    llm: dict[str, Any]
+    vision: dict[str, Any]
+    text: dict[str, Any]
+    unet: dict[str, Any]
+    vae: dict[str, Any]
+    captioner: dict[str, Any]
+    mmsm: tuple[int, int] = (768, 8)
+    resolution: int = 512
+    maps: tuple[int, int] = (16, 16)
+
+
+PUBLISHED = Sizes(
+    # huggyllama/llama-7b, config.json
+    llm={
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 2048,
+    },
+    # openai/clip-vit-large-patch14, config.json, vision_config
+    vision={
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "projection_dim": 768,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "image_size": 224,
+        "patch_size": 14,
+    },
+    # stable-diffusion-v1-5: text_encoder/config.json, unet/config.json, vae/config.json
+    text={
+        "vocab_size": 49408,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "projection_dim": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "max_position_embeddings": 77,
+    },
+    unet={
+        "sample_size": 64,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": (320, 640, 1280, 1280),
+        "down_block_types": (*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
+        "layers_per_block": 2,
+        "attention_head_dim": 8,
+        "cross_attention_dim": 768,
+    },
+    vae={
+        "block_out_channels": (128, 256, 512, 512),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 2,
+        "latent_channels": 4,
+        "sample_size": 512,
+        "scaling_factor": 0.18215,
+    },
+    # Salesforce/blip2-opt-2.7b, config.json; image tower and Q-Former are the defaults of transformers
+    captioner={
+        "text_config": {
+            "model_type": "opt",
+            "vocab_size": 50304,
+            "hidden_size": 2560,
+            "ffn_dim": 10240,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "word_embed_proj_dim": 2560,
+        },
+        "num_query_tokens": 32,
+        "image_token_index": 50265,
+    },
+)

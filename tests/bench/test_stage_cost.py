@@ -1,0 +1,172 @@
+"""bench/stage_cost.py: counts against published numbers, and the measured path on the CPU at tiny sizes."""
+
+import math
+
+import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from bench.stage_cost import count, main, measure, measured, random_batch
+from bench.stages.build import STAGES, build_stage
+from bench.stages.count import Pieces, forward_operations, memory, operations, step_operations, trained_by_part
+from bench.stages.sizes import PUBLISHED, Sizes
+from mmig.stages.mmig_stage import MMIGStage
+
+OPT = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "word_embed_proj_dim": 32}
+BLOCKS = {"num_hidden_layers": 2, "num_attention_heads": 2}
+SMALL = Sizes(
+    llm={"vocab_size": 800, "hidden_size": 48, "intermediate_size": 96, "max_position_embeddings": 1024, **BLOCKS},
+    vision={"hidden_size": 40, "intermediate_size": 80, "image_size": 64, "patch_size": 32, **BLOCKS},
+    text={
+        "vocab_size": 900,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "max_position_embeddings": 77,
+        "bos_token_id": 878,
+        "eos_token_id": 879,
+        **BLOCKS,
+    },
+    unet={
+        "sample_size": 16,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": (32, 64),
+        "down_block_types": ("CrossAttnDownBlock2D",) * 2,
+        "up_block_types": ("CrossAttnUpBlock2D",) * 2,
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "attention_head_dim": 4,
+        "cross_attention_dim": 32,
+    },
+    vae={
+        "block_out_channels": (8, 16, 16),
+        "down_block_types": ("DownEncoderBlock2D",) * 3,
+        "up_block_types": ("UpDecoderBlock2D",) * 3,
+        "norm_num_groups": 8,
+        "sample_size": 64,
+    },
+    captioner={
+        "vision_config": {"hidden_size": 32, "intermediate_size": 64, "image_size": 64, "patch_size": 16, **BLOCKS},
+        "qformer_config": {"hidden_size": 32, "intermediate_size": 64, "encoder_hidden_size": 32, **BLOCKS},
+        "text_config": {"model_type": "opt", "vocab_size": 700, **OPT},
+        "num_query_tokens": 8,
+        "image_token_index": 690,
+    },
+    mmsm=(16, 2),
+    resolution=64,
+)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def whole() -> MMIGStage:
+    """Stage 5 at the published sizes, without memory."""
+    return build_stage(STAGES[5], PUBLISHED, "meta")
+
+
+@pytest.fixture(scope="module")
+def forwards(whole: MMIGStage) -> dict[str, int]:
+    """Operations of one forward of each part."""
+    return forward_operations(Pieces(whole.mmig, PUBLISHED))
+
+
+def test_trained_parameters_are_the_published_ones(whole: MMIGStage) -> None:
+    assert trained_by_part(whole) == {
+        "mmsm": 18_699_776,
+        "mllm.adapters": 3_781_296,
+        "unet": 859_520_964,
+        "captioner": 107_130_880,
+    }
+
+
+def test_memory_of_stage_5_is_that_of_the_dossier(whole: MMIGStage) -> None:
+    """14.7 GiB at 16 bytes a trained parameter, and 20.3 GiB of frozen bfloat16; the hub's OPT has 32 rows more."""
+    found = memory(whole)
+    assert found.trained == 989_132_916
+    assert found.total == 16 * found.trained + 2 * found.frozen
+    assert 16 * found.trained / 2**30 == pytest.approx(14.7, abs=0.05)
+    assert 2 * found.frozen / 2**30 == pytest.approx(20.3, abs=0.05)
+    assert found.average == 4 * found.trained
+
+
+def test_forward_operations_are_those_of_the_dossier(forwards: dict[str, int]) -> None:
+    found = {name: value / 1e12 for name, value in forwards.items()}
+    expected = {
+        "LLM, 512 tokens": 6.77,
+        "CLIP image tower": 0.16,
+        "UNet with MMSM": 0.80,
+        "VAE encoder": 1.12,
+        "VAE decoder": 2.52,
+        "BLIP-2 image tower": 0.52,
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=0.01)
+
+
+def test_the_llm_costs_two_operations_a_weight_and_token(whole: MMIGStage, forwards: dict[str, int]) -> None:
+    layers, tokens, width = whole.mmig.mllm.llm.get_decoder().layers, 512, 4096
+    weights = sum(p.numel() for p in layers.parameters() if p.ndim == 2)
+    attention = len(layers) * 4 * tokens**2 * width
+    assert forwards["LLM, 512 tokens"] == pytest.approx(
+        2 * tokens * weights + attention, rel=1e-3
+    )  # the adapters are the rest
+
+
+def test_a_trained_denoiser_costs_three_forwards_and_a_frozen_one_less() -> None:
+    trained, frozen = (Pieces(build_stage(STAGES[number], SMALL, "meta").mmig, SMALL) for number in (3, 1))
+    with torch.no_grad():
+        forward = operations(trained.unet)
+    assert operations(lambda: trained.unet().sum().backward()) == pytest.approx(3 * forward, rel=0.05)
+    assert forward < operations(lambda: frozen.unet().sum().backward()) < 2 * forward  # the way back ends at MMSM
+
+
+def test_stages_cost_more_from_one_to_the_next_of_their_kind() -> None:
+    stages = [build_stage(kind, SMALL, "meta") for kind in STAGES.values()]
+    known: dict[tuple, int] = {}
+    costs = [step_operations(stage, Pieces(stage.mmig, SMALL), known) for stage in stages]
+    assert costs[0] < costs[1] < costs[3] < costs[4] and costs[0] < costs[2] < costs[3]
+    assert step_operations(stages[2], Pieces(stages[2].mmig, SMALL)) == costs[2]  # of stage 1's none was taken wrongly
+
+
+def test_the_table_has_a_line_a_stage() -> None:
+    lines = count([1], SMALL)
+    assert [line.split()[0] for line in lines[2:]] == ["stage", "1"]
+
+
+@pytest.mark.parametrize("number", STAGES)
+def test_a_step_of_each_stage_runs_and_has_the_states_that_were_counted(number: int) -> None:
+    torch.manual_seed(0)
+    stage = build_stage(STAGES[number], SMALL, CPU, dtype=torch.float32, checkpointing=True)
+    before = [p.detach().clone() for p in stage.parameters() if p.requires_grad]
+    seen: list[int] = []
+
+    def keep(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        states = optimizer.state.values()
+        seen.append(sum(state[name].nbytes for state in states for name in ("exp_avg", "exp_avg_sq")))
+
+    hook = register_optimizer_step_post_hook(keep)
+    try:
+        cost = measure(stage, random_batch(2, SMALL), 1, CPU)
+    finally:
+        hook.remove()
+    assert cost.seconds > 0 and cost.peak is None and math.isfinite(cost.loss)
+    assert seen == [memory(stage).moments] * 2
+    after = [p for p in stage.parameters() if p.requires_grad]
+    assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+def test_measured_lines_are_of_each_stage_checkpointing_and_batch() -> None:
+    rows = measured([1], [1, 2], 1, CPU, SMALL, torch.float32)
+    assert [row.split()[:4] for row in rows[1:]] == [
+        ["1", checkpointing, batch, "-"] for checkpointing in ("off", "on") for batch in ("1", "2")
+    ]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="would measure")
+def test_measuring_without_a_gpu_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["stage_cost.py", "--measure"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "--measure needs a CUDA device, found none; without it the cost is counted\n"
