@@ -20,7 +20,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -101,7 +100,8 @@ def random_batch(size: int, sizes: Sizes) -> Batch:
 
 
 def measure(stage: MMIGStage, batch: Batch, steps: int, device: torch.device) -> Cost:
-    """Run training steps of a stage as its training does: losses in bfloat16 autocast on a GPU, clipping, AdamW.
+    """Run training steps of a stage as its training does: losses (under autocast where backbones are in bfloat16),
+    backward, clipping, AdamW.
 
     Args:
         stage: built on `device`.
@@ -120,7 +120,7 @@ def measure(stage: MMIGStage, batch: Batch, steps: int, device: torch.device) ->
     for step in range(steps + 1):
         start = time.perf_counter()
         draws = Draws(step, batch["position"])
-        with torch.autocast("cuda", torch.bfloat16) if on_gpu else nullcontext():
+        with torch.autocast(device.type, torch.bfloat16, enabled=stage.mmig.vae.dtype == torch.bfloat16):
             values, counts = stage.losses(batch, draws), stage.loss_counts(batch, draws)
             means = {name: (values[name] * counts[name]).sum() / counts[name].sum().clamp(min=1) for name in values}
             loss = torch.stack([weight * means[name].float() for name, weight in stage.loss_weights.items()]).sum()

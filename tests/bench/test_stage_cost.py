@@ -135,7 +135,7 @@ def test_the_table_has_a_line_a_stage() -> None:
 @pytest.mark.parametrize("number", STAGES)
 def test_a_step_of_each_stage_runs_and_has_the_states_that_were_counted(number: int) -> None:
     torch.manual_seed(0)
-    stage = build_stage(STAGES[number], SMALL, CPU, dtype=torch.float32, checkpointing=True)
+    stage = build_stage(STAGES[number], SMALL, CPU, checkpointing=True)  # in bfloat16, as on a GPU
     before = [p.detach().clone() for p in stage.parameters() if p.requires_grad]
     seen: list[int] = []
 
