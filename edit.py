@@ -16,6 +16,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--instruction", required=True, help="what to do, in words")
     parser.add_argument("--response", help="description of the goal image (default: the model writes it)")
     parser.add_argument("--out", required=True, help="where the edited image goes (.png)")
+    parser.add_argument("--show-attention", metavar="PNG", help="draw where the model looked for each concept (MMIG)")
     parser.add_argument("--seed", type=int, default=0, help="sampling seed (default: 0)")
     parser.add_argument("--steps", type=positive, help="denoising steps (default: the method's)")
     parser.add_argument(

@@ -136,7 +136,9 @@ def render(
 
 def conditions(model: MMIG, task: Task, sampling: SamplingConfig) -> tuple[dict[str, Conditioning], dict[str, float]]:
     """What the denoiser is told on each branch of guidance, and the branches' weights."""
-    full = model.condition(task.texts, task.source, torch.ones(len(task.source), device=task.source.device))
+    full = model.condition(
+        task.texts, task.source, torch.ones(len(task.source), dtype=torch.bool, device=task.source.device)
+    )
     image = model.without_text(full)
     if model.source_conditioning == "concat":
         weights = instruct_pix2pix_guidance(sampling.guidance_scale, sampling.image_guidance_scale)

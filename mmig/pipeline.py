@@ -141,8 +141,10 @@ class MMIGPipeline(DiffusionPipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> "MMIGPipeline":
         """Open a folder that `save_pretrained` or `mmig.export` wrote; options as of diffusers. Its weights are frozen.
 
-        `llm=None`, `vision=None` and `captioner=None` leave parts out.
+        `llm=None` with `vision=None`, and `captioner=None`, leave parts out. Without `dtype` all is float32.
         """
+        if not {"dtype", "torch_dtype"} & options.keys():  # transformers would take what was saved, diffusers float32
+            options["dtype"] = torch.float32
         pipeline = super().from_pretrained(pretrained_model_name_or_path, **options)
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):

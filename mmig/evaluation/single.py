@@ -12,11 +12,13 @@ from PIL import Image, UnidentifiedImageError
 
 from datamodules.schema import Batch, Sample, collate
 from mmig.checkpoint import load_module, run_directory
-from mmig.editing import Editor
+from mmig.editing import Editor, EditOutput
+from mmig.editor import MMIGEditor
+from mmig.evaluation.attention_grid import draw_attention
 from mmig.evaluation.batches import check_fields, move_batch
 from mmig.evaluation.files import replacing
 from mmig.evaluation.seeds import sample_generators
-from mmig.metrics.images import signed_to_unit, to_bytes
+from mmig.pictures import editing_size, to_pil, to_rgb
 
 
 class EditError(ValueError):
@@ -29,23 +31,44 @@ def run(arguments: Namespace) -> None:
     Raises:
         ValueError: for an unusable image, output path, option or checkpoint.
     """
-    out = Path(arguments.out)
-    if out.suffix.lower() not in Image.registered_extensions():
-        raise EditError(f"--out {out}: expected an image suffix such as .png, found {out.suffix!r}")
+    out, picture = checked_out("--out", arguments.out), None
+    if arguments.show_attention is not None:
+        picture = checked_out("--show-attention", arguments.show_attention)
     image = read_image(Path(arguments.image))
     device = arguments.device if arguments.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     editor = load_module(arguments.checkpoint, ema=not arguments.no_ema, map_location=device).make_pipeline()
     editor = configured(editor, arguments.steps, arguments.response)
+    if picture is not None:
+        editor = showing_attention(editor)
     resolution = arguments.resolution or trained_resolution(arguments.checkpoint)
-    edited, text = edit_image(
+    edited, output = edit_one(
         editor, image, arguments.instruction, arguments.response, arguments.seed, resolution, device
     )
     with replacing(out) as temporary:
         edited.save(temporary)
-    sys.stdout.write(f"written: {out}" + (f"\nresponse ({editor.response_source}): {text}\n" if text else "\n"))
+    sys.stdout.write(f"written: {out}\n")
+    if output.texts and output.texts[0]:
+        sys.stdout.write(f"response ({editor.response_source}): {output.texts[0]}\n")
+    if captions := output.extras.get("captions"):
+        sys.stdout.write(f"caption of the new image: {captions[0]}\n")
+    if picture is not None:
+        with replacing(picture) as temporary:
+            draw_attention(image, edited, output.extras["attention"]).save(temporary)
+        sys.stdout.write(f"attention: {picture}\n")
 
 
-@torch.no_grad()
+def checked_out(option: str, path: str) -> Path:
+    """A path to write an image to.
+
+    Raises:
+        EditError: its suffix is none of an image.
+    """
+    out = Path(path)
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise EditError(f"{option} {out}: expected an image suffix such as .png, found {out.suffix!r}")
+    return out
+
+
 def edit_image(
     editor: Editor,
     image: Image.Image,
@@ -55,7 +78,22 @@ def edit_image(
     resolution: int | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[Image.Image, str]:
-    """Edit one PIL image; returns the edited image in the size of the input, and the editor's text.
+    """As `edit_one`; returns the edited image and the editor's text."""
+    edited, output = edit_one(editor, image, instruction, response, seed, resolution, device)
+    return edited, output.texts[0] if output.texts else ""
+
+
+@torch.no_grad()
+def edit_one(
+    editor: Editor,
+    image: Image.Image,
+    instruction: str,
+    response: str | None = None,
+    seed: int = 0,
+    resolution: int | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[Image.Image, EditOutput]:
+    """Edit one PIL image; returns the edited image in the size of the input, and all that the editor gave.
 
     Args:
         editor: any `Editor`.
@@ -77,19 +115,7 @@ def edit_image(
     batch: Any = move_batch(collate([sample]), device)
     check_fields(editor, batch)
     output = editor(Batch(**batch), sample_generators(seed, batch["key"]))
-    edited = Image.fromarray(to_bytes(signed_to_unit(output.images, "edited"))[0].numpy())
-    edited = edited if edited.size == image.size else edited.resize(image.size, Image.Resampling.BICUBIC)
-    return edited, output.texts[0] if output.texts else ""
-
-
-def editing_size(size: tuple[int, int], resolution: int | None) -> tuple[int, int]:
-    """(width, height) near the shape of `size` whose longer side is `resolution`, both sides multiples of 16.
-
-    None keeps the longer side. The rounding is the only distortion: at 512 pixels at most 8 of them.
-    """
-    scale = 1.0 if resolution is None else resolution / max(size)
-    width, height = (max(1, round(side * scale / 16)) * 16 for side in size)
-    return width, height
+    return to_pil(output.images, [image.size])[0], output
 
 
 def read_image(path: Path) -> Image.Image:
@@ -105,10 +131,7 @@ def read_image(path: Path) -> Image.Image:
         raise EditError(f"--image {path}: no such file") from error
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise EditError(f"--image {path}: cannot be read as an image ({error}); give a PNG, JPEG or WebP") from error
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    return to_rgb(image)
 
 
 def trained_resolution(checkpoint: str | Path) -> int | None:
@@ -118,7 +141,7 @@ def trained_resolution(checkpoint: str | Path) -> int | None:
 
 
 def configured(editor: Editor, num_steps: int | None, response: str | None) -> Editor:
-    """The editor with another number of steps, and writing the response itself where none is given.
+    """The editor with another number of steps, taking the given response, and writing it itself where none is given.
 
     Editors keep their settings in a dataclass `sampling` (beside `pipeline`) or, with fewer of them, in attributes.
 
@@ -129,6 +152,8 @@ def configured(editor: Editor, num_steps: int | None, response: str | None) -> E
     changes: dict[str, Any] = {} if num_steps is None else {"num_steps": num_steps}
     if "response" in editor.required_fields and not response:
         changes["response"] = "generated"
+    if response and editor.response_source == "generated" and hasattr(sampling, "response"):
+        changes["response"] = "given"
     if sampling is not None and changes.keys() <= {item.name for item in fields(sampling)}:
         return type(editor)(editor.pipeline, replace(sampling, **changes)) if changes else editor
     if "response" in changes:
@@ -140,3 +165,17 @@ def configured(editor: Editor, num_steps: int | None, response: str | None) -> E
             raise EditError(f"--steps: {type(editor).__name__} has no denoising steps to set; leave it out")
         editor.num_steps = num_steps
     return editor
+
+
+def showing_attention(editor: Editor) -> Editor:
+    """The editor, giving the attention maps of its concepts too.
+
+    Raises:
+        EditError: it has none to give.
+    """
+    if not isinstance(editor, MMIGEditor):
+        raise EditError(
+            f"--show-attention: {type(editor).__name__} gives no attention maps of concepts; leave it out, or take a "
+            "run of an MMIG stage"
+        )
+    return MMIGEditor(editor.pipeline, editor.sampling, show_attention=True)

@@ -88,6 +88,16 @@ def test_saved_and_loaded_it_gives_the_same_bits(kind: str, request: pytest.Fixt
     assert torch.equal(*given)
 
 
+def test_it_runs_in_half_precision(whole: MMIGPipeline, tmp_path: Path) -> None:
+    whole.save_pretrained(tmp_path / "saved")
+    loaded = MMIGPipeline.from_pretrained(tmp_path / "saved", dtype=torch.bfloat16)
+    loaded.set_progress_bar_config(disable=True)
+    assert {part.dtype for part in (loaded.unet, loaded.vae, loaded.llm, loaded.connectors)} == {torch.bfloat16}
+    settings = {"output_type": "pt", "return_attention": True, "attention_guidance": 1.0}
+    half, full = (p(source(), "x", TEXT, generator=[seeded()], **settings) for p in (loaded, whole))
+    assert (half.images - full.images).abs().mean() < 0.05 < (half.images - source()).abs().mean()
+
+
 def test_evaluation_goes_through_the_same_code(whole: MMIGPipeline) -> None:
     batch, generators = edit_batch(2), [[seeded(1), seeded(2)] for _ in range(3)]
     editor = MMIGEditor(whole, FAST)
