@@ -16,10 +16,11 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 OFFLINE := HF_HUB_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench tiny-backbones clean
+.PHONY: help setup demo chain-demo test test-all lint format bench tiny-backbones clean
 
 help:
 	@echo "make demo            train stage 1 of MMIG on the small world, evaluate it, show pictures (minutes, CPU)"
+	@echo "make chain-demo      all five stages in order, then a table (under an hour, CPU)"
 	@echo "make test            the tests (minutes, 2 cores); make test-all adds the slow ones"
 	@echo "make lint            ruff: lint and format; make format mends what it can"
 	@echo "make bench           every performance promise as a ratio"
@@ -43,6 +44,9 @@ $(STAMP): setup.cfg constraints.txt pyproject.toml
 
 demo: $(STAMP)
 	@$(OFFLINE) "$(RUN)" -m mmig.demo
+
+chain-demo: $(STAMP)
+	@$(OFFLINE) "$(RUN)" -m mmig.chain_demo
 
 test: $(STAMP)
 	@echo "== tests: $(WORKERS) processes, without the slow ones (make test-all runs them too)"

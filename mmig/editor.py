@@ -25,6 +25,7 @@ class SamplingConfig:
         response: "given" takes the batch's response, "generated" lets the LLM write it from the instruction.
         attention_guidance: step size of A-STAR at the first step (`AttentionGuidance`; 20 is Attend-and-Excite's);
             0 switches it off.
+        use_mmsm: False leaves the mutual support modules out, for comparison.
     """
 
     num_steps: int = 50
@@ -33,6 +34,7 @@ class SamplingConfig:
     strength: float = 0.8
     response: ResponseSource = "given"
     attention_guidance: float = 0.0
+    use_mmsm: bool = True
 
 
 class MMIGEditor:

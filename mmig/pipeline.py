@@ -188,7 +188,7 @@ class MMIGPipeline(DiffusionPipeline):
         attention_guidance: float | None = None,
         num_images_per_prompt: int = 1,
         generator: Generators | None = None,
-        use_mmsm: bool = True,
+        use_mmsm: bool | None = None,
         concepts: Concepts | None = None,
         return_attention: bool = False,
         resolution: int | None = None,
@@ -204,11 +204,10 @@ class MMIGPipeline(DiffusionPipeline):
                 instructions.
             instruction: what to do, one an image; a single one serves all images.
             responses: descriptions of the goal images (z_d); None lets the LLM write them.
-            num_inference_steps, guidance_scale, image_guidance_scale, strength, attention_guidance: see
+            num_inference_steps, guidance_scale, image_guidance_scale, strength, attention_guidance, use_mmsm: see
                 `SamplingConfig`; None takes the pipeline's own values (`config.sampling`).
             num_images_per_prompt: images a sample.
             generator: one for all; or one a sample, from which its images are seeded; or one an image.
-            use_mmsm: False leaves the mutual support modules out, for comparison.
             concepts: words of the response for attention guidance and maps; None takes its nouns.
             return_attention: also return the concepts' attention maps.
             resolution: longer side in pixels at which PIL images are edited; the results have the images' own sizes.
@@ -237,9 +236,9 @@ class MMIGPipeline(DiffusionPipeline):
                     image_guidance_scale=image_guidance_scale,
                     strength=strength,
                     attention_guidance=attention_guidance,
+                    use_mmsm=use_mmsm,
                 ),
                 generator,
-                use_mmsm,
                 num_images=num_images_per_prompt,
                 concepts=concepts,
                 return_attention=return_attention,
@@ -265,7 +264,6 @@ class MMIGPipeline(DiffusionPipeline):
         responses: Sequence[str] | None = None,
         sampling: SamplingConfig | None = None,
         generator: Generators | None = None,
-        use_mmsm: bool = True,
         *,
         num_images: int = 1,
         concepts: Concepts | None = None,
@@ -281,7 +279,6 @@ class MMIGPipeline(DiffusionPipeline):
             sampling: steps, scales, strength.
             generator: one for all; or one a sample, from which its images are seeded; or one an image. None seeds
                 with 0.
-            use_mmsm: False leaves the mutual support modules out, for comparison.
             num_images: images a sample; those of a sample stand side by side.
             concepts, return_attention: as in a call of the pipeline.
             on_step: called after each step.
@@ -302,7 +299,7 @@ class MMIGPipeline(DiffusionPipeline):
             source, texts = source.repeat_interleave(num_images, dim=0), repeated(texts, num_images)
             states = ResponseStates(*(value.repeat_interleave(num_images, dim=0) for value in states))
             concepts = repeated(concepts, num_images) if is_nested(concepts) else concepts
-        task = Task(source, texts, states, use_mmsm, concepts)
+        task = Task(source, texts, states, sampling.use_mmsm, concepts)
         images, attention = render(model, self.scheduler, task, sampling, generators, return_attention, on_step)
         extras: dict[str, Any] = {} if attention is None else {"attention": attention}
         if model.captioner is not None:

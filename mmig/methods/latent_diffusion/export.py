@@ -40,9 +40,7 @@ def replace_decoder(module: "AutoencoderModule", out: Path) -> float:
     before = load_vae(out)
     pairs = zip(before.encoder.parameters(), module.vae.encoder.parameters(), strict=False)
     if not all(a.shape == b.shape and torch.allclose(a, b, atol=1e-2, rtol=1e-2) for a, b in pairs):
-        raise ValueError(
-            f"--keep-scale: the autoencoder in {out} has another encoder; measure with --data"
-        )
+        raise ValueError(f"--keep-scale: the autoencoder in {out} has another encoder; measure with --data")
     return _write_autoencoder(module, before.config.scaling_factor, out)
 
 

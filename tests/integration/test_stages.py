@@ -1,0 +1,84 @@
+"""Five stages in order through train.py's command line, each from the last, on random tiny backbones."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from datamodules.schema import collate
+from datamodules.tinyworld.sample import make_sample
+from mmig.checkpoint import load_module, read_checkpoint
+from mmig.cli import main
+from tests.integration.workspace import Workspace
+
+WEIGHTS = {
+    1: ["mmsm", "sdm"],
+    2: ["mmt", "mmsm", "sdm"],
+    3: ["sdm", "as", "ar", "fg", "bg", "mmsm"],
+    4: ["mmt", "sdm", "as", "ar", "fg", "bg", "mmsm"],
+    5: ["sdm", "as", "ar", "fg", "bg", "mmt", "blip2", "mmsm"],
+}
+
+
+def fit(workspace: Workspace, stage: int, *arguments: str, steps: int = 2) -> Path:
+    config: dict[str, Any] = copy.deepcopy(workspace.config(max_steps=steps, enable_progress_bar=False))
+    config["model"]["class_path"] = f"mmig.stages.stage{stage}.Stage{stage}"
+    backbones = config["model"]["init_args"]["backbones"]
+    if stage > 1:
+        backbones["vision"] = str(workspace.folder / "clip-vision")
+    if stage == 5:
+        backbones["captioner"] = str(workspace.folder / "blip2")
+    if stage > 2:
+        config["model"]["init_args"]["objective"] = {"condition_drop": 0.1}
+    file = workspace.folder / f"stage{stage}.yaml"
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    runs = workspace.folder / "runs"
+    main(["fit", "--config", str(file), "--runs", str(runs), "--name", f"stage{stage}", *arguments])
+    return runs / f"stage{stage}"
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, dict[int, Path]]:
+    workspace = Workspace(tmp_path_factory.mktemp("chain"))
+    runs: dict[int, Path] = {}
+    for stage in range(1, 6):
+        before = ["--init_from", str(runs[stage - 1])] if stage > 1 else []
+        runs[stage] = fit(workspace, stage, *before)
+    return workspace, runs
+
+
+def test_each_stage_carries_what_the_earlier_ones_trained(chain: tuple[Workspace, dict[int, Path]]) -> None:
+    _, runs = chain
+    stored = {stage: set(read_checkpoint(run)["state_dict"]) for stage, run in runs.items()}
+    for stage in range(1, 5):
+        assert stored[stage] <= stored[stage + 1]
+    assert any(name.startswith("mmig.unet.") for name in stored[4]) and not any("unet" in name for name in stored[2])
+    assert any("qformer" in name for name in stored[5]) and not any("qformer" in name for name in stored[4])
+    third = read_checkpoint(runs[3])["state_dict"]  # frozen there, trained in stage 2
+    adapter = next(name for name in stored[3] if name.startswith("mmig.mllm.adapters.") and "down" in name)
+    assert torch.equal(third[adapter], read_checkpoint(runs[2])["ema"]["weights"][adapter])
+
+
+def test_the_last_stage_edits_and_captions(chain: tuple[Workspace, dict[int, Path]]) -> None:
+    _, runs = chain
+    module = load_module(runs[5])
+    assert list(module.loss_weights) == WEIGHTS[5]
+    editor = module.make_pipeline()
+    batch = collate([make_sample(0, "test", index, photographs=False) for index in range(2)])
+    output = editor(batch, [torch.Generator().manual_seed(seed) for seed in range(2)])
+    assert output.images.shape == (2, 3, 64, 64)
+    assert len(output.extras["captions"]) == 2
+
+
+def test_a_checkpoint_of_stage_two_does_not_resume_stage_five(chain: tuple[Workspace, dict[int, Path]]) -> None:
+    workspace, runs = chain
+    with pytest.raises(SystemExit, match=r"Stage2, this run trains .*Stage5: .* with --init_from"):
+        fit(workspace, 5, "--resume", str(runs[2]), steps=4)
+
+
+def test_stage_five_starts_from_the_backbones_alone(tmp_path: Path) -> None:
+    run = fit(Workspace(tmp_path), 5, steps=1)
+    assert read_checkpoint(run)["step"] == 1
