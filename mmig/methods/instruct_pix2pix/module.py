@@ -3,36 +3,34 @@
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.schema import Batch
-from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
-from mmig.backbones.fingerprint import fingerprint
+from mmig.backbones.diffusion import load_unet
 from mmig.dem.conditioning import Conditioning, condition_drops, denoise, encode_text
 from mmig.dem.fresh import UNetSize, fresh_unet
 from mmig.dem.latents import LatentMemory, normalise
 from mmig.dem.losses import noise_loss
-from mmig.dem.process import NoiseProcess, Weighting
+from mmig.dem.process import Weighting
 from mmig.editing import Editor
 from mmig.methods.instruct_pix2pix.pipeline import InstructPix2PixPipeline
 from mmig.methods.instruct_pix2pix.texts import TextSource, condition_texts
 from mmig.optim import OptimizerConfig
 from mmig.rng import Draws
-from mmig.stages.base import TrainingModule
+from mmig.stages.latent_module import LatentModule
 
 Latents = Literal["mode", "sample"]
 
 
-class InstructPix2PixModule(TrainingModule):
+class InstructPix2PixModule(LatentModule):
     """Trains an 8-channel UNet to edit the source by a text; loss term `noise` (L_SDM).
 
     The image condition is the mode of the source's posterior, unscaled, as published. One uniform draw u a sample
     drops conditions: u < 2d the text, d <= u < 3d the image, so that d lose the text alone, d both and d the image.
 
     Args:
-        optimizer: AdamW and its schedule.
+        optimizer, backbone, timestep_exponent, seed, micro_batch_size: see `LatentModule`.
         loss_weights: of `noise`.
-        backbone: pipeline folder or hub id with the frozen `vae`, `text_encoder`, `tokenizer` and the `scheduler`.
         unet: folder or hub id of the UNet to start from, whose 4 input channels are widened to 8 (new ones zero, bias
             kept); or the sizes of a fresh one.
         text: which text the UNet is given: the instruction, the response, the target caption, or one of the three,
@@ -42,11 +40,8 @@ class InstructPix2PixModule(TrainingModule):
             input channels are then a text-to-image UNet (see `export`). Not in the published recipe.
         target_latents: what the noise is added to: a "sample" of the target's posterior (published) or its "mode".
         weighting: weight of the timesteps, see `NoiseProcess.weight`.
-        timestep_exponent: see `NoiseProcess.sample_timesteps`; 1 is published.
         latent_memory: most latents remembered across epochs, mode only; 0 encodes anew.
         gradient_checkpointing: recompute the UNet's activations in the backward.
-        seed: seed of every draw of the run.
-        micro_batch_size: samples a forward and backward.
     """
 
     def __init__(
@@ -66,15 +61,9 @@ class InstructPix2PixModule(TrainingModule):
         seed: int = 0,
         micro_batch_size: int | None = None,
     ) -> None:
-        super().__init__(optimizer, loss_weights, seed, micro_batch_size)
+        super().__init__(optimizer, loss_weights, backbone, timestep_exponent, seed, micro_batch_size)
         if latent_memory and target_latents == "sample":
             raise ValueError("latent_memory keeps posterior modes: set target_latents to mode, or latent_memory to 0")
-        self.backbone = backbone
-        self.vae = load_vae(backbone)
-        self.text_encoder = load_text_encoder(backbone)
-        self.tokenizer = load_tokenizer(backbone)
-        self.scheduler = load_scheduler(backbone)
-        self.process = NoiseProcess.from_scheduler(self.scheduler)
         channels = self.vae.config.latent_channels
         if isinstance(unet, str):
             self.unet = load_unet(
@@ -88,7 +77,6 @@ class InstructPix2PixModule(TrainingModule):
         self.generation = generation
         self.target_latents: Latents = target_latents
         self.weighting: Weighting = weighting
-        self.timestep_exponent = timestep_exponent
         self._memory = LatentMemory(latent_memory)
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
@@ -119,10 +107,6 @@ class InstructPix2PixModule(TrainingModule):
         """1 for samples that have a target."""
         return {"noise": batch["has_target"].to(self.device).float()}
 
-    def timesteps(self, draws: Draws) -> Tensor:
-        """Timestep of each sample, [B]."""
-        return self.process.sample_timesteps(draws.uniform("timestep"), self.timestep_exponent)
-
     @torch.no_grad()
     def _latents(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
         """Normalised target latents and raw source latents, [B,c,h,w] each."""
@@ -133,15 +117,6 @@ class InstructPix2PixModule(TrainingModule):
         posterior = self.vae.encode(batch["target"]).latent_dist
         noise = draws.normal("posterior", posterior.mean.shape[1:]).to(source.device)
         return normalise(self.vae, posterior.mean + posterior.std * noise), source
-
-    def named_backbones(self) -> dict[str, nn.Module]:
-        """The frozen autoencoder and text encoder."""
-        return {"vae": self.vae, "text_encoder": self.text_encoder}
-
-    def describe_backbones(self) -> dict[str, dict[str, str]]:
-        """Path and fingerprint of each frozen part; the folder's UNet, which this run may replace, does not count."""
-        parts = self.named_backbones()
-        return {part: {"path": self.backbone, "fingerprint": fingerprint(self.backbone, part)} for part in parts}
 
     def make_pipeline(self) -> Editor:
         """Edits the source by the text that the UNet was trained on (the instruction where it was `mixed`)."""

@@ -3,39 +3,35 @@
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.schema import Batch
-from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
-from mmig.backbones.fingerprint import fingerprint
+from mmig.backbones.diffusion import load_unet
 from mmig.dem.conditioning import Conditioning, denoise, encode_text
 from mmig.dem.fresh import UNetSize, fresh_unet
 from mmig.dem.latents import LatentMemory, normalise
 from mmig.dem.losses import noise_loss
-from mmig.dem.process import NoiseProcess, Weighting
+from mmig.dem.process import Weighting
 from mmig.editing import Editor
 from mmig.methods.latent_diffusion.pipeline import TextToImagePipeline
 from mmig.optim import OptimizerConfig
 from mmig.rng import Draws
-from mmig.stages.base import TrainingModule
+from mmig.stages.latent_module import LatentModule
 
 Side = Literal["source", "target", "both"]
 
 
-class TextToImageModule(TrainingModule):
+class TextToImageModule(LatentModule):
     """Trains a UNet2DConditionModel to draw an image from its caption; loss term `noise` (L_SDM).
 
     Args:
-        optimizer: AdamW and its schedule.
+        optimizer, backbone, timestep_exponent, seed, micro_batch_size: see `LatentModule`.
         loss_weights: of `noise`.
-        backbone: pipeline folder or hub id with the frozen `vae`, `text_encoder`, `tokenizer` and the `scheduler`.
         unet: folder or hub id of a UNet to start from, or the sizes of a fresh one.
         caption_drop: part of the samples that train without text.
         side: which of a sample's images is drawn, with its caption; "both" takes either with equal chance.
         weighting: weight of the timesteps, see `NoiseProcess.weight`.
         latent_memory: most latents remembered across epochs (CPU memory: 4 kB each at 16x16x4); 0 encodes anew.
-        seed: seed of every draw of the run.
-        micro_batch_size: samples a forward and backward.
     """
 
     def __init__(
@@ -47,17 +43,12 @@ class TextToImageModule(TrainingModule):
         caption_drop: float = 0.1,
         side: Side = "both",
         weighting: Weighting = "uniform",
+        timestep_exponent: float = 1.0,
         latent_memory: int = 0,
         seed: int = 0,
         micro_batch_size: int | None = None,
     ) -> None:
-        super().__init__(optimizer, loss_weights, seed, micro_batch_size)
-        self.backbone = backbone
-        self.vae = load_vae(backbone)
-        self.text_encoder = load_text_encoder(backbone)
-        self.tokenizer = load_tokenizer(backbone)
-        self.scheduler = load_scheduler(backbone)
-        self.process = NoiseProcess.from_scheduler(self.scheduler)
+        super().__init__(optimizer, loss_weights, backbone, timestep_exponent, seed, micro_batch_size)
         self.caption_drop = caption_drop
         self.side: Side = side
         self.weighting: Weighting = weighting
@@ -91,10 +82,6 @@ class TextToImageModule(TrainingModule):
         has = {"source": source, "target": target, "both": source | target}[self.side]
         return {"noise": has.to(self.device).float()}
 
-    def timesteps(self, draws: Draws) -> Tensor:
-        """Timestep of each sample, [B]."""
-        return self.process.sample_timesteps(draws.uniform("timestep"))
-
     def _captioned(self, batch: Batch, draws: Draws) -> tuple[Tensor, list[str], list[str]]:
         """Image [B,3,H,W], caption and name of the image of each sample."""
         source = batch["has_source"] & batch["has_source_caption"]
@@ -108,15 +95,6 @@ class TextToImageModule(TrainingModule):
         sides = ["target" if at_target else "source" for at_target in chosen.tolist()]
         captions = [batch[f"{side}_caption"][row] for row, side in enumerate(sides)]
         return images, captions, [f"{key}/{side}" for key, side in zip(batch["key"], sides, strict=True)]
-
-    def named_backbones(self) -> dict[str, nn.Module]:
-        """The frozen autoencoder and text encoder."""
-        return {"vae": self.vae, "text_encoder": self.text_encoder}
-
-    def describe_backbones(self) -> dict[str, dict[str, str]]:
-        """Path and fingerprint of each frozen part; the folder's UNet, which this run may replace, does not count."""
-        parts = self.named_backbones()
-        return {part: {"path": self.backbone, "fingerprint": fingerprint(self.backbone, part)} for part in parts}
 
     def make_pipeline(self) -> Editor:
         """Draws the target from its caption."""
