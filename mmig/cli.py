@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from mmig.callbacks.ema import EMA
@@ -92,8 +93,10 @@ class MMIGCLI(LightningCLI):
             from lightning.pytorch.loggers import TensorBoardLogger
 
             kwargs["logger"] = TensorBoardLogger(self.options.runs, name=self.options.name, version="tensorboard")
-        bar = [] if self.options.trainer.enable_progress_bar is False else [progress()]
-        self.trainer_defaults["callbacks"] = [*bar, PredictionWriter(self.run_directory / "predictions")]
+        shown = [] if self.options.trainer.enable_progress_bar is False else [progress()]
+        # without a bar of ours Lightning would draw its own
+        kwargs["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in shown)
+        self.trainer_defaults["callbacks"] = [*shown, PredictionWriter(self.run_directory / "predictions")]
         return super().instantiate_trainer(**kwargs)
 
     def resolved_config(self) -> dict[str, Any]:

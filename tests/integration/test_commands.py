@@ -50,3 +50,10 @@ def test_fast_dev_run_leaves_nothing(workspace: Workspace) -> None:
 def test_a_run_that_does_not_exist_is_named(workspace: Workspace) -> None:
     with pytest.raises(SystemExit, match=r"error: no checkpoint at .*nothing"):
         command(workspace, "validate", "nothing")
+
+
+def test_a_log_file_gets_lines_and_no_bar(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    command(workspace, "fit", "lines", "--trainer.enable_progress_bar", "true")
+    shown = capsys.readouterr()
+    assert "step 2 of 2  train/loss" in shown.out
+    assert "Epoch" not in shown.out + shown.err
