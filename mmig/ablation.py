@@ -39,7 +39,8 @@ def noise_losses(model: MMIG, batch: Batch, draws: Draws) -> dict[Variant, Tenso
     states = model.answer(batch).states
     shuffled = ResponseStates(states.states.roll(1, dims=0), states.mask.roll(1, dims=0))
     nobody = torch.zeros(len(batch["key"]), dtype=torch.bool, device=problem.noisy.device)
-    settings = {"on": (states, None), "off": (states, nobody), "shuffled": (shuffled, None)}
+    everybody = problem.has_text
+    settings = {"on": (states, everybody), "off": (states, nobody), "shuffled": (shuffled, everybody)}
     return {
         name: noise_loss(
             model.denoise(problem.noisy, problem.timesteps, problem.condition, text, active)[0], problem.target

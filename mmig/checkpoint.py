@@ -90,8 +90,11 @@ def init_weights(module: TrainingModule, checkpoint: dict[str, Any]) -> None:
     Raises:
         CheckpointError: the checkpoint holds a weight that this module has not, or has in another shape; or it lacks
             one that this module trains and that is neither a backbone's nor in a part that is new in this stage.
+        ValueError: a backbone that both have is not the same.
     """
     weights = checkpoint_weights(checkpoint, ema=True)
+    shared = checkpoint["backbones"].keys() & module.describe_backbones().keys()
+    module.check_backbones({name: checkpoint["backbones"][name] for name in shared})
     own = module.state_dict()
     for name, value in weights.items():
         if name not in own or own[name].shape != value.shape:

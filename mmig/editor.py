@@ -36,6 +36,11 @@ class SamplingConfig:
     attention_guidance: float = 0.0
     use_mmsm: bool = True
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a response from elsewhere."""
+        if self.response not in ("given", "generated"):
+            raise ValueError(f"sampling.response: expected 'given' or 'generated', found {self.response!r}")
+
 
 class MMIGEditor:
     """MMIG's pipeline as an `Editor`: a batch in, edited images out.

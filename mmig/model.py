@@ -21,7 +21,7 @@ from mmig.dem.attention import (
     segregation_loss,
 )
 from mmig.dem.concepts import ConceptTokens, encode_chunks, locate_concepts
-from mmig.dem.conditioning import Conditioning, condition_drops, denoise
+from mmig.dem.conditioning import Conditioning, as_dtype, condition_drops, denoise
 from mmig.dem.latents import encode, encode_unscaled, latent_shape
 from mmig.dem.layered import amortised
 from mmig.dem.losses import mask_to_latents, masked_noise_loss, noise_loss
@@ -50,7 +50,7 @@ class ObjectiveConfig:
     Attributes:
         condition_drop: d; a part d of the samples loses the text, one more d text and source, one more d the source
             (Brooks et al. 2023), for guidance. Only for stages in which the denoiser trains. Without the text a sample
-            counts in L_SDM alone.
+            counts in L_SDM and L_MMT alone.
         attention_resolution: (h, w) of the attention maps of eq 19 and 20; 16x16 is a 32nd of 512 pixels.
         step_gap: timesteps between the two noise levels of eq 20: one step of a sampler with 50.
         region_threshold: B_t is where a map exceeds this part of its maximum (`binarize`).
@@ -78,6 +78,7 @@ class DenoisingProblem(NamedTuple):
         noisy: x_t, [B,c,h,w].
         timesteps: [B].
         target: what is to be predicted, [B,c,h,w].
+        texts: responses, "" where the text was dropped.
         condition: text and source image, what was dropped left out.
         has_text: bool [B], False where the text was dropped.
     """
@@ -87,6 +88,7 @@ class DenoisingProblem(NamedTuple):
     noisy: Tensor
     timesteps: Tensor
     target: Tensor
+    texts: list[str]
     condition: Conditioning
     has_text: Tensor
 
@@ -141,8 +143,10 @@ class MMIG(nn.Module):
             "mmsm": injection.alignment_loss,
             "mmt": answer.losses,
         }
+        if "sdm" not in terms and "mmsm" in terms:  # eq 13 reaches half of MMSM; DDP waits for the rest
+            values["mmsm"] = values["mmsm"] + 0 * values["sdm"]
         if capture is not None:
-            values |= self._attention_losses(batch, problem, capture, answer.states)
+            values |= self._attention_losses(batch, problem, capture, answer.states, "ar" in terms)
         if "fg" in terms or "bg" in terms:
             values |= self._layered_losses(batch, problem, answer.states)
         if "blip2" in terms:
@@ -154,16 +158,17 @@ class MMIG(nn.Module):
         has_text = ~self._drops(draws)[0].to(batch["has_target"].device)
         target = batch["has_target"].float()
         described = target * batch["has_response"] * has_text
-        counts = {"sdm": target * self._draw_timesteps(draws).in_noise_loss.to(target.device), "mmsm": described}
+        uniform = self._draw_timesteps(draws).in_noise_loss.to(target.device)
+        counts = {"sdm": target * uniform, "mmsm": described}
         if "fg" in terms or "bg" in terms:
-            layered = described * batch["has_object_phrase"] * batch["has_background_phrase"]
+            layered = described * uniform * batch["has_object_phrase"] * batch["has_background_phrase"]
             counts["fg"] = layered * batch["has_target_mask"]
             counts["bg"] = layered * (batch["has_target_mask"] | batch["has_reference_mask"])
         if "mmt" in terms:
             tokens = self.mllm.token_counts(batch["response"]).to(target.device)
             counts["mmt"] = tokens * batch["has_instruction"] * batch["has_response"]
         if "as" in terms or "ar" in terms:
-            found = self._concepts(batch).valid.sum(dim=1).to(target.device)
+            found = self._concepts(batch["response"], batch).valid.sum(dim=1).to(target.device)
             counts |= {"as": described * (found >= 2), "ar": described * (found >= 1)}
         if "blip2" in terms:
             counts["blip2"] = self._captioner().num_tokens(self._captions(batch)).to(target.device) * target * has_text
@@ -201,6 +206,7 @@ class MMIG(nn.Module):
             self.process.add_noise(clean, noise, timesteps),
             timesteps,
             self.process.target(clean, noise, timesteps),
+            texts,
             self.condition(texts, batch["source"], batch["has_source"] & ~drop_image),
             ~drop_text,
         )
@@ -220,11 +226,19 @@ class MMIG(nn.Module):
         return self.denoise(problem.noisy, problem.timesteps, problem.condition, states, problem.has_text)
 
     def _attention_losses(
-        self, batch: Batch, problem: DenoisingProblem, capture: AttentionCapture, states: ResponseStates
+        self,
+        batch: Batch,
+        problem: DenoisingProblem,
+        capture: AttentionCapture,
+        states: ResponseStates,
+        with_retention: bool,
     ) -> dict[str, Tensor]:
         """L_AS and L_AR (eq 19, 20) from the maps of forward A; the regions come from forward C on the same noise."""
-        concepts = self._concepts(batch).to(problem.noisy.device)
+        concepts = self._concepts(problem.texts, batch).to(problem.noisy.device)
         maps, valid = concept_maps(capture.average(), concepts)
+        segregation = {"as": segregation_loss(maps, valid)}
+        if not with_retention:
+            return segregation
         noisier = self.process.noisier(problem.timesteps, self.objective.step_gap)
         earlier = problem._replace(
             noisy=self.process.add_noise(problem.clean, problem.noise, noisier), timesteps=noisier
@@ -232,7 +246,7 @@ class MMIG(nn.Module):
         with torch.no_grad(), self._captured(True) as before:
             self._answer_problem(earlier, states)
             regions = binarize(concept_maps(before.average(), concepts).maps, self.objective.region_threshold)
-        return {"as": segregation_loss(maps, valid), "ar": retention_loss(maps, regions, valid)}
+        return segregation | {"ar": retention_loss(maps, regions, valid)}
 
     def _layered_losses(self, batch: Batch, problem: DenoisingProblem, states: ResponseStates) -> dict[str, Tensor]:
         """L_fg and L_bg (eq 17, 18) from one forward under e_opt (eq 16); without M_r, M_t stands for it."""
@@ -271,8 +285,8 @@ class MMIG(nn.Module):
         pairs = zip(batch["target_caption"], batch["response"], strict=True)
         return [caption or response for caption, response in pairs]
 
-    def _concepts(self, batch: Batch) -> ConceptTokens:
-        return locate_concepts(self.tokenizer, batch["response"], batch["concepts"], self.objective.max_text_chunks)
+    def _concepts(self, texts: Sequence[str], batch: Batch) -> ConceptTokens:
+        return locate_concepts(self.tokenizer, texts, batch["concepts"], self.objective.max_text_chunks)
 
     def _captured(self, wanted: bool) -> contextlib.AbstractContextManager[AttentionCapture | None]:
         return capture_attention(self.unet, self.objective.attention_resolution) if wanted else contextlib.nullcontext()
@@ -302,6 +316,8 @@ class MMIG(nn.Module):
             active: bool [B]; false for rows that pass without MMSM (unconditional ones).
         """
         modules = {name.replace("-", "."): module for name, module in self.mmsm.items()}
+        if not torch.is_autocast_enabled(noisy.device.type):  # a trained denoiser is float32 between bfloat16 parts
+            noisy, condition = noisy.to(self.unet.dtype), as_dtype(condition, self.unet.dtype)
         with inject(self.unet, modules, states.states, states.mask, active) as injection:
             prediction = denoise(self.unet, noisy, timesteps, condition)
         return prediction, injection

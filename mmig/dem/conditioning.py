@@ -1,7 +1,7 @@
 """What conditions a denoiser, as one value, and the one call of a diffusers UNet with it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,6 +29,12 @@ class Conditioning:
     pooled: Tensor | None = None
     image_latents: Tensor | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def as_dtype(condition: Conditioning, dtype: torch.dtype) -> Conditioning:
+    """The same with tokens, pooled vector and image latents in another dtype."""
+    values = {name: getattr(condition, name) for name in ("tokens", "pooled", "image_latents")}
+    return replace(condition, **{name: value.to(dtype) for name, value in values.items() if value is not None})
 
 
 def concatenate(parts: Sequence[Conditioning]) -> Conditioning:

@@ -1,6 +1,7 @@
 """What the stages of MMIG share: the parts, what of them trains, and the losses that count."""
 
 import logging
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from datamodules.schema import Batch
 from mmig.editing import Editor
 from mmig.injection import Injection
 from mmig.mllm.config import MultimodalConfig
-from mmig.model import MMIG, ObjectiveConfig, SourceConditioning
+from mmig.model import MMIG, TERMS, ObjectiveConfig, SourceConditioning
 from mmig.optim import OptimizerConfig
 from mmig.parts import BackboneConfig, MMSMConfig, load_parts
 from mmig.pipeline import MMIGEditor, MMIGPipeline, SamplingConfig
@@ -63,20 +64,25 @@ class MMIGStage(TrainingModule):
         seed: int = 0,
         micro_batch_size: int | None = None,
     ) -> None:
+        if loss_weights and profile != "paper":
+            raise ValueError(f"profile {profile!r} and loss_weights: give one of them, for both say what counts")
         super().__init__(optimizer, loss_weights or self.profile_weights(profile), seed, micro_batch_size)
+        self._check_losses(objective or ObjectiveConfig())
         self._check_parts(backbones)
         self.backbones = backbones
         self.sampling = sampling or SamplingConfig()
-        parts = load_parts(backbones, mmsm or MMSMConfig(), self.trained_parts)
+        # without its loss nothing would reach the captioner
+        trained = [part for part in self.trained_parts if part != "captioner" or "blip2" in self.loss_weights]
+        parts = load_parts(backbones, mmsm or MMSMConfig(), trained)
         self.mmig = MMIG(parts, source_conditioning, multimodal, objective)
-        self._choose_trained()
+        self._choose_trained(trained)
         self._injection: Injection | None = None
 
     @classmethod
     def profile_weights(cls, profile: Profile) -> dict[str, float]:
         """Loss weights of a profile by name."""
         names = cls.strict_losses if profile == "strict" else cls.counted_losses
-        if set(cls.counted_losses) - set(names) and "sdm" not in names:
+        if "sdm" not in names:
             logger.warning(
                 "strict profile of %s: without L_SDM only half of MMSM gets a gradient, and L_MMSM can collapse",
                 cls.__name__,
@@ -86,24 +92,27 @@ class MMIGStage(TrainingModule):
             weights |= {name: weight for name, weight in PRACTICAL_WEIGHTS.items() if name in weights}
         return weights
 
+    def _check_losses(self, objective: ObjectiveConfig) -> None:
+        if unknown := sorted(set(self.loss_weights) - set(TERMS)):
+            raise ValueError(f"loss_weights: no loss {unknown[0]!r}; expected some of {', '.join(TERMS)}")
+        if objective.image_path.deliberate_share > 0 and "blip2" not in self.loss_weights:
+            raise ValueError("objective.image_path.deliberate_share draws timesteps for the loss 'blip2', which is off")
+
     def _check_parts(self, backbones: BackboneConfig) -> None:
         needs = {"vision": "mllm.adapters" in self.trained_parts, "captioner": "blip2" in self.loss_weights}
         for name, needed in needs.items():
             if needed and getattr(backbones, name) is None:
                 raise ValueError(f"{type(self).__name__} needs backbones.{name}: give a hub id or a folder")
 
-    def _choose_trained(self) -> None:
-        """Freeze everything, then let this stage's parts train; a frozen part has no dropout."""
+    def _choose_trained(self, trained: Sequence[str]) -> None:
+        """Freeze everything, then let some parts train; a frozen part has no dropout."""
         model = self.mmig
-        captioner = model.captioner
         for part in (model.unet, model.vae, model.text_encoder, model.mllm, model.mmsm):
             part.requires_grad_(False)
         for part in (model.mmsm, model.mllm.adapters):
             part.eval()
-        for name in self.trained_parts:
-            if name == "captioner":
-                captioner.set_trainable()
-            else:
+        for name in trained:
+            if name != "captioner":  # loaded with its connector trainable and the rest frozen
                 model.get_submodule(name).requires_grad_(True).train()
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
@@ -127,10 +136,18 @@ class MMIGStage(TrainingModule):
         return {"std_text": text, "std_features": features}
 
     def named_backbones(self) -> dict[str, nn.Module]:
-        """The pretrained parts. Adapters that do not train, and never did, are as good as not there."""
+        """The pretrained parts. Fresh adapters of a text-only LLM change nothing, so they need not be stored either."""
         model = self.mmig
-        parts = {"unet": model.unet, "vae": model.vae, "text_encoder": model.text_encoder, "llm": model.mllm}
-        return parts if model.captioner is None else parts | {"captioner": model.captioner}
+        parts = {
+            "unet": model.unet,
+            "vae": model.vae,
+            "text_encoder": model.text_encoder,
+            "llm": model.mllm.llm,
+            "clip_vision": model.mllm.vision,
+            "blip2": model.captioner,
+            "adapters": model.mllm.adapters if model.mllm.vision is None else None,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
 
     def backbone_paths(self) -> dict[str, str]:
         """Where the pretrained parts come from."""

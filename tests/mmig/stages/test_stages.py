@@ -9,6 +9,9 @@ import torch
 
 from datamodules.schema import Batch, collate
 from datamodules.tinyworld.sample import make_sample
+from mmig.checkpoint import CheckpointError, init_weights
+from mmig.editor import SamplingConfig
+from mmig.image_path import ImagePathConfig
 from mmig.model import TERMS, ObjectiveConfig
 from mmig.optim import OptimizerConfig
 from mmig.parts import BackboneConfig, MMSMConfig
@@ -79,7 +82,9 @@ def test_each_stage_trains_its_parts_and_stores_them(build: Callable[..., MMIGSt
     stage = build(kind)
     expected = {name for name, _ in stage.named_parameters() if re.match(TRAINED[kind], name)}
     assert expected == names_that_train(stage)
-    assert stage.stored_names() == expected
+    # where there is an image tower, the projector counts in what the LLM says, trained or not
+    adapters = {name for name in stage.state_dict() if re.match(ADAPTERS, name)} if kind is not Stage1 else set()
+    assert stage.stored_names() == expected | adapters
     for part in ("unet", "mllm.adapters"):
         assert stage.mmig.get_submodule(part).training or part not in kind.trained_parts
 
@@ -145,7 +150,7 @@ def test_missing_fields_weigh_nothing_and_stay_connected(build: Callable[..., MM
     assert all(p.grad is not None and p.grad.isfinite().all() for p in stage.parameters() if p.requires_grad)
 
 
-def test_a_sample_without_text_counts_in_the_noise_loss_alone(build: Callable[..., MMIGStage]) -> None:
+def test_a_sample_without_text_counts_in_no_loss_about_its_text(build: Callable[..., MMIGStage]) -> None:
     stage, batch = build(Stage5, objective=ObjectiveConfig(condition_drop=0.25)), world_batch(tuple(range(8)))
     draws = Draws(0, batch["position"])
     has_text = stage.mmig.denoising_problem(batch, draws).has_text
@@ -174,3 +179,71 @@ def test_a_stage_names_the_backbone_it_lacks(folders: TinyBackbones) -> None:
         Stage2(backbones, OptimizerConfig())
     with pytest.raises(ValueError, match=r"Stage5 needs backbones\.captioner"):
         Stage5(BackboneConfig(backbones.diffusion, backbones.llm, vision="x"), OptimizerConfig())
+
+
+@pytest.mark.parametrize("kind", [Stage1, Stage2])
+def test_the_strict_profile_leaves_no_trained_weight_without_gradient(
+    build: Callable[..., MMIGStage], kind: type[MMIGStage]
+) -> None:
+    stage = build(kind, profile="strict")
+    backward(stage, world_batch())
+    assert all(p.grad is not None for p in stage.parameters() if p.requires_grad)  # DDP waits for each of them
+
+
+def test_without_its_loss_the_captioner_does_not_train(build: Callable[..., MMIGStage]) -> None:
+    stage = build(Stage5, loss_weights={"sdm": 1.0, "mmsm": 1.0})
+    assert not any("captioner" in name for name in names_that_train(stage))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss_weights": {"sdn": 1.0}}, "no loss 'sdn'; expected some of sdm"),
+        ({"loss_weights": {"sdm": 1.0}, "profile": "strict"}, "give one of them"),
+        (
+            {"objective": ObjectiveConfig(image_path=ImagePathConfig(deliberate_share=0.5))},
+            "for the loss 'blip2', which is off",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other(build: Callable[..., MMIGStage], settings: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(Stage3, **settings)
+
+
+def test_a_trained_denoiser_between_bfloat16_parts_edits(folders: TinyBackbones) -> None:
+    backbones = BackboneConfig(
+        str(folders.stable_diffusion),
+        str(folders.llama),
+        unet=str(folders.instruct_pix2pix),
+        vision=str(folders.clip_vision),
+        dtype="bfloat16",
+    )
+    sampling = SamplingConfig(num_steps=2)
+    stage = Stage3(
+        backbones, OptimizerConfig(), MMSMConfig(dim=16, heads=2), source_conditioning="concat", sampling=sampling
+    )
+    assert stage.mmig.unet.dtype == torch.float32 and stage.mmig.vae.dtype == torch.bfloat16
+    output = stage.make_pipeline()(world_batch((0, 1)), [torch.Generator().manual_seed(i) for i in range(2)])
+    assert output.images.isfinite().all()
+
+
+def test_dropped_long_responses_take_their_concepts_along(build: Callable[..., MMIGStage]) -> None:
+    objective = ObjectiveConfig(condition_drop=0.49, max_text_chunks=2)
+    stage, batch = build(Stage3, objective=objective), world_batch((0, 1))
+    batch["response"] = [text + " and a cat" * 40 for text in batch["response"]]
+    for seed in range(4):  # some of them drop all long responses, so that one chunk is left
+        values = stage.losses(batch, Draws(seed, batch["position"]))
+        assert values["as"].isfinite().all()
+
+
+def test_stage_four_needs_the_adapters_that_stage_two_trained(build: Callable[..., MMIGStage]) -> None:
+    first = build(Stage1)
+    weights = {name: value for name, value in first.state_dict().items() if name in first.stored_names()}
+    checkpoint = {"state_dict": weights, "step": 1, "backbones": first.describe_backbones()}
+    init_weights(build(Stage2), checkpoint)
+    with pytest.raises(CheckpointError, match=r"lacks .*mmig\.mllm\.adapters"):
+        init_weights(build(Stage4), checkpoint)
+    checkpoint["backbones"]["llm"]["fingerprint"] = "another"
+    with pytest.raises(ValueError, match="backbone llm"):
+        init_weights(build(Stage2), checkpoint)
