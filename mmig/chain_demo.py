@@ -66,30 +66,31 @@ def rows(name: str) -> list[Row]:
         Row("stage 5, no MMSM", f"runs/{name}-stage5", responses, ("use_mmsm=false",))
         for responses in ("given", "generated")
     ]
-    return [*chain, *without, Row("instruction alone", f"runs/{name}-instruction")]
+    return [*chain, *without, Row("instruction alone", f"runs/{name}-instruction{TRAINS_UNET[-1]}")]
 
 
-def train_chain(name: str, data: str, options: Sequence[str], steps: int | None) -> None:
-    """Train the five stages and the baseline."""
-    given = ["--config", data, *options]
-    for stage in range(1, NUM_STAGES + 1):
-        before = ["--init_from", f"runs/{name}-stage{stage - 1}"] if stage > 1 else []
-        length = [] if steps is None else _length(steps)
+def train_chain(name: str, data: str, seed: int, steps: int | None) -> None:
+    """Train the five stages, and the baseline on the samples and for the steps of those that train the UNet."""
+    length = [] if steps is None else ["--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(steps)]
+
+    def fit(title: str, config: str, stage: int, run_name: str, before: str | None) -> None:
+        # each stage begins a new stream: with one seed all would see the same first samples, and draw the same noise
+        own = str(NUM_STAGES * seed + stage - 1)
         run(
-            f"Stage {stage} of {NUM_STAGES}",
-            *("train.py", "fit", "--config", f"configs/demo/stage{stage}.yaml", *given),
-            *("--name", f"{name}-stage{stage}", *before, *length),
+            title,
+            *("train.py", "fit", "--config", f"configs/demo/{config}.yaml", "--config", data, "--name", run_name),
+            *("--seed_everything", own, "--model.init_args.seed", own, "--data.init_args.seed", own, *length),
+            *(["--init_from", f"runs/{before}"] if before else []),
         )
-    total = [] if steps is None else _length(len(TRAINS_UNET) * steps)
-    run(
-        "The same UNet, as many steps, on the instruction alone",
-        *("train.py", "fit", "--config", "configs/demo/instruct_pix2pix.yaml", *given),
-        *("--name", f"{name}-instruction", *total),
-    )
 
-
-def _length(steps: int) -> list[str]:
-    return ["--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(steps)]
+    for stage in range(1, NUM_STAGES + 1):
+        before = f"{name}-stage{stage - 1}" if stage > 1 else None
+        fit(f"Stage {stage} of {NUM_STAGES}", f"stage{stage}", stage, f"{name}-stage{stage}", before)
+    before = None
+    for stage in TRAINS_UNET:
+        title = f"The same UNet on the instruction alone, with the samples of stage {stage}"
+        fit(title, "instruct_pix2pix", stage, f"{name}-instruction{stage}", before)
+        before = f"{name}-instruction{stage}"
 
 
 def evaluate_rows(table: Sequence[Row], data: str, limit: int, seeds: int) -> None:
@@ -147,15 +148,16 @@ def main(arguments: list[str] | None = None) -> None:
     start, table = time.monotonic(), rows(options.name)
     run("The small world", "-m", "datamodules.tinyworld", "--config", options.data)
     steps, limit = (2, 4) if options.short else (options.steps, options.limit)
-    train_chain(options.name, options.data, ["--model.init_args.seed", str(options.seed)], steps)
+    train_chain(options.name, options.data, options.seed, steps)
     evaluate_rows(table, options.data, limit, options.seeds)
     console.print(overall_table(table))
     for metric in ("success", "preservation"):
         console.print(type_table(table, metric))
+    shown = next(row for row in table if row.title == f"stage {NUM_STAGES}" and row.responses == "generated")
     results = Path(f"runs/{options.name}-stage5/evaluation/chain.json")
     write_json(results, [{"title": row.title, "responses": row.responses, "metrics": read(row)} for row in table])
     console.rule(f"[bold]Done in {time.monotonic() - start:.0f} s", align="left")
-    console.print(f"numbers  {results}\npictures {table[-3].folder}/grid.png and those beside the other evaluations")
+    console.print(f"numbers  {results}\npictures grid.png beside each evaluation, the last stage's in {shown.folder}")
 
 
 if __name__ == "__main__":
