@@ -5,7 +5,7 @@ Sampling with the same parts is `mmig/pipeline.py`; which terms count and what t
 
 import contextlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -26,48 +26,18 @@ from mmig.dem.latents import encode, encode_unscaled, latent_shape
 from mmig.dem.layered import amortised
 from mmig.dem.losses import mask_to_latents, masked_noise_loss, noise_loss
 from mmig.dem.process import NoiseProcess
-from mmig.image_path import ImagePathConfig, TimestepDraw, caption_loss, draw_timesteps
+from mmig.image_path import TimestepDraw, caption_loss, draw_timesteps
 from mmig.injection import Injection, inject
 from mmig.mllm.config import MultimodalConfig
 from mmig.mllm.multimodal import MultimodalLLM, MultimodalOutput
 from mmig.mllm.responses import ResponseStates, response_ids
+from mmig.objective import TERMS, ObjectiveConfig
 from mmig.parts import Parts
 from mmig.rng import Draws
 
 SourceConditioning = Literal["img2img", "concat"]
 """How the source image reaches the denoiser (eq 3): sampling starts from its noised latents, or they are appended to
 the noisy latents on the channel axis (InstructPix2Pix)."""
-
-TERMS = ("sdm", "as", "ar", "fg", "bg", "mmt", "blip2", "mmsm")
-"""L_Total (eq 22): L_SDM (14), L_AS (19), L_AR (20), L_fg (17), L_bg (18), L_MMT (7, 8), L_BLIP2, L_MMSM (13). The
-first five are L_DEM (21)."""
-
-
-@dataclass
-class ObjectiveConfig:
-    """How the loss terms are read where the paper leaves it open.
-
-    Attributes:
-        condition_drop: d; a part d of the samples loses the text, one more d text and source, one more d the source
-            (Brooks et al. 2023), for guidance. Only for stages in which the denoiser trains. Without the text a sample
-            counts in L_SDM and L_MMT alone.
-        attention_resolution: (h, w) of the attention maps of eq 19 and 20; 16x16 is a 32nd of 512 pixels.
-        step_gap: timesteps between the two noise levels of eq 20: one step of a sampler with 50.
-        region_threshold: B_t is where a map exceeds this part of its maximum (`binarize`).
-        alpha: weight of the object in eq 16.
-        layered_norm: of eq 17 and 18 (`masked_noise_loss`).
-        image_path: which predicted images BLIP-2 sees.
-        max_text_chunks: chunks of 75 tokens that are read of a response; more are cut.
-    """
-
-    condition_drop: float = 0.0
-    attention_resolution: tuple[int, int] = (16, 16)
-    step_gap: int = 20
-    region_threshold: float = 0.5
-    alpha: float = 0.7
-    layered_norm: Literal["squared", "l2"] = "squared"
-    image_path: ImagePathConfig = field(default_factory=ImagePathConfig)
-    max_text_chunks: int = 1
 
 
 class DenoisingProblem(NamedTuple):
@@ -316,8 +286,8 @@ class MMIG(nn.Module):
             active: bool [B]; false for rows that pass without MMSM (unconditional ones).
         """
         modules = {name.replace("-", "."): module for name, module in self.mmsm.items()}
-        if not torch.is_autocast_enabled(noisy.device.type):  # a trained denoiser is float32 between bfloat16 parts
-            noisy, condition = noisy.to(self.unet.dtype), as_dtype(condition, self.unet.dtype)
+        # a trained denoiser is float32 between bfloat16 parts
+        noisy, condition = noisy.to(self.unet.dtype), as_dtype(condition, self.unet.dtype)
         with inject(self.unet, modules, states.states, states.mask, active) as injection:
             prediction = denoise(self.unet, noisy, timesteps, condition)
         return prediction, injection

@@ -21,7 +21,8 @@ from mmig.editing import EditOutput
 from mmig.editor import MMIGEditor, SamplingConfig
 from mmig.inference import Concepts, Task, check_counts, is_nested, lost_text, render, respond
 from mmig.mllm.responses import ResponseStates
-from mmig.model import MMIG, ObjectiveConfig
+from mmig.model import MMIG
+from mmig.objective import ObjectiveConfig
 from mmig.parts import Parts
 from mmig.pictures import Pictures, as_batch, to_pil
 from mmig.sampling_hooks import ConceptAttention, StepCallback, generators_of_images, repeated, step_callback

@@ -13,7 +13,8 @@ from mmig.backbones.llm import load_llm_tokenizer
 from mmig.backbones.loading import prepare
 from mmig.captioner import Captioner
 from mmig.mmsm import MMSM
-from mmig.model import MMIG, ObjectiveConfig
+from mmig.model import MMIG
+from mmig.objective import ObjectiveConfig
 from mmig.optim import OptimizerConfig
 from mmig.parts import Parts
 from mmig.stages.base import TrainingModule
@@ -56,7 +57,7 @@ def build_stage(
             with torch.device(device):
                 self.mmig = MMIG(parts, "img2img", None, ObjectiveConfig(attention_resolution=sizes.maps))
             self._injection = None
-            self._choose_trained()
+            self._choose_trained(kind.trained_parts)
 
     return Built()
 

@@ -10,7 +10,8 @@ from datamodules.schema import Batch
 from mmig.editing import Editor
 from mmig.injection import Injection
 from mmig.mllm.config import MultimodalConfig
-from mmig.model import MMIG, TERMS, ObjectiveConfig, SourceConditioning
+from mmig.model import MMIG, SourceConditioning
+from mmig.objective import TERMS, ObjectiveConfig
 from mmig.optim import OptimizerConfig
 from mmig.parts import BackboneConfig, MMSMConfig, load_parts
 from mmig.pipeline import MMIGEditor, MMIGPipeline, SamplingConfig

@@ -56,7 +56,9 @@ def test_the_trained_tiny_unet_has_layers_at_both_resolutions(root: Path) -> Non
     config = UNet2DConditionModel.load_config(root / "assets/tiny/stable-diffusion/unet")
     model = UNet2DConditionModel.from_config(config)
     tokens = torch.randn(1, 77, config["cross_attention_dim"])
-    for resolution, expected in (((16, 16), AT_16), ((8, 8), AT_8)):
+    for resolution, down, up in (((16, 16), 0, 2), ((8, 8), 1, 1)):
+        blocks = (f"down_blocks.{down}.attentions.0", f"up_blocks.{up}.attentions.0", f"up_blocks.{up}.attentions.1")
+        expected = tuple(f"{block}.transformer_blocks.0.attn2" for block in blocks)
         with torch.no_grad(), capture_attention(model, resolution) as capture:
             model(torch.randn(1, 4, 16, 16), 10, tokens)
         assert capture.layers == expected

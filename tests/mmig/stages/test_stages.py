@@ -12,7 +12,7 @@ from datamodules.tinyworld.sample import make_sample
 from mmig.checkpoint import CheckpointError, init_weights
 from mmig.editor import SamplingConfig
 from mmig.image_path import ImagePathConfig
-from mmig.model import TERMS, ObjectiveConfig
+from mmig.objective import TERMS, ObjectiveConfig
 from mmig.optim import OptimizerConfig
 from mmig.parts import BackboneConfig, MMSMConfig
 from mmig.rng import Draws

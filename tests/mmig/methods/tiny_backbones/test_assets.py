@@ -1,4 +1,4 @@
-"""The shipped tiny CLIP and language model: layouts, sizes, agreement, and that they know the small world.
+"""The shipped tiny CLIP, language model and captioner: layouts, sizes, agreement, and that they know the small world.
 
 The floors are far below the figures of assets/tiny/README.md: they find a broken file, not a worse training.
 """
@@ -73,3 +73,9 @@ def test_language_model_answers(few: Batch):
     found = score.score_language(ASSETS, [few], judge_text)
     assert found["right"] > 0.3
     assert found["perplexity"] < 2
+
+
+def test_captioner_counts_and_names_some(few: Batch):
+    found = score.score_captioner(ASSETS, [few], judge_text)
+    assert found["count"] > 0.6
+    assert found["object_colour_count"] > 0.05
