@@ -5,8 +5,7 @@ The captioner itself is transformers' `Blip2ForConditionalGeneration`. L_BLIP2 i
 (Q-Former, its projection, the queries). How a denoiser's prediction becomes an image for it is in `image_path.py`.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmig.backbones.blip2 import load_blip2, load_blip2_processor
 from mmig.backbones.loading import remove_dropout
+from mmig.modes import evaluating
+from mmig.pictures import tower_pixels
 
 if TYPE_CHECKING:
     from transformers import Blip2ForConditionalGeneration, Blip2Processor
@@ -67,31 +68,6 @@ def check_placeholders(ids: Tensor, image_token: int, expected: int) -> None:
                 f"captioner: row {row} of the batch has {found} image placeholders (token {image_token}), expected "
                 f"{expected}; give one for each query, and no placeholder inside a caption"
             )
-
-
-def to_pixels(images: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """What `Blip2Processor` does to an image, differentiable: bicubic antialiased resize, CLIP's normalisation.
-
-    Nothing is clamped and nothing rounded, so that every pixel passes a gradient.
-
-    Args:
-        images: float [B,3,H,W], about in [-1,1]; any size from one pixel on.
-        size: (height, width) that the image tower expects.
-        mean, std: of each channel of images in [0,1].
-
-    Returns:
-        float32 [B,3,height,width].
-
-    Raises:
-        ValueError: another shape or kind of numbers.
-    """
-    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape or not images.is_floating_point():
-        raise ValueError(
-            f"captioner images: expected float [B,3,H,W] in [-1,1], found {images.dtype} {list(images.shape)}; "
-            "convert greyscale images to RGB"
-        )
-    resized = F.interpolate((images.float() + 1) / 2, size, mode="bicubic", antialias=True, align_corners=False)
-    return (resized - resized.new_tensor(mean).view(3, 1, 1)) / resized.new_tensor(std).view(3, 1, 1)
 
 
 class Captioner(nn.Module):
@@ -146,8 +122,8 @@ class Captioner(nn.Module):
         return self
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Pixels as the image tower expects them, from float images [B,3,H,W] in [-1,1]; see `to_pixels`."""
-        return to_pixels(images, self.size, self.mean, self.std)
+        """Pixels as the image tower expects them, from float images [B,3,H,W] in [-1,1]; see `tower_pixels`."""
+        return tower_pixels(images, self.size, self.mean, self.std)
 
     @torch.no_grad()
     def caption(self, images: Tensor, *, synced_gpus: bool = False) -> list[str]:
@@ -157,7 +133,7 @@ class Captioner(nn.Module):
             images: float, any size.
             synced_gpus: keep generating until every rank is done, which sharded weights need.
         """
-        with _eval_mode(self.model):
+        with evaluating(self.model):
             ids = self.model.generate(
                 pixel_values=self.pixels(images),
                 input_ids=torch.tensor([self._prefix()] * len(images), device=images.device),
@@ -217,18 +193,6 @@ class Captioner(nn.Module):
         longest = self.max_caption_tokens
         found = [self.tokenizer(caption.strip(), add_special_tokens=False)["input_ids"] for caption in captions]
         return [[*ids, self.end] if 0 < len(ids) <= longest else ids[:longest] for ids in found]
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """No dropout and, under gradient checkpointing, a key-value cache; then each module's mode as it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _match_dtype(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

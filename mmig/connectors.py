@@ -13,11 +13,9 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from mmig.captioner import Captioner
-from mmig.mllm.adapters import MMAdapter
 from mmig.mllm.attachment import attention_width, llm_layers, vision_blocks
 from mmig.mllm.config import MultimodalConfig
-from mmig.mllm.multimodal import MODALITIES, MultimodalLLM
-from mmig.mllm.visual_tokens import VisualProjector
+from mmig.mllm.multimodal import MultimodalLLM, build_adapters
 from mmig.mmsm import MMSM
 from mmig.model import MMIG
 
@@ -56,12 +54,7 @@ class Connectors(ModelMixin, ConfigMixin):
         super().__init__()
         self.mmsm = nn.ModuleDict({name: MMSM(text_dim, width, dim, heads) for name, width in feature_dims.items()})
         config = MultimodalConfig(**(multimodal or {}))
-        self.adapters = nn.ModuleDict(
-            {"llm": _adapters(llm_layers, text_dim, config), "modality": nn.Embedding(len(MODALITIES), text_dim)}
-        )
-        if vision_blocks:
-            self.adapters["vision"] = _adapters(vision_blocks, vision_dim, config)
-            self.adapters["projector"] = VisualProjector(vision_dim, text_dim, config.projector_dim)
+        self.adapters = build_adapters(config, llm_layers, text_dim, vision_blocks, vision_dim)
         self._joined: dict[str, Any] = {}  # in a dict: what is joined is no part of this module
 
     @classmethod
@@ -142,11 +135,6 @@ class Connectors(ModelMixin, ConfigMixin):
                 raise ValueError("MMIGPipeline: a captioner needs its processor; give captioner_processor")
             joined = self._joined["captioner"] = Captioner(model, processor)
         return joined
-
-
-def _adapters(count: int, width: int, config: MultimodalConfig) -> nn.ModuleList:
-    options = (config.rank, config.groups, config.temperature, config.scale, config.dropout)
-    return nn.ModuleList([MMAdapter(width, *options) for _ in range(count)])
 
 
 def _of_vision(adapters: nn.ModuleDict) -> Sequence[Any]:

@@ -69,7 +69,7 @@ class TimestepDraw(NamedTuple):
 def draw_timesteps(process: NoiseProcess, draws: Draws, config: ImagePathConfig, exponent: float = 1.0) -> TimestepDraw:
     """Each sample's timestep, and which predicted images are captioned with which weight.
 
-    Without a deliberate draw the timesteps are those of `MMIG.timesteps`. The draws are keyed by the sample.
+    The draws are keyed by the sample. Without a deliberate share all timesteps are `process.sample_timesteps`.
 
     Args:
         process: its own distribution of timesteps (`exponent`, shift) gives the share of samples below the limit, and

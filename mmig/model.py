@@ -21,7 +21,7 @@ from mmig.dem.attention import (
     segregation_loss,
 )
 from mmig.dem.concepts import ConceptTokens, encode_chunks, locate_concepts
-from mmig.dem.conditioning import Conditioning, as_dtype, condition_drops, denoise
+from mmig.dem.conditioning import Conditioning, as_dtype, condition_drops, denoise, encode_text
 from mmig.dem.latents import encode, encode_unscaled, latent_shape
 from mmig.dem.layered import amortised
 from mmig.dem.losses import mask_to_latents, masked_noise_loss, noise_loss
@@ -51,6 +51,7 @@ class DenoisingProblem(NamedTuple):
         texts: responses, "" where the text was dropped.
         condition: text and source image, what was dropped left out.
         has_text: bool [B], False where the text was dropped.
+        caption_weight: of each sample's L_BLIP2, float32 [B].
     """
 
     clean: Tensor
@@ -61,6 +62,7 @@ class DenoisingProblem(NamedTuple):
     texts: list[str]
     condition: Conditioning
     has_text: Tensor
+    caption_weight: Tensor
 
 
 class MMIG(nn.Module):
@@ -120,7 +122,7 @@ class MMIG(nn.Module):
         if "fg" in terms or "bg" in terms:
             values |= self._layered_losses(batch, problem, answer.states)
         if "blip2" in terms:
-            values["blip2"] = self._caption_losses(batch, draws, problem, prediction)
+            values["blip2"] = self._caption_losses(batch, problem, prediction)
         return {name: values[name] for name in terms}, injection
 
     def loss_counts(self, batch: Batch, draws: Draws, terms: Collection[str] = TERMS) -> dict[str, Tensor]:
@@ -167,7 +169,8 @@ class MMIG(nn.Module):
         shape = latent_shape(self.vae, *images.shape[2:])
         clean = encode(self.vae, self._cast(images), self._cast(draws.normal("posterior", shape)))
         noise = self._cast(draws.normal("noise", shape))
-        timesteps = self.timesteps(draws).to(clean.device)
+        drawn = self._draw_timesteps(draws)
+        timesteps = drawn.timesteps.to(clean.device)
         drop_text, drop_image = (drop.to(clean.device) for drop in self._drops(draws))
         texts = ["" if drop else text for drop, text in zip(drop_text.tolist(), batch["response"], strict=True)]
         return DenoisingProblem(
@@ -179,6 +182,7 @@ class MMIG(nn.Module):
             texts,
             self.condition(texts, batch["source"], batch["has_source"] & ~drop_image),
             ~drop_text,
+            drawn.caption_weight.to(clean.device),
         )
 
     def timesteps(self, draws: Draws) -> Tensor:
@@ -235,9 +239,8 @@ class MMIG(nn.Module):
             "bg": masked_noise_loss(prediction, problem.target, outside, norm=norm),
         }
 
-    def _caption_losses(self, batch: Batch, draws: Draws, problem: DenoisingProblem, prediction: Tensor) -> Tensor:
+    def _caption_losses(self, batch: Batch, problem: DenoisingProblem, prediction: Tensor) -> Tensor:
         """L_BLIP2 of the predicted images whose timestep is early, weighted so that they stand for all."""
-        weight = self._draw_timesteps(draws).caption_weight.to(prediction.device)
         return caption_loss(
             self._captioner(),
             self.vae,
@@ -246,7 +249,7 @@ class MMIG(nn.Module):
             problem.noisy,
             problem.timesteps,
             self._captions(batch),
-            weight * batch["has_target"] * problem.has_text,
+            problem.caption_weight * batch["has_target"] * problem.has_text,
             self.objective.image_path,
         ).values
 
@@ -310,7 +313,7 @@ class MMIG(nn.Module):
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """CLIP text states [B,L,D], L being the tokenizer's length; longer texts are cut, their end token kept."""
-        return encode_chunks(self.text_encoder, self.tokenizer, texts)[0]
+        return encode_text(self.text_encoder, self.tokenizer, texts)
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.unet.device, self.vae.dtype)

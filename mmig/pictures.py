@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -84,12 +85,41 @@ def to_pil(images: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> li
     ]
 
 
-def _checked(images: Tensor) -> Tensor:
+def tower_pixels(images: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """What the image processors of CLIP and BLIP-2 do, differentiable: bicubic antialiased resize, normalisation.
+
+    The whole image is resized and nothing cropped, so the sides' ratio is lost. Nothing is clamped and nothing
+    rounded, so that every pixel passes a gradient.
+
+    Args:
+        images: float [B,3,H,W], about in [-1,1]; any size from one pixel on.
+        size: (height, width) that the image tower expects.
+        mean, std: of each channel of images in [0,1].
+
+    Returns:
+        float32 [B,3,height,width].
+
+    Raises:
+        ValueError: another shape or kind of numbers.
+    """
+    _check_floats("images", images)
+    pixels = (images.float() + 1) / 2
+    if tuple(pixels.shape[2:]) != size:
+        pixels = F.interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True)
+    mean_values, std_values = (pixels.new_tensor(values).view(3, 1, 1) for values in (mean, std))
+    return (pixels - mean_values) / std_values
+
+
+def _check_floats(name: str, images: Tensor) -> None:
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape or not images.is_floating_point():
         raise ValueError(
-            f"image: expected float [B,3,H,W] in [-1,1], found {images.dtype} {list(images.shape)}; repeat the channel "
-            "of a greyscale image three times, or give a PIL image"
+            f"{name}: expected float [B,3,H,W] in [-1,1], found {images.dtype} {list(images.shape)}; convert "
+            "greyscale images to RGB"
         )
+
+
+def _checked(images: Tensor) -> Tensor:
+    _check_floats("image", images)
     low, high = (float(value) for value in images.aminmax())
     if not (low >= -1 - TOLERANCE and high <= 1 + TOLERANCE):
         raise ValueError(f"image: expected values in [-1,1], found [{low:g},{high:g}]; scale it, or give a PIL image")

@@ -16,6 +16,7 @@ from mmig.evaluation.rows import by_key
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor
 from mmig.evaluation.settings import ScoringSettings, build_suite, read_settings
 from mmig.metrics.suite import MetricSuite, check_names
+from mmig.modes import evaluating
 
 
 class Evaluate(L.Callback):
@@ -100,12 +101,6 @@ class Evaluate(L.Callback):
 @contextlib.contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; afterwards every submodule's mode and the default random states are as before."""
-    modes = {part: part.training for part in module.modules()}
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    module.eval()
-    try:
-        with torch.random.fork_rng(devices=list(devices)):
-            yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
+    with evaluating(module), torch.random.fork_rng(devices=list(devices)):
+        yield

@@ -16,8 +16,6 @@ class OverrideError(ValueError):
 def with_sampling(editor: Editor, settings: Sequence[str]) -> Editor:
     """The editor with some of its sampling settings changed.
 
-    Editors keep them in a dataclass `sampling` (beside `pipeline`); others, with few of them, in attributes.
-
     Args:
         editor: any `Editor`.
         settings: "name=value" each, the value as in YAML.
@@ -25,12 +23,28 @@ def with_sampling(editor: Editor, settings: Sequence[str]) -> Editor:
     Raises:
         OverrideError: naming the setting and those that there are.
     """
+    known = sampling_settings(editor)
+    return with_settings(editor, dict(_parse(setting, known) for setting in settings))
+
+
+def sampling_settings(editor: Editor) -> dict[str, Any]:
+    """The editor's sampling settings by name, numbers and words only.
+
+    Editors keep them in a dataclass `sampling` (beside `pipeline`); others, with few of them, in attributes.
+    """
     sampling: Any = getattr(editor, "sampling", None)
-    held = is_dataclass(sampling)
-    current = {item.name: getattr(sampling, item.name) for item in fields(sampling)} if held else vars(editor)
-    known = {name: value for name, value in current.items() if isinstance(value, bool | int | float | str)}
-    changes = dict(_parse(setting, known) for setting in settings)
-    if held and changes:
+    current = (
+        {item.name: getattr(sampling, item.name) for item in fields(sampling)}
+        if is_dataclass(sampling)
+        else vars(editor)
+    )
+    return {name: value for name, value in current.items() if isinstance(value, bool | int | float | str)}
+
+
+def with_settings(editor: Editor, changes: dict[str, Any]) -> Editor:
+    """The editor with other values of some of its `sampling_settings`; one without a dataclass is changed in place."""
+    sampling: Any = getattr(editor, "sampling", None)
+    if is_dataclass(sampling) and changes:
         return type(editor)(editor.pipeline, replace(sampling, **changes))  # type: ignore[attr-defined, call-arg]
     for name, value in changes.items():
         setattr(editor, name, value)

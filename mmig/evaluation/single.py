@@ -2,7 +2,6 @@
 
 import sys
 from argparse import Namespace
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from mmig.editor import MMIGEditor
 from mmig.evaluation.attention_grid import draw_attention
 from mmig.evaluation.batches import check_fields, move_batch
 from mmig.evaluation.files import replacing
+from mmig.evaluation.overrides import sampling_settings, with_settings
 from mmig.evaluation.seeds import sample_generators
 from mmig.pictures import editing_size, to_pil, to_rgb
 
@@ -41,7 +41,7 @@ def run(arguments: Namespace) -> None:
     if picture is not None:
         editor = showing_attention(editor)
     resolution = arguments.resolution or trained_resolution(arguments.checkpoint)
-    edited, output = edit_one(
+    edited, output = edit_image(
         editor, image, arguments.instruction, arguments.response, arguments.seed, resolution, device
     )
     with replacing(out) as temporary:
@@ -69,22 +69,8 @@ def checked_out(option: str, path: str) -> Path:
     return out
 
 
-def edit_image(
-    editor: Editor,
-    image: Image.Image,
-    instruction: str,
-    response: str | None = None,
-    seed: int = 0,
-    resolution: int | None = None,
-    device: torch.device | str = "cpu",
-) -> tuple[Image.Image, str]:
-    """As `edit_one`; returns the edited image and the editor's text."""
-    edited, output = edit_one(editor, image, instruction, response, seed, resolution, device)
-    return edited, output.texts[0] if output.texts else ""
-
-
 @torch.no_grad()
-def edit_one(
+def edit_image(
     editor: Editor,
     image: Image.Image,
     instruction: str,
@@ -143,28 +129,22 @@ def trained_resolution(checkpoint: str | Path) -> int | None:
 def configured(editor: Editor, num_steps: int | None, response: str | None) -> Editor:
     """The editor with another number of steps, taking the given response, and writing it itself where none is given.
 
-    Editors keep their settings in a dataclass `sampling` (beside `pipeline`) or, with fewer of them, in attributes.
-
     Raises:
         EditError: for an editor that has no steps, or needs a response that nobody gives.
     """
-    sampling = getattr(editor, "sampling", None)
+    settings = sampling_settings(editor)
     changes: dict[str, Any] = {} if num_steps is None else {"num_steps": num_steps}
     if "response" in editor.required_fields and not response:
         changes["response"] = "generated"
-    if response and editor.response_source == "generated" and hasattr(sampling, "response"):
+    if response and editor.response_source == "generated" and "response" in settings:
         changes["response"] = "given"
-    if sampling is not None and changes.keys() <= {item.name for item in fields(sampling)}:
-        return type(editor)(editor.pipeline, replace(sampling, **changes)) if changes else editor
-    if "response" in changes:
+    if "response" in changes and "response" not in settings:
         raise EditError(
             f"{type(editor).__name__} writes no response itself; give --response with a description of the goal"
         )
-    if num_steps is not None:
-        if not hasattr(editor, "num_steps"):
-            raise EditError(f"--steps: {type(editor).__name__} has no denoising steps to set; leave it out")
-        editor.num_steps = num_steps
-    return editor
+    if "num_steps" in changes and "num_steps" not in settings:
+        raise EditError(f"--steps: {type(editor).__name__} has no denoising steps to set; leave it out")
+    return with_settings(editor, changes)
 
 
 def showing_attention(editor: Editor) -> Editor:

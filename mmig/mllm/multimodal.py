@@ -5,8 +5,7 @@ forward gives e0 of the generated ids. Text-only and text-image samples stand in
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -36,10 +35,27 @@ from mmig.mllm.sequences import (
     until_end,
 )
 from mmig.mllm.visual_tokens import VisualProjector, class_tokens, depths, preprocess
+from mmig.modes import evaluating
 
 Modality = Literal["text", "image"]
 MODALITIES: tuple[Modality, Modality] = ("text", "image")
 """Rows of the modality embedding E_m: text-only and text-image samples."""
+
+
+def build_adapters(
+    config: MultimodalConfig, llm_layers: int, llm_dim: int, vision_blocks: int = 0, vision_dim: int = 0
+) -> nn.ModuleDict:
+    """Fresh `MultimodalLLM.adapters` for an LLM and, with blocks, a vision tower of these sizes."""
+    options = (config.rank, config.groups, config.temperature, config.scale, config.dropout)
+
+    def stack(count: int, width: int) -> nn.ModuleList:
+        return nn.ModuleList([MMAdapter(width, *options) for _ in range(count)])
+
+    adapters = nn.ModuleDict({"llm": stack(llm_layers, llm_dim), "modality": nn.Embedding(len(MODALITIES), llm_dim)})
+    if vision_blocks:
+        adapters["vision"] = stack(vision_blocks, vision_dim)
+        adapters["projector"] = VisualProjector(vision_dim, llm_dim, config.projector_dim)
+    return adapters
 
 
 class MultimodalOutput(NamedTuple):
@@ -89,15 +105,11 @@ class MultimodalLLM(nn.Module):
             raise ValueError(f"max_response_tokens: expected at least 1, found {config.max_response_tokens}")
         self.llm, self.tokenizer, self.vision = llm, tokenizer, vision
         layers, blocks = llm_layers(llm), None if vision is None else vision_blocks(vision)
-        width = attention_width(layers)
-        self.adapters = nn.ModuleDict(
-            {"llm": _adapters(layers, config), "modality": nn.Embedding(len(MODALITIES), width)}
-        )
+        sizes = (len(layers), attention_width(layers))
+        self.adapters = build_adapters(config, *sizes, *((len(blocks), attention_width(blocks)) if blocks else ()))
         self._handles = attach(self.adapters["llm"], layers)
         if blocks is not None:
             self.depths = depths(len(blocks), config.num_visual_tokens)
-            self.adapters["vision"] = _adapters(blocks, config)
-            self.adapters["projector"] = VisualProjector(attention_width(blocks), width, config.projector_dim)
             attach(self.adapters["vision"], blocks, by_first_token=True)
 
     # Training ----------------------------------------------------------------------------------------------------
@@ -189,7 +201,7 @@ class MultimodalLLM(nn.Module):
         end = self.tokenizer.eos_token_id
         longest = self.config.max_response_tokens if max_tokens is None else max_tokens
         options = {"do_sample": False, "max_new_tokens": longest} | options
-        with _evaluating(self):
+        with evaluating(self):
             prompts, visual, weights = self._read(instructions, images, has_image)
             ids, attention = (value.to(self.llm.device) for value in left_padded_ids(prompts))
             with routed(self.llm.get_decoder(), weights):
@@ -289,7 +301,7 @@ class MultimodalLLM(nn.Module):
         """
         if modality not in MODALITIES:
             raise ValueError(f"merge: expected one of {', '.join(MODALITIES)}, found {modality!r}")
-        with _evaluating(self):
+        with evaluating(self):
             weights = self.mixture_weights()[MODALITIES.index(modality)]
         llm = self._bare_copy()
         for layer, adapter, mixture in zip(llm_layers(llm), self.adapters["llm"], weights, strict=True):
@@ -304,20 +316,3 @@ class MultimodalLLM(nn.Module):
         for handle in handles:
             handle.remove()
         return llm
-
-
-def _adapters(layers: nn.ModuleList, config: MultimodalConfig) -> nn.ModuleList:
-    options = (config.rank, config.groups, config.temperature, config.scale, config.dropout)
-    return nn.ModuleList([MMAdapter(attention_width(layers), *options) for _ in layers])
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """eval() inside, each submodule's own mode again afterwards; checkpointed layers in train() drop the cache."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

@@ -8,9 +8,7 @@ generated, and the states belong to the generated ids, never to re-tokenised tex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 PROMPT_TEMPLATE = "Image: N/A\nInstruction: {instruction}\nResponse:"
 """What the LLM reads before the response; the image's tokens come before it from stage 2 on."""
@@ -38,39 +36,3 @@ def prompt_ids(tokenizer: Any, instructions: Sequence[str], template: str = PROM
 def response_ids(tokenizer: Any, responses: Sequence[str], max_tokens: int) -> list[list[int]]:
     """Ids of the responses without special tokens, cut to `max_tokens`; an empty response has none."""
     return [ids[:max_tokens] for ids in tokenizer(list(responses), add_special_tokens=False)["input_ids"]]
-
-
-def response_states(llm: Any, prompts: Sequence[list[int]], responses: Sequence[list[int]]) -> ResponseStates:
-    """States e0 of given response ids after their prompts, by one forward of the LLM.
-
-    Args:
-        llm: causal language model of transformers.
-        prompts: ids of each prompt, at least one.
-        responses: ids of each response; an empty one gets a row without valid tokens.
-    """
-    device = llm.device
-    rows = [torch.tensor(p + r, dtype=torch.int64) for p, r in zip(prompts, responses, strict=True)]
-    lengths = torch.tensor([len(row) for row in rows])
-    ids = pad_sequence(rows, batch_first=True)
-    attention = torch.arange(ids.shape[1]) < lengths[:, None]
-    hidden = llm.get_decoder()(input_ids=ids.to(device), attention_mask=attention.to(device)).last_hidden_state
-    longest = max(1, max(len(r) for r in responses))
-    offsets = torch.arange(longest)
-    mask = (offsets < torch.tensor([len(r) for r in responses])[:, None]).to(device)
-    places = (torch.tensor([len(p) for p in prompts])[:, None] + offsets).clamp(max=ids.shape[1] - 1).to(device)
-    states = hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1]))
-    return ResponseStates(states * mask[..., None], mask)
-
-
-@torch.no_grad()
-def generate_response_ids(llm: Any, tokenizer: Any, prompts: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
-    """Greedy responses, as ids without the end-of-sequence token."""
-    longest = max(len(p) for p in prompts)
-    end = tokenizer.eos_token_id
-    ids = torch.tensor([[end] * (longest - len(p)) + p for p in prompts], device=llm.device)
-    attention = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=llm.device)
-    output = llm.generate(
-        input_ids=ids, attention_mask=attention, max_new_tokens=max_tokens, do_sample=False, pad_token_id=end
-    )
-    generated = [row.tolist() for row in output[:, longest:]]
-    return [row[: row.index(end)] if end in row else row for row in generated]

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmig.pictures import tower_pixels
+
 ImageStatistics = Literal["clip", "imagenet"]
 """Mean and standard deviation of the pixels: CLIP's own (what the frozen tower was trained on), or ImageNet's, which
 the reference implementation uses."""
@@ -17,30 +19,14 @@ STATISTICS: dict[ImageStatistics, tuple[tuple[float, float, float], tuple[float,
 
 
 def preprocess(images: Tensor, size: int, statistics: ImageStatistics = "clip") -> Tensor:
-    """Images as CLIP's tower takes them; differentiable, nothing clamped.
-
-    The whole image is resized (bicubic, anti-aliased) and not cropped, so the sides' ratio is lost.
-
-    Args:
-        images: [B,3,H,W] in [-1,1].
-        size: S, side of the tower's input in pixels.
-        statistics: mean and standard deviation.
-
-    Returns:
-        [B,3,S,S], float32.
+    """Images [B,3,H,W] in [-1,1] as CLIP's tower takes them, float32 [B,3,size,size]; see `tower_pixels`.
 
     Raises:
-        ValueError: another shape, or unknown statistics.
+        ValueError: another shape or kind of numbers, or unknown statistics.
     """
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images: expected [B,3,H,W], found {tuple(images.shape)}")
     if statistics not in STATISTICS:
         raise ValueError(f"image_statistics: expected one of {', '.join(STATISTICS)}, found {statistics!r}")
-    pixels = (images.float() + 1) / 2
-    if pixels.shape[2:] != (size, size):
-        pixels = F.interpolate(pixels, (size, size), mode="bicubic", align_corners=False, antialias=True)
-    mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in STATISTICS[statistics])
-    return (pixels - mean) / std
+    return tower_pixels(images, (size, size), *STATISTICS[statistics])
 
 
 def depths(num_blocks: int, num_tokens: int = 6) -> tuple[int, ...]:

@@ -9,7 +9,8 @@ from skimage import data
 from torch import nn
 
 from mmig.backbones.blip2 import load_blip2, load_blip2_processor
-from mmig.captioner import Captioner, check_placeholders, load_captioner, to_pixels, trainable_parameters
+from mmig.captioner import Captioner, check_placeholders, load_captioner, trainable_parameters
+from mmig.pictures import tower_pixels
 from tests.mmig.captioner_support import build_seeing_blip2, saved_bytes
 from tests.tiny_fixtures import IMAGE_SIZE, NUM_QUERY_TOKENS
 
@@ -170,7 +171,7 @@ def test_preprocessing_is_that_of_the_processor_without_rounding() -> None:
     image = as_tensor(photograph())
     processor = BlipImageProcessor(size={"height": 224, "width": 224}, do_rescale=False)
     expected = processor((image[0] + 1) / 2, return_tensors="pt").pixel_values
-    torch.testing.assert_close(to_pixels(image, (224, 224), MEAN, STD), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(tower_pixels(image, (224, 224), MEAN, STD), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("size", [64, 224])
@@ -180,7 +181,7 @@ def test_preprocessing_is_that_of_the_processor_up_to_its_whole_numbers(size: in
     picture = photograph()
     processor = BlipImageProcessor(size={"height": size, "width": size})
     expected = processor(picture, return_tensors="pt").pixel_values
-    error = (to_pixels(as_tensor(picture), (size, size), MEAN, STD) - expected).abs()
+    error = (tower_pixels(as_tensor(picture), (size, size), MEAN, STD) - expected).abs()
     assert error.mean() < 1e-2
     # the processor rounds to 1/255 after each of two passes, which is up to 1.4/255 together
     assert (error * torch.tensor(STD).view(3, 1, 1)).max() < 1e-2
@@ -188,7 +189,7 @@ def test_preprocessing_is_that_of_the_processor_up_to_its_whole_numbers(size: in
 
 def test_nothing_is_clamped() -> None:
     images = torch.full((1, 3, 8, 8), 3.0, requires_grad=True)
-    pixels = to_pixels(images, (4, 4), MEAN, STD)
+    pixels = tower_pixels(images, (4, 4), MEAN, STD)
     torch.testing.assert_close(pixels[0, 0], torch.full((4, 4), (2.0 - MEAN[0]) / STD[0]))
     pixels.sum().backward()
     assert (images.grad > 0).all()

@@ -88,12 +88,12 @@ def test_an_oblong_image_keeps_its_size() -> None:
 def test_without_a_response_the_model_writes_it() -> None:
     editor = configured(Echo(), None, None)
     assert editor.response_source == "generated"
-    assert edit_image(editor, Image.new("RGB", (64, 64)), "x")[1] == "written by the model"
+    assert edit_image(editor, Image.new("RGB", (64, 64)), "x")[1].texts == ["written by the model"]
 
 
 def test_a_given_response_is_used() -> None:
     editor = configured(Echo(), None, "a red ball")
-    assert edit_image(editor, Image.new("RGB", (64, 64)), "x", "a red ball")[1] == "a red ball"
+    assert edit_image(editor, Image.new("RGB", (64, 64)), "x", "a red ball")[1].texts == ["a red ball"]
 
 
 def test_steps_change_this_editor_only() -> None:

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from mmig.mllm.multimodal import MultimodalLLM
-from mmig.mllm.responses import prompt_ids, response_ids, response_states
+from mmig.mllm.responses import prompt_ids, response_ids
 from mmig.mllm.sequences import IGNORED, VISUAL_TOKEN, encode_responses, mixed_prompt_ids, teacher_forced_ids
+from tests.mmig.mllm.by_hand import response_states
 from tests.mmig.mllm.tiny import (
     HAS_IMAGE,
     INSTRUCTIONS,

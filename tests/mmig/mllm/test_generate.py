@@ -3,8 +3,9 @@
 import torch
 
 from mmig.backbones.loading import prepare
-from mmig.mllm.responses import generate_response_ids, prompt_ids, response_states
+from mmig.mllm.responses import prompt_ids
 from mmig.mllm.sequences import left_padded_ids, until_end
+from tests.mmig.mllm.by_hand import generate_response_ids, response_states
 from tests.mmig.mllm.tiny import (
     HAS_IMAGE,
     INSTRUCTIONS,

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from mmig.mllm.multimodal import MultimodalLLM
-from mmig.mllm.responses import generate_response_ids, prompt_ids, response_ids, response_states
+from mmig.mllm.responses import prompt_ids, response_ids
+from tests.mmig.mllm.by_hand import generate_response_ids, response_states
 from tests.mmig.mllm.tiny import INSTRUCTIONS, RESPONSES, images, llm, mllm, prompt_by_hand, shared_tokenizer
 
 

@@ -83,7 +83,7 @@ def test_vision_adapters_act_before_the_attention_of_every_block():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"expected \[B,3,H,W\], found \(1, 1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"expected float \[B,3,H,W\] in \[-1,1\], found torch.float32 \[1, 1, 8, 8\]"):
         preprocess(torch.zeros(1, 1, 8, 8), 8)
     with pytest.raises(ValueError, match="image_statistics: expected one of clip, imagenet, found 'half'"):
         preprocess(torch.zeros(1, 3, 8, 8), 8, "half")
