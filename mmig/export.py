@@ -30,16 +30,17 @@ class ExportError(ValueError):
     """The run or the folder cannot be used."""
 
 
-def export_run(checkpoint: str | Path, out: str | Path, ema: bool = True) -> Path:
+def export_run(checkpoint: str | Path, out: str | Path, ema: bool = True, report: str | Path | None = None) -> Path:
     """Write the pipeline of a run in diffusers' layout with README.md; the whole folder or nothing. Returns the folder.
 
     Args:
         checkpoint: run directory, or a checkpoint file in one.
         out: folder to make.
         ema: take the averaged weights where the run kept them.
+        report: metrics.json of an evaluation, for the card; default: RUN/evaluation/metrics.json where it exists.
 
     Raises:
-        ExportError: the folder exists, or the run is none of an MMIG stage.
+        ExportError: the folder exists, the run is none of an MMIG stage, or there is no such report.
         CheckpointError: no such run, or an unreadable file.
     """
     out = Path(out)
@@ -50,7 +51,6 @@ def export_run(checkpoint: str | Path, out: str | Path, ema: bool = True) -> Pat
         raise ExportError(f"--checkpoint {checkpoint}: a run of {type(stage).__name__}, expected one of an MMIG stage")
     run = run_directory(checkpoint)
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    metrics = run / "evaluation" / "metrics.json"
     facts = CardFacts(
         name=out.name,
         run=run.name,
@@ -59,7 +59,7 @@ def export_run(checkpoint: str | Path, out: str | Path, ema: bool = True) -> Pat
         config=config,
         losses=stage.loss_weights,
         backbones=stage.backbone_paths(),
-        report=json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else None,
+        report=_read_report(run, report),
     )
     pipeline = MMIGPipeline.from_model(stage.mmig, stage.sampling, trained_resolution(checkpoint))
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
@@ -71,6 +71,18 @@ def export_run(checkpoint: str | Path, out: str | Path, ema: bool = True) -> Pat
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out
+
+
+def _read_report(run: Path, path: str | Path | None) -> Any:
+    usual = run / "evaluation" / "metrics.json"
+    if path is None and not usual.is_file():
+        return None
+    try:
+        return json.loads(Path(path or usual).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(
+            f"--report {path or usual}: not readable ({error}); give an evaluation's metrics.json"
+        ) from error
 
 
 def _forget_origins(folder: Path) -> None:
@@ -94,10 +106,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", required=True, help="run directory, or a .ckpt file in one")
     parser.add_argument("--out", required=True, help="folder to make; it must not exist")
     parser.add_argument("--no-ema", action="store_true", help="take the trained weights instead of their average")
+    parser.add_argument("--report", help="metrics.json for the card (default: RUN/evaluation/metrics.json, if there)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with one_line_errors():
-        logger.info("written: %s", export_run(options.checkpoint, options.out, ema=not options.no_ema))
+        out = export_run(options.checkpoint, options.out, not options.no_ema, options.report)
+        logger.info("written: %s", out)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,20 @@ SourceConditioning = Literal["img2img", "concat"]
 the noisy latents on the channel axis (InstructPix2Pix)."""
 
 
+class Losses(NamedTuple):
+    """What a batch's forwards give.
+
+    Attributes:
+        values: loss terms by name, [B] each.
+        injection: what the mutual support modules computed.
+        concepts: where the attention losses looked; None without them.
+    """
+
+    values: dict[str, Tensor]
+    injection: Injection
+    concepts: ConceptTokens | None
+
+
 class DenoisingProblem(NamedTuple):
     """What a denoiser gets and should answer.
 
@@ -99,8 +113,8 @@ class MMIG(nn.Module):
 
     # Losses ------------------------------------------------------------------------------------------------------
 
-    def losses(self, batch: Batch, draws: Draws, terms: Collection[str] = TERMS) -> tuple[dict[str, Tensor], Injection]:
-        """The asked loss terms [B] of a batch by name, and what the mutual support modules computed.
+    def losses(self, batch: Batch, draws: Draws, terms: Collection[str] = TERMS) -> Losses:
+        """The asked loss terms of a batch.
 
         One forward of the LLM with the given response (teacher forcing) gives L_MMT and e0; one of the denoiser under
         the response L_SDM, L_MMSM, the attention maps and the predicted image (forward A); one under the mixed
@@ -117,13 +131,15 @@ class MMIG(nn.Module):
         }
         if "sdm" not in terms and "mmsm" in terms:  # eq 13 reaches half of MMSM; DDP waits for the rest
             values["mmsm"] = values["mmsm"] + 0 * values["sdm"]
+        concepts = None
         if capture is not None:
-            values |= self._attention_losses(batch, problem, capture, answer.states, "ar" in terms)
+            concepts = self._concepts(problem.texts, batch).to(problem.noisy.device)
+            values |= self._attention_losses(problem, capture, concepts, answer.states, "ar" in terms)
         if "fg" in terms or "bg" in terms:
             values |= self._layered_losses(batch, problem, answer.states)
         if "blip2" in terms:
             values["blip2"] = self._caption_losses(batch, problem, prediction)
-        return {name: values[name] for name in terms}, injection
+        return Losses({name: values[name] for name in terms}, injection, concepts)
 
     def loss_counts(self, batch: Batch, draws: Draws, terms: Collection[str] = TERMS) -> dict[str, Tensor]:
         """How much each sample counts in each asked term, float32 [B]: 0 where something is missing or was dropped."""
@@ -201,14 +217,13 @@ class MMIG(nn.Module):
 
     def _attention_losses(
         self,
-        batch: Batch,
         problem: DenoisingProblem,
         capture: AttentionCapture,
+        concepts: ConceptTokens,
         states: ResponseStates,
         with_retention: bool,
     ) -> dict[str, Tensor]:
         """L_AS and L_AR (eq 19, 20) from the maps of forward A; the regions come from forward C on the same noise."""
-        concepts = self._concepts(problem.texts, batch).to(problem.noisy.device)
         maps, valid = concept_maps(capture.average(), concepts)
         segregation = {"as": segregation_loss(maps, valid)}
         if not with_retention:

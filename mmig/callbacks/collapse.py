@@ -1,6 +1,5 @@
 """Stops a run whose mutual support module has collapsed."""
 
-import math
 from typing import Any
 
 import lightning as L
@@ -30,11 +29,12 @@ class CollapseGuard(L.Callback):
         if pl_module.step % trainer.log_every_n_steps:
             return
         spreads = {name: float(value) for name, value in pl_module.logged().items() if name.startswith("std_")}
-        low = {name: value for name, value in spreads.items() if not math.isnan(value) and value < self.min_std}
-        self.low = self.low + 1 if low else 0
+        low = any(value < self.min_std for value in spreads.values())  # not where it is NaN, for want of two texts
+        # all ranks stop together, or those that go on would wait for ever
+        self.low = self.low + 1 if trainer.strategy.reduce_boolean_decision(low, all=False) else 0
         if self.low >= self.patience:
-            listed = ", ".join(f"{name} {value:.2e}" for name, value in low.items())
+            listed = ", ".join(f"{name} {value:.2e}" for name, value in spreads.items())
             raise CollapseError(
-                f"MMSM has collapsed at step {pl_module.step}: {listed}, below {self.min_std:g} {self.low} times; "
-                "keep the sdm loss on, lower the weight of mmsm, or raise the batch size"
+                f"MMSM has collapsed at step {pl_module.step}: {listed}, below {self.min_std:g} {self.low} times "
+                "on some rank; keep the sdm loss on, lower the weight of mmsm, or raise the batch size"
             )

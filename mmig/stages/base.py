@@ -36,9 +36,11 @@ class TrainingModule(StoredModule):
     Attributes:
         new_parts: dotted prefixes of the parameters that no earlier stage has. A checkpoint given to --init_from holds
             each of these parts whole or not at all; every other trained weight outside the backbones it must hold.
+        terms_without_timestep: loss terms that validation does not split by timestep, see `LossMeter`.
     """
 
     new_parts: ClassVar[tuple[str, ...]] = ()
+    terms_without_timestep: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -55,7 +57,7 @@ class TrainingModule(StoredModule):
         self.loss_weights = loss_weights
         self.seed = seed
         self.micro_batch_size = micro_batch_size
-        self._meter = LossMeter(loss_weights)
+        self._meter = LossMeter(loss_weights, self.terms_without_timestep)
 
     # What a subclass defines -------------------------------------------------------------------------------------
 
@@ -187,7 +189,7 @@ class TrainingModule(StoredModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the sums of the last run."""
-        self._meter = LossMeter(self.loss_weights)
+        self._meter = LossMeter(self.loss_weights, self.terms_without_timestep)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Every loss term of the batch, by timestep range too; the draws differ from those of training."""

@@ -1,6 +1,6 @@
 """Means of the loss terms over a validation set, whole and by range of diffusion timesteps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
@@ -13,10 +13,12 @@ class LossMeter:
 
     Args:
         weights: weight of each term in the total, by name.
+        without_timestep: terms that have nothing to do with the sample's timestep, or weigh samples by it.
     """
 
-    def __init__(self, weights: dict[str, float]) -> None:
+    def __init__(self, weights: dict[str, float], without_timestep: Collection[str] = ()) -> None:
         self.weights = weights
+        self.without_timestep = frozenset(without_timestep)
         self.sums = torch.zeros(len(weights), NUM_RANGES, 2, dtype=torch.float64)
         self.by_timestep = False
 
@@ -39,7 +41,7 @@ class LossMeter:
             width = NUM_TIMESTEPS // NUM_RANGES
             for row, name in enumerate(self.weights):
                 for i in range(NUM_RANGES):
-                    if sums[row, i, 1] > 0:
+                    if name not in self.without_timestep and sums[row, i, 1] > 0:
                         label = f"{name}/t{i * width:03d}-{(i + 1) * width - 1:03d}"
                         metrics[label] = (sums[row, i, 0] / sums[row, i, 1]).float()
         return metrics

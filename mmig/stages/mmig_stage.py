@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.editing import Editor
-from mmig.injection import Injection
 from mmig.mllm.config import MultimodalConfig
-from mmig.model import MMIG, SourceConditioning
+from mmig.model import MMIG, Losses, SourceConditioning
 from mmig.objective import TERMS, ObjectiveConfig
 from mmig.optim import OptimizerConfig
 from mmig.parts import BackboneConfig, MMSMConfig, load_parts
@@ -47,6 +46,7 @@ class MMIGStage(TrainingModule):
         ValueError: a part that this stage trains, or a loss needs, is not configured.
     """
 
+    terms_without_timestep = ("mmt", "blip2")
     trained_parts: ClassVar[tuple[str, ...]]
     counted_losses: ClassVar[tuple[str, ...]]
     strict_losses: ClassVar[tuple[str, ...]]
@@ -77,7 +77,7 @@ class MMIGStage(TrainingModule):
         parts = load_parts(backbones, mmsm or MMSMConfig(), trained)
         self.mmig = MMIG(parts, source_conditioning, multimodal, objective)
         self._choose_trained(trained)
-        self._injection: Injection | None = None
+        self._losses: Losses | None = None
 
     @classmethod
     def profile_weights(cls, profile: Profile) -> dict[str, float]:
@@ -118,8 +118,8 @@ class MMIGStage(TrainingModule):
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """The stage's loss terms [B] by name."""
-        values, self._injection = self.mmig.losses(batch, draws, self.loss_weights)
-        return values
+        self._losses = self.mmig.losses(batch, draws, self.loss_weights)
+        return self._losses.values
 
     def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """What counts how much: see `MMIG.loss_counts`."""
@@ -130,11 +130,20 @@ class MMIGStage(TrainingModule):
         return self.mmig.timesteps(draws)
 
     def logged(self) -> dict[str, Tensor]:
-        """Spread of the pooled e3 and e2 over the batch: near 0 when L_MMSM has collapsed to a constant."""
-        if self._injection is None:
+        """Spread of the pooled e3 and e2 over the batch, near 0 when L_MMSM has collapsed to a constant.
+
+        With attention losses also how many concepts a response they do without: `concepts_missing` from the response,
+        `concepts_truncated` behind the text encoder's end.
+        """
+        if self._losses is None:
             return {}
-        text, features = self._injection.pooled_std()
-        return {"std_text": text, "std_features": features}
+        text, features = self._losses.injection.pooled_std()
+        spreads = {"std_text": text, "std_features": features}
+        if (concepts := self._losses.concepts) is None:
+            return spreads
+        described = concepts.content.any(dim=1)
+        lost = {"concepts_missing": concepts.missing, "concepts_truncated": concepts.truncated}
+        return spreads | {name: counts[described].float().mean() for name, counts in lost.items()}
 
     def named_backbones(self) -> dict[str, nn.Module]:
         """The pretrained parts. Fresh adapters of a text-only LLM change nothing, so they need not be stored either."""

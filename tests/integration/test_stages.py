@@ -9,9 +9,11 @@ import torch
 import yaml
 
 from datamodules.schema import collate
+from datamodules.shards import write_shards
 from datamodules.tinyworld.sample import make_sample
 from mmig.checkpoint import load_module, read_checkpoint
 from mmig.cli import main
+from tests.integration.losses import logged
 from tests.integration.workspace import Workspace
 
 WEIGHTS = {
@@ -23,7 +25,7 @@ WEIGHTS = {
 }
 
 
-def fit(workspace: Workspace, stage: int, *arguments: str, steps: int = 2) -> Path:
+def fit(workspace: Workspace, stage: int, *arguments: str, steps: int = 2, name: str | None = None) -> Path:
     config: dict[str, Any] = copy.deepcopy(workspace.config(max_steps=steps, enable_progress_bar=False))
     config["model"]["class_path"] = f"mmig.stages.stage{stage}.Stage{stage}"
     backbones = config["model"]["init_args"]["backbones"]
@@ -36,8 +38,9 @@ def fit(workspace: Workspace, stage: int, *arguments: str, steps: int = 2) -> Pa
     file = workspace.folder / f"stage{stage}.yaml"
     file.write_text(yaml.safe_dump(config), encoding="utf-8")
     runs = workspace.folder / "runs"
-    main(["fit", "--config", str(file), "--runs", str(runs), "--name", f"stage{stage}", *arguments])
-    return runs / f"stage{stage}"
+    name = name or f"stage{stage}"
+    main(["fit", "--config", str(file), "--runs", str(runs), "--name", name, *arguments])
+    return runs / name
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +85,26 @@ def test_a_checkpoint_of_stage_two_does_not_resume_stage_five(chain: tuple[Works
 def test_stage_five_starts_from_the_backbones_alone(tmp_path: Path) -> None:
     run = fit(Workspace(tmp_path), 5, steps=1)
     assert read_checkpoint(run)["step"] == 1
+
+
+@pytest.fixture(scope="module")
+def incomplete(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Most samples miss fields, so that in most batches one rank has nothing for some losses."""
+    workspace = Workspace(tmp_path_factory.mktemp("incomplete"))
+    needless = ({"response"}, {"target_mask", "concepts"}, {"source", "instruction"}, set())
+    samples = (make_sample(0, "train", index, photographs=False) for index in range(40))
+    cut = ({k: v for k, v in s.items() if k not in needless[i % 4]} for i, s in enumerate(samples))
+    write_shards(cut, workspace.folder / "incomplete", samples_per_shard=16)
+    return workspace
+
+
+@pytest.mark.parametrize("stage", [2, 3, 4, 5])
+def test_two_ranks_take_the_steps_of_one(incomplete: Workspace, stage: int) -> None:
+    train = ["--data.init_args.train", str(incomplete.folder / "incomplete"), "--model.init_args.multimodal.dropout=0"]
+    one = fit(incomplete, stage, *train, name=f"one{stage}", steps=4)
+    ranks = ["--trainer.devices", "2", "--trainer.strategy", "ddp_fork"]
+    two = fit(incomplete, stage, *train, *ranks, name=f"two{stage}", steps=4)
+    for term in ["loss", *WEIGHTS[stage]]:
+        expected = logged(one, f"train/{term}")
+        assert len(expected) == 4
+        assert list(logged(two, f"train/{term}").values()) == pytest.approx(list(expected.values()), rel=1e-4, abs=1e-7)

@@ -149,6 +149,16 @@ def test_the_card_says_what_it_is(exported: Path) -> None:
     assert "not_counted" not in card
 
 
+def test_the_card_shows_the_report_that_is_given(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "metrics.json"
+    other.write_text(json.dumps(REPORT | {"num_samples": 77}))
+    export.main(["--checkpoint", str(run), "--out", str(tmp_path / "out"), "--report", str(other)])
+    assert "77 samples" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    with pytest.raises(ExportError, match=r"--report .*none\.json: not readable .*No such file"):
+        export_run(run, tmp_path / "second", report=tmp_path / "none.json")
+    assert not (tmp_path / "second").exists()
+
+
 def test_nothing_is_overwritten(run: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(ExportError, match=r"there: exists already; nothing is overwritten"):

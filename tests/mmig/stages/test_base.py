@@ -101,6 +101,16 @@ def test_validation_reports_terms_and_timestep_ranges(tmp_path: Path) -> None:
     torch.testing.assert_close(logged["val/loss"], expected, rtol=1e-5, atol=0)
 
 
+class WithoutTimestep(ToyModule):
+    terms_without_timestep = ("l1",)
+
+
+def test_terms_without_timestep_are_reported_whole(tmp_path: Path) -> None:
+    logged = fit(WithoutTimestep(), tmp_path, 2, val_check_interval=2).callback_metrics
+    assert {"val/l1", "val/squared/t000-249"} <= logged.keys()
+    assert not [name for name in logged if name.startswith("val/l1/")]
+
+
 def test_old_checkpoints_are_removed(tmp_path: Path) -> None:
     fit(ToyModule(), tmp_path, 7, every_n_steps=2)
     assert [path.name for path in checkpoints_in(tmp_path)] == ["step-00000006.ckpt", "step-00000007.ckpt"]

@@ -237,6 +237,17 @@ def test_dropped_long_responses_take_their_concepts_along(build: Callable[..., M
         assert values["as"].isfinite().all()
 
 
+def test_concepts_that_the_attention_losses_lost_are_logged(build: Callable[..., MMIGStage]) -> None:
+    stage, batch = build(Stage3), world_batch((0, 1))
+    batch["response"] = ["nothing of all that", " and ".join(["so"] * 90 + [*batch["concepts"][1]])]
+    given = [len(concepts) for concepts in batch["concepts"]]
+    stage.losses(batch, Draws(0, batch["position"]))
+    logged = stage.logged()
+    assert logged["concepts_missing"] == given[0] / 2
+    assert logged["concepts_truncated"] == given[1] / 2
+    assert not [name for name in build(Stage1).logged() if name.startswith("concepts")]
+
+
 def test_stage_four_needs_the_adapters_that_stage_two_trained(build: Callable[..., MMIGStage]) -> None:
     first = build(Stage1)
     weights = {name: value for name, value in first.state_dict().items() if name in first.stored_names()}
