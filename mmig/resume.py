@@ -2,12 +2,41 @@
 
 from typing import Any
 
-FREE_DATA_SETTINGS = {"num_workers", "prefetch_factor", "root", "train", "val", "test", "eval_batch_size", "limit_eval"}
-"""Data settings that change where samples come from or how fast, not which sample comes when.
+FREE_SETTINGS = (
+    # where samples come from and how fast; the stream itself refuses another index, seed or global batch size
+    "data.init_args.root",
+    "data.init_args.train",
+    "data.init_args.index_directory",
+    "data.init_args.num_workers",
+    "data.init_args.writers",
+    "data.init_args.max_bad_fraction",
+    # what is measured while training, not what is trained
+    "data.init_args.val",
+    "data.init_args.test",
+    "data.init_args.val_count",
+    "data.init_args.test_count",
+    "data.init_args.test_split",
+    "data.init_args.limit_val",
+    "data.init_args.limit_test",
+    "data.init_args.eval_batch_size",
+    "model.init_args.sampling",
+    # memory and speed
+    "model.init_args.micro_batch_size",
+    "model.init_args.gradient_checkpointing",
+    "model.init_args.backbones.gradient_checkpointing",
+)
+"""Settings that may change, with all below them, by their whole names."""
 
-The stream itself refuses another index, seed or global batch size, so a moved folder is safe."""
-
-FREE_MODEL_SETTINGS = {"micro_batch_size", "gradient_checkpointing"}
+BACKBONES = (
+    "model.init_args.backbone",
+    "model.init_args.unet",
+    "model.init_args.backbones.diffusion",
+    "model.init_args.backbones.unet",
+    "model.init_args.backbones.llm",
+    "model.init_args.backbones.vision",
+    "model.init_args.backbones.captioner",
+)
+"""Folders or hub ids, which may move: the fingerprints in the checkpoint decide whether the weights are the same."""
 
 
 class ResumeError(ValueError):
@@ -35,8 +64,16 @@ def trajectory_settings(config: dict[str, Any]) -> dict[str, Any]:
         flat["trainer.max_steps"] = trainer.get("max_steps")
     # a group that sets nothing is clipped apart from the rest all the same
     flat["optimizer.groups"] = sorted(optimizer.get("groups") or {}) or None
-    free = FREE_DATA_SETTINGS | FREE_MODEL_SETTINGS
-    return {name: value for name, value in flat.items() if name.rsplit(".", 1)[-1] not in free}
+    return {name: value for name, value in flat.items() if not _is_free(name)}
+
+
+def _is_free(name: str) -> bool:
+    return any(f"{name}.".startswith(f"{free}.") for free in FREE_SETTINGS)
+
+
+def _same(name: str, before: Any, now: Any) -> bool:
+    """Whether a setting is what it was; a backbone's path only has to be there, or not, as before."""
+    return (before is None) == (now is None) if name in BACKBONES else before == now
 
 
 def check_resumable(saved: dict[str, Any], current: dict[str, Any]) -> None:
@@ -48,7 +85,8 @@ def check_resumable(saved: dict[str, Any], current: dict[str, Any]) -> None:
             "exactly; start a new run, under a --name of its own, from these weights with --init_from"
         )
     before, now = trajectory_settings(saved), trajectory_settings(current)
-    changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    names = sorted(before.keys() | now.keys())
+    changed = [name for name in names if not _same(name, before.get(name), now.get(name))]
     if changed:
         listed = "; ".join(f"{name}: {before.get(name)!r} -> {now.get(name)!r}" for name in changed[:5])
         raise ResumeError(
