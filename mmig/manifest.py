@@ -78,7 +78,8 @@ def run_lock(run: Path) -> Iterator[None]:
     """Hold the run directory for one writer; a heartbeat tells a live writer from one that was killed.
 
     Raises:
-        RunLockedError: the lock's heartbeat is younger than a minute, or its process is alive on this host.
+        RunLockedError: the lock's process is alive on this host, or it is another host's and its heartbeat is younger
+            than a minute. On this host both must hold where the system does not tell when a process started.
     """
     path = run / "lock.json"
     _take(path)
@@ -94,7 +95,8 @@ def run_lock(run: Path) -> Iterator[None]:
 
 
 def _take(path: Path) -> None:
-    content = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
+    started = process_start(os.getpid())
+    content = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": started})
     while True:
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
@@ -111,9 +113,7 @@ def _remove_if_dead(path: Path) -> None:
         owner, age = json.loads(path.read_text() or "{}"), time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return
-    same_host = owner.get("host") == socket.gethostname()
-    dead = not _alive(owner["pid"]) if same_host else age > STALE_SECONDS
-    if not dead:
+    if not _is_dead(owner, age):
         raise RunLockedError(
             f"{path.parent} is being written by process {owner.get('pid')} on {owner.get('host')} "
             f"(last sign {age:.0f} s ago); wait for it, or choose another --name"
@@ -121,7 +121,16 @@ def _remove_if_dead(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _alive(pid: int) -> bool:
+def _is_dead(owner: dict[str, Any], age: float) -> bool:
+    """Whether nobody writes under a lock; a process's number alone does not tell, for numbers are given again."""
+    if owner.get("host") != socket.gethostname():
+        return age > STALE_SECONDS
+    if owner.get("started") is not None:
+        return process_start(owner["pid"]) != owner["started"]
+    return age > STALE_SECONDS or not _exists(owner["pid"])
+
+
+def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -129,6 +138,19 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def process_start(pid: int) -> str | None:
+    """When a process of this host started, the same as long as it lives: "BOOT/TICKS" from /proc.
+
+    None where there is no such process, only what is left of a dead one (a zombie), or no /proc.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # the name before may hold anything
+    except OSError:
+        return None
+    return None if status[0] in "ZX" else f"{boot}/{status[19]}"
 
 
 def _beat(path: Path, stop: threading.Event) -> None:

@@ -2,14 +2,42 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mmig.manifest import RunLockedError, append_submission, run_lock
+from mmig.manifest import RunLockedError, append_submission, process_start, run_lock
+
+DAY = 24 * 3600.0
+
+
+@pytest.fixture
+def other() -> Iterator[subprocess.Popen[bytes]]:
+    """A live process of somebody else."""
+    with subprocess.Popen(["sleep", "100"]) as process:
+        yield process
+        process.kill()
+
+
+def leave_lock(run: Path, pid: int, age: float, **facts: Any) -> None:
+    """A lock of this host as a writer leaves it whose heartbeat stopped `age` seconds ago."""
+    path = run / "lock.json"
+    path.write_text(json.dumps({"host": socket.gethostname(), "pid": pid, **facts}))
+    os.utime(path, (time.time() - age, time.time() - age))
+
+
+def can_take(run: Path) -> bool:
+    try:
+        with run_lock(run):
+            return json.loads((run / "lock.json").read_text())["pid"] == os.getpid()
+    except RunLockedError:
+        return False
 
 
 def test_second_live_writer_is_refused(tmp_path: Path) -> None:
@@ -33,6 +61,37 @@ def test_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     assert (tmp_path / "lock.json").exists()
     with run_lock(tmp_path):
         assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_process_that_was_given_the_number_of_a_killed_writer_holds_no_lock(
+    tmp_path: Path, other: subprocess.Popen[bytes]
+) -> None:
+    with run_lock(tmp_path):
+        ours = json.loads((tmp_path / "lock.json").read_text())
+    assert ours["started"] is not None
+    leave_lock(tmp_path, other.pid, age=1, started=ours["started"])
+    assert can_take(tmp_path)
+
+
+def test_a_live_writer_is_not_robbed_however_old_its_heartbeat(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
+    leave_lock(tmp_path, other.pid, age=DAY, started=process_start(other.pid))  # a suspended machine
+    assert not can_take(tmp_path)
+
+
+@pytest.mark.parametrize(("age", "free"), [(5, False), (DAY, True)])
+def test_a_lock_that_does_not_say_when_its_process_started_is_judged_by_its_heartbeat(
+    tmp_path: Path, other: subprocess.Popen[bytes], age: float, free: bool
+) -> None:
+    leave_lock(tmp_path, other.pid, age)
+    assert can_take(tmp_path) == free
+
+
+def test_a_killed_writer_that_nobody_buried_is_dead(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
+    leave_lock(tmp_path, other.pid, age=1, started=process_start(other.pid))
+    assert not can_take(tmp_path)
+    other.kill()
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
+    assert can_take(tmp_path)
 
 
 @pytest.mark.parametrize(("age", "free"), [(5, False), (120, True)])
