@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import struct
@@ -19,9 +20,10 @@ from typing import Any, BinaryIO
 from PIL import Image, ImageOps
 
 from datamodules.faults import BadSample
+from datamodules.keys import sample_key
 from datamodules.schema import IMAGE_FIELDS, MASK_FIELDS, Sample, SchemaError, validate
-from datamodules.shard_index import ShardIndex
-from datamodules.tar_index import MemberIndex
+from datamodules.shard_index import INDEX_FILE, ShardIndex
+from datamodules.tar_index import REMAKE, MemberIndex, ShardError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 64 * 2**20
@@ -30,6 +32,7 @@ _PLAIN_IMAGES = ("jpg", "jpeg", "png", "webp")
 _NUMBERED = re.compile(r"(concept|attachment)(\d+)")
 # what Pillow's decoders raise on damaged files, beyond its own UnidentifiedImageError (an OSError)
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error)
+_log = logging.getLogger(__name__)
 
 
 class ShardReader:
@@ -41,7 +44,11 @@ class ShardReader:
         self._open: OrderedDict[int, tuple[BinaryIO, MemberIndex]] = OrderedDict()
 
     def key(self, shard: int, row: int) -> str:
-        """The key of sample `row` of shard `shard`."""
+        """The name in the tar of sample `row` of shard `shard`, folders included.
+
+        Raises:
+            ShardError: the shard's member index is missing, damaged, or another than `index.json` means.
+        """
         return self._shard(shard)[1].key(row)
 
     def read(self, shard: int, row: int) -> dict[str, memoryview]:
@@ -49,6 +56,7 @@ class ShardReader:
 
         Raises:
             BadSample: the tar is too short ("truncated") or its bytes have changed ("checksum").
+            ShardError: as in `key`.
         """
         file, index = self._shard(shard)
         members = index.members(row)
@@ -76,10 +84,21 @@ class ShardReader:
         else:
             if len(self._open) >= self._keep_open:
                 self._open.popitem(last=False)[1][0].close()
-            name = self._index.shards[number].name
-            file = self._index.tar_path(name).open("rb", buffering=0)
-            self._open[number] = (file, MemberIndex(self._index.member_path(name)))
+            self._open[number] = self._open_shard(number)
         return self._open[number]
+
+    def _open_shard(self, number: int) -> tuple[BinaryIO, MemberIndex]:
+        row = self._index.shards[number]
+        path = self._index.member_path(row.name)
+        members = MemberIndex(path)
+        if len(members) != row.count:
+            raise ShardError(
+                f"{path}: lists {len(members)} samples where {INDEX_FILE} counts {row.count}; one is stale: {REMAKE}"
+            )
+        file = self._index.tar_path(row.name).open("rb", buffering=0)
+        if (size := os.fstat(file.fileno()).st_size) != row.bytes:  # no error: each sample that suffered is a fault
+            _log.warning("%s: expected %d bytes, found %d", self._index.tar_path(row.name), row.bytes, size)
+        return file, members
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}  # open files do not travel to spawned workers
@@ -91,11 +110,15 @@ class ShardReader:
 def decode(key: str, files: Mapping[str, bytes | memoryview]) -> Sample:
     """Decode one sample: images to PIL RGB, masks to PIL "L", JSON to texts, concepts, attachments and metadata.
 
+    Args:
+        key: the sample's name in the tar; `sample_key` of it becomes the key, whatever the JSON says.
+        files: name after the key's dot -> bytes.
+
     Raises:
         BadSample: with the reason (a key of `faults.REASONS`) and the finding.
     """
     by_field = {_SUFFIX.sub("", name): (name, data) for name, data in files.items()}
-    sample: dict[str, Any] = {"key": key.rpartition("/")[2]}
+    sample: dict[str, Any] = {"key": sample_key(key)}
     plain = next((name for name in _PLAIN_IMAGES if name in files), None)
     record = _json(files["json"]) if "json" in files else {}
     if plain is None and "txt" not in files:
@@ -122,7 +145,7 @@ def decode(key: str, files: Mapping[str, bytes | memoryview]) -> Sample:
 def _json(data: bytes | memoryview) -> dict[str, Any]:
     try:
         record = json.loads(bytes(data))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter from brackets nested too deeply
         raise BadSample("json", f"json: {error}") from error
     if not isinstance(record, dict):
         raise BadSample("field", f"json: expected an object, found {type(record).__name__}")
@@ -137,7 +160,7 @@ def _text(data: bytes | memoryview) -> str:
 
 
 def _record_fields(record: dict[str, Any]) -> dict[str, Any]:
-    fields = {name: value for name, value in record.items() if value is not None}
+    fields = {name: value for name, value in record.items() if value is not None and name != "key"}
     if isinstance(fields.get("metadata"), str):
         fields["metadata"] = _json(fields["metadata"].encode())
     if isinstance(fields.get("concepts"), list):

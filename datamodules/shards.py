@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from datamodules.encode import encode
+from datamodules.keys import refuse_repeated_keys, sample_key
 from datamodules.schema import Sample
 from datamodules.shard_index import (
     INCOMPLETE,
@@ -27,11 +28,12 @@ from datamodules.shard_index import (
     ShardIndex,
     ShardInfo,
     read_rows,
-    replace_file,
     write_index,
 )
-from datamodules.tar_index import Member, MemberIndex, ShardError, file_sha256, pack, scan
+from datamodules.tar_index import DAMAGED, REMAKE, Member, MemberIndex, ShardError, file_sha256, pack, scan
 
+LOCK_FILE = "writing.lock"
+"""There while a process writes; one that a killed process left behind is harmless."""
 __all__ = ["ShardError", "ShardIndex", "ShardInfo", "index_shards", "verify", "write_shards"]
 
 
@@ -51,7 +53,9 @@ def write_shards(
     if samples_per_shard < 1:
         raise ShardError(f"samples_per_shard: expected at least 1, found {samples_per_shard}")
     directory = Path(directory)
-    with _writing(directory):
+    with _held(directory):
+        if (directory / INDEX_FILE).exists() or any(directory.glob("*.tar")):
+            raise ShardError(f"{directory}: holds shards already; remove them or choose another folder")
         rows: list[ShardInfo] = []
         keys: set[str] = set()
         remaining = iter(samples)
@@ -72,20 +76,29 @@ def write_shards(
 def index_shards(directory: str | Path, index_directory: str | Path | None = None) -> ShardIndex:
     """Index the tars that lie in `directory` (webdataset or img2dataset shards), leaving them as they are.
 
+    Damaged tars are indexed as far as they go and logged; their loss counts as bad samples (see `tar_index.scan`).
+    An index that was there before is replaced at the end, or left as it was after an error.
+
     Raises:
-        ShardError: no tar there, or one that is compressed or no tar at all.
+        ShardError: no tar there, one that is compressed or no tar at all, a key that comes twice, or another process
+            writes there.
     """
     directory, target = Path(directory), Path(index_directory or directory)
     tars = sorted(directory.glob("*.tar"))
     if not tars:
         raise ShardError(f"{directory}: expected .tar files, found none")
-    target.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for tar in tars:
-        packed, count = pack(scan(tar))
-        replace_file((target / tar.name).with_suffix(".idx"), packed)
-        rows.append(ShardInfo(tar.name, count, tar.stat().st_size, file_sha256(tar)))
-    write_index(target, tuple(rows))
+    with _held(target):
+        rows = []
+        indices = [(target / tar.name).with_suffix(f".idx{INCOMPLETE}") for tar in tars]
+        for tar, path in zip(tars, indices, strict=True):
+            packed, count = pack(scan(tar))
+            path.write_bytes(packed)
+            rows.append(ShardInfo(tar.name, count, tar.stat().st_size, file_sha256(tar)))
+        refuse_repeated_keys(tars, indices)
+        (target / INDEX_FILE).unlink(missing_ok=True)  # never beside member indices that are not its own
+        for path in indices:
+            os.replace(path, path.with_suffix(""))
+        write_index(target, tuple(rows))
     return ShardIndex.load(directory, target)
 
 
@@ -111,32 +124,44 @@ def _verify_shard(index: ShardIndex, row: ShardInfo, keys: set[str]) -> Iterator
     if not path.is_file():
         yield f"{path}: missing"
         return
-    if (size := path.stat().st_size) != row.bytes:
+    size, found = path.stat().st_size, ""
+    if size != row.bytes:
         yield f"{path}: expected {row.bytes} bytes, found {size}"
     elif (found := file_sha256(path)) != row.sha256:
         yield f"{path}: expected sha256 {row.sha256[:16]}..., found {found[:16]}..."
     try:
         members = MemberIndex(index.member_path(row.name))
+        if len(members) != row.count:
+            yield f"{index.member_path(row.name)}: expected {row.count} samples, found {len(members)}"
+        if size == row.bytes and found == row.sha256 and not _lists(index.member_path(row.name), path):
+            yield f"{index.member_path(row.name)}: does not list what {row.name} holds; {REMAKE}"
+            return
     except ShardError as error:
         yield str(error)
         return
-    if len(members) != row.count:
-        yield f"{index.member_path(row.name)}: expected {row.count} samples, found {len(members)}"
     with path.open("rb") as file:
         for sample in range(len(members)):
-            if (key := members.key(sample)) in keys:
+            if (key := sample_key(members.key(sample))) in keys:
                 yield f"{path}: key {key!r} comes more than once"
             keys.add(key)
             yield from (
-                problem for member in members.members(sample) if (problem := _verify_member(file, path, member))
+                problem for member in members.members(sample) if (problem := _verify_member(file, path, size, member))
             )
 
 
-def _verify_member(file: BinaryIO, path: Path, member: Member) -> str:
-    data = os.pread(file.fileno(), member.size, member.offset)
+def _lists(member_path: Path, path: Path) -> bool:
+    """Whether a member index says of a tar what reading the tar says."""
+    return member_path.read_bytes() == pack(scan(path))[0]
+
+
+def _verify_member(file: BinaryIO, path: Path, size: int, member: Member) -> str:
+    if member.field == DAMAGED:
+        return f"{path}: damaged or cut off at byte {member.offset}; what followed is lost: fetch the file again"
     name = f"{path}: member {member.key}.{member.field}"
-    if len(data) != member.size:
-        return f"{name}: expected {member.size} bytes, found {len(data)} (truncated)"
+    if member.offset + member.size > size:
+        found = max(0, size - member.offset)
+        return f"{name}: expected {member.size} bytes, found {found} (truncated)"
+    data = os.pread(file.fileno(), member.size, member.offset)
     return "" if zlib.crc32(data) == member.crc32 else f"{name}: wrong checksum"
 
 
@@ -184,24 +209,24 @@ def _tar_header(name: str, size: int) -> bytes:
 
 
 @contextmanager
-def _writing(directory: Path) -> Iterator[None]:
-    """Hold the folder for one writer; leave no temporary file behind, whatever happened before or happens now."""
+def _held(directory: Path) -> Iterator[None]:
+    """Hold a folder for one writer; leave no temporary file behind, whatever happened before or happens now."""
     directory.mkdir(parents=True, exist_ok=True)
-    folder = os.open(directory, os.O_RDONLY)
-    try:
+    path = directory / LOCK_FILE
+    with path.open("a") as lock:  # open for writing, without which NFS gives no exclusive lock
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ShardError(f"{directory}: another process is writing shards here; wait for it") from error
-        if (directory / INDEX_FILE).exists() or any(directory.glob("*.tar")):
-            raise ShardError(f"{directory}: holds shards already; remove them or choose another folder")
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = os.path.samestat(os.fstat(lock.fileno()), path.stat())
+        except (BlockingIOError, FileNotFoundError):  # held, or removed by its holder while we came
+            mine = False
+        if not mine:
+            raise ShardError(f"{directory}: another process is writing shards here; wait for it")
         _remove_incomplete(directory)
         try:
             yield
         finally:
             _remove_incomplete(directory)
-    finally:
-        os.close(folder)
+            path.unlink(missing_ok=True)
 
 
 def _remove_incomplete(directory: Path) -> None:

@@ -22,6 +22,8 @@ REMAKE = "remake it with `python -m datamodules.shards index DIR`"
 ROW = np.dtype(
     [("offset", "<u8"), ("size", "<u4"), ("crc32", "<u4"), ("name", "<u4"), ("name_len", "<u2"), ("key_len", "<u2")]
 )
+DAMAGED = "(damaged)"
+"""Field of the member that stands for the unreadable rest of a tar; see `scan`."""
 _HEADER_BYTES = len(MAGIC) + 3 * 8
 _log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class MemberIndex:
         """Map the index file.
 
         Raises:
-            ShardError: the file is missing, is no member index, or has another length than it says.
+            ShardError: the file is missing, is no member index, or does not have the length and order that it says.
         """
         try:
             self._bytes = np.asarray(np.memmap(path, np.uint8, "r"))  # still mapped; plain views cost less
@@ -62,6 +64,8 @@ class MemberIndex:
             raise ShardError(f"{path}: not a complete member index; {REMAKE}")
         self.num_samples = samples
         self._first = self._bytes[_HEADER_BYTES:first_end].view("<u4")
+        if self._first[0] != 0 or self._first[-1] != members or (self._first[1:] <= self._first[:-1]).any():
+            raise ShardError(f"{path}: a damaged member index; {REMAKE}")
         self._rows = self._bytes[first_end:rows_end].view(ROW)
         self._names = self._bytes[rows_end:]
 
@@ -79,7 +83,8 @@ class MemberIndex:
 
     def _member(self, offset: int, size: int, crc32: int, name: int, name_len: int, key_len: int) -> Member:
         text = self._names[name : name + name_len].tobytes()
-        return Member(text[:key_len].decode(), text[key_len + 1 :].decode(), offset, size, crc32)
+        key, field = (part.decode("utf-8", "backslashreplace") for part in (text[:key_len], text[key_len + 1 :]))
+        return Member(key, field, offset, size, crc32)
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -99,7 +104,7 @@ def pack(members: Iterable[Member]) -> tuple[bytes, int]:
         if member.key != last_key:
             first.append(len(rows))
             last_key = member.key
-        key, name = member.key.encode(), f"{member.key}.{member.field}".encode()
+        key, name = _name_bytes(member.key), _name_bytes(f"{member.key}.{member.field}")
         rows.append((member.offset, member.size, member.crc32, len(names), len(name), len(key)))
         names += name
     counts = np.array([len(first), len(rows), len(names)], "<u8")
@@ -108,16 +113,26 @@ def pack(members: Iterable[Member]) -> tuple[bytes, int]:
     return packed, len(first)
 
 
-def scan(path: Path) -> Iterator[Member]:
-    """The members of an existing tar, each read once for its checksum; a truncated end is logged, never hidden.
+def _name_bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")  # as `tarfile` decodes names that are not UTF-8
 
-    The member that the end cuts through is still listed with its full size, so that reading it counts as a fault.
+
+def scan(path: Path) -> Iterator[Member]:
+    """The members of an existing tar, each read once for its checksum; damage is logged and counts, it never hides.
+
+    A member that the end of the file cuts through is listed with its full size, so that reading it counts as a fault.
+    Behind a header that cannot be read, or an end without its marker of zeros, nothing can be found any more: one more
+    member (field `DAMAGED`), which nobody can read either, stands for all that is lost there.
 
     Raises:
         ShardError: the file is no plain tar (compressed tars give no random access), or a member exceeds 4 GiB.
     """
     try:
-        with tarfile.open(path, "r:") as tar:
+        tar = tarfile.open(path, "r:")  # noqa: SIM115 - closed below
+    except tarfile.ReadError as error:
+        raise ShardError(f"{path}: not a plain tar file ({error}); unpack compressed tars first") from error
+    with tar:
+        try:
             for info in tar:
                 parts = split_name(info.name)
                 if not info.isreg() or parts is None:
@@ -126,10 +141,26 @@ def scan(path: Path) -> Iterator[Member]:
                     raise ShardError(f"{path}: member {info.name} has {info.size} bytes; at most 4 GiB are supported")
                 tar.fileobj.seek(info.offset_data)
                 yield Member(*parts, info.offset_data, info.size, zlib.crc32(tar.fileobj.read(info.size)))
-    except tarfile.ReadError as error:
-        if path.stat().st_size < tarfile.BLOCKSIZE or not tarfile.is_tarfile(path):
-            raise ShardError(f"{path}: not a plain tar file ({error}); unpack compressed tars first") from error
-        _log.warning("%s: damaged after its last readable member (%s)", path, error)
+        except tarfile.ReadError:
+            pass  # the file ends inside a member; then it does not end with zeros either
+        yield from _damage(path, tar.offset)
+
+
+def _damage(path: Path, end: int) -> Iterator[Member]:
+    """What stands for the rest of a tar whose readable part ends at byte `end`, unless that is its end marker.
+
+    `tarfile` takes a header that is cut or damaged for the end, and a tar without end marker for a whole one.
+    """
+    with path.open("rb") as file:
+        file.seek(end)
+        header = rest = file.read(tarfile.BLOCKSIZE)
+        zeros = len(header) == tarfile.BLOCKSIZE
+        while zeros and rest:
+            zeros, rest = not rest.strip(b"\0"), file.read(2**20)
+    if not zeros:
+        _log.warning("%s: damaged or cut off at byte %d; samples behind it are lost: fetch the file again", path, end)
+        wrong = zlib.crc32(header) ^ 1
+        yield Member(f"{path.name} from byte {end} on", DAMAGED, end, tarfile.BLOCKSIZE, wrong)
 
 
 def file_sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import multiprocessing
@@ -16,11 +17,12 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from datamodules.decode import decode
+from datamodules.decode import ShardReader, decode
 from datamodules.faults import REASONS, BadSample, DataFaultError
 from datamodules.schema import Sample
-from datamodules.shards import ShardIndex, index_shards, write_shards
+from datamodules.shards import ShardIndex, index_shards, verify, write_shards
 from datamodules.stream import ShardStream
+from datamodules.tar_index import MemberIndex
 from datamodules.transforms import ImageTransform
 from tests.datamodules.make_samples import make_image, make_samples
 
@@ -48,6 +50,7 @@ RECORD = json.dumps({"instruction": "x"}).encode()
         ("json", {"json": b"{"}),
         ("json", {"json": b"\xff\xfe"}),
         ("json", {"json": json.dumps({"instruction": "x", "metadata": "{"}).encode()}),
+        ("json", {"json": b"[" * 100_000}),
         ("field", {"json": b"[1]"}),
         ("field", {"json": b'{"instruction": 3}'}),
         ("field", {"json": b'{"unknown": "x"}'}),
@@ -150,11 +153,49 @@ def test_a_replacement_depends_on_the_position_only(tmp_path: Path) -> None:
     assert [batch["key"] for batch in resumed] == whole[5:]
 
 
-def test_a_truncated_tar_can_be_indexed_and_its_loss_is_counted(tmp_path: Path) -> None:
+def _flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason", "kept"),
+    [
+        (lambda path, member: os.truncate(path, member.offset - 512), "truncated", 5),
+        (lambda path, member: os.truncate(path, member.offset - 400), "truncated", 5),
+        (lambda path, member: _flip(path, member.offset - 509), "checksum", 5),
+        (lambda path, member: os.truncate(path, member.offset + 20), "truncated", 5),
+        (lambda path, member: os.truncate(path, member.offset - 513), "truncated", 5),
+        (lambda path, member: path.write_bytes(path.read_bytes().rstrip(b"\0")), "truncated", 8),
+    ],
+    ids=["member boundary", "inside header", "flipped header", "inside data", "inside padding", "no end marker"],
+)
+def test_the_damage_of_a_tar_is_logged_counted_and_verified(tmp_path: Path, caplog, damage, reason, kept) -> None:
     write_shards(make_samples(8), tmp_path / "cut", 8)
-    os.truncate(tmp_path / "cut" / "00000.tar", 16000)
-    stream = _stream(index_shards(tmp_path / "cut"), global_batch_size=2, max_bad_fraction=1.0)
-    assert "truncated" in {fault["reason"] for batch in stream for fault in batch["faults"]}
+    path = tmp_path / "cut" / "00000.tar"
+    damage(path, MemberIndex(path.with_suffix(".idx")).members(5)[0])
+    index = index_shards(tmp_path / "cut")
+    reader, found = ShardReader(index), []
+    for row in range(len(index)):
+        with contextlib.suppress(BadSample):
+            found.append(decode(reader.key(0, row), reader.read(0, row))["key"])
+    assert found == [f"{number:06d}" for number in range(kept)] and kept < len(index) <= kept + 2
+    stream = _stream(index, global_batch_size=1, max_bad_fraction=1.0)
+    assert {fault["reason"] for batch in stream for fault in batch["faults"]} == {reason}
+    assert "samples behind it are lost" in caplog.text
+    assert any("damaged or cut off at byte" in problem for problem in verify(tmp_path / "cut"))
+
+
+def test_a_zeroed_header_is_no_end_marker(tmp_path: Path) -> None:
+    write_shards(make_samples(8), tmp_path / "zero", 8)
+    path = tmp_path / "zero" / "00000.tar"
+    data = bytearray(path.read_bytes())
+    offset = MemberIndex(path.with_suffix(".idx")).members(5)[0].offset
+    data[offset - 512 : offset] = bytes(512)
+    path.write_bytes(data)
+    assert len(index_shards(tmp_path / "zero")) == 6  # five, and one for what is lost
+    assert f"damaged or cut off at byte {offset - 512}" in verify(tmp_path / "zero")[0]
 
 
 def test_too_many_bad_samples_stop_at_the_end_of_the_epoch(tmp_path: Path) -> None:

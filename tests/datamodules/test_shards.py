@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from datamodules.decode import ShardReader, decode
 from datamodules.schema import Sample, SchemaError
 from datamodules.shards import ShardError, ShardIndex, index_shards, main, verify, write_shards
 from datamodules.tar_index import MemberIndex
@@ -86,6 +89,10 @@ def test_verify_is_silent_about_good_shards(shards: Path) -> None:
         (lambda d: (d / "00002.tar").unlink(), ["00002.tar: missing"]),
         (lambda d: (d / "00000.idx").unlink(), ["00000.idx", "cannot read the member index"]),
         (lambda d: os.truncate(d / "00000.idx", 90), ["00000.idx", "not a complete member index"]),
+        (lambda d: _flip_byte(d / "00000.idx", (d / "00000.idx").stat().st_size - 7), ["00000.idx: does not list"]),
+        (lambda d: _flip_byte(d / "00000.idx", 36), ["00000.idx: a damaged member index"]),
+        (lambda d: _flip_byte(d / "00000.idx", 70), ["00000.idx: does not list"]),
+        (lambda d: shutil.copy(d / "00002.idx", d / "00000.idx"), ["00000.idx: expected 4 samples, found 2"]),
         (lambda d: (d / "extra.tar").write_bytes(b""), ["extra.tar: not named in index.json"]),
         (lambda d: (d / "index.json").unlink(), ["index.json: missing"]),
         (lambda d: (d / "index.json").write_text("{"), ["not a shard index"]),
@@ -162,9 +169,90 @@ def test_existing_tars_are_indexed_untouched_into_another_folder(shards: Path, t
     assert sorted(path.name for path in shards.iterdir()) == ["00000.tar", "00001.tar", "00002.tar"]
 
 
-def test_a_compressed_tar_is_refused(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w:gz") as tar:
-        tar.addfile(tarfile.TarInfo("a.json"))
+def _tar(path: Path, members: dict[str, bytes], mode: str = "w") -> None:
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def test_a_stale_index_beside_other_members_is_one_clear_line(shards: Path) -> None:
+    shutil.copy(shards / "00002.idx", shards / "00001.idx")  # two samples where the index counts four
+    reader = ShardReader(ShardIndex.load(shards))
+    with pytest.raises(ShardError, match=r"00001\.idx: lists 2 samples where index.json counts 4; .*remake") as caught:
+        reader.read(1, 3)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_shard_of_another_size_is_logged(shards: Path, caplog) -> None:
+    with (shards / "00001.tar").open("ab") as file:
+        file.write(bytes(512))
+    reader = ShardReader(ShardIndex.load(shards))
+    assert "json" in reader.read(1, 0)
+    assert "00001.tar: expected" in caplog.text
+
+
+def test_an_interrupted_indexing_leaves_the_old_index_or_none(shards: Path, monkeypatch) -> None:
+    old = (shards / "index.json").read_bytes()
+    (shards / "00003.tar").write_bytes(b"no tar" * 1000)
+    with pytest.raises(ShardError, match=r"00003\.tar: not a plain tar"):
+        index_shards(shards)
+    (shards / "00003.tar").unlink()
+    assert (shards / "index.json").read_bytes() == old and verify(shards) == []
+    assert not list(shards.glob("*.incomplete")) and not (shards / "writing.lock").exists()
+    _tar(shards / "00001.tar", {"new.json": b'{"instruction": "x"}'})
+    monkeypatch.setattr("datamodules.shards.write_index", lambda *_: os.abort())
+    monkeypatch.setattr("os.abort", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        index_shards(shards)
+    with pytest.raises(ShardError, match=r"index\.json: missing"):
+        ShardIndex.load(shards)
+
+
+def test_keys_in_folders_stay_apart(tmp_path: Path) -> None:
+    record = b'{"instruction": "x", "key": "of the record"}'
+    names = ("x/1", "y.z/1", "./1", "2")
+    _tar(tmp_path / "a.tar", {f"{name}.json": record for name in names})
+    index = index_shards(tmp_path)
+    reader = ShardReader(index)
+    samples = [decode(reader.key(0, row), reader.read(0, row)) for row in range(len(index))]
+    assert [sample["key"] for sample in samples] == ["x%2F1", "y%2Ez%2F1", "1", "2"]
+    assert verify(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [({"a.json": b"{}", "b.json": b"{}"}, {"b.json": b"{}"}), ({}, {"1.json": b"", "2.json": b"", "./1.txt": b""})],
+    ids=["in two shards", "in one shard"],
+)
+def test_a_key_that_comes_twice_is_refused_when_indexing(tmp_path: Path, first: dict, second: dict) -> None:
+    _tar(tmp_path / "0.tar", first)
+    _tar(tmp_path / "1.tar", second)
+    with pytest.raises(ShardError, match=r"1\.tar: key '[b1]' came before, in [01]\.tar; expected unique keys"):
+        index_shards(tmp_path)
+    assert not (tmp_path / "index.json").exists()
+
+
+def test_names_that_are_not_utf8_are_indexed(tmp_path: Path) -> None:
+    _tar(tmp_path / "0.tar", {"caf\udce9.json": b'{"instruction": "x"}'})
+    reader = ShardReader(index_shards(tmp_path))
+    assert decode(reader.key(0, 0), reader.read(0, 0))["instruction"] == "x" and reader.key(0, 0).isprintable()
+
+
+def test_two_writers_cannot_hold_one_folder(tmp_path: Path) -> None:
+    def samples() -> Iterator[Sample]:
+        yield from make_samples(1)
+        with pytest.raises(ShardError, match="another process is writing shards here"):
+            write_shards(make_samples(1), tmp_path / "data", 1)
+
+    assert len(write_shards(samples(), tmp_path / "data", 1)) == 1
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["00000.idx", "00000.tar", "index.json"]
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_a_compressed_tar_is_refused(tmp_path: Path, size: int) -> None:
+    _tar(tmp_path / "a.tar", {"a.json": os.urandom(size)}, "w:gz")
     with pytest.raises(ShardError, match="unpack compressed tars"):
         index_shards(tmp_path)
 
