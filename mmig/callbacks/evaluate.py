@@ -1,6 +1,7 @@
 """Scores and pictures while training: samples a fixed validation subset every N steps, with the averaged weights."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from mmig.callbacks.ema import ema_weights
+from mmig.evaluation.batches import first
 from mmig.evaluation.grid import draw_grid
 from mmig.evaluation.rows import by_key
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor
@@ -74,16 +76,28 @@ class Evaluate(L.Callback):
         with undisturbed(pl_module), ema_weights(trainer):
             result = evaluate_editor(
                 pl_module.make_pipeline(),
-                trainer.datamodule.val_dataloader(),
+                self._batches(trainer),
                 self._suite,
                 [self.seed],
                 device=pl_module.device,
-                limit=-(-self.num_samples // trainer.world_size),
                 num_examples=self.num_examples,
             )
         if trainer.is_global_zero:
             self._log(trainer.loggers, result, pl_module.step)
         return result
+
+    def _batches(self, trainer: L.Trainer) -> Iterator[dict[str, Any]]:
+        """This rank's part of the subset; batches are cut so that all ranks have about as much to do."""
+        data = trainer.datamodule
+        size = getattr(data, "eval_batch_size", None)
+        if size is None:
+            return first(data.val_dataloader(), self.num_samples, trainer.world_size)
+        share = math.ceil(self.num_samples / trainer.world_size)
+        data.eval_batch_size = math.ceil(share / math.ceil(share / size))
+        try:
+            return first(data.val_dataloader(), self.num_samples, trainer.world_size)
+        finally:
+            data.eval_batch_size = size
 
     def _log(self, loggers: Sequence[Any], result: EvaluationResult, step: int) -> None:
         scalars = {"eval/num_samples": float(len(result.rows))}

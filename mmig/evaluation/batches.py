@@ -1,6 +1,6 @@
 """Batches of the schema as evaluation handles them: moved, cut, checked against what an editor needs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,10 +32,26 @@ def take(batch: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
     return taken
 
 
-def readable(batch: Mapping[str, Any], limit: int | None = None) -> dict[str, Any]:
-    """The first `limit` samples of a batch without those that the stream could not read (their key is "")."""
-    rows = [row for row, key in enumerate(batch["key"][:limit]) if key]
+def readable(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The samples of a batch without those that the stream could not read (their key is "")."""
+    rows = [row for row, key in enumerate(batch["key"]) if key]
     return dict(batch) if len(rows) == len(batch["key"]) else take(batch, rows)
+
+
+def first(batches: Iterable[Mapping[str, Any]], limit: int, world_size: int = 1) -> Iterator[dict[str, Any]]:
+    """A rank's part of the first `limit` samples of a stream, by position: the same ones on any number of ranks.
+
+    Args:
+        batches: this rank's parts of the stream's batches from position 0 on, as long as those of the other ranks.
+        limit: samples over all ranks.
+        world_size: ranks that read the stream; all of them stop after the same batch.
+    """
+    num_read = 0
+    for batch in batches:
+        yield take(batch, [row for row, position in enumerate(batch["position"].tolist()) if position < limit])
+        num_read += len(batch["key"]) * world_size
+        if num_read >= limit:
+            return
 
 
 def check_fields(editor: Editor, batch: Mapping[str, Any]) -> None:

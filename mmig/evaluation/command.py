@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import math
 import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -47,13 +46,11 @@ def run(arguments: Namespace) -> None:
         suite = build_suite(settings, device)
         editor = load_module(arguments.checkpoint, ema=not arguments.no_ema, map_location=device).make_pipeline()
         editor = with_sampling(editor, arguments.sampling)
-        batches = split_batches(Path(arguments.data), arguments.split, arguments.batch_size, rank, world_size)
-        limit = None if arguments.limit is None else math.ceil(arguments.limit / world_size)
-        num_samples = min(batches.num_samples, limit or batches.num_samples)
-        with _progress(num_samples * arguments.seeds, shown=rank == 0) as advance:
-            result = evaluate_editor(
-                editor, batches, suite, range(arguments.seeds), device=device, limit=limit, progress=advance
-            )
+        batches = split_batches(
+            Path(arguments.data), arguments.split, arguments.batch_size, rank, world_size, arguments.limit
+        )
+        with _progress(batches.num_samples * arguments.seeds, shown=rank == 0) as advance:
+            result = evaluate_editor(editor, batches, suite, range(arguments.seeds), device=device, progress=advance)
         if rank == 0:
             _report(arguments, suite, result)
     finally:

@@ -14,28 +14,43 @@ HELD_OUT = "test_split"
 
 
 class SplitBatches:
-    """One split of a datamodule; under several ranks each takes its rows of every batch.
+    """One split of a datamodule; under several ranks each reads every batch and takes its rows of it.
 
     Args:
         loader: yields batches of the schema, every sample once.
-        rank, world_size: which rows are ours.
+        batch_size: samples of a batch over all ranks.
+        rank, world_size: which rows are ours. The faults of a batch go to rank 0, so that they count once.
+        limit: only the first so many samples of the split, the same ones on any number of ranks.
 
     Attributes:
-        num_samples: samples over all ranks, at most.
+        num_samples: samples of this rank, at most.
     """
 
-    def __init__(self, loader: Any, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        self.loader, self.rank, self.world_size = loader, rank, world_size
-        self.num_samples: int = getattr(loader, "epoch_size", len(loader) * batch_size)
+    def __init__(
+        self, loader: Any, batch_size: int, rank: int = 0, world_size: int = 1, limit: int | None = None
+    ) -> None:
+        self.loader, self.rank, self.world_size, self.limit = loader, rank, world_size, limit
+        available: int = getattr(loader, "epoch_size", len(loader) * batch_size)
+        self.num_samples = -(-(available if limit is None else min(available, limit)) // world_size)
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        num_left = self.limit
         for batch in self.loader:
-            rows = range(self.rank, len(batch["key"]), self.world_size)
-            yield batch if self.world_size == 1 else take(batch, rows)
+            end = len(batch["key"]) if num_left is None else min(num_left, len(batch["key"]))
+            rows = range(self.rank, end, self.world_size)
+            part = dict(batch) if len(rows) == len(batch["key"]) else take(batch, rows)
+            yield part if self.rank == 0 else {**part, "faults": []}
+            if num_left is not None and (num_left := num_left - end) == 0:
+                return
 
 
 def split_batches(
-    path: Path, split: str, batch_size: int | None = None, rank: int = 0, world_size: int = 1
+    path: Path,
+    split: str,
+    batch_size: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    limit: int | None = None,
 ) -> SplitBatches:
     """Batches of a split of the datamodule under `data` of a YAML; what has to be written first is written.
 
@@ -44,6 +59,7 @@ def split_batches(
         split: "val", "test", or a held-out split that the datamodule takes as its argument `test_split`.
         batch_size: samples a rank takes at once; None leaves it to the YAML (`eval_batch_size`).
         rank, world_size: which part of every batch is ours.
+        limit: only the first so many samples of the split, over all ranks.
 
     Raises:
         SettingsError: for a YAML without such a section, arguments that the datamodule does not have, or a split that
@@ -65,7 +81,7 @@ def split_batches(
     loader = getattr(datamodule, loader_name)()
     if isinstance(loader, list):
         raise SettingsError(f"{path}: the data have no split {split!r}; name its folder in data.init_args.{split}")
-    return SplitBatches(loader, whole_batch, rank, world_size)
+    return SplitBatches(loader, whole_batch, rank, world_size, limit)
 
 
 def data_section(path: Path) -> dict[str, Any]:

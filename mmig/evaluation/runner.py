@@ -51,7 +51,6 @@ def evaluate_editor(
     seeds: Iterable[int] = (0,),
     *,
     device: torch.device | str = "cpu",
-    limit: int | None = None,
     num_examples: int = 8,
     progress: Callable[[int], None] | None = None,
 ) -> EvaluationResult:
@@ -61,11 +60,10 @@ def evaluate_editor(
 
     Args:
         editor: any `Editor`.
-        batches: batches of the schema; a sample may occur more than once.
+        batches: batches of the schema; a sample may occur more than once, a fault only on one rank.
         suite: the metrics; they also keep their own states (sum, count), which count duplicates.
         seeds: sampling seeds.
         device: where batches are moved to.
-        limit: stop after this many samples of this rank; the last batch is cut to it.
         num_examples: how many examples to keep for a grid, of as many edit types as there are.
         progress: called with the number of edits just done.
 
@@ -74,11 +72,9 @@ def evaluate_editor(
         ValueError: if there is no sample.
     """
     seeds, found = list(seeds), _Found(num_examples)
-    num_left = limit
     for whole_batch in batches:
         found.faults.update(fault["reason"] for fault in whole_batch.get("faults", ()))
-        batch = move_batch(readable(whole_batch, num_left), device)
-        num_left = None if num_left is None else max(0, num_left - len(whole_batch["key"]))
+        batch = move_batch(readable(whole_batch), device)
         check_fields(editor, batch)
         bank = None
         for seed in seeds if batch["key"] else ():
@@ -91,8 +87,6 @@ def evaluate_editor(
                 found.show(batch, output)
             if progress is not None:
                 progress(len(bank))
-        if num_left == 0:
-            break
     return found.gathered(seeds, editor.response_source)
 
 

@@ -1,19 +1,23 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from jsonargparse import ArgumentParser
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from datamodules.shard_data import ShardData
 from mmig.callbacks.ema import EMA
 from mmig.callbacks.evaluate import Evaluate, undisturbed
 from mmig.evaluation.settings import ScoringSettings
 from mmig.metrics.suite import UnknownMetricError
 from mmig.optim import OptimizerConfig
-from tests.mmig.evaluation.support import CopyModule, FewBatches
+from tests.mmig.evaluation.support import CopyModule, FewBatches, random_samples, write_data
 
 SCORING = ScoringSettings(
     metrics=["l1_input", "ssim_target", "success"], judge="tests.mmig.evaluation.support.BrightJudge"
@@ -52,6 +56,30 @@ def test_metrics_and_a_grid_are_logged_at_our_step(tmp_path: Path) -> None:
         assert [event.step for event in logged.Scalars(f"eval/{name}")] == [3, 6]
     assert [event.value for event in logged.Scalars("eval/num_samples")] == [5, 5]
     assert [event.step for event in logged.Images("eval/grid")] == [3, 6]
+
+
+def _rank(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    data = ShardData(val=f"{folder}/val", eval_batch_size=4)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    trainer: Any = SimpleNamespace(
+        datamodule=data, global_rank=rank, world_size=2, is_global_zero=False, callbacks=[], strategy=strategy
+    )
+    module = trainer.lightning_module = CopyModule()
+    data.trainer = trainer
+    result = Evaluate(1, num_samples=5, scoring=ScoringSettings(metrics=["l1_input"])).evaluate(trainer, module)
+    Path(folder, f"rank{rank}").write_text(" ".join(row.key for row in result.rows))
+    assert data.eval_batch_size == 4
+    dist.destroy_process_group()
+
+
+def test_two_real_ranks_score_exactly_the_first_samples(tmp_path: Path) -> None:
+    samples = random_samples(9)
+    write_data(tmp_path, samples, "val")
+    mp.start_processes(_rank, (str(tmp_path),), nprocs=2, start_method="fork")
+    expected = [sample["key"] for sample in samples[:5]]
+    assert [(tmp_path / f"rank{rank}").read_text().split() for rank in (0, 1)] == [expected] * 2
 
 
 def test_training_goes_on_as_if_it_were_not_there(tmp_path: Path) -> None:

@@ -3,12 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from PIL import Image
 
-from datamodules.schema import Sample
-from datamodules.shards import write_shards
-from mmig.metrics.images import signed_to_unit, to_bytes
-from tests.mmig.metrics.support import random_batch
+from tests.mmig.evaluation.support import random_samples, write_data
 
 
 @pytest.fixture(scope="session")
@@ -32,23 +28,4 @@ def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def data_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """YAML of a test split of five random samples on disk."""
-    folder = tmp_path_factory.mktemp("data")
-    batch = random_batch(5)
-    images = {name: to_bytes(signed_to_unit(batch[name])).numpy() for name in ("source", "target")}
-    samples = [
-        Sample(
-            key=key,
-            source=Image.fromarray(images["source"][row]),
-            target=Image.fromarray(images["target"][row]),
-            metadata=batch["metadata"][row],
-            **{name: batch[name][row] for name in ("instruction", "source_caption", "target_caption", "edit_type")},
-        )
-        for row, key in enumerate(batch["key"])
-    ]
-    write_shards(samples, folder / "test", samples_per_shard=3)
-    arguments = {"test": str(folder / "test"), "eval_batch_size": 2}
-    path = folder / "data.yaml"
-    path.write_text(
-        yaml.safe_dump({"data": {"class_path": "datamodules.shard_data.ShardData", "init_args": arguments}})
-    )
-    return path
+    return write_data(tmp_path_factory.mktemp("data"), random_samples(5))

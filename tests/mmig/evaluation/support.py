@@ -1,14 +1,19 @@
 """Editors, data and judges small enough to evaluate in a test."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+import yaml
+from PIL import Image
 from torch import Tensor, nn
 
-from datamodules.schema import Batch
+from datamodules.schema import Batch, Sample
+from datamodules.shards import write_shards
 from mmig.editing import EditOutput
+from mmig.metrics.images import signed_to_unit, to_bytes
 from mmig.optim import OptimizerConfig
 from mmig.rng import Draws
 from mmig.stages.base import TrainingModule
@@ -103,3 +108,30 @@ def batches(batch: dict[str, Any], size: int) -> Iterator[dict[str, Any]]:
     whole = {**batch, "position": torch.arange(count)}
     for start in range(0, count, size):
         yield {**pick(whole, range(start, min(start + size, count))), "faults": []}
+
+
+def random_samples(count: int) -> list[Sample]:
+    """Samples of a random batch, one by one, without responses."""
+    batch = random_batch(count)
+    images = {name: to_bytes(signed_to_unit(batch[name])).numpy() for name in ("source", "target")}
+    return [
+        Sample(
+            key=key,
+            source=Image.fromarray(images["source"][row]),
+            target=Image.fromarray(images["target"][row]),
+            metadata=batch["metadata"][row],
+            **{name: batch[name][row] for name in ("instruction", "source_caption", "target_caption", "edit_type")},
+        )
+        for row, key in enumerate(batch["key"])
+    ]
+
+
+def write_data(folder: Path, samples: Sequence[Sample], split: str = "test", **arguments: Any) -> Path:
+    """Samples as a split on disk; returns the YAML that evaluate.py takes."""
+    write_shards(samples, folder / split, samples_per_shard=3)
+    arguments = {split: str(folder / split), "eval_batch_size": 2} | arguments
+    path = folder / "data.yaml"
+    path.write_text(
+        yaml.safe_dump({"data": {"class_path": "datamodules.shard_data.ShardData", "init_args": arguments}})
+    )
+    return path

@@ -17,6 +17,7 @@ import evaluate
 from mmig.evaluation.command import settings_path
 from mmig.evaluation.rows import read_rows
 from mmig.metrics.suite import METRICS
+from tests.mmig.evaluation.support import random_samples, write_data
 from tests.tiny_fixtures import build_open_clip
 
 JUDGE = "tests.mmig.evaluation.support.BrightJudge"
@@ -174,22 +175,21 @@ def _rank(rank: int, arguments: list[str], port: int) -> None:
     evaluate.main(arguments)
 
 
-def test_two_processes_find_what_one_finds(run_directory: Path, data_config: Path, tmp_path: Path) -> None:
-    given = [
-        "--checkpoint",
-        str(run_directory),
-        "--data",
-        str(data_config),
-        "--metrics",
-        "l1_target",
-        "--device",
-        "cpu",
-    ]
+@pytest.mark.parametrize("limit", [None, 3])
+def test_two_processes_find_what_one_finds(run_directory: Path, tmp_path: Path, limit: int | None) -> None:
+    samples = random_samples(5)
+    samples[1]["source"] = b"\x89PNG, and no picture"  # another sample stands in for it
+    data = write_data(tmp_path / "data", samples, max_bad_fraction=1.0)
+    given = ["--checkpoint", str(run_directory), "--data", str(data), "--metrics", "l1_target", "--device", "cpu"]
+    given += [] if limit is None else ["--limit", str(limit)]
     evaluate.main([*given, "--out", str(tmp_path / "one")])
     mp.start_processes(_rank, ([*given, "--out", str(tmp_path / "two")], _free_port()), nprocs=2, start_method="fork")
     one, two = (read_rows(tmp_path / name / "samples.jsonl") for name in ("one", "two"))
     assert [row.key for row in one] == [row.key for row in two]
+    assert len(one) == (limit or len(samples) - 1)  # without a limit its stand-in comes twice and counts once
     assert [row.values["l1_target"] for row in one] == pytest.approx([row.values["l1_target"] for row in two], abs=1e-6)
+    reports = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")]
+    assert reports[0]["stream_faults"] == reports[1]["stream_faults"] != {}
 
 
 def test_settings_of_the_small_world_name_metrics_that_exist(root: Path) -> None:

@@ -7,7 +7,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from mmig.evaluation.batches import MissingFieldError
+from datamodules.order import rank_parts
+from mmig.evaluation.batches import MissingFieldError, first
+from mmig.evaluation.data import SplitBatches
 from mmig.evaluation.rows import SampleRow, by_key, deduplicate, read_rows
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor
 from mmig.evaluation.summary import compare, summarise
@@ -62,8 +64,28 @@ def test_unreadable_samples_are_left_out_and_faults_counted() -> None:
     assert result.faults == {"truncated": 2}
 
 
-def test_the_limit_cuts_the_last_batch() -> None:
-    assert len(evaluate(random_batch(8), 3, (0,), limit=4).rows) == 4
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("limit", [1, 5, 8, 13, 40])
+def test_the_first_samples_are_the_same_on_any_number_of_ranks(limit: int, world_size: int) -> None:
+    num_samples, size = 13, 4 * world_size
+    found, lengths = [], set()
+    for rank in range(world_size):
+        parts = rank_parts(range(0, num_samples, size), num_samples, rank, world_size)
+        batches = ({"key": [str(p) for p in part], "position": torch.tensor(part)} for part in parts)
+        taken = list(first(batches, limit, world_size))
+        found.append({key for batch in taken for key in batch["key"]})
+        lengths.add(len(taken))
+    assert set().union(*found) == {str(position) for position in range(min(limit, num_samples))}
+    assert len(lengths) == 1  # reading a stream is collective
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_a_split_is_cut_before_the_ranks_share_it_and_a_fault_counts_once(world_size: int) -> None:
+    data = [{**part, "faults": [{"reason": "image"}]} for part in batches(random_batch(8), 3)]
+    found = [list(SplitBatches(data, 3, rank, world_size, limit=4)) for rank in range(world_size)]
+    keys = [key for of_rank in found for batch in of_rank for key in batch["key"]]
+    assert sorted(keys) == random_batch(8)["key"][:4]
+    assert sum(len(batch["faults"]) for of_rank in found for batch in of_rank) == 2
 
 
 def test_a_missing_field_is_named() -> None:
