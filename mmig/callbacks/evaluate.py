@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mmig.callbacks.ema import ema_weights
-from mmig.evaluation.batches import first
+from mmig.evaluation.batches import MissingFieldError, check_fields, first, readable
 from mmig.evaluation.grid import draw_grid
 from mmig.evaluation.rows import by_key
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor
@@ -58,8 +58,25 @@ class Evaluate(L.Callback):
         self._suite: MetricSuite | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Load CLIP model and judge now, so that a wrong one stops the run at its beginning."""
+        """Load CLIP model and judge and look at the data now, so that wrong ones stop the run at its beginning.
+
+        Raises:
+            ValueError: there are no validation samples, or they lack a field that the module's editor requires.
+        """
         self._suite = build_suite(self.scoring, pl_module.device)
+        loader = trainer.datamodule.val_dataloader()
+        batch = None if isinstance(loader, list) else next(iter(loader), None)
+        if batch is None:
+            raise ValueError(
+                "Evaluate edits validation samples, the data have none: set data.init_args.val to a folder of shards, "
+                "or leave the callback out"
+            )
+        try:
+            check_fields(pl_module.make_pipeline(), readable(batch))
+        except MissingFieldError as error:
+            raise MissingFieldError(
+                f"Evaluate, validation data: {error}; set data.init_args.val to such data, or leave the callback out"
+            ) from error
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -24,7 +24,13 @@ SCORING = ScoringSettings(
 )
 
 
-def fit(folder: Path, callbacks: list[L.Callback], steps: int = 6, logger: bool = True) -> tuple[CopyModule, L.Trainer]:
+def fit(
+    folder: Path,
+    callbacks: list[L.Callback],
+    steps: int = 6,
+    logger: bool = True,
+    data: L.LightningDataModule | None = None,
+) -> tuple[CopyModule, L.Trainer]:
     torch.manual_seed(0)
     module = CopyModule(OptimizerConfig(lr=0.05))
     trainer = L.Trainer(
@@ -38,7 +44,7 @@ def fit(folder: Path, callbacks: list[L.Callback], steps: int = 6, logger: bool 
         limit_val_batches=0,
         log_every_n_steps=1,
     )
-    trainer.fit(module, FewBatches())
+    trainer.fit(module, data or FewBatches())
     return module, trainer
 
 
@@ -122,6 +128,37 @@ def test_modes_and_random_state_come_back() -> None:
 def test_an_unknown_metric_is_refused_before_training() -> None:
     with pytest.raises(UnknownMetricError, match="'l3'"):
         Evaluate(10, scoring=ScoringSettings(metrics=["l3"]))
+
+
+class WithoutValidation(FewBatches):
+    def val_dataloader(self) -> Any:
+        return []
+
+
+class WithoutSource(FewBatches):
+    def val_dataloader(self) -> Any:
+        loader = super().val_dataloader()
+        loader.parts[0]["has_source"][0] = False
+        return loader
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (WithoutValidation, "edits validation samples, the data have none: set data.init_args.val"),
+        (WithoutSource, "'sample0-000': NoisyCopy needs the field 'source', .* set data.init_args.val"),
+    ],
+)
+def test_data_that_cannot_be_evaluated_are_refused_before_the_first_step(
+    tmp_path: Path, data: type[FewBatches], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path, [FailAtFirstStep(), Evaluate(1000, scoring=SCORING)], data=data())
+
+
+class FailAtFirstStep(L.Callback):
+    def on_train_batch_start(self, *_: Any) -> None:
+        raise AssertionError("training has begun")
 
 
 def test_a_yaml_can_give_the_scoring_as_values_or_as_a_path(tmp_path: Path) -> None:
