@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from mmig.checkpoint import find_checkpoint, load_module
 from mmig.evaluation.data import data_section, split_batches
@@ -23,11 +24,11 @@ from mmig.evaluation.report import (
     published_table,
     write_report,
 )
-from mmig.evaluation.rows import read_rows
+from mmig.evaluation.rows import SampleRow, read_rows
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor
 from mmig.evaluation.settings import ScoringSettings, build_suite, read_settings
 from mmig.evaluation.summary import compare
-from mmig.metrics.suite import MetricSuite, check_names
+from mmig.metrics.suite import METRICS, MetricSuite, check_names
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +41,14 @@ def run(arguments: Namespace) -> None:
     """
     settings = choose_settings(arguments)
     check_names(settings.metrics)
+    published = [published_table(name) for name in arguments.published or ()]
+    compared = None if arguments.compare is None else read_compared(Path(arguments.compare))
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = _start(arguments.device, world_size)
     try:
         suite = build_suite(settings, device)
+        if rank == 0 and not settings.metrics and (hints := left_out(suite)):
+            logger.info("not scored: %s", "; ".join(hints))
         editor = load_module(arguments.checkpoint, ema=not arguments.no_ema, map_location=device).make_pipeline()
         editor = with_sampling(editor, arguments.sampling)
         batches = split_batches(
@@ -52,7 +57,7 @@ def run(arguments: Namespace) -> None:
         with _progress(batches.num_samples * arguments.seeds, shown=rank == 0) as advance:
             result = evaluate_editor(editor, batches, suite, range(arguments.seeds), device=device, progress=advance)
         if rank == 0:
-            _report(arguments, suite, result)
+            _report(arguments, suite, result, published, compared)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -65,6 +70,8 @@ def choose_settings(arguments: Namespace) -> ScoringSettings:
     if path.is_file():
         settings = read_settings(path)
         logger.info("scored as %s says", path)
+    else:
+        logger.info("no scoring settings for these data: there is no %s in this folder", path)
     if arguments.clip is not None:
         settings.clip, settings.clip_weights = (*arguments.clip, None)[:2]
     for name in ("metrics", "preprocessing", "judge"):
@@ -77,6 +84,28 @@ def settings_path(class_path: str) -> Path:
     """Settings of a datamodule: "datamodules.tinyworld.data.TinyWorldData" -> configs/evaluation/tinyworld.yaml."""
     package = class_path.removeprefix("datamodules.").split(".")[0]
     return Path("configs/evaluation") / f"{package}.yaml"
+
+
+def left_out(suite: MetricSuite) -> list[str]:
+    """What the suite does not score for want of a CLIP model or a judge, and the option that gives one."""
+    missing = {name: make() for name, make in METRICS.items() if name not in suite.names}
+    wants = {
+        "--clip NAME [WEIGHTS]": [name for name, metric in missing.items() if metric.needs_clip],
+        "--judge CLASS_PATH": [name for name, metric in missing.items() if metric.needs_judge and not suite.judge],
+    }
+    return [f"{', '.join(names)} (give {option})" for option, names in wants.items() if names]
+
+
+def read_compared(directory: Path) -> list[SampleRow]:
+    """Rows of the evaluation that --compare names, read before anything is edited.
+
+    Raises:
+        ValueError: it holds no samples.jsonl, or a broken one.
+    """
+    path = directory / "samples.jsonl"
+    if not path.is_file():
+        raise ValueError(f"--compare {directory}: no samples.jsonl there; give the --out folder of another evaluation")
+    return read_rows(path)
 
 
 def _start(device: str, world_size: int) -> torch.device:
@@ -95,7 +124,13 @@ def _progress(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
         yield lambda num_done: progress.advance(task, num_done)
 
 
-def _report(arguments: Namespace, suite: MetricSuite, result: EvaluationResult) -> None:
+def _report(
+    arguments: Namespace,
+    suite: MetricSuite,
+    result: EvaluationResult,
+    published: list[Table],
+    compared: list[SampleRow] | None,
+) -> None:
     facts = {
         "checkpoint": str(find_checkpoint(arguments.checkpoint)),
         "weights": "trained" if arguments.no_ema else "ema",
@@ -112,10 +147,8 @@ def _report(arguments: Namespace, suite: MetricSuite, result: EvaluationResult) 
     per_type = edit_type_table(report)
     if per_type is not None:
         console.print(per_type)
-    for name in arguments.published or ():
-        console.print(published_table(name))
-    if arguments.compare is not None:
-        other = Path(arguments.compare)
-        differences = compare(result.rows, read_rows(other / "samples.jsonl"))
-        console.print(difference_table(differences, f"{directory} minus {other}"))
+    for table in published:
+        console.print(table)
+    if compared is not None:
+        console.print(difference_table(compare(result.rows, compared), f"{directory} minus {arguments.compare}"))
     console.print(f"written: {directory / 'metrics.json'}, samples.jsonl, grid.png", style="dim", highlight=False)

@@ -72,12 +72,16 @@ def read_rows(path: Path) -> list[SampleRow]:
     """Rows of a samples.jsonl.
 
     Raises:
-        ValueError: naming the file and line if a line is not such a row.
+        ValueError: naming the file and line if a line is not such a row; an empty file has one that is not.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # a text may hold separators of Unicode that `str.splitlines` takes for the end of a line
+    for number, line in enumerate(path.read_bytes().rstrip(b"\n").split(b"\n"), start=1):
         try:
-            rows.append(SampleRow(**json.loads(line)))
-        except (TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path}, line {number}: expected a row of evaluate.py, found {line[:60]!r}") from error
+            row = SampleRow(**json.loads(line))
+            row.values.items()
+        except (TypeError, AttributeError, ValueError) as error:
+            found = line[:60].decode(errors="replace")
+            raise ValueError(f"{path}, line {number}: expected a row of evaluate.py, found {found!r}") from error
+        rows.append(row)
     return rows

@@ -197,6 +197,54 @@ def test_settings_of_the_small_world_name_metrics_that_exist(root: Path) -> None
     assert set(yaml.safe_load(path.read_text())["metrics"]) <= set(METRICS)
 
 
+def test_it_says_which_settings_it_looked_for_and_what_is_not_scored(
+    run_directory: Path, data_config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = ["--checkpoint", str(run_directory), "--data", str(data_config), "--out", str(tmp_path), "--limit", "1"]
+    evaluate.main(given)
+    assert "there is no configs/evaluation/shard_data.yaml in this folder" in caplog.text
+    (said,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("not scored")]
+    scored = json.loads((tmp_path / "metrics.json").read_text())["metrics"].keys()
+    assert {name for name in METRICS if name in said} == METRICS.keys() - scored
+    assert "clip_image_similarity_target (give --clip NAME [WEIGHTS])" in said
+    assert said.endswith("caption_accuracy (give --judge CLASS_PATH)")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "--compare .*old: no samples.jsonl there; give the --out folder"),
+        (b"", "samples.jsonl, line 1: expected a row of evaluate.py, found ''"),
+        (b'{"key": "a", "seed": 0, "edit_type": "", "values": 3}\n', "samples.jsonl, line 1"),
+        (b"\xff\xfe\n", "samples.jsonl, line 1"),
+    ],
+)
+def test_what_to_compare_with_is_read_before_anything_is_edited(
+    content: bytes | None,
+    message: str,
+    run_directory: Path,
+    data_config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "old").mkdir()
+    if content is not None:
+        (tmp_path / "old" / "samples.jsonl").write_bytes(content)
+    monkeypatch.setattr("mmig.evaluation.command.load_module", lambda *_, **__: pytest.fail("too late"))
+    given = ["--checkpoint", str(run_directory), "--data", str(data_config), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match=message):
+        evaluate.main([*given, "--compare", str(tmp_path / "old")])
+
+
+def test_an_unknown_published_table_is_named_before_anything_is_edited(
+    run_directory: Path, data_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmig.evaluation.command.load_module", lambda *_, **__: pytest.fail("too late"))
+    given = ["--checkpoint", str(run_directory), "--data", str(data_config), "--out", str(tmp_path)]
+    with pytest.raises(SystemExit, match=r"published numbers: 'emu' is unknown; expected one of emu_edit"):
+        evaluate.main([*given, "--published", "emu"])
+
+
 def test_published_tables_are_printed_apart_with_their_doubts(
     run_directory: Path, data_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

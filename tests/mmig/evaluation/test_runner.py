@@ -10,6 +10,7 @@ import torch.multiprocessing as mp
 from datamodules.order import rank_parts
 from mmig.evaluation.batches import MissingFieldError, first
 from mmig.evaluation.data import SplitBatches
+from mmig.evaluation.files import write_json_lines
 from mmig.evaluation.rows import SampleRow, by_key, deduplicate, read_rows
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor
 from mmig.evaluation.summary import compare, summarise
@@ -134,6 +135,12 @@ def test_two_runs_are_compared_in_pairs() -> None:
     expected = [a.values["ssim_target"] - b.values["ssim_target"] for a, b in zip(noisier, noisy, strict=True)]
     assert difference.value == pytest.approx(sum(expected) / len(expected))
     assert difference.n == 6
+
+
+def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
+    rows = [SampleRow("a", 0, "add", {"x": 1.5}, instruction="two\u2028lines"), SampleRow("b", 1, "", {"x": None})]
+    write_json_lines(tmp_path / "samples.jsonl", [row.to_dict() for row in rows])
+    assert read_rows(tmp_path / "samples.jsonl") == rows
 
 
 def test_a_foreign_file_of_rows_is_named(tmp_path: Path) -> None:
