@@ -10,10 +10,12 @@ from typing import ClassVar, cast
 
 import torch
 from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.editing import Editor, EditOutput
+from mmig.evaluation.batches import check_fields, readable
 from mmig.optim import OptimizerConfig, build_adamw, lr_factor, parameters_by_group
 from mmig.rng import Draws, derive_seed, generator
 from mmig.stages.loss_meter import LossMeter
@@ -206,13 +208,27 @@ class TrainingModule(StoredModule):
         self.log_dict({f"{prefix}/{name}": value for name, value in metrics.items() if name != "loss"})
         self.log(f"{prefix}/loss", metrics["loss"], prog_bar=True)
 
+    def on_validation_start(self) -> None:
+        """Outside of training, let Lightning log at the checkpoint's step instead of 0."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.step
+
+    on_test_start = on_validation_start
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
 
     def predict_step(self, batch: Batch, batch_idx: int) -> EditOutput:
-        """Edit the images of a batch; the result depends on seed and key alone, not on the batch they came in."""
-        return self.make_pipeline()(batch, [generator(self.seed, "predict", key) for key in batch["key"]])
+        """Edit the readable images of a batch; the result depends on seed and key alone, not on the batch around it.
+
+        Raises:
+            MissingFieldError: a sample lacks a field that the editor requires.
+        """
+        editor, batch = self.make_pipeline(), cast(Batch, readable(batch))
+        check_fields(editor, batch)
+        if not batch["key"]:
+            return EditOutput(batch["source"], [])
+        return editor(batch, [generator(self.seed, "predict", key) for key in batch["key"]])
 
     def on_train_start(self) -> None:
         """Let Lightning count from our step, so that `max_steps`, log axes and the progress bar continue."""
