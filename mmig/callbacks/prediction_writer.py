@@ -1,26 +1,20 @@
 """Edited images on disk, as `train.py predict` leaves them."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
-from PIL import Image
-from torch import Tensor
 
 from datamodules.schema import Batch
 from mmig.editing import EditOutput
-
-
-def to_pil(image: Tensor) -> Image.Image:
-    """Image of a float tensor [3,H,W] in [-1,1]; values outside are clipped."""
-    pixels = ((image.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte()
-    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+from mmig.evaluation.batches import readable
+from mmig.evaluation.files import replacing
+from mmig.pictures import to_pil
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes `KEY.png` for each predicted sample, whole or not at all.
+    """Writes `KEY.png` for each predicted sample, whole or not at all; a / in a key becomes %2F, a % becomes %25.
 
     Args:
         directory: folder of the images.
@@ -40,10 +34,8 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write the images of one batch."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for key, image in zip(batch["key"], prediction.images, strict=True):
-            path = self.directory / f"{key.replace('/', '_')}.png"
-            partial = path.with_suffix(f".{os.getpid()}.partial")
-            to_pil(image).save(partial, format="PNG")
-            os.replace(partial, path)
+        """Write the images of one batch; samples that could not be read have none."""
+        for key, image in zip(readable(batch)["key"], to_pil(prediction.images), strict=True):
+            name = key.replace("%", "%25").replace("/", "%2F")  # so that no two keys share a file
+            with replacing(self.directory / f"{name}.png") as temporary:
+                image.save(temporary, format="PNG")
