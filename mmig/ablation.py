@@ -7,8 +7,9 @@ because it adds capacity, shuffled text states would help as much as the right o
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from rich.console import Console
@@ -18,6 +19,7 @@ from torch import Tensor
 from datamodules.schema import Batch
 from mmig.checkpoint import load_module
 from mmig.dem.losses import noise_loss
+from mmig.evaluation.batches import readable, take
 from mmig.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from mmig.evaluation.data import split_batches
 from mmig.mllm.responses import ResponseStates
@@ -34,7 +36,7 @@ ABLATION_SEED = 2_000_003
 
 @torch.no_grad()
 def noise_losses(model: MMIG, batch: Batch, draws: Draws) -> dict[Variant, Tensor]:
-    """L_SDM of each sample [B] with MMSM on, off, and on with the text states of the batch's next sample."""
+    """L_SDM of each sample [B] with MMSM on, off, and on with the text states of the sample before it in the batch."""
     problem = model.denoising_problem(batch, draws)
     states = model.answer(batch).states
     shuffled = ResponseStates(states.states.roll(1, dims=0), states.mask.roll(1, dims=0))
@@ -49,15 +51,34 @@ def noise_losses(model: MMIG, batch: Batch, draws: Draws) -> dict[Variant, Tenso
     }
 
 
+def comparable(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The samples of a batch that have a target and a text of their own, and so a neighbour with one; none, if one.
+
+    Where MMSM has no text it does nothing, so "on" or "shuffled" would be "off"; alone in a batch, a sample would be
+    its own neighbour.
+    """
+    readable_batch = readable(batch)
+    usable = readable_batch["has_target"] & readable_batch["has_response"]
+    rows = usable.nonzero().flatten().tolist()
+    return take(readable_batch, rows if len(rows) > 1 else [])
+
+
 def compare_variants(
     stage: MMIGStage, data: Path, split: str, draws_per_sample: int, limit: int | None
 ) -> dict[str, Interval]:
     """Mean L_SDM of each variant and the paired differences "on - off" and "on - shuffled", with 95 % intervals.
 
-    The unit of the bootstrap is the sample; each contributes its mean over `draws_per_sample` noises.
+    The unit of the bootstrap is the sample; each contributes its mean over `draws_per_sample` noises. Samples that
+    cannot be compared (see `comparable`) count in no variant.
+
+    Raises:
+        ValueError: no sample can be compared.
     """
     losses: dict[Variant, dict[str, float]] = {name: {} for name in VARIANTS}
-    for batch in split_batches(data, split):
+    for whole_batch in split_batches(data, split):
+        batch = cast(Batch, comparable(whole_batch))
+        if not batch["key"]:
+            continue
         drawn = [
             noise_losses(stage.mmig, batch, Draws(stage.seed + ABLATION_SEED + number, batch["position"]))
             for number in range(draws_per_sample)
@@ -67,6 +88,11 @@ def compare_variants(
             losses[name].update(zip(batch["key"], means.tolist(), strict=True))
         if limit is not None and len(losses["on"]) >= limit:
             break
+    if not losses["on"]:
+        raise ValueError(
+            f"{data}, split {split}: no batch holds two samples with target and response; give data with responses, or "
+            "a larger data.init_args.eval_batch_size"
+        )
     result = {name: mean_interval(list(losses[name].values())) for name in VARIANTS}
     result |= {f"on - {other}": paired_difference(losses["on"], losses[other]) for other in ("off", "shuffled")}
     return result
