@@ -16,12 +16,12 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 OFFLINE := HF_HUB_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chain-demo test test-all lint format bench tiny-backbones clean
+.PHONY: help setup demo chain-demo test lint format bench tiny-backbones clean
 
 help:
 	@echo "make demo            train stage 1 of MMIG on the small world, evaluate it, show pictures (minutes, CPU)"
 	@echo "make chain-demo      all five stages in order, then a table (under an hour, CPU)"
-	@echo "make test            the tests (minutes, 2 cores); make test-all adds the slow ones"
+	@echo "make test            the tests (minutes, 2 cores); make adds the slow ones"
 	@echo "make lint            ruff: lint and format; make format mends what it can"
 	@echo "make bench           every performance promise as a ratio"
 	@echo "make tiny-backbones  train assets/tiny again (hours on 2 cores)"
@@ -49,11 +49,8 @@ chain-demo: $(STAMP)
 	@$(OFFLINE) "$(RUN)" -m mmig.chain_demo
 
 test: $(STAMP)
-	@echo "== tests: $(WORKERS) processes, without the slow ones (make test-all runs them too)"
-	@$(ONE_THREAD) $(OFFLINE) "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not slurm"
-
-test-all: $(STAMP)
-	@$(ONE_THREAD) $(OFFLINE) "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile -m "not slurm"
+	@echo "== tests: $(WORKERS) processes, without the slow ones (make runs them too)"
+	@$(ONE_THREAD) $(OFFLINE) "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile
 
 lint: $(STAMP)
 	@echo "== ruff: lint and format"
@@ -71,5 +68,5 @@ tiny-backbones: $(STAMP)
 	@$(OFFLINE) "$(RUN)" -m mmig.methods.tiny_backbones
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache runs/demo data/tinyworld
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache runs/demo runs/chain-* data/demo
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,10 +1,10 @@
 """Does the trainer cost anything? Steps/s of a Lightning training module against a bare loop over the same module.
 
 Both sides take the same batches of the small world (with texts, masks and metadata), draw the same noise, compute the
-same losses, clip and step the same fused AdamW. The Lightning side has what every run has beside: the callbacks of
-train.py except saving, a TensorBoard log and a progress bar. The depth of the net is chosen so that a step takes
-about 50 ms here; the sides alternate and the medians of their steps are compared. On a machine with other work the
-ratio of processor times, printed beside, says more.
+same losses, clip and step the same fused AdamW. The Lightning side alone has what every run has beside: the callbacks of
+train.py except saving (averaged weights, progress bar) and a TensorBoard log every 10 steps. The depth of the net is
+chosen so that a step takes about 50 ms here; the sides alternate and the medians of their steps are compared. On a
+machine with other work the ratio of processor times, printed beside, says more.
 
     python bench/trainer_overhead.py [--rounds 5] [--steps 40]
 """
@@ -31,6 +31,8 @@ from torch import Tensor, nn
 
 from datamodules.schema import Batch, collate
 from datamodules.tinyworld.sample import make_sample
+from mmig.callbacks.ema import EMA
+from mmig.callbacks.prediction_writer import PredictionWriter
 from mmig.callbacks.progress import StepProgressBar
 from mmig.optim import OptimizerConfig, build_adamw, lr_factor
 from mmig.rng import Draws
@@ -103,7 +105,8 @@ def run_lightning(module: Denoiser, loader: Clocked, folder: str) -> list[tuple[
         max_steps=loader.steps,
         max_epochs=-1,
         logger=TensorBoardLogger(folder),
-        callbacks=[StepProgressBar()],
+        callbacks=[StepProgressBar(), EMA(), PredictionWriter(Path(folder))],
+        log_every_n_steps=10,
         enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,

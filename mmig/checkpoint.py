@@ -9,6 +9,7 @@ import yaml
 from torch import Tensor
 
 from mmig.callbacks.run_checkpoint import checkpoints_in
+from mmig.programs import refusal
 from mmig.stages.base import TrainingModule
 
 
@@ -132,12 +133,20 @@ def _check_complete(module: TrainingModule, weights: dict[str, Tensor]) -> None:
 
 
 def build_module(config: dict[str, Any]) -> TrainingModule:
-    """Instantiate the `model` section (class_path, init_args) of a run's configuration."""
-    from jsonargparse import ArgumentParser
+    """Instantiate the `model` section (class_path, init_args) of a run's configuration.
+
+    Raises:
+        CheckpointError: it names what this code does not have.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(TrainingModule, "model", required=True)
-    return parser.instantiate_classes(parser.parse_object({"model": config["model"]})).model
+    try:
+        parsed = parser.parse_object({"model": config["model"]})
+    except ArgumentError as error:
+        raise CheckpointError(f"the run's config.yaml does not fit this code: {refusal(str(error))}") from error
+    return parser.instantiate_classes(parsed).model
 
 
 def load_module(run: str | Path, ema: bool = True, map_location: str | torch.device = "cpu") -> TrainingModule:

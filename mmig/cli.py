@@ -2,9 +2,10 @@
 
 import logging
 import os
+import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 import yaml
@@ -18,7 +19,7 @@ from mmig.callbacks.progress import progress
 from mmig.callbacks.run_checkpoint import RunCheckpoint, checkpoints_in
 from mmig.checkpoint import find_checkpoint, init_weights, read_checkpoint
 from mmig.manifest import RunLockedError, append_submission, run_lock, write_text_atomically
-from mmig.programs import one_line_errors
+from mmig.programs import one_line_errors, refusal, root_cause
 from mmig.resume import check_resumable
 from mmig.stages.base import TrainingModule
 
@@ -29,6 +30,16 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "use_distributed_sampler": False,
     "enable_model_summary": False,
 }
+
+
+class OneLineParser(LightningArgumentParser):
+    """Says in one line what is wrong, where its parent prints all options and every attempt to read a value."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the key and the reason, exit with status 2."""
+        own = None if ex is None else root_cause(ex)
+        sys.stderr.write(f"error: {refusal(message) if own is ex else own}\n")
+        sys.exit(2)
 
 
 class MMIGCLI(LightningCLI):
@@ -45,6 +56,7 @@ class MMIGCLI(LightningCLI):
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
+            parser_class=OneLineParser,
             args=args,
         )
 
@@ -55,7 +67,12 @@ class MMIGCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run's own options and the callbacks that every run has."""
-        parser.add_argument("--name", type=str, required=True, help="Name of the run: its folder is RUNS/NAME.")
+        parser.add_argument(
+            "--name",
+            type=str | None,
+            default=None,
+            help="Name of the run: its folder is RUNS/NAME (default: that of the first configuration file).",
+        )
         parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs.")
         parser.add_argument(
             "--resume",
@@ -84,7 +101,11 @@ class MMIGCLI(LightningCLI):
         return Path(self.options.runs) / self.options.name
 
     def before_instantiate_classes(self) -> None:
-        """Place checkpoints in the run directory."""
+        """Name the run, and place its checkpoints in its directory."""
+        if self.options.name is None:
+            if not self.options.config:
+                self.parser.error("--name: expected a name for the run, or a --config to call it after")
+            self.options.name = Path(str(self.options.config[0])).stem
         self.options.checkpoint.directory = str(self.run_directory / "checkpoints")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:

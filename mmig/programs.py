@@ -2,9 +2,16 @@
 
 import argparse
 import contextlib
+import importlib
+import inspect
 import os
+import re
 import sys
 from collections.abc import Iterator
+
+_KEY, _CLASS = re.compile(r'Parser key "([\w.]+)":\s*(.*)'), re.compile(r"- Problem with given class_path '([\w.]+)':")
+_FRAME = re.compile(r"(- )?(Does not validate|Subtypes:|Errors:|Expected a path but|Expected a <class 'NoneType'>)")
+_UNKNOWN = re.compile(r"(Option|Key) '[\w.]+' is not")
 
 
 @contextlib.contextmanager
@@ -30,6 +37,30 @@ def root_cause(error: BaseException) -> BaseException:
             return cause
         cause = cause.__cause__ or cause.__context__
     return error
+
+
+def refusal(message: str) -> str:
+    """One line of a jsonargparse message: the key as a path, the class that refused it, and the first real reason."""
+    path: list[str] = []
+    refused = reason = ""
+    for line in (line.strip() for line in message.splitlines()):
+        if key := _KEY.match(line):
+            path.append(key[1])
+            reason = key[2]
+        elif found := _CLASS.match(line):
+            refused = found[1]
+        elif line and not _FRAME.match(line):
+            reason = line
+        if reason:
+            break
+    where = ".".join(path) + (f" ({refused})" if refused else "")
+    known = f"; it has {', '.join(_arguments(refused))}" if refused and _UNKNOWN.match(reason) else ""
+    return (f"{where}: " if where else "") + (reason or message) + known
+
+
+def _arguments(class_path: str) -> list[str]:
+    module, _, name = class_path.rpartition(".")
+    return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
 
 
 def positive(text: str) -> int:

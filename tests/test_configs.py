@@ -25,6 +25,7 @@ class ParseOnly(MMIGCLI):
     """train.py's command line up to the point where classes would be instantiated."""
 
     def before_instantiate_classes(self) -> None:
+        super().before_instantiate_classes()
         raise ParsedError(self.resolved_config())
 
 
@@ -75,6 +76,21 @@ def test_header_says_the_command_and_names_what_exists(config: str) -> None:
         )
 
 
+def test_a_demo_stage_runs_by_its_own_configuration() -> None:
+    with pytest.raises(ParsedError) as caught:
+        ParseOnly(["fit", "--config", str(ROOT / "configs/demo/stage5.yaml")])
+    merged = caught.value.args[0]
+    assert merged["name"] == "stage5" and merged["data"]["init_args"]["root"] == "data/demo"
+
+
+def test_a_run_without_any_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    model, data = "mmig.stages.stage1.Stage1", "datamodules.tinyworld.data.TinyWorldData"
+    backbones = ["--model.init_args.backbones.diffusion=x", "--model.init_args.backbones.llm=x"]
+    with pytest.raises(SystemExit):
+        ParseOnly(["fit", "--model", model, *backbones, "--model.init_args.optimizer.lr=1", "--data", data])
+    assert capsys.readouterr().err.startswith("error: --name: expected")
+
+
 STAGES = [config for config in CONFIGS if re.fullmatch(r"configs/(mmig|demo)/stage\d\.yaml", config)]
 
 
@@ -96,4 +112,5 @@ def test_an_unknown_key_is_refused_by_name(options: list[str], capsys: pytest.Ca
     with pytest.raises(SystemExit) as caught:
         ParseOnly([*words, "--name", "parsed", *options])
     assert caught.value.code != 0
-    assert options[0].split(".")[-1] in capsys.readouterr().err
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and options[0].split(".")[-1] in lines[0]

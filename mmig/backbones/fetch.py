@@ -2,8 +2,8 @@
 
 References are found by key, anywhere in a config: `diffusion` (a pipeline with all five parts), `backbone` (a pipeline
 whose UNet is named apart, if at all), `vae`, `unet`, `text_encoder`, `tokenizer`, `scheduler`, `llm`, `llm_tokenizer`,
-`clip_vision`, `blip2`, `blip2_processor`; their value is a hub id or folder, or a mapping with `path`. A `unet` beside
-a `diffusion` takes the place of the pipeline's own. CLIP for metrics: `open_clip` or `clip`, a mapping with `name` and
+`clip_vision` or `vision`, `blip2` or `captioner` (with its processor), `blip2_processor`; their value is a hub id or
+folder, or a mapping with `path`. A `unet` beside a `diffusion` takes the place of the pipeline's own. CLIP for metrics: `open_clip` or `clip`, a mapping with `name` and
 `weights`, or a string beside `open_clip_weights` or `clip_weights`. Local folders are only checked.
 """
 
@@ -34,7 +34,8 @@ _KEYS: dict[str, tuple[Part, ...]] = {
     "backbone": _WITHOUT_UNET,
     **{name: (part,) for name, part in PARTS.items() if part is not OPEN_CLIP},
     "llm": (PARTS["llm"], LLM_TOKENIZER),
-    "blip2": (PARTS["blip2"], BLIP2_PROCESSOR),
+    "vision": (PARTS["clip_vision"],),
+    **dict.fromkeys(("blip2", "captioner"), (PARTS["blip2"], BLIP2_PROCESSOR)),
 }
 
 

@@ -18,7 +18,7 @@ class EMA(L.Callback):
     """Keeps an average of every parameter that requires a gradient and evaluates with it.
 
     One fused in-place update a step; frozen backbones are not copied. The average travels in the checkpoint under
-    "ema" and is swapped in while the trainer validates and tests.
+    "ema" and is swapped in while the trainer validates, tests and predicts.
 
     Args:
         decay: largest decay, in [0, 1).
@@ -62,14 +62,14 @@ class EMA(L.Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Validate with the average."""
-        if trainer.training or trainer.sanity_checking or trainer.validating:
-            self._swap_if_present(pl_module, to_average=True)
+        self._swap_if_present(pl_module, to_average=True)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Go back to the weights that are trained."""
         self._swap_if_present(pl_module, to_average=False)
 
     on_test_start, on_test_end = on_validation_start, on_validation_end
+    on_predict_start, on_predict_end = on_validation_start, on_validation_end
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write the average under "ema"."""

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmig.checkpoint import CheckpointError, find_checkpoint, init_weights, read_checkpoint, run_directory
+from mmig.checkpoint import (
+    CheckpointError,
+    build_module,
+    find_checkpoint,
+    init_weights,
+    read_checkpoint,
+    run_directory,
+)
 from tests.toy import ToyModule, fit
 
 
@@ -72,3 +79,12 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     module.net[0] = torch.nn.Linear(4, 8)
     with pytest.raises(CheckpointError, match=r"net\.0\.weight \[8, 3\] does not fit ToyModule \(shape \[8, 4\]\)"):
         init_weights(module, read_checkpoint(tmp_path))
+
+
+def test_a_setting_that_this_code_does_not_have_is_named() -> None:
+    settings = {"optimizer": {"lr": 1e-3}, "renamed": 1}
+    with pytest.raises(
+        CheckpointError, match=r"config\.yaml .*'renamed' is not accepted; it has optimizer, "
+    ) as caught:
+        build_module({"model": {"class_path": "tests.toy.ToyModule", "init_args": settings}})
+    assert "\n" not in str(caught.value)

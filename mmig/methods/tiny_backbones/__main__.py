@@ -47,17 +47,21 @@ def commands() -> dict[str, list[Command]]:
         "clip": [fit("clip", "tiny-clip"), export(HERE, "clip", "runs/tiny-clip", "--out", ASSETS)],
         "lm": [
             fit("lm", "tiny-lm"),
-            fit("lm_long", "tiny-lm-long", "--init_from", "runs/tiny-lm"),
-            fit("lm_more", "tiny-lm-more", "--init_from", "runs/tiny-lm-long"),
-            export(HERE, "lm", "runs/tiny-lm-more", "--out", ASSETS),
+            fit("lm_2", "tiny-lm-2", "--init_from", "runs/tiny-lm"),
+            fit("lm_3", "tiny-lm-3", "--init_from", "runs/tiny-lm-2"),
+            fit("lm_4", "tiny-lm-4", "--init_from", "runs/tiny-lm-3"),
+            export(HERE, "lm", "runs/tiny-lm-4", "--out", ASSETS),
         ],
         "unets": [
             fit("unet_edit", "tiny-unet-edit"),
             export(editing, "runs/tiny-unet-edit", "--out", f"{ASSETS}/instruct-pix2pix", "--text-to-image", sd),
+            fit("unet_edit_2", "tiny-unet-edit-2"),  # from the exported folder
+            export(editing, "runs/tiny-unet-edit-2", "--out", f"{ASSETS}/instruct-pix2pix", "--text-to-image", sd),
         ],
         "captioner": [
             fit("captioner", "tiny-captioner"),
-            export(HERE, "captioner", "runs/tiny-captioner", "--out", ASSETS),
+            fit("captioner_2", "tiny-captioner-2", "--init_from", "runs/tiny-captioner"),
+            export(HERE, "captioner", "runs/tiny-captioner-2", "--out", ASSETS),
         ],
     }
 

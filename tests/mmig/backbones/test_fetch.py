@@ -217,3 +217,12 @@ def test_importing_the_loaders_does_not_import_the_model_libraries():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("stage", range(1, 6))
+def test_every_backbone_of_the_published_stages_is_found(root: Path, stage: int):
+    file = root / f"configs/mmig/stage{stage}.yaml"
+    backbones = yaml.safe_load(file.read_text(encoding="utf-8"))["model"]["init_args"]["backbones"]
+    named = {value for key, value in backbones.items() if key not in ("dtype", "gradient_checkpointing")}
+    assert named <= {reference.path for reference in read_references([file])}
+    assert len(named) == {1: 2, 5: 4}.get(stage, 3)

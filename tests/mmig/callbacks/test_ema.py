@@ -9,7 +9,7 @@ import torch
 
 from mmig.callbacks.ema import EMA, ema_decay
 from mmig.checkpoint import read_checkpoint
-from tests.toy import ToyModule, fit
+from tests.toy import ToyModule, ToyStream, fit
 
 
 def test_decay_warms_up() -> None:
@@ -46,6 +46,23 @@ def test_averaged_block_gives_the_weights_back(tmp_path: Path) -> None:
         assert torch.equal(module.net[0].weight, average)
     assert torch.equal(module.net[0].weight, before)
     assert torch.equal(ema.shadow["net.0.weight"], average)
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_whatever_is_measured_has_the_average(tmp_path: Path, command: str) -> None:
+    class Watched(ToyModule):
+        def _seen(self, batch: Any, batch_idx: int) -> None:
+            self.seen = self.net[0].weight.detach().clone()
+
+        validation_step = test_step = predict_step = _seen
+
+    fit(ToyModule(), tmp_path, 3)
+    trainer = L.Trainer(accelerator="cpu", devices=1, callbacks=[EMA(0.9)], logger=False, enable_progress_bar=False)
+    module, loader = Watched(), ToyStream(1, 4, 0, 1)
+    getattr(trainer, command)(module, loader, ckpt_path=tmp_path / "step-00000003.ckpt", weights_only=True)
+    checkpoint = read_checkpoint(tmp_path)
+    assert torch.equal(module.seen, checkpoint["ema"]["weights"]["net.0.weight"])
+    assert torch.equal(module.net[0].weight, checkpoint["state_dict"]["net.0.weight"])
 
 
 def test_impossible_decay_is_refused() -> None:
