@@ -1,9 +1,9 @@
 """Does the trainer cost anything? Steps/s of a Lightning training module against a bare loop over the same module.
 
 Both sides take the same batches of the small world (with texts, masks and metadata), draw the same noise, compute the
-same losses, clip and step the same fused AdamW. The Lightning side alone has what every run has beside: the callbacks of
-train.py except saving (averaged weights, progress bar) and a TensorBoard log every 10 steps. The depth of the net is
-chosen so that a step takes about 50 ms here; the sides alternate and the medians of their steps are compared. On a
+same losses, clip and step the same fused AdamW. The Lightning side alone has what every run has beside: the callbacks
+of train.py except saving (averaged weights, progress bar) and a TensorBoard log every 10 steps. The depth of the net
+is chosen so that a step takes about 50 ms here; the sides alternate and the medians of their steps are compared. On a
 machine with other work the ratio of processor times, printed beside, says more.
 
     python bench/trainer_overhead.py [--rounds 5] [--steps 40]
