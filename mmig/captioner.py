@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmig.backbones.blip2 import load_blip2, load_blip2_processor
 from mmig.backbones.loading import remove_dropout
+from mmig.greedy import plain_generation
 from mmig.modes import evaluating
 from mmig.pictures import tower_pixels
 
@@ -127,13 +128,13 @@ class Captioner(nn.Module):
 
     @torch.no_grad()
     def caption(self, images: Tensor, *, synced_gpus: bool = False) -> list[str]:
-        """Greedy captions d_new of images [B,3,H,W] in [-1,1] (MMIG paper, eq 4).
+        """Greedy captions d_new of images [B,3,H,W] in [-1,1] (MMIG paper, eq 4), whatever the checkpoint's defaults.
 
         Args:
             images: float, any size.
             synced_gpus: keep generating until every rank is done, which sharded weights need.
         """
-        with evaluating(self.model):
+        with evaluating(self.model), plain_generation(self.model.language_model):
             ids = self.model.generate(
                 pixel_values=self.pixels(images),
                 input_ids=torch.tensor([self._prefix()] * len(images), device=images.device),

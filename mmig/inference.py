@@ -11,7 +11,7 @@ from torch import Tensor
 from mmig.dem.attention import capture_attention
 from mmig.dem.attention_guidance import AttentionGuidance
 from mmig.dem.concepts import ConceptTokens, locate_concepts, split_texts
-from mmig.dem.conditioning import Conditioning, denoise
+from mmig.dem.conditioning import Conditioning, as_dtype, denoise
 from mmig.dem.guidance import guided, instruct_pix2pix_guidance, text_guidance
 from mmig.dem.latents import decode, encode, latent_shape
 from mmig.dem.nouns import nouns
@@ -123,7 +123,7 @@ def render(
             shape,
             sampling.num_steps,
             generators,
-            source_latents=encode(model.vae, source) if model.source_conditioning == "img2img" else None,
+            source_latents=encode(model.vae, source).float() if model.source_conditioning == "img2img" else None,
             strength=sampling.strength,
             device=source.device,
             before_step=hooks.before_step,
@@ -199,19 +199,19 @@ def _guided(model: MMIG, task: Task, branches: dict[str, Conditioning], weights:
         return _denoise(model, noisy, timesteps, condition, repeated, active)
 
     run = guided(predict, branches, weights)
-    return lambda noisy, timesteps: run(noisy.to(task.source.dtype), timesteps).float()
+    return lambda noisy, timesteps: run(noisy, timesteps).float()
 
 
 def _unguided(model: MMIG, task: Task, condition: Conditioning) -> Denoiser:
     active = torch.full((len(task.source),), task.use_mmsm, device=task.source.device)
-    return lambda noisy, timesteps: _denoise(
-        model, noisy.to(task.source.dtype), timesteps, condition, task.states, active
-    )
+    return lambda noisy, timesteps: _denoise(model, noisy, timesteps, condition, task.states, active)
 
 
 def _denoise(
     model: MMIG, noisy: Tensor, timesteps: Tensor, condition: Conditioning, states: ResponseStates, active: Tensor
 ) -> Tensor:
+    # the latents are rounded to the denoiser's precision alone: a trained one is float32 between bfloat16 parts
     if model.mllm is None:  # no e0 to mix in
-        return denoise(model.unet, noisy, timesteps, condition)
+        dtype = model.unet.dtype
+        return denoise(model.unet, noisy.to(dtype), timesteps, as_dtype(condition, dtype))
     return model.denoise(noisy, timesteps, condition, states, active)[0]

@@ -6,7 +6,7 @@ Sampling with the same parts is `mmig/pipeline.py`; which terms count and what t
 import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,50 +33,8 @@ from mmig.mllm.multimodal import MultimodalLLM, MultimodalOutput
 from mmig.mllm.responses import ResponseStates, response_ids
 from mmig.objective import TERMS, ObjectiveConfig
 from mmig.parts import Parts
+from mmig.problem import DenoisingProblem, Losses, SourceConditioning
 from mmig.rng import Draws
-
-SourceConditioning = Literal["img2img", "concat"]
-"""How the source image reaches the denoiser (eq 3): sampling starts from its noised latents, or they are appended to
-the noisy latents on the channel axis (InstructPix2Pix)."""
-
-
-class Losses(NamedTuple):
-    """What a batch's forwards give.
-
-    Attributes:
-        values: loss terms by name, [B] each.
-        injection: what the mutual support modules computed.
-        concepts: where the attention losses looked; None without them.
-    """
-
-    values: dict[str, Tensor]
-    injection: Injection
-    concepts: ConceptTokens | None
-
-
-class DenoisingProblem(NamedTuple):
-    """What a denoiser gets and should answer.
-
-    Attributes:
-        clean, noise: latents of the target and the noise added to them, [B,c,h,w].
-        noisy: x_t, [B,c,h,w].
-        timesteps: [B].
-        target: what is to be predicted, [B,c,h,w].
-        texts: responses, "" where the text was dropped.
-        condition: text and source image, what was dropped left out.
-        has_text: bool [B], False where the text was dropped.
-        caption_weight: of each sample's L_BLIP2, float32 [B].
-    """
-
-    clean: Tensor
-    noise: Tensor
-    noisy: Tensor
-    timesteps: Tensor
-    target: Tensor
-    texts: list[str]
-    condition: Conditioning
-    has_text: Tensor
-    caption_weight: Tensor
 
 
 class MMIG(nn.Module):
@@ -120,7 +78,7 @@ class MMIG(nn.Module):
         the response L_SDM, L_MMSM, the attention maps and the predicted image (forward A); one under the mixed
         embedding L_fg and L_bg (B); one at a noisier timestep, without gradient, the regions of L_AR (C).
         """
-        answer = self.answer(batch, with_loss="mmt" in terms)
+        answer = self.answer(batch, "mmt" in terms, draws.bernoulli("text_only", self.objective.text_only))
         problem = self.denoising_problem(batch, draws)
         with self._captured("as" in terms or "ar" in terms) as capture:
             prediction, injection = self._answer_problem(problem, answer.states)
@@ -146,7 +104,8 @@ class MMIG(nn.Module):
         has_text = ~self._drops(draws)[0].to(batch["has_target"].device)
         target = batch["has_target"].float()
         described = target * batch["has_response"] * has_text
-        uniform = self._draw_timesteps(draws).in_noise_loss.to(target.device)
+        drawn = self._draw_timesteps(draws)
+        uniform = drawn.in_noise_loss.to(target.device)
         counts = {"sdm": target * uniform, "mmsm": described}
         if "fg" in terms or "bg" in terms:
             layered = described * uniform * batch["has_object_phrase"] * batch["has_background_phrase"]
@@ -157,18 +116,22 @@ class MMIG(nn.Module):
             counts["mmt"] = tokens * batch["has_instruction"] * batch["has_response"]
         if "as" in terms or "ar" in terms:
             found = self._concepts(batch["response"], batch).valid.sum(dim=1).to(target.device)
-            counts |= {"as": described * (found >= 2), "ar": described * (found >= 1)}
+            # near the noisiest timestep eq 20 has no earlier step to compare with
+            earlier = self.process.has_noisier(drawn.timesteps, self.objective.step_gap).to(target.device)
+            counts |= {"as": described * (found >= 2), "ar": described * (found >= 1) * earlier}
         if "blip2" in terms:
             counts["blip2"] = self._captioner().num_tokens(self._captions(batch)).to(target.device) * target * has_text
         return {name: counts[name] for name in terms}
 
-    def answer(self, batch: Batch, with_loss: bool = False) -> MultimodalOutput:
+    def answer(self, batch: Batch, with_loss: bool = False, text_only: Tensor | None = None) -> MultimodalOutput:
         """What the multimodal LLM makes of a batch's given responses; L_MMT's sums are 0 without `with_loss`.
 
-        It reads the source image if it has a vision tower. Gradients are kept only where something in it trains.
+        It reads the source image if it has a vision tower, except of samples that are `text_only` (bool [B]). Gradients
+        are kept only where something in it trains.
         """
-        sees = self.mllm.vision is not None
-        images, seen = (batch["source"], batch["has_source"]) if sees else (None, None)
+        images, seen = (None, None) if self.mllm.vision is None else (batch["source"], batch["has_source"])
+        if seen is not None and text_only is not None:
+            seen = seen & ~text_only.to(seen.device)
         trained = any(parameter.requires_grad for parameter in self.mllm.parameters())
         with contextlib.nullcontext() if trained else torch.no_grad():
             if with_loss:

@@ -18,8 +18,11 @@ class ObjectiveConfig:
         condition_drop: d; a part d of the samples loses the text, one more d text and source, one more d the source
             (Brooks et al. 2023), for guidance. Only for stages in which the denoiser trains. Without the text a sample
             counts in L_SDM and L_MMT alone.
+        text_only: share of the samples whose source the multimodal LLM does not see, as if they had none: the text row
+            of the modality embedding trains on them. The denoiser sees it. Nothing without a vision tower.
         attention_resolution: (h, w) of the attention maps of eq 19 and 20; 16x16 is a 32nd of 512 pixels.
-        step_gap: timesteps between the two noise levels of eq 20: one step of a sampler with 50.
+        step_gap: timesteps between the two noise levels of eq 20: one step of a sampler with 50. Samples so noisy that
+            the noisier one does not exist count nothing in L_AR.
         region_threshold: B_t is where a map exceeds this part of its maximum (`binarize`).
         alpha: weight of the object in eq 16.
         layered_norm: of eq 17 and 18 (`masked_noise_loss`).
@@ -28,6 +31,7 @@ class ObjectiveConfig:
     """
 
     condition_drop: float = 0.0
+    text_only: float = 0.0
     attention_resolution: tuple[int, int] = (16, 16)
     step_gap: int = 20
     region_threshold: float = 0.5
@@ -35,3 +39,8 @@ class ObjectiveConfig:
     layered_norm: Literal["squared", "l2"] = "squared"
     image_path: ImagePathConfig = field(default_factory=ImagePathConfig)
     max_text_chunks: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a share out of range."""
+        if not 0 <= self.text_only <= 1:
+            raise ValueError(f"objective.text_only must be in [0, 1], found {self.text_only}")

@@ -13,7 +13,7 @@ from mmig.backbones.llm import load_llm_tokenizer
 from mmig.backbones.loading import prepare
 from mmig.captioner import Captioner
 from mmig.mmsm import MMSM
-from mmig.model import MMIG
+from mmig.model import MMIG, Losses
 from mmig.objective import ObjectiveConfig
 from mmig.optim import OptimizerConfig
 from mmig.parts import Parts
@@ -56,7 +56,7 @@ def build_stage(
             parts = _build_parts(kind, sizes, torch.device(device), dtype, checkpointing)
             with torch.device(device):
                 self.mmig = MMIG(parts, "img2img", None, ObjectiveConfig(attention_resolution=sizes.maps))
-            self._injection = None
+            self._losses: Losses | None = None
             self._choose_trained(kind.trained_parts)
 
     return Built()
@@ -75,8 +75,9 @@ def _build_parts(
         LlamaForCausalLM,
     )
 
-    def build(make: Callable[[], nn.Module], trained: bool = False) -> nn.Module:
-        with device, _default_dtype(torch.float32 if trained else dtype):
+    def build(make: Callable[[], nn.Module], trained: bool = False, mixed: bool = False) -> nn.Module:
+        """A part in its dtype; what is `mixed` trains in places, which its own class takes to float32."""
+        with device, _default_dtype(torch.float32 if trained and not mixed else dtype):
             return prepare(make(), frozen=not trained, gradient_checkpointing=checkpointing)
 
     unet = build(lambda: UNet2DConditionModel(**sizes.unet), "unet" in kind.trained_parts)
@@ -99,7 +100,7 @@ def _build_parts(
 
 
 def _build_captioner(build: Callable[..., nn.Module], sizes: Sizes, trained: bool) -> Captioner:
-    """BLIP-2 in the frozen dtype, its connector in float32 where it trains, as `load_captioner` has it."""
+    """BLIP-2 in the frozen dtype, its connector, where it trains, in float32 with dropout, as of `load_captioner`."""
     from transformers import (
         AutoTokenizer,
         Blip2Config,
@@ -115,8 +116,8 @@ def _build_captioner(build: Callable[..., nn.Module], sizes: Sizes, trained: boo
         AutoTokenizer.from_pretrained(TINY / "blip2"),
         num_query_tokens=config.num_query_tokens,
     )
-    model = build(lambda: Blip2ForConditionalGeneration(config))
-    return Captioner(model.train(), processor).set_trainable(trained)
+    model = build(lambda: Blip2ForConditionalGeneration(config), trained, mixed=True)
+    return Captioner(model, processor).set_trainable(trained)
 
 
 @contextmanager

@@ -83,6 +83,11 @@ class NoiseProcess:
         last = self.num_timesteps - (self._alphas_cumprod is not None)
         return (timesteps + steps).clamp(max=last)
 
+    def has_noisier(self, timesteps: Tensor, steps: int) -> Tensor:
+        """Whether timesteps `steps` noisier still exist, where `noisier` cuts nothing short; bool [B]."""
+        gained = self.noisier(timesteps, steps) - timesteps
+        return gained >= steps - 1e-3  # flow matching's timesteps are float32 numbers up to T
+
     def scales(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """(a, s) of each timestep, float32 [B] each."""
         if self._alphas_cumprod is None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmig.greedy import plain_generation
 from mmig.mllm.adapters import MMAdapter
 from mmig.mllm.attachment import (
     PROJECTIONS,
@@ -188,6 +189,8 @@ class MultimodalLLM(nn.Module):
     ) -> list[list[int]]:
         """Responses z_d (eq 1), as ids without the end token; greedy unless `options` say otherwise.
 
+        What the checkpoint's own generation_config says does not count, so that greedy is the argmax of `forward`.
+
         Args:
             instructions: w.
             images: x, [B,3,H,W] in [-1,1], or None.
@@ -204,7 +207,7 @@ class MultimodalLLM(nn.Module):
         with evaluating(self):
             prompts, visual, weights = self._read(instructions, images, has_image)
             ids, attention = (value.to(self.llm.device) for value in left_padded_ids(prompts))
-            with routed(self.llm.get_decoder(), weights):
+            with routed(self.llm.get_decoder(), weights), plain_generation(self.llm):
                 output = self.llm.generate(
                     inputs_embeds=self._embed(ids, visual),
                     attention_mask=attention,

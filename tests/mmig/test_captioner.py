@@ -69,6 +69,19 @@ def test_the_caption_is_that_of_transformers(folder: Path, captioner: Captioner)
     assert captioner.caption(as_tensor(picture)) == [expected]
 
 
+def test_the_caption_is_greedy_whatever_the_checkpoint_says(captioner: Captioner, images: torch.Tensor) -> None:
+    expected = captioner.caption(images)
+    own = captioner.model.language_model.generation_config
+    own.update(repetition_penalty=1.3, no_repeat_ngram_size=2, num_beams=2, do_sample=True)
+    assert captioner.caption(images) == expected
+    assert captioner.model.language_model.generation_config is own and own.repetition_penalty == 1.3
+    prefix = torch.tensor([captioner._prefix()] * 2)
+    penalised = captioner.model.generate(
+        captioner.pixels(images), prefix, max_new_tokens=64, do_sample=False, num_beams=1, eos_token_id=captioner.end
+    )
+    assert captioner.tokenizer.batch_decode(penalised, skip_special_tokens=True) != expected
+
+
 def test_captions_have_no_graph_and_leave_the_mode_as_it_was(folder: Path, images: torch.Tensor) -> None:
     captioner = load_captioner(folder, trainable=True, gradient_checkpointing=True)
     captioner.model.vision_model.eval()

@@ -87,6 +87,12 @@ def test_noisier_timesteps_stop_at_the_noisiest() -> None:
     assert make("flow").noisier(torch.tensor([0.5, 990.0]), 20).tolist() == [20.5, 1000.0]
 
 
+def test_whether_noisier_timesteps_exist() -> None:
+    assert make("epsilon").has_noisier(torch.tensor([0, 979, 980, 999]), 20).tolist() == [True, True, False, False]
+    near = torch.tensor([0.1, 979.99, 980.0, 980.1, 1000.0])  # float32: 0.1 + 20 - 0.1 is less than 20
+    assert make("flow").has_noisier(near, 20).tolist() == [True, True, True, False, False]
+
+
 def test_min_snr_weighs_the_error_of_x0_alike_for_every_prediction() -> None:
     timesteps = torch.tensor([100, 500, 900])
     epsilon, velocity = make("epsilon"), make("v_prediction")

@@ -60,6 +60,22 @@ def test_generated_ids_are_the_argmax_of_every_whole_forward():
         assert expected[0] != expected[2]
 
 
+def test_greedy_is_greedy_whatever_the_checkpoint_says():
+    """A generation_config as published chat models have it; what is asked for explicitly still counts."""
+    model = mllm(kind="qwen2")
+    with torch.no_grad():
+        model.llm.lm_head.weight[50:] = 0  # few words, which come again and again
+    expected = [_greedy(model, *single, steps=12) for single in _singles()]
+    model.llm.generation_config.update(
+        repetition_penalty=1.3, no_repeat_ngram_size=2, min_new_tokens=13, num_beams=2, do_sample=True, temperature=0.7
+    )
+    own = model.llm.generation_config.to_dict()
+    assert model.generate(INSTRUCTIONS, images(), HAS_IMAGE, max_tokens=12) == expected
+    assert model.llm.generation_config.to_dict() == own
+    penalised = model.generate(INSTRUCTIONS, images(), HAS_IMAGE, max_tokens=12, repetition_penalty=1.3)
+    assert penalised != expected
+
+
 def test_states_of_generated_ids_are_those_that_generated_them():
     """e0 at inference against the states that the decoder put out, token by token, while generating with its cache."""
     model, seen = _model_that_ends(), []
