@@ -102,6 +102,27 @@ def test_forward_operations_are_those_of_the_dossier(forwards: dict[str, int]) -
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=0.01)
 
 
+def test_features_and_visual_tokens_have_the_published_shapes(whole: MMIGStage) -> None:
+    """MMSM stands at 1280 x 8 x 8; CLIP gives the LLM six tokens of its own width."""
+    shapes: list[torch.Size] = []
+    with whole.mmig.mmsm["mid_block"].register_forward_hook(lambda _m, inputs, _o: shapes.append(inputs[0].shape)):
+        Pieces(whole.mmig, PUBLISHED).unet()
+    assert shapes == [(1, 1280, 8, 8)]
+    with torch.device("meta"):
+        visual = whole.mmig.mllm.visual_tokens(torch.zeros(2, 3, 512, 512), torch.ones(2, dtype=torch.bool))
+    assert visual.shape == (2, 6, 4096)
+
+
+def test_the_measured_stage_trains_as_the_real_one(whole: MMIGStage) -> None:
+    """Dropout stays where weights train, and logging before the first forward says nothing."""
+    qformer = whole.mmig.captioner.model.qformer
+    assert qformer.dropout.p == 0.1 and qformer.training
+    language_model = whole.mmig.captioner.model.language_model
+    assert language_model.config.dropout == 0.0 and not language_model.lm_head.weight.requires_grad
+    assert qformer.layernorm.weight.dtype == torch.float32 and language_model.lm_head.weight.dtype == torch.bfloat16
+    assert whole.logged() == {}
+
+
 def test_the_llm_costs_two_operations_a_weight_and_token(whole: MMIGStage, forwards: dict[str, int]) -> None:
     layers, tokens, width = whole.mmig.mllm.llm.get_decoder().layers, 512, 4096
     weights = sum(p.numel() for p in layers.parameters() if p.ndim == 2)

@@ -45,6 +45,39 @@ def test_a_trained_module_changes_the_feature_map() -> None:
     assert (mixed - feature_map).abs().amax(dim=(1, 2, 3)).min() > 1e-3
 
 
+def test_attention_is_torchs_after_the_two_norms() -> None:
+    """Eq 11: features ask and text answers; the last row's padding is hidden."""
+    mmsm, mask = make(trained=True), torch.tensor([[True] * 7, [True] * 7, [True] * 3 + [False] * 4])
+    ours, theirs = mmsm.cross_attention, torch.nn.MultiheadAttention(DIM, 4, batch_first=True)
+    with torch.no_grad():
+        for norm in (ours.query_norm, ours.text_norm):
+            torch.nn.init.normal_(norm.weight)
+            torch.nn.init.normal_(norm.bias)
+        projections = (ours.query, ours.key, ours.value)
+        theirs.in_proj_weight.copy_(torch.cat([part.weight for part in projections]))
+        theirs.in_proj_bias.copy_(torch.cat([part.bias for part in projections]))
+        theirs.out_proj.load_state_dict(ours.out.state_dict())
+    source = torch.Generator().manual_seed(3)
+    features, text = torch.randn(3, 12, DIM, generator=source), torch.randn(3, 7, DIM, generator=source)
+    told = ours.text_norm(text)
+    expected, _ = theirs(ours.query_norm(features), told, told, key_padding_mask=~mask)
+    torch.testing.assert_close(ours(features, text, mask), expected, rtol=0, atol=1e-6)
+
+
+def test_what_is_added_is_the_decoded_answer() -> None:
+    """Eq 9-12 one after the other: e6 - e1 = DD(e4) with e4 on the grid of e2."""
+    feature_map, text_states, mask = inputs(2, 7, 6, 10)
+    mmsm = make(trained=True)
+    e6, _ = mmsm(feature_map, text_states, mask)
+    for row in range(2):
+        e3 = mmsm.text_encoder(text_states[row : row + 1, mask[row]])
+        e2 = mmsm.feature_encoder(feature_map[row : row + 1]).flatten(2).transpose(1, 2)
+        e4 = mmsm.cross_attention(e2, e3, torch.ones(1, e3.shape[1], dtype=torch.bool))
+        change = mmsm.feature_decoder(e4.transpose(1, 2).reshape(1, DIM, 6, 10))
+        torch.testing.assert_close(e6[row] - feature_map[row], change[0], rtol=0, atol=1e-5)
+        assert change.abs().max() > 1e-3
+
+
 def test_the_text_decides_the_change() -> None:
     feature_map, text_states, mask = inputs()
     mmsm = make(trained=True)
