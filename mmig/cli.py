@@ -37,6 +37,8 @@ class OneLineParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the key and the reason, exit with status 2."""
+        if not self.exit_on_error:  # an inner parser, whose attempt may be one of several
+            super().error(message, ex)
         own = None if ex is None else root_cause(ex)
         sys.stderr.write(f"error: {refusal(message) if own is ex else own}\n")
         sys.exit(2)
