@@ -13,6 +13,21 @@ class MissingFieldError(ValueError):
     """The data lack a field that the editor declares as required."""
 
 
+def chosen_device(name: str) -> torch.device:
+    """The device of --device; "auto" is a GPU where there is one.
+
+    Raises:
+        ValueError: no such kind of device, or none of it here.
+    """
+    try:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name}: cannot be used ({reason}); give auto, cpu, cuda or cuda:1") from error
+    return device
+
+
 def move_batch(batch: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
     """The batch with its tensors on `device`."""
     return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}

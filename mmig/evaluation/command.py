@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mmig.checkpoint import find_checkpoint, load_module
+from mmig.evaluation.batches import chosen_device
 from mmig.evaluation.data import data_section, split_batches
 from mmig.evaluation.overrides import with_sampling
 from mmig.evaluation.report import (
@@ -109,11 +110,12 @@ def read_compared(directory: Path) -> list[SampleRow]:
 
 
 def _start(device: str, world_size: int) -> torch.device:
-    kind = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    if world_size == 1:
-        return torch.device(kind)
-    dist.init_process_group("gloo")  # only Python objects and scalars travel
-    return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device(kind)
+    chosen = chosen_device(device)
+    if world_size > 1:
+        dist.init_process_group("gloo")  # only Python objects and scalars travel
+        if chosen == torch.device("cuda"):
+            return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return chosen
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from mmig.checkpoint import load_module, run_directory
 from mmig.editing import Editor, EditOutput
 from mmig.editor import MMIGEditor
 from mmig.evaluation.attention_grid import draw_attention
-from mmig.evaluation.batches import check_fields, move_batch
+from mmig.evaluation.batches import check_fields, chosen_device, move_batch
 from mmig.evaluation.files import replacing
 from mmig.evaluation.overrides import sampling_settings, with_settings
 from mmig.evaluation.seeds import sample_generators
@@ -35,7 +35,7 @@ def run(arguments: Namespace) -> None:
     if arguments.show_attention is not None:
         picture = checked_out("--show-attention", arguments.show_attention)
     image = read_image(Path(arguments.image))
-    device = arguments.device if arguments.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    device = chosen_device(arguments.device)
     editor = load_module(arguments.checkpoint, ema=not arguments.no_ema, map_location=device).make_pipeline()
     editor = configured(editor, arguments.steps, arguments.response)
     if picture is not None:

@@ -107,6 +107,7 @@ def test_batch_size_and_limit_do_not_change_a_sample(run_directory: Path, data_c
         (["--split", "unseen_pairs"], "unseen_pairs"),
         (["--split", "val"], "no split 'val'"),
         (["--clip", "/no/such/folder"], "no such folder"),
+        (["--device", "banana"], "--device banana: cannot be used"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line_and_leaves_no_result(

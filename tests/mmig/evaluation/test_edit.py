@@ -129,6 +129,8 @@ def test_images_that_are_not_rgb_are_read(mode: str, tmp_path: Path) -> None:
         (["--image", "README.md"], "--image README.md: cannot be read as an image"),
         (["--out", "edited"], "--out edited: expected an image suffix"),
         (["--checkpoint", "no/run"], "no checkpoint at no/run"),
+        (["--device", "banana"], "--device banana: cannot be used"),
+        (["--device", "cuda:99"], "--device cuda:99: cannot be used"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(
