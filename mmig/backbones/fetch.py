@@ -3,8 +3,9 @@
 References are found by key, anywhere in a config: `diffusion` (a pipeline with all five parts), `backbone` (a pipeline
 whose UNet is named apart, if at all), `vae`, `unet`, `text_encoder`, `tokenizer`, `scheduler`, `llm`, `llm_tokenizer`,
 `clip_vision` or `vision`, `blip2` or `captioner` (with its processor), `blip2_processor`; their value is a hub id or
-folder, or a mapping with `path`. A `unet` beside a `diffusion` takes the place of the pipeline's own. CLIP for metrics: `open_clip` or `clip`, a mapping with `name` and
-`weights`, or a string beside `open_clip_weights` or `clip_weights`. Local folders are only checked.
+folder, or a mapping with `path`. A `unet` beside a `diffusion` takes the place of the pipeline's own. CLIP for metrics:
+`open_clip` or `clip`, a mapping with `name` and `weights`, or a string beside `open_clip_weights` or `clip_weights`.
+Local folders are only checked.
 """
 
 import logging
