@@ -45,6 +45,7 @@ class FaultBudget:
 
     Attributes:
         read, bad: samples read and found bad by all ranks up to the last judgement (the same on every rank).
+        pending: samples of this rank since then: read, bad, and bad without a replacement.
         counts: bad samples that this rank met, by (reason, shard).
     """
 
@@ -56,39 +57,49 @@ class FaultBudget:
         self.bad = 0
         self.counts: Counter[tuple[str, str]] = Counter()
         self._source = source
-        self._new = [0, 0, 0]  # read, bad, samples without a replacement
+        self.pending = [0, 0, 0]
 
     def add(self, good: int, faults: Sequence[Fault], unreplaced: int) -> None:
         """Count one batch of this rank; the first fault of each kind in each shard is logged."""
-        self._new = [n + m for n, m in zip(self._new, (good + len(faults), len(faults), unreplaced), strict=True)]
+        found = good + len(faults), len(faults), unreplaced
+        self.pending = [n + m for n, m in zip(self.pending, found, strict=True)]
         for fault in faults:
             place = (fault["reason"], fault["shard"])
             if place not in self.counts:
                 _log.warning("%s, sample %r: %s; skipped", fault["shard"], fault["key"], fault["detail"])
             self.counts[place] += 1
 
-    def judge(self, world_size: int, by_fraction: bool) -> None:
+    def judge(self, world_size: int, least: int) -> None:
         """Add up all ranks; every rank must call this at the same batch.
 
         Args:
             world_size: number of ranks of the stream; they are added up if torch.distributed has as many.
-            by_fraction: False while too few samples were read to judge their share; then only samples for which
-                no replacement could be found count.
+            least: samples read by all ranks below which their share of bad ones says too little.
 
         Raises:
-            DataFaultError: on all ranks alike, when the share of bad samples exceeds `max_bad_fraction`.
+            DataFaultError: on all ranks alike, when the share of bad samples exceeds `max_bad_fraction`, or when no
+                replacement could be found for one, however few were read.
         """
         together = world_size > 1 and dist.is_initialized() and dist.get_world_size() == world_size
-        read, bad, unreplaced = _sum_over_ranks(self._new) if together else self._new
-        self.read, self.bad, self._new = self.read + read, self.bad + bad, [0, 0, 0]
-        if unreplaced or (by_fraction and self.bad > self.max_bad_fraction * self.read):
-            raise DataFaultError(self._message(_counts_of_ranks(self.counts, world_size) if together else self.counts))
+        read, bad, unreplaced = _sum_over_ranks(self.pending) if together else self.pending
+        self.read, self.bad, self.pending = self.read + read, self.bad + bad, [0, 0, 0]
+        too_many = self.bad > self.max_bad_fraction * self.read
+        enough = self.read >= (least if together else least // world_size)
+        if unreplaced or (enough and too_many):
+            counts = _counts_of_ranks(self.counts, world_size) if together else self.counts
+            raise DataFaultError(self._message(unreplaced, counts))
 
-    def _message(self, counts: Counter[tuple[str, str]]) -> str:
+    def _message(self, unreplaced: int, counts: Counter[tuple[str, str]]) -> str:
         worst = ", ".join(f"{reason} {count} in {shard}" for (reason, shard), count in counts.most_common(5))
+        if unreplaced:
+            finding = f"no good sample could be found in the place of {unreplaced} bad ones"
+        else:
+            finding = (
+                f"{self.bad} of {self.read} samples read are bad, more than max_bad_fraction="
+                f"{self.max_bad_fraction:g} allows"
+            )
         return (
-            f"{self._source}: {self.bad} of {self.read} samples read are bad, more than max_bad_fraction="
-            f"{self.max_bad_fraction:g} allows (since the start or the last resume: {worst}); "
+            f"{self._source}: {finding} (since the start or the last resume: {worst}); "
             "see `python -m datamodules.shards verify DIR`"
         )
 

@@ -1,12 +1,14 @@
 """Positions -> a batch: the stateless part of the stream, which worker processes hold a copy of.
 
-A bad sample is replaced by another one, chosen by the position alone: every rank and run sees the same batches.
+A bad sample is replaced by another one, chosen by the position alone: every rank and run sees the same batches. The
+batch says under `repeated` which samples are such stand-ins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch.utils.data import Dataset
 
 from datamodules.decode import ShardReader, decode
@@ -42,11 +44,17 @@ class SampleDataset(Dataset[Batch]):
 
     def __getitem__(self, positions: Sequence[int]) -> Batch:
         faults: list[Fault] = []
-        samples = [self._sample(position, faults) for position in positions]
-        return collate(samples, positions=positions, size=self._transform and self._transform.size, faults=faults)
+        samples, repeated = zip(*(self._sample(position, faults) for position in positions), strict=True)
+        batch = collate(samples, positions=positions, size=self._transform and self._transform.size, faults=faults)
+        batch["repeated"] = torch.tensor(repeated)
+        return batch
 
-    def _sample(self, position: int, faults: list[Fault]) -> Sample:
-        """The sample at a position, or the first good one of a list of replacements that depends on the position."""
+    def _sample(self, position: int, faults: list[Fault]) -> tuple[Sample, bool]:
+        """The sample at a position, or the first good one of a list of replacements that depends on the position.
+
+        Returns:
+            The sample, and whether it is a replacement.
+        """
         epoch, place = divmod(position, self._epoch_size)
         for attempt in range(_ATTEMPTS):
             if attempt:
@@ -54,13 +62,13 @@ class SampleDataset(Dataset[Batch]):
             shard, row = self._order(epoch).locate(place)
             try:
                 sample = decode(self._reader.key(shard, row), self._reader.read(shard, row))
-                return self._transform(sample, self._seed, position) if self._transform else sample
+                return (self._transform(sample, self._seed, position) if self._transform else sample), attempt > 0
             except BadSample as bad:
                 name, key = self._index.shards[shard].name, self._reader.key(shard, row)
                 faults.append({"reason": bad.reason, "shard": name, "key": key, "detail": bad.detail})
         if self._transform is None:
             raise DataFaultError(f"{self._index.directory}: {_ATTEMPTS} bad samples in a row; the last: {faults[-1]}")
-        return {"key": UNREPLACED}  # no field: weight 0 in every loss, until all ranks stop together
+        return {"key": UNREPLACED}, True  # no field: weight 0 in every loss, until all ranks stop together
 
     def _order(self, epoch: int) -> EpochOrder:
         if epoch not in self._orders:

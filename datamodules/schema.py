@@ -80,7 +80,8 @@ class Batch(TypedDict, total=False):
     `source`, `target` float32 [B,3,H,W] in [-1,1]; masks float32 [B,1,H,W] in {0,1}; `concept_masks` float32
     [B,K,H,W] in {0,1} with `has_concept_masks` bool [B,K], K the most concepts a sample of this batch has;
     `position` int64 [B], the place of each sample in the endless stream; `repeated` bool [B], from streams only: the
-    sample only fills up a short last batch and counts elsewhere; `faults` those met while making this batch.
+    sample only fills up a short last batch (in evaluation: or stands in for a bad one) and counts elsewhere; `faults`
+    those met while making this batch.
     """
 
     key: list[str]

@@ -66,7 +66,8 @@ class ShardData(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read the indices that `stage` needs, so that a missing shard is found before anything else starts."""
-        needed: dict[str, tuple[Split, ...]] = {"fit": ("train",), "validate": ("val",)}
+        fit: tuple[Split, ...] = ("train",) if self.folders["val"] is None else ("train", "val")
+        needed: dict[str, tuple[Split, ...]] = {"fit": fit, "validate": ("val",)}
         for split in needed.get(stage, ("test",)):
             self.load_index(split)
 

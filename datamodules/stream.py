@@ -44,10 +44,11 @@ class ShardStream:
         transform: applied to each decoded sample; None if all images have one size already.
         shuffle: False keeps the order of the index. drop_last: False keeps the short last global batch of an epoch;
             where it does not divide, ranks repeat samples of it (marked as `repeated`).
-        max_bad_fraction: share of bad samples, judged after 1,000 samples and at each epoch's end, above which all
-            ranks raise `DataFaultError`.
+        max_bad_fraction: share of bad samples above which all ranks raise `DataFaultError`; judged at each epoch's end
+            and every so often, once 1,000 samples (or an epoch, if that is shorter) were read.
         limit: use only the first `limit` samples of the order. restart: every `iter()` begins at the epoch's first
-            batch (evaluation) instead of where the last one stopped.
+            batch instead of where the last one stopped, and stand-ins for bad samples are marked as `repeated`, so that
+            no sample counts twice (evaluation).
         block_shards: shards whose samples are shuffled together. prefetch: batches each worker prepares ahead.
         pin_memory: hand out batches in page-locked memory.
 
@@ -82,6 +83,7 @@ class ShardStream:
         self.samples = 0
         """Samples consumed by the trainer since the beginning, over all ranks and epochs."""
         self._restart = restart
+        self._judged_at = 0  # samples at the last judgement
         self._identity = {
             "fingerprint": index.fingerprint,
             "seed": seed,
@@ -124,18 +126,31 @@ class ShardStream:
 
     def __iter__(self) -> Iterator[Batch]:
         if self._restart:
-            self.samples = 0
-        for batch in self._loader:
-            batch["repeated"] = self._repeated(len(batch["key"]))
-            self._consume(batch)
-            yield batch
+            self.samples = self._judged_at = 0
+        try:
+            for batch in self._loader:
+                fills_up = self._repeated(len(batch["key"]))
+                batch["repeated"] = fills_up | batch["repeated"] if self._restart else fills_up
+                self._consume(batch)
+                yield batch
+        except Exception as error:
+            self.close()  # or the traceback, a cycle through this frame, would keep the workers until it is collected
+            _raise_without_traceback(error)
+            raise
 
     def state_dict(self) -> dict[str, Any]:
-        """Samples consumed, what the order depends on, and the judged count of bad samples; the same on every rank."""
-        return {"samples": self.samples, "read": self._budget.read, "bad": self._budget.bad, **self._identity}
+        """Samples consumed, what the order depends on, and the counts of bad samples.
+
+        The same on every rank but for `pending`, which this rank alone has met since the last judgement.
+        """
+        counts = {"read": self._budget.read, "bad": self._budget.bad, "pending": self._budget.pending}
+        return {"samples": self.samples, "judged_at": self._judged_at, **counts, **self._identity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken, on any number of ranks and workers.
+
+        What was pending on the rank that took `state` becomes this stream's if it is rank 0: what other ranks had met
+        is not known, but the share of bad samples stays what one rank saw.
 
         Raises:
             StreamError: the state belongs to other shards, another seed, batch size or order.
@@ -148,6 +163,8 @@ class ShardStream:
                 )
         self.samples = state["samples"]
         self._budget.read, self._budget.bad = state["read"], state["bad"]
+        self._judged_at = state.get("judged_at", self.samples)  # states of earlier versions lack these two
+        self._budget.pending = list(state.get("pending", (0, 0, 0))) if self.rank == 0 else [0, 0, 0]
 
     def close(self) -> None:
         """Stop the worker processes; iterating again starts new ones."""
@@ -170,11 +187,16 @@ class ShardStream:
         self.samples += min(self.global_batch_size, left)
         unreplaced = batch["key"].count(UNREPLACED)
         self._budget.add(len(batch["key"]) - unreplaced, batch["faults"], unreplaced)
-        every = max(JUDGED_AFTER, 64 * self.global_batch_size)  # later on a rare sum over ranks is enough
-        ends = self.samples % self.epoch_size == 0
-        due = before < JUDGED_AFTER <= self.samples or before // every != self.samples // every
-        if before == 0 or ends or due:
-            self._budget.judge(self.world_size, by_fraction=ends or self.samples >= JUDGED_AFTER)
+        first, ends = before == 0, self.samples % self.epoch_size == 0
+        if first or ends or self._is_due(self.samples - self._judged_at):
+            self._judged_at = self.samples
+            self._budget.judge(self.world_size, min(JUDGED_AFTER, self.epoch_size))
+
+    def _is_due(self, unjudged: int) -> bool:
+        """Whether so many new samples need a judgement; every rank must come to the same answer."""
+        if self._budget.read < JUDGED_AFTER:
+            return self._budget.read + unjudged >= JUDGED_AFTER
+        return unjudged >= max(JUDGED_AFTER, 64 * self.global_batch_size)  # later on a rare sum over ranks is enough
 
 
 class _Remaining:
@@ -187,6 +209,14 @@ class _Remaining:
 
     def __iter__(self) -> Iterator[list[int]]:
         return self._stream.remaining()
+
+
+def _raise_without_traceback(error: Exception) -> None:
+    """Raise an error of ours as it was before a DataLoader's worker put a traceback before its line; pass any other."""
+    kind = type(error)
+    _, name, line = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")
+    if name and kind.__module__.startswith("datamodules."):
+        raise kind(line.strip()) from error
 
 
 def _as_it_is(batch: Batch) -> Batch:

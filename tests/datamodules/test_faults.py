@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import struct
 import zlib
+from collections.abc import Container
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def _png_header(width: int, height: int) -> bytes:
 
 
 GOOD = _png(make_image(0))
+PNG = b"\x89PNG"
 RECORD = json.dumps({"instruction": "x"}).encode()
 
 
@@ -207,10 +209,8 @@ def test_too_many_bad_samples_stop_at_the_end_of_the_epoch(tmp_path: Path) -> No
 
 
 def test_too_many_bad_samples_stop_after_a_thousand(tmp_path: Path) -> None:
-    samples = [
-        {"key": f"{n:05d}", "instruction": "x", **({"source": b"\x89PNG"} if n % 20 == 0 else {})} for n in range(1400)
-    ]
-    stream = _stream(write_shards(samples, tmp_path / "many", 100), global_batch_size=10, max_bad_fraction=0.01)
+    index = _texts(tmp_path / "many", range(0, 1400, 20))
+    stream = _stream(index, global_batch_size=10, max_bad_fraction=0.01)
     with pytest.raises(DataFaultError):
         list(stream)
     assert stream.samples == 1000
@@ -231,6 +231,62 @@ def test_nothing_readable_stops_at_once(tmp_path: Path) -> None:
     stream = _stream(ShardIndex.load(tmp_path / "gone"), max_bad_fraction=1.0)
     with pytest.raises(DataFaultError, match="truncated"):
         next(iter(stream))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nothing_readable_says_so_and_does_not_speak_of_shares(tmp_path: Path, workers: int) -> None:
+    write_shards(make_samples(8), tmp_path / "gone", 4)
+    for name in ("00000.tar", "00001.tar"):
+        os.truncate(tmp_path / "gone" / name, 0)
+    with pytest.raises(DataFaultError, match=r"no good sample could be found in the place of 4 bad ones") as caught:
+        list(_stream(ShardIndex.load(tmp_path / "gone"), max_bad_fraction=1.0, num_workers=workers))
+    assert "max_bad_fraction" not in str(caught.value) and "truncated" in str(caught.value)
+
+
+def _texts(folder: Path, bad: Container[int]) -> ShardIndex:
+    """1,400 samples of text, of which some have a broken image."""
+    samples = [{"key": f"{n:05d}", "instruction": "x", **({"source": PNG} if n in bad else {})} for n in range(1400)]
+    return write_shards(samples, folder, 100)
+
+
+@pytest.mark.parametrize("left_out", [(), ("pending", "judged_at")], ids=["now", "states of earlier versions"])
+def test_one_bad_sample_soon_after_a_resume_stops_nothing(tmp_path: Path, left_out: tuple[str, ...]) -> None:
+    index = _texts(tmp_path / "one", {985})
+    settings = {"global_batch_size": 10, "max_bad_fraction": 0.01, "shuffle": False}
+    first, second = _stream(index, **settings), _stream(index, **settings)
+    for _ in zip(range(98), first, strict=False):
+        pass
+    second.load_state_dict({name: value for name, value in first.state_dict().items() if name not in left_out})
+    assert first.samples == second.samples == 980
+    assert sum(len(batch["faults"]) for batch in second) == 1 and second.samples == 1400
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_bad_samples_add_up_over_resumes_too_short_to_be_judged(tmp_path: Path, world_size: int) -> None:
+    index = _texts(tmp_path / "many", range(0, 1400, 20))
+    settings = {"global_batch_size": 10, "max_bad_fraction": 0.01, "world_size": world_size}
+    state = _stream(index, **settings).state_dict()
+    with pytest.raises(DataFaultError, match=r"more than max_bad_fraction=0.01"):
+        while True:
+            stream = _stream(index, **settings)
+            stream.load_state_dict(json.loads(json.dumps(state)))
+            for _ in zip(range(20), stream, strict=False):  # 200 samples a life
+                pass
+            state = stream.state_dict()
+    assert 980 <= stream.samples <= 1020
+
+
+def test_a_stand_in_counts_at_its_own_place_only_in_evaluation(tmp_path: Path) -> None:
+    samples: list[Sample] = list(make_samples(8))
+    samples[3]["source"] = GOOD[:60]
+    index = write_shards(samples, tmp_path / "val", 4)
+    for settings in ({"shuffle": False, "drop_last": False, "restart": True}, {}):
+        batches = list(_stream(index, **settings))
+        repeated = torch.cat([batch["repeated"] for batch in batches]).tolist()
+        keys = [key for batch in batches for key in batch["key"]]
+        assert len(keys) == 8 and len(set(keys)) == 7
+        counted = [key for key, again in zip(keys, repeated, strict=True) if not again]
+        assert sorted(counted) == (sorted(set(keys)) if settings else sorted(keys))
 
 
 def _judged_together(folder: Path, meeting: Path, rank: int, out: Path) -> None:

@@ -97,3 +97,6 @@ def test_a_missing_split_or_folder_is_named_before_training(folder: Path) -> Non
         ShardData(str(folder / "train")).setup("test")
     with pytest.raises(ShardError, match=r"nowhere/index\.json: missing"):
         ShardData(str(folder / "nowhere")).setup("fit")
+    with pytest.raises(ShardError, match=r"absent/index\.json: missing"):
+        ShardData(str(folder / "train"), str(folder / "absent")).setup("fit")
+    ShardData(str(folder / "train")).setup("fit")  # without validation
