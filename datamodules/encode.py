@@ -22,7 +22,8 @@ def encode(sample: Sample) -> dict[str, bytes]:
     """File name after the key's dot -> bytes, sorted by name. PIL images become PNG (exact), bytes stay as they are.
 
     Raises:
-        SchemaError: the sample breaks the schema, or encoded bytes are neither PNG, JPEG nor WebP.
+        SchemaError: the sample breaks the schema, encoded bytes are neither PNG, JPEG nor WebP, or the metadata is not
+            plain JSON with str keys.
     """
     validate(sample)
     key = sample["key"]
@@ -53,9 +54,22 @@ def encode(sample: Sample) -> dict[str, bytes]:
 
 def _dump(key: str, value: Any) -> str:
     try:
+        _check_names(value)
         return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise SchemaError(f"sample {key!r}, field 'metadata': expected plain JSON values ({error})") from error
+
+
+def _check_names(value: Any) -> None:
+    """JSON would turn other keys of dictionaries into str without a word, and they would come back as such."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if not isinstance(name, str):
+                raise TypeError(f"key {name!r} is no str")
+            _check_names(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_names(inner)
 
 
 def _add_image(files: dict[str, bytes], key: str, field: str, image: Image.Image | bytes, mask: bool) -> None:

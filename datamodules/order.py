@@ -7,31 +7,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
 _MASK = 2**64 - 1
-_STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+STEP = 0x9E3779B97F4A7C15
+"""What SplitMix64 adds to its state between two values."""
+_FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+Numbers = TypeVar("Numbers", int, np.ndarray)
 _SHARDS, _SAMPLES = 1, 2  # what a permutation is for
+
+
+def spread(value: Numbers) -> Numbers:
+    """The SplitMix64 finaliser: an integer in [0, 2**64), or a uint64 array, each number spread evenly."""
+    value = ((value ^ (value >> 30)) * _FIRST) & _MASK
+    value = ((value ^ (value >> 27)) * _SECOND) & _MASK
+    return value ^ (value >> 31)
 
 
 def mix(*numbers: int) -> int:
     """Integers -> one evenly spread integer in [0, 2**64)."""
     value = 0
     for number in numbers:
-        value = ((value ^ (number & _MASK)) + _STEP) & _MASK
-        value = ((value ^ (value >> 30)) * _FIRST) & _MASK
-        value = ((value ^ (value >> 27)) * _SECOND) & _MASK
-        value ^= value >> 31
+        value = spread(((value ^ (number & _MASK)) + STEP) & _MASK)
     return value
 
 
 def permutation(count: int, *key: int) -> np.ndarray:
     """A permutation of 0..count-1, int64, that depends on `key` alone."""
-    value = (np.arange(count, dtype=np.uint64) ^ np.uint64(mix(*key))) + np.uint64(_STEP)
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(_FIRST)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(_SECOND)
-    return np.argsort(value ^ (value >> np.uint64(31)), kind="stable")
+    value = (np.arange(count, dtype=np.uint64) ^ np.uint64(mix(*key))) + np.uint64(STEP)
+    return np.argsort(spread(value), kind="stable")
 
 
 def rank_part(start: int, end: int, rank: int, world_size: int) -> list[int]:

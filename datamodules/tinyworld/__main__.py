@@ -9,13 +9,20 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
-from datamodules.shard_index import INDEX_FILE
 from datamodules.tinyworld.sample import SPLITS
 from datamodules.tinyworld.write import write_split
+
+if TYPE_CHECKING:
+    from datamodules.shard_data import Split
+    from datamodules.shard_index import ShardIndex
+    from datamodules.tinyworld.data import TinyWorldData
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,9 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.config is not None:
             write_config(options.config)
         else:
-            write_with_bar(
-                options.out, options.split, options.count, options.seed, options.photographs, options.workers
-            )
+            settings = options.split, options.count, options.seed, options.photographs, options.workers
+            write_with_bar(options.split, options.count, partial(write_split, options.out, *settings))
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -50,29 +56,63 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def write_config(path: Path) -> None:
-    """Write the training, validation and test splits of a data configuration that are not complete yet."""
+    """Write the training, validation and test splits of a data configuration that are not complete yet.
+
+    Raises:
+        ValueError: naming the file and what in it cannot be used.
+    """
+    data = read_config(path)
+    splits: tuple[Split, ...] = ("train", "val", "test")
+    for split in splits:
+        if data.is_written(split):
+            print(f"{data.folder(split)}: there already")
+            continue
+        try:
+            write_with_bar(data.sources[split], data.counts[split], partial(data.prepare_split, split))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def read_config(path: Path) -> TinyWorldData:
+    """The data module under `data` (class_path and init_args) of a YAML.
+
+    Raises:
+        ValueError: naming the file and the key, for what is no YAML, another class, and unknown or wrong arguments.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
     from datamodules.tinyworld.data import TinyWorldData
 
-    data = TinyWorldData(**yaml.safe_load(path.read_text(encoding="utf-8"))["data"]["init_args"])
-    for split, source in data.sources.items():
-        folder = Path(str(data.folders[split]))
-        if (folder / INDEX_FILE).exists():
-            print(f"{folder}: there already")
-        else:
-            write_with_bar(folder, source, data.counts[split], data.world_seed, data.photographs, data.writers)
+    wanted = f"{TinyWorldData.__module__}.{TinyWorldData.__qualname__}"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        section = content.get("data") if isinstance(content, dict) else None
+        if not isinstance(section, dict):
+            raise ValueError(f"data: expected a section with class_path and init_args, found {section!r}")
+        if section.get("class_path") != wanted:
+            raise ValueError(f"data.class_path: expected {wanted}, found {section.get('class_path')!r}")
+        given = section.get("init_args") or {}
+        if not isinstance(given, dict):
+            raise ValueError(f"data.init_args: expected names and values, found {given!r}")
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(TinyWorldData, "data.init_args")
+        arguments = parser.parse_object({"data": {"init_args": given}})
+        return TinyWorldData(**arguments.data.init_args)
+    except (ValueError, yaml.YAMLError, ArgumentError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
 
 
-def write_with_bar(folder: Path, split: str, count: int, seed: int, photographs: bool, workers: int) -> None:
-    """Write one split with a progress bar, and say how fast it went."""
+def write_with_bar(split: str, count: int, write: Callable[[Callable[[], object]], ShardIndex]) -> None:
+    """Run `write`, which calls its argument after each sample, with a progress bar, and say how fast it went."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     started = time.perf_counter()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         task = progress.add_task(f"tinyworld {split}", total=count)
-        index = write_split(folder, split, count, seed, photographs, workers, lambda: progress.advance(task))
-    seconds = time.perf_counter() - started
-    print(f"{folder}: {len(index)} samples in {len(index.shards)} shards, {len(index) / seconds:.0f} samples/s")
+        index = write(lambda: progress.advance(task))
+    rate = len(index) / (time.perf_counter() - started)
+    print(f"{index.directory}: {len(index)} samples in {len(index.shards)} shards, {rate:.0f} samples/s")
 
 
 if __name__ == "__main__":

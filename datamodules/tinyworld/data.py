@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 from datamodules.shard_data import ShardData, Split
-from datamodules.shard_index import INDEX_FILE
+from datamodules.shard_index import INDEX_FILE, ShardIndex
 from datamodules.tinyworld.sample import SPLITS
 from datamodules.tinyworld.write import folder_name, write_split
 
@@ -15,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class TinyWorldData(ShardData):
-    """Training, validation and test splits of the small world; other arguments as in `ShardData`.
+    """Training, validation and test splits of the small world.
 
     Folders under `root` are named after all that their samples depend on, so changed settings never meet old shards.
 
@@ -27,9 +28,11 @@ class TinyWorldData(ShardData):
         test_split: what `test` and `predict` read: "test" or a held-out split (unseen_pairs, unseen_counts,
             unseen_photographs, outline).
         writers: processes that draw missing shards (0: this one).
+        global_batch_size, resolution, num_workers, seed, eval_batch_size, limit_val, limit_test, flip,
+            max_bad_fraction: as in `ShardData`, whose other arguments keep their defaults.
 
     Raises:
-        ValueError: `test_split` is no split of the small world.
+        ValueError: `test_split` is no split of the small world, or a split has less than one sample.
     """
 
     def __init__(
@@ -55,6 +58,9 @@ class TinyWorldData(ShardData):
         if test_split not in SPLITS:
             raise ValueError(f"data.init_args.test_split: expected one of {', '.join(SPLITS)}, found {test_split!r}")
         self.counts: dict[str, int] = {"train": train_count, "val": val_count, "test": test_count}
+        for name, count in self.counts.items():
+            if count < 1:
+                raise ValueError(f"data.init_args.{name}_count: expected at least 1 sample, found {count}")
         self.sources = {"train": "train", "val": "val", "test": test_split}
         self.photographs, self.world_seed, self.writers = photographs, world_seed, writers
         paths = {
@@ -84,11 +90,18 @@ class TinyWorldData(ShardData):
         for split in needed.get(str(stage.value) if stage is not None else "", ("train", "val", "test")):
             self.prepare_split(cast(Split, split))
 
-    def prepare_split(self, split: Split) -> Path:
-        """Write one split unless it is complete already; returns its folder."""
-        folder = Path(cast(str, self.folders[split]))
-        if not (folder / INDEX_FILE).exists():
+    def folder(self, split: Split) -> Path:
+        """Where the shards of a split are, or will be."""
+        return Path(cast(str, self.folders[split]))
+
+    def is_written(self, split: Split) -> bool:
+        """Whether a split is there and complete."""
+        return (self.folder(split) / INDEX_FILE).exists()
+
+    def prepare_split(self, split: Split, each: Callable[[], object] | None = None) -> ShardIndex:
+        """Write one split unless it is complete already; `each` is called after every sample that is written."""
+        if not self.is_written(split):
             name, count = self.sources[split], self.counts[split]
-            logger.info("writing %d samples of the small world's split %s to %s", count, name, folder)
-            write_split(folder, name, count, self.world_seed, self.photographs, self.writers)
-        return folder
+            logger.info("writing %d samples of the small world's split %s to %s", count, name, self.folder(split))
+            write_split(self.folder(split), name, count, self.world_seed, self.photographs, self.writers, each)
+        return self.load_index(split)

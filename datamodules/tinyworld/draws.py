@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import TypeVar
 
+from datamodules.order import STEP, spread
+
 Item = TypeVar("Item")
 MASK = (1 << 64) - 1
 
@@ -22,11 +24,8 @@ class Draws:
         self._state = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
 
     def _next(self) -> int:
-        self._state = (self._state + 0x9E3779B97F4A7C15) & MASK
-        mixed = self._state
-        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & MASK
-        return mixed ^ (mixed >> 31)
+        self._state = (self._state + STEP) & MASK
+        return spread(self._state)
 
     def below(self, high: int) -> int:
         """Integer in [0, high)."""

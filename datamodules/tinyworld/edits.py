@@ -12,7 +12,7 @@ from typing import Any
 from datamodules.tinyworld import photographs, visual
 from datamodules.tinyworld.draws import Draws
 from datamodules.tinyworld.effects import Pixels, difference
-from datamodules.tinyworld.layout import JITTER, Rules, allowed, draw_background, draw_scene, draw_thing, put
+from datamodules.tinyworld.layout import JITTER, Rules, allowed, draw_background, draw_scene, put, random_thing
 from datamodules.tinyworld.render import render, silhouette
 from datamodules.tinyworld.scene import (
     ATMOSPHERES,
@@ -112,7 +112,7 @@ def _changed(draws: Draws, edit_type: str, source: Scene, before: Thing | None, 
     if edit_type == "remove":
         return None
     if edit_type == "add" or before is None:
-        return draw_thing(draws, draws.choice(source.free_places()), source.background, rules, jitter=False)
+        return random_thing(draws, draws.choice(source.free_places()), source.background, rules, jitter=False)
     if edit_type == "replace":
         shape, colour = draws.choice(SHAPES), draws.choice(tuple(OBJECT_COLOURS))
         return before if shape == before.shape else replace(before, shape=shape, colour=colour)

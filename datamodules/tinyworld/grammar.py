@@ -22,7 +22,7 @@ from datamodules.tinyworld.scene import (
     Scene,
     Thing,
 )
-from datamodules.tinyworld.words import COLOURLESS, TEXTURELESS, background_noun
+from datamodules.tinyworld.words import background_noun, said_colour_and_texture
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +137,11 @@ def _things(text: str) -> tuple[ParsedThing, ...]:
 
 def said_of(thing: Thing, effect: str) -> ParsedThing:
     """What a full description says of an object in a scene with this effect."""
+    colour, texture = said_colour_and_texture(thing, effect)
     return ParsedThing(
         shape=thing.shape,
-        colour="" if effect in COLOURLESS else thing.colour,
-        texture="" if effect in TEXTURELESS or thing.texture == "plain" else thing.texture,
+        colour=colour,
+        texture=texture,
         size=thing.size,
         place=thing.place,
         outlined=thing.outlined,

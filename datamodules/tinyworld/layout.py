@@ -69,7 +69,7 @@ def draw_background(draws: Draws, rules: Rules) -> Background:
     return Background("gradient", first=first, second=second)
 
 
-def draw_thing(draws: Draws, place: str, background: Background, rules: Rules, jitter: bool = True) -> Thing:
+def random_thing(draws: Draws, place: str, background: Background, rules: Rules, jitter: bool = True) -> Thing:
     """An object at a place, off its middle by a few pixels if `jitter`."""
     while True:
         thing = Thing(
@@ -100,4 +100,4 @@ def draw_scene(draws: Draws, rules: Rules, count: int) -> Scene:
     background = draw_background(draws, rules)
     empty = Scene(background)
     places = draws.pick(empty.free_places(), count)
-    return empty.with_things(tuple(draw_thing(draws, place, background, rules) for place in places))
+    return empty.with_things(tuple(random_thing(draws, place, background, rules) for place in places))

@@ -1,9 +1,11 @@
 """The oracle: from the scene graphs and the pixels, did the edit happen, and did the rest stay?
 
 Success: the object asked for is there with its shape and colour (its size, its outline, its new place where the edit is
-about them), or is gone; the background is of the kind asked for; the effect lies over the picture; and the picture is
-still recognisably of the same scene. Preservation: outside the edit's masks the pixels and the other objects are as in
-the source; after a change of the whole picture, the objects' shapes and places.
+about them), or is gone; the background is of the kind asked for; the effect lies over the picture. Where an object is
+put in or changed, nothing is asked of the rest. After any other edit the picture must still show the scene: at least
+half of the remaining objects (under an effect: of their shapes in their places), or a photograph's light and dark.
+Preservation: outside the edit's masks the pixels and the other objects are as in the source; after a change of the
+whole picture, the objects' shapes and places.
 `python -m datamodules.tinyworld.oracle` prints the oracle's own errors.
 """
 
@@ -18,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from datamodules.tinyworld.edits import GLOBAL_TYPES, Edit
 from datamodules.tinyworld.reading import Picture, Place, Reading, estimated_behind, grown, holds, read
-from datamodules.tinyworld.render import draw_thing, render, render_background, silhouette
+from datamodules.tinyworld.render import draw_thing, render, render_background, silhouette, silhouettes
 from datamodules.tinyworld.scene import SIDE, Scene, Thing
 from datamodules.tinyworld.surfaces import (
     background_changed,
@@ -166,10 +168,7 @@ def _with_others(behind: np.ndarray, scene: Scene, thing: Thing | None) -> np.nd
 
 def _outside(picture: Picture, source: Scene, edit: Edit) -> float:
     """Mean absolute difference from the source away from the edited object, by 4x4 block means."""
-    inside = np.zeros((SIDE, SIDE), dtype=np.bool_)
-    for thing in (edit.before, edit.after):
-        if thing is not None:
-            inside |= grown(silhouette(thing), 3)
+    inside = grown(silhouettes(thing for thing in (edit.before, edit.after) if thing is not None), 3)
     free = block_means((~inside).astype(np.float32)[..., None])[..., 0] == 1.0
     gap = np.abs(block_means(picture) - block_means(render(source).astype(np.float32)))
     return float(gap[free].mean())

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.tinyworld.effects import Pixels, apply_effect
-from datamodules.tinyworld.render import draw_thing, silhouette
+from datamodules.tinyworld.render import draw_thing, silhouettes
 from datamodules.tinyworld.scene import OBJECT_COLOURS, SHAPES, SIDE, SIZES, TEXTURES, Scene, Thing, cell_centre
 
 Picture = NDArray[np.float32]
@@ -169,9 +169,7 @@ def grown(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
 def estimated_behind(picture: Picture, scene: Scene) -> Pixels:
     """What is behind the objects of `scene`, from the picture alone: under each the median of its surroundings."""
     filled = np.clip(picture, 0, 255)
-    covered = np.zeros((SIDE, SIDE), dtype=np.bool_)
-    for thing in scene.things:
-        covered |= grown(silhouette(thing), 3)
+    covered = grown(silhouettes(scene.things), 3)
     for thing in scene.things:
         x, y = cell_centre(thing.place)
         area = (slice(max(0, y - HALF_WINDOW), y + HALF_WINDOW), slice(max(0, x - HALF_WINDOW), x + HALF_WINDOW))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
@@ -134,6 +135,14 @@ def silhouette(thing: Thing) -> NDArray[np.bool_]:
     mask = np.zeros((SIDE, SIDE), dtype=np.bool_)
     rows, columns, tile_rows, tile_columns = window(thing.x, thing.y)
     mask[rows, columns] = _half_covered(thing.shape, thing.size)[tile_rows, tile_columns]
+    return mask
+
+
+def silhouettes(things: Iterable[Thing]) -> NDArray[np.bool_]:
+    """Union of the silhouettes of several objects, bool [64, 64]."""
+    mask = np.zeros((SIDE, SIDE), dtype=np.bool_)
+    for thing in things:
+        mask |= silhouette(thing)
     return mask
 
 

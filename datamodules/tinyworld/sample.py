@@ -13,7 +13,7 @@ from datamodules.tinyworld.draws import Draws
 from datamodules.tinyworld.edits import GLOBAL_TYPES, TRAINED_TYPES, Edit, draw_edit
 from datamodules.tinyworld.instructions import instruct
 from datamodules.tinyworld.layout import Rules
-from datamodules.tinyworld.render import render, silhouette
+from datamodules.tinyworld.render import render, silhouette, silhouettes
 from datamodules.tinyworld.scene import HELD_OUT_PAIRS, SIDE, Scene
 from datamodules.tinyworld.words import Description, background_noun, caption, noun, response
 
@@ -113,17 +113,9 @@ def edit_masks(source: Scene, target: Scene, edit: Edit) -> tuple[Mask, Mask]:
         everything = np.ones((SIDE, SIDE), dtype=np.bool_)
         return everything, everything
     if edit.type == "background":
-        return ~things_mask(target), ~things_mask(source)
+        return ~silhouettes(target.things), ~silhouettes(source.things)
     present = [thing for thing in (edit.before, edit.after) if thing is not None]
     return silhouette(present[-1]), silhouette(present[0])
-
-
-def things_mask(scene: Scene) -> Mask:
-    """Union of all objects' silhouettes, bool [64, 64]."""
-    mask = np.zeros((SIDE, SIDE), dtype=np.bool_)
-    for thing in scene.things:
-        mask |= silhouette(thing)
-    return mask
 
 
 def object_phrase(target: Scene, edit: Edit) -> str:
@@ -146,7 +138,7 @@ def concepts(target: Scene, answer: Description) -> list[dict[str, Any]]:
     masks: dict[str, Mask] = {}
     for phrase, thing in zip(answer.thing_phrases, target.things, strict=True):
         masks[phrase] = masks.get(phrase, np.zeros((SIDE, SIDE), dtype=np.bool_)) | silhouette(thing)
-    masks[answer.background_phrase] = ~things_mask(target)
+    masks[answer.background_phrase] = ~silhouettes(target.things)
     return [{"phrase": phrase, "mask": mask} for phrase, mask in masks.items()]
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from datamodules.tinyworld import photographs
 from datamodules.tinyworld.draws import Draws
 from datamodules.tinyworld.reading import Picture, grown
-from datamodules.tinyworld.render import render, render_background, silhouette
+from datamodules.tinyworld.render import render, render_background, silhouettes
 from datamodules.tinyworld.scene import PLACES, SIDE, Scene, cell_centre
 
 MAX_REST = 0.5  # of the way from source to target that an effect may leave undone
@@ -31,10 +31,7 @@ def block_means(values: Picture) -> Picture:
 
 def free_pixels(*scenes: Scene) -> NDArray[np.bool_]:
     """Pixels well away from every object of the scenes, bool [64, 64]."""
-    covered = np.zeros((SIDE, SIDE), dtype=np.bool_)
-    for thing in {thing for scene in scenes for thing in scene.things}:
-        covered |= silhouette(thing)
-    return ~grown(covered, 3)
+    return ~grown(silhouettes({thing for scene in scenes for thing in scene.things}), 3)
 
 
 def background_changed(picture: Picture, source: Scene, target: Scene) -> bool:

@@ -60,10 +60,15 @@ def with_article(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
+def said_colour_and_texture(thing: Thing, effect: str) -> tuple[str, str]:
+    """What may be said of an object's colour and texture under an effect; "" for nothing, as of a plain texture."""
+    texture = "" if effect in TEXTURELESS or thing.texture == "plain" else thing.texture
+    return "" if effect in COLOURLESS else thing.colour, texture
+
+
 def noun(thing: Thing, effect: str = "") -> str:
     """All that is said of an object, without article and place: "large red striped circle"."""
-    colour = "" if effect in COLOURLESS else thing.colour
-    texture = "" if effect in TEXTURELESS or thing.texture == "plain" else thing.texture
+    colour, texture = said_colour_and_texture(thing, effect)
     words = [word for word in (thing.size, colour, texture, thing.shape) if word]
     return " ".join(words) + (" with a black outline" if thing.outlined else "")
 

@@ -11,13 +11,15 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from datamodules.decode import ShardReader, decode
-from datamodules.schema import Sample, SchemaError
+from datamodules.encode import encode
+from datamodules.schema import TEXT_FIELDS, Sample, SchemaError
 from datamodules.shards import ShardError, ShardIndex, index_shards, main, verify, write_shards
 from datamodules.tar_index import MemberIndex
 from tests.datamodules.make_samples import make_image, make_samples
@@ -45,6 +47,45 @@ def _everything() -> Sample:
         "attachments": [{"kind": "image", "data": make_image(9), "role": "style"}],
         "edit_type": "recolour",
     }
+
+
+def _pixels(value: Any) -> Any:
+    """Images as arrays, so that they can be compared, in whatever lists and dictionaries they are."""
+    if isinstance(value, Image.Image):
+        return value.mode, np.asarray(value).tolist()
+    if isinstance(value, dict):
+        return {name: _pixels(inner) for name, inner in value.items()}
+    return [_pixels(inner) for inner in value] if isinstance(value, list) else value
+
+
+def test_every_field_comes_back_as_it_was() -> None:
+    masks = [make_image(seed, channels=1) for seed in range(20, 23)]
+    full: Sample = {
+        **next(make_samples(1)),
+        **{field: f"the {field}" for field in TEXT_FIELDS},  # type: ignore[typeddict-item]
+        "edit_type": "recolour",
+        "target_mask": masks[0],
+        "reference_mask": masks[1],
+        "concepts": [{"phrase": "a red number", "mask": masks[2]}, {"phrase": "nothing"}],
+        "attachments": [
+            {"kind": "image", "data": make_image(9), "role": "style"},
+            {"kind": "audio", "data": bytes(range(256)), "role": "", "format": "wav"},
+        ],
+        "metadata": {"deep": [{"é": [1, 2.5, None, True, "\n"]}, {}], "number": 0},
+    }
+    assert set(full) == set(Sample.__annotations__)  # else this test would miss a field
+    decoded = decode(full["key"], encode(full))
+    assert set(decoded) == set(full)
+    for field in full:
+        assert _pixels(decoded[field]) == _pixels(full[field]), field  # type: ignore[literal-required]
+
+
+@pytest.mark.parametrize(
+    "metadata", [{1: "a"}, {"a": [{None: 1}]}, {"a": {True: 1}}, {"a": {1, 2}}, {"a": float("nan")}]
+)
+def test_metadata_that_would_not_come_back_is_refused(metadata: dict) -> None:
+    with pytest.raises(SchemaError, match="sample 'a', field 'metadata': expected plain JSON values"):
+        encode({"key": "a", "instruction": "x", "metadata": metadata})
 
 
 def test_writing_twice_gives_the_same_bytes(shards: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from datamodules.tinyworld.judge import TinyWorldJudge
 from datamodules.tinyworld.oracle import judge, judge_scene
 from datamodules.tinyworld.oracle_errors import CASES, as_image, as_table, oracle_errors, softened
+from datamodules.tinyworld.reading import grown
 from datamodules.tinyworld.render import render
 from datamodules.tinyworld.sample import draw_sample
 from datamodules.tinyworld.scene import Background, Scene, Thing
@@ -39,7 +40,7 @@ def test_a_uniform_picture_never_succeeds(errors):
     assert errors["uniform"]["all"][0] == 0.0
 
 
-def test_softened_targets_succeed_as_an_autoencoders_must(errors):
+def test_blurred_and_noisy_targets_succeed_nearly_always(errors):
     success, preservation, _ = errors["softened target"]["all"]
     assert success >= 0.95 and preservation >= 0.95
 
@@ -73,10 +74,11 @@ def first_of(edit_type, split="val"):
 
 def test_an_edit_that_spoils_the_rest_succeeds_without_preserving():
     sample = first_of("recolour")
+    rest = ~grown(sample["target_mask"], 3)
     spoilt = sample["target"].copy()
-    spoilt[~sample["target_mask"]] = 255 - spoilt[~sample["target_mask"]]
-    spoilt[32 - 3 : 32 + 3] = sample["target"][32 - 3 : 32 + 3]
-    assert not judge(as_image(spoilt), sample["metadata"]).preservation
+    spoilt[rest] = 255 - spoilt[rest]
+    verdict = judge(as_image(spoilt), sample["metadata"])
+    assert verdict.success and not verdict.preservation
 
 
 def test_a_wrong_colour_fails():

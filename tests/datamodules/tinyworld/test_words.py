@@ -5,11 +5,12 @@ import re
 import pytest
 
 from datamodules.tinyworld.draws import Draws
+from datamodules.tinyworld.edits import TRAINED_TYPES, Edit
 from datamodules.tinyworld.grammar import judge_text, parse
-from datamodules.tinyworld.instructions import refer
+from datamodules.tinyworld.instructions import instruct, refer
 from datamodules.tinyworld.sample import SPLITS, draw_sample
 from datamodules.tinyworld.scene import Background, Scene, Thing
-from datamodules.tinyworld.words import caption
+from datamodules.tinyworld.words import caption, response
 
 COUNT = 40
 TEXTS = ("instruction", "response", "source_caption", "target_caption")
@@ -94,9 +95,24 @@ def test_references_fit_one_object_only():
     assert found == {"shape on the left", "red circle on the left"}
 
 
-def test_each_type_has_several_wordings(samples):
+def test_captions_have_several_wordings():
     found = {caption(Draws(0, "x", index), SCENE).text for index in range(40)}
-    assert len(found) == 4
+    assert len(found) == 4 and all(judge_text(text, SCENE).correct for text in found)
+
+
+@pytest.mark.parametrize("edit_type", [*TRAINED_TYPES, "outline"])
+def test_one_edit_of_each_type_has_several_instructions_and_responses(samples, edit_type):
+    pair = next(sample["metadata"] for sample in samples if sample["edit_type"] == edit_type)
+    edit, source, target = (
+        Edit.from_dict(pair["edit"]),
+        Scene.from_dict(pair["source_scene"]),
+        Scene.from_dict(pair["target_scene"]),
+    )
+    draws = [Draws(0, "wordings", index) for index in range(80)]
+    instructions = {instruct(each, edit, source, target) for each in draws}
+    answers = {response(each, target).text for each in draws}
+    assert len(instructions) >= 3 and len({text.split()[0] for text in instructions}) >= 2
+    assert len(answers) >= 3 and all(judge_text(text, target).correct for text in answers)
 
 
 @pytest.mark.parametrize(

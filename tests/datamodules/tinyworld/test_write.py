@@ -3,6 +3,7 @@
 import hashlib
 
 import pytest
+import yaml
 
 from datamodules.shards import verify
 from datamodules.tinyworld.__main__ import main
@@ -44,6 +45,60 @@ def test_a_bad_request_leaves_nothing_that_looks_complete(tmp_path, capsys, opti
     assert main(["--out", str(tmp_path / "shards"), *options]) == 1
     assert words in capsys.readouterr().err
     assert not (tmp_path / "shards" / "index.json").exists()
+
+
+def write_yaml(tmp_path, **section):
+    path = tmp_path / "data.yaml"
+    path.write_text(yaml.safe_dump({"data": {"class_path": "datamodules.tinyworld.data.TinyWorldData", **section}}))
+    return path
+
+
+def test_the_command_writes_what_a_configuration_lacks_as_the_data_module_would(tmp_path, capsys):
+    counts = {"train_count": 5, "val_count": 2, "test_count": 3, "photographs": False}
+    path = write_yaml(tmp_path, init_args={"root": str(tmp_path / "a"), **counts})
+    assert main(["--config", str(path)]) == 0
+    TinyWorldData(str(tmp_path / "b"), **counts).prepare_data()
+    folders = sorted(folder.name for folder in (tmp_path / "b").iterdir())
+    assert len(folders) == 3
+    for name in folders:
+        assert digests(tmp_path / "a" / name) == digests(tmp_path / "b" / name)
+    assert capsys.readouterr().out.count("samples/s") == 3
+    assert main(["--config", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("there already") == 3 and "samples/s" not in out
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("data: [", "data.yaml: while parsing"),
+        ("", "data: expected a section with class_path and init_args, found None"),
+        ("data: 3", "data: expected a section with class_path and init_args, found 3"),
+        ("data: {init_args: {}}", "data.class_path: expected datamodules.tinyworld.data.TinyWorldData, found None"),
+        ("data: {class_path: datamodules.shard_data.ShardData}", "found 'datamodules.shard_data.ShardData'"),
+        ("data: {class_path: CLASS, init_args: [1]}", "data.init_args: expected names and values"),
+        ("data: {class_path: CLASS, init_args: {cout: 3}}", "'cout'"),
+        ("data: {class_path: CLASS, init_args: {train_count: many}}", "data.init_args.train_count"),
+        ("data: {class_path: CLASS, init_args: {val_count: 0}}", "data.init_args.val_count: expected at least 1"),
+        ("data: {class_path: CLASS, init_args: {test_split: seen}}", "data.init_args.test_split: expected one of"),
+        (
+            "data: {class_path: CLASS, init_args: {test_split: unseen_photographs, photographs: false, root: ROOT, "
+            "train_count: 1, val_count: 1}}",
+            "needs photographs",
+        ),
+    ],
+)
+def test_a_bad_configuration_is_one_line_with_file_and_key(tmp_path, capsys, text, words):
+    path = tmp_path / "data.yaml"
+    path.write_text(text.replace("CLASS", "datamodules.tinyworld.data.TinyWorldData").replace("ROOT", str(tmp_path)))
+    assert main(["--config", str(path)]) == 1
+    line = capsys.readouterr().err.strip()
+    assert line.startswith(str(path)) and words in line and "\n" not in line
+
+
+def test_a_missing_configuration_is_named(tmp_path, capsys):
+    assert main(["--config", str(tmp_path / "none.yaml")]) == 1
+    assert "none.yaml" in capsys.readouterr().err
 
 
 def data(tmp_path, **options):
