@@ -66,6 +66,8 @@ def _fit(
         num_sanity_val_steps=2,
     )
     trainer.fit(module, data, ckpt_path=resume, weights_only=False if resume else None)
+    for stream in (trainer.train_dataloader.stream, trainer.val_dataloaders):
+        stream.close()  # the trainer is a cycle, and workers that the garbage collector finds are slow to end
     return module, trainer
 
 
