@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     run(
         "What MMSM is worth: held-out noise loss",
-        *("-m", "mmig.ablation", "--checkpoint", run_directory, "--data", data, "--split", "val", "--draws", "2"),
+        *("-m", "mmig.ablation", "--checkpoint", run_directory, "--data", data, "--split", "val", "--draws", "4"),
     )
     console.rule(f"[bold]Done in {time.monotonic() - start:.0f} s", align="left")
     console.print(f"pictures     {run_directory}/evaluation/grid.png")
