@@ -1,10 +1,10 @@
 """Does the trainer cost anything? Steps/s of a Lightning training module against a bare loop over the same module.
 
 Both sides take the same batches of the small world (with texts, masks and metadata), draw the same noise, compute the
-same losses, clip and step the same fused AdamW. The Lightning side alone has what every run has beside: the callbacks
-of train.py except saving (averaged weights, progress bar) and a TensorBoard log every 10 steps. The depth of the net
-is chosen so that a step takes about 50 ms here; the sides alternate and the medians of their steps are compared. On a
-machine with other work the ratio of processor times, printed beside, says more.
+same losses, clip and step the same fused AdamW and average the weights. The Lightning side alone has what every run has
+beside: the other callbacks of train.py except saving, a progress bar and a TensorBoard log every 10 steps. The depth of
+the net is chosen so that a step takes about 50 ms here; the sides alternate and the medians of their steps are
+compared. On a machine with other work the ratio of processor times, printed beside, says more.
 
     python bench/trainer_overhead.py [--rounds 5] [--steps 40]
 """
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from datamodules.schema import Batch, collate
 from datamodules.tinyworld.sample import make_sample
-from mmig.callbacks.ema import EMA
+from mmig.callbacks.ema import EMA, ema_decay
 from mmig.callbacks.prediction_writer import PredictionWriter
 from mmig.callbacks.progress import StepProgressBar
 from mmig.optim import OptimizerConfig, build_adamw, lr_factor
@@ -41,6 +41,7 @@ from mmig.stages.base import TrainingModule
 GOAL = 0.98
 STEP_SECONDS = 0.050
 WARM_UP = 10
+EMA_DECAY = 0.9999
 BATCH_SIZE, NUM_BATCHES, CHANNELS = 4, 8, 32
 
 
@@ -86,6 +87,8 @@ class Clocked:
 def run_bare(module: Denoiser, loader: Clocked) -> list[tuple[float, float]]:
     """The loop that one would write by hand."""
     optimizer = build_adamw(module.named_parameters(), module.optimizer_config)
+    weights = [parameter.detach() for parameter in module.parameters()]
+    averages = [weight.clone() for weight in weights]
     for step, batch in enumerate(loader):
         for group in optimizer.param_groups:
             group["lr"] = module.optimizer_config.lr * lr_factor(module.optimizer_config, step, loader.steps)
@@ -94,6 +97,7 @@ def run_bare(module: Denoiser, loader: Clocked) -> list[tuple[float, float]]:
         torch.stack([weight * values[name].mean() for name, weight in module.loss_weights.items()]).sum().backward()
         nn.utils.clip_grad_norm_(module.parameters(), module.optimizer_config.clip_norm, foreach=True)
         optimizer.step()
+        torch._foreach_lerp_(averages, weights, 1 - ema_decay(EMA_DECAY, step + 1))
     return loader.step_times()
 
 
@@ -105,7 +109,7 @@ def run_lightning(module: Denoiser, loader: Clocked, folder: str) -> list[tuple[
         max_steps=loader.steps,
         max_epochs=-1,
         logger=TensorBoardLogger(folder),
-        callbacks=[StepProgressBar(), EMA(), PredictionWriter(Path(folder))],
+        callbacks=[StepProgressBar(), EMA(EMA_DECAY), PredictionWriter(Path(folder))],
         log_every_n_steps=10,
         enable_checkpointing=False,
         enable_model_summary=False,
