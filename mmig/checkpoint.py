@@ -9,7 +9,7 @@ import yaml
 from torch import Tensor
 
 from mmig.callbacks.run_checkpoint import checkpoints_in
-from mmig.programs import refusal
+from mmig.programs import RefusedSettingsError, instantiate
 from mmig.stages.base import TrainingModule
 
 
@@ -138,15 +138,10 @@ def build_module(config: dict[str, Any]) -> TrainingModule:
     Raises:
         CheckpointError: it names what this code does not have.
     """
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(TrainingModule, "model", required=True)
     try:
-        parsed = parser.parse_object({"model": config["model"]})
-    except ArgumentError as error:
-        raise CheckpointError(f"the run's config.yaml does not fit this code: {refusal(str(error))}") from error
-    return parser.instantiate_classes(parsed).model
+        return instantiate(TrainingModule, config["model"])
+    except RefusedSettingsError as error:
+        raise CheckpointError(f"the run's config.yaml does not fit this code: model: {error}") from error
 
 
 def load_module(run: str | Path, ema: bool = True, map_location: str | torch.device = "cpu") -> TrainingModule:

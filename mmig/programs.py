@@ -7,7 +7,8 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 _KEY, _CLASS = re.compile(r'Parser key "([\w.]+)":\s*(.*)'), re.compile(r"- Problem with given class_path '([\w.]+)':")
 _FRAME = re.compile(r"(- )?(Does not validate|Subtypes:|Errors:|Expected a path but|Expected a <class 'NoneType'>)")
@@ -37,6 +38,27 @@ def root_cause(error: BaseException) -> BaseException:
             return cause
         cause = cause.__cause__ or cause.__context__
     return error
+
+
+class RefusedSettingsError(ValueError):
+    """A class_path or argument that does not exist, or a value of another kind; one line."""
+
+
+def instantiate(base: type, section: Mapping[str, Any]) -> Any:
+    """An object of a subclass of `base` from class_path and init_args.
+
+    Raises:
+        RefusedSettingsError: it names what cannot be used. Errors of the class itself pass as they are.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "settings", required=True)
+    try:
+        parsed = parser.parse_object({"settings": dict(section)})
+    except ArgumentError as error:
+        raise RefusedSettingsError(refusal(str(error)).removeprefix("settings").lstrip(" :")) from error
+    return parser.instantiate_classes(parsed).settings
 
 
 def refusal(message: str) -> str:

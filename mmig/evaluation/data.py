@@ -8,6 +8,7 @@ import lightning as L
 
 from mmig.evaluation.batches import take
 from mmig.evaluation.settings import SettingsError, read_yaml
+from mmig.programs import RefusedSettingsError, instantiate
 
 HELD_OUT = "test_split"
 """Argument of a datamodule that has further held-out splits: what its test loader reads."""
@@ -72,7 +73,10 @@ def split_batches(
         arguments[HELD_OUT], loader_name = split, "test_dataloader"
     if batch_size is not None:
         arguments["eval_batch_size"] = batch_size
-    datamodule = build_datamodule({"class_path": section["class_path"], "init_args": arguments}, path)
+    try:
+        datamodule = build_datamodule({"class_path": section["class_path"], "init_args": arguments}, path)
+    except SettingsError as error:
+        raise SettingsError(f"--split {split}: {error}") from error
     whole_batch = getattr(datamodule, "eval_batch_size", 1) * world_size
     datamodule.eval_batch_size = whole_batch
     if rank == 0:
@@ -102,15 +106,10 @@ def build_datamodule(section: Mapping[str, Any], path: Path) -> L.LightningDataM
     Raises:
         SettingsError: naming the file, for a class or argument that does not exist.
     """
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(L.LightningDataModule, "data", required=True)
     try:
-        config = parser.parse_object({"data": dict(section)})
-    except ArgumentError as error:
-        raise SettingsError(f"{path}: {' '.join(str(error).split())}") from error
-    return parser.instantiate_classes(config).data
+        return instantiate(L.LightningDataModule, section)
+    except RefusedSettingsError as error:
+        raise SettingsError(f"{path}: data: {error}") from error
 
 
 def prepare(datamodule: Any, split: str) -> None:
