@@ -119,7 +119,8 @@ class MMIGCLI(LightningCLI):
         shown = [] if self.options.trainer.enable_progress_bar is False else [progress()]
         # without a bar of ours Lightning would draw its own
         kwargs["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in shown)
-        self.trainer_defaults["callbacks"] = [*shown, PredictionWriter(self.run_directory / "predictions")]
+        writes = [PredictionWriter(self.run_directory / "predictions")] if self.subcommand == "predict" else []
+        self.trainer_defaults["callbacks"] = [*shown, *writes]
         return super().instantiate_trainer(**kwargs)
 
     def resolved_config(self) -> dict[str, Any]:

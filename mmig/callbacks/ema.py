@@ -30,23 +30,26 @@ class EMA(L.Callback):
         self.decay = decay
         self.updates = 0
         self.shadow: dict[str, Tensor] = {}
+        self._averages: list[Tensor] = []
+        self._weights: list[Tensor] = []
         self._swapped = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start from the weights as they are, unless a checkpoint brought the average."""
-        for name, parameter in _trained(pl_module).items():
+        trained = _trained(pl_module)
+        for name, parameter in trained.items():
             value = self.shadow.get(name, parameter.detach())
             self.shadow[name] = value.to(parameter.device, copy=True)
+        # listed once, for a walk through thousands of frozen weights takes milliseconds
+        self._averages = [self.shadow[name] for name in trained]
+        self._weights = [parameter.detach() for parameter in trained.values()]
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Move the average towards the weights."""
         self.updates += 1
-        weight = 1 - ema_decay(self.decay, self.updates)
-        trained = _trained(pl_module)
-        averages = [self.shadow[name] for name in trained]
-        torch._foreach_lerp_(averages, [parameter.detach() for parameter in trained.values()], weight)
+        torch._foreach_lerp_(self._averages, self._weights, 1 - ema_decay(self.decay, self.updates))
 
     @contextlib.contextmanager
     def averaged(self, pl_module: L.LightningModule) -> Iterator[None]:

@@ -9,6 +9,9 @@ import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 
+REDRAW_SECONDS = 0.1
+"""A terminal takes milliseconds to draw the bar, and nobody reads faster."""
+
 
 def progress(stream: TextIO | None = None) -> L.Callback:
     """The callback that suits where the output goes (default: standard output)."""
@@ -18,8 +21,10 @@ def progress(stream: TextIO | None = None) -> L.Callback:
 class StepProgressBar(RichProgressBar):
     """Lightning's rich bar without epochs: a run is one long row of optimiser steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(leave=True, theme=RichProgressBarTheme(metrics_format=".4f"))
+        self.clock = clock
+        self._drawn = float("-inf")
 
     @property
     def total_train_batches(self) -> int | float:
@@ -29,7 +34,11 @@ class StepProgressBar(RichProgressBar):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Show the step that the run has reached, not the batches since the last resume."""
+        """Show the step that the run has reached, not the batches since the last resume; at most every 0.1 s."""
+        now = self.clock()
+        if now - self._drawn < REDRAW_SECONDS and pl_module.step < self.total_train_batches:
+            return
+        self._drawn = now
         super().on_train_batch_end(trainer, pl_module, outputs, batch, pl_module.step - 1)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:

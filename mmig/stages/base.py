@@ -60,6 +60,7 @@ class TrainingModule(StoredModule):
         self.seed = seed
         self.micro_batch_size = micro_batch_size
         self._meter = LossMeter(loss_weights, self.terms_without_timestep)
+        self._clipped_together: dict[str, list[nn.Parameter]] = {}
 
     # What a subclass defines -------------------------------------------------------------------------------------
 
@@ -92,6 +93,8 @@ class TrainingModule(StoredModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over every parameter that requires a gradient, in the groups of `optimizer.groups`."""
+        # kept, for a walk through thousands of frozen weights takes milliseconds a step
+        self._clipped_together = parameters_by_group(self.named_parameters(), self.optimizer_config)
         return build_adamw(self.named_parameters(), self.optimizer_config)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -116,20 +119,22 @@ class TrainingModule(StoredModule):
 
     def _backward(self, batch: Batch) -> Tensor:
         """Forward and backward of every micro-batch; returns (sum, count) of each term on this rank, [terms, 2]."""
-        names = list(self.loss_weights)
-        counts = self.loss_counts(batch, Draws(self.seed, batch["position"]))
-        total_counts = self._reduce(torch.stack([counts[name].sum().float() for name in names]))
-        scale = self.trainer.world_size / total_counts.clamp(min=1e-12)  # DDP averages gradients over ranks
-        sums = torch.zeros(len(names), device=self.device)
-        parts = list(micro_batches(batch, self.micro_batch_size))
-        for number, part in enumerate(parts):
+        counts = self._term_counts(batch, Draws(self.seed, batch["position"]))
+        own_counts = counts.sum(dim=0)
+        total_counts = self._reduce(own_counts)
+        weights = counts.new_tensor(list(self.loss_weights.values()))
+        # DDP averages gradients over ranks
+        scale = weights * self.trainer.world_size / total_counts.clamp(min=1e-12)
+        sums = torch.zeros_like(own_counts)
+        size = self.micro_batch_size or len(counts)
+        parts = list(zip(micro_batches(batch, size), counts.split(size), strict=True))
+        for number, (part, part_counts) in enumerate(parts):
             with contextlib.nullcontext() if number == len(parts) - 1 else self._without_gradient_sync():
                 self._seed_dropout(number)
-                part_sums = self._term_sums(part, Draws(self.seed, part["position"]))
-                weights = part_sums.new_tensor([self.loss_weights[name] for name in names])
-                self.manual_backward((part_sums * scale * weights).sum())
+                part_sums = self._term_sums(part, Draws(self.seed, part["position"]), part_counts)
+                self.manual_backward((part_sums * scale).sum())
             sums += part_sums.detach()
-        return torch.stack([sums, torch.stack([counts[name].sum().float() for name in names])], dim=1)
+        return torch.stack([sums, own_counts], dim=1)
 
     def _seed_dropout(self, micro_batch: int) -> None:
         """Seed the default generators, which dropout inside modules uses, independently of what ran before a resume."""
@@ -138,15 +143,21 @@ class TrainingModule(StoredModule):
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def _term_sums(self, batch: Batch, draws: Draws) -> Tensor:
-        """Counted sum of each term over the samples of a micro-batch, float32 [terms]."""
-        values, counts = self.losses(batch, draws), self.loss_counts(batch, draws)
+    def _term_counts(self, batch: Batch, draws: Draws) -> Tensor:
+        """How much each sample counts in each term, float32 [B, terms]."""
+        counts = self.loss_counts(batch, draws)
+        return torch.stack([counts[name] for name in self.loss_weights], dim=1).float()
+
+    def _term_sums(self, batch: Batch, draws: Draws, counts: Tensor) -> Tensor:
+        """Counted sum of each term over the samples of a micro-batch, float32 [terms]; counts are [B, terms]."""
+        values = self.losses(batch, draws)
         if values.keys() != self.loss_weights.keys():
             raise ValueError(
                 f"{type(self).__name__}: loss_weights names {sorted(self.loss_weights)}, "
                 f"the losses are {sorted(values)}; every term needs a weight (0 switches it off)"
             )
-        return torch.stack([(values[name].float() * counts[name]).sum() for name in self.loss_weights])
+        table = torch.stack([values[name].float() for name in self.loss_weights], dim=1)
+        return (table * counts).sum(dim=0)
 
     def _reduce(self, tensor: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(tensor, reduce_op="sum") if self.trainer.world_size > 1 else tensor
@@ -170,7 +181,7 @@ class TrainingModule(StoredModule):
             The norms as they were: "grad_norm" over all parameters and "grad_norm/<prefix>" of each named group.
         """
         norms = {}
-        for prefix, parameters in parameters_by_group(self.named_parameters(), self.optimizer_config).items():
+        for prefix, parameters in self._clipped_together.items():
             clip = self.optimizer_config.group(prefix).clip_norm
             norm = nn.utils.clip_grad_norm_(parameters, float("inf") if clip is None else clip, foreach=True)
             norms[prefix] = norm.to(self.device)  # of a group without gradient it would lie on the CPU

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from lightning.pytorch.callbacks import RichProgressBar
 
-from mmig.callbacks.progress import StepProgressLines, progress
+from mmig.callbacks.progress import StepProgressBar, StepProgressLines, progress
 
 
 def run_steps(first: int, last: int, rank: int = 0, total: int = 100) -> None:
@@ -47,3 +48,14 @@ def test_other_ranks_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_file_gets_lines() -> None:
     assert isinstance(progress(io.StringIO()), StepProgressLines)
+
+
+def test_the_bar_is_drawn_at_most_ten_times_a_second_and_at_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    monkeypatch.setattr(RichProgressBar, "on_train_batch_end", lambda self, *arguments: drawn.append(arguments[-1] + 1))
+    now = iter(range(1000))
+    bar = StepProgressBar(clock=lambda: next(now) / 32)
+    bar._trainer = trainer = SimpleNamespace(max_steps=10)
+    for step in range(1, 11):
+        bar.on_train_batch_end(trainer, SimpleNamespace(step=step), None, None, 0)
+    assert drawn == [1, 5, 9, 10]

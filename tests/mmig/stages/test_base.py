@@ -88,7 +88,7 @@ def test_each_term_is_divided_by_its_own_count() -> None:
     batch = next(iter(ToyStream(1, 12, 0, 1)))
     draws = Draws(0, batch["position"])
     values, counts = module.losses(batch, draws), module.loss_counts(batch, draws)
-    sums = module._term_sums(batch, draws)
+    sums = module._term_sums(batch, draws, module._term_counts(batch, draws))
     assert counts["l1"].sum() == 8
     torch.testing.assert_close(sums[1], values["l1"][batch["position"] % 3 != 0].sum())
 
@@ -156,7 +156,7 @@ def test_terms_without_weight_are_named() -> None:
     module.loss_weights = {"squared": 1.0}
     batch = next(iter(ToyStream(1, 12, 0, 1)))
     with pytest.raises(ValueError, match="loss_weights names"):
-        module._term_sums(batch, Draws(0, batch["position"]))
+        module._term_sums(batch, Draws(0, batch["position"]), torch.ones(12, 2))
 
 
 def test_bf16_mixed_with_fused_adamw_and_clipping_trains(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def test_the_schedule_multiplies_each_groups_own_rate(tmp_path: Path) -> None:
 
 def test_without_groups_clipping_is_torchs_bit_for_bit() -> None:
     module, twin = toy(clip_norm=0.5), toy()
+    module.configure_optimizers()
     set_gradients(module)
     for parameter, other in zip(module.parameters(), twin.parameters(), strict=True):
         other.grad = parameter.grad.clone()
@@ -53,6 +54,7 @@ def test_without_groups_clipping_is_torchs_bit_for_bit() -> None:
 @pytest.mark.parametrize("rest", [2.0, None])
 def test_each_group_is_clipped_to_its_own_norm(rest: float | None) -> None:
     module = toy(clip_norm=rest, groups={LAST: OptimizerGroup(clip_norm=0.5)})
+    module.configure_optimizers()
     set_gradients(module)
     flat = [torch.cat([p.grad.flatten() for p in module.net[i].parameters()]) for i in (0, 2)]
     norms = module._clip_gradients()
@@ -66,6 +68,7 @@ def test_each_group_is_clipped_to_its_own_norm(rest: float | None) -> None:
 
 def test_a_group_can_be_left_unclipped() -> None:
     module = toy(clip_norm=0.5, groups={LAST: OptimizerGroup(clip_norm=float("inf"))})
+    module.configure_optimizers()
     set_gradients(module)
     before = module.net[2].weight.grad.clone()
     module._clip_gradients()
