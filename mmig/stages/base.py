@@ -160,7 +160,9 @@ class TrainingModule(StoredModule):
         return (table * counts).sum(dim=0)
 
     def _reduce(self, tensor: Tensor) -> Tensor:
-        return self.trainer.strategy.reduce(tensor, reduce_op="sum") if self.trainer.world_size > 1 else tensor
+        if self.trainer.world_size == 1:
+            return tensor
+        return self.trainer.strategy.reduce(tensor.clone(), reduce_op="sum")  # the strategies reduce in place
 
     def _without_gradient_sync(self) -> contextlib.AbstractContextManager[None]:
         strategy = self.trainer.strategy
