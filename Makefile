@@ -21,7 +21,7 @@ OFFLINE := HF_HUB_OFFLINE=1
 help:
 	@echo "make demo            train stage 1 of MMIG on the small world, evaluate it, show pictures (minutes, CPU)"
 	@echo "make chain-demo      all five stages in order, then a table (under an hour, CPU)"
-	@echo "make test            the tests (minutes, 2 cores); make adds the slow ones"
+	@echo "make test            the tests (minutes, 2 cores)"
 	@echo "make lint            ruff: lint and format; make format mends what it can"
 	@echo "make bench           every performance promise as a ratio"
 	@echo "make tiny-backbones  train assets/tiny again (hours on 2 cores)"
@@ -49,7 +49,7 @@ chain-demo: $(STAMP)
 	@$(OFFLINE) "$(RUN)" -m mmig.chain_demo
 
 test: $(STAMP)
-	@echo "== tests: $(WORKERS) processes, without the slow ones (make runs them too)"
+	@echo "== tests: $(WORKERS) processes"
 	@$(ONE_THREAD) $(OFFLINE) "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile
 
 lint: $(STAMP)

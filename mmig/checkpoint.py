@@ -83,10 +83,15 @@ def load_weights(module: TrainingModule, checkpoint: dict[str, Any], ema: bool =
     module.step = checkpoint["step"]
 
 
-def init_weights(module: TrainingModule, checkpoint: dict[str, Any]) -> None:
+def init_weights(module: TrainingModule, checkpoint: dict[str, Any], complete: bool = True) -> None:
     """Start a new stage from an earlier run's averaged weights; parts that are new keep their initial values.
 
     What the checkpoint holds stays in every later one, also where this stage trains it no longer.
+
+    Args:
+        module: takes the weights.
+        checkpoint: the earlier run's.
+        complete: it must hold all that is not new in this stage; False to measure a run in a later stage's module.
 
     Raises:
         CheckpointError: the checkpoint holds a weight that this module has not, or has in another shape; or it lacks
@@ -103,7 +108,8 @@ def init_weights(module: TrainingModule, checkpoint: dict[str, Any]) -> None:
             raise CheckpointError(
                 f"--init_from: {name} {list(value.shape)} does not fit {type(module).__name__} ({found})"
             )
-    _check_complete(module, weights)
+    if complete:
+        _check_complete(module, weights)
     module.load_state_dict(weights, strict=False)
     module.carry(weights)
 
