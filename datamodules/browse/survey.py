@@ -1,0 +1,163 @@
+"""Reads samples of a folder of shards once and keeps what a page about them needs: counts, and a few of them in full.
+
+Every sample goes through the reader and the decoder of the stream, so what is bad here is bad there. What is kept does
+not grow with the number of samples read.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import accumulate, groupby, islice
+
+import numpy as np
+from PIL import Image
+
+from datamodules.browse.thumbnails import Card, make_card
+from datamodules.decode import ShardReader, decode
+from datamodules.faults import BadSample
+from datamodules.order import mix
+from datamodules.schema import IMAGE_FIELDS, TEXT_FIELDS, Fault, Sample
+from datamodules.shard_index import ShardIndex
+
+BAD_EXAMPLES = 12
+"""Bad samples of each reason that are named one by one."""
+_MOST_EDIT_TYPES = 1000
+_CHUNK = 64  # samples that a worker reads before it reports
+_READ, _SHOWN = 201, 202  # what a draw is for
+Place = tuple[int, int, bool]
+"""Number of the shard, number of the sample in it, whether the page shows it in full."""
+
+
+@dataclass
+class Survey:
+    """What was found in samples that were read; surveys of parts add up.
+
+    Attributes:
+        read: samples read, bad ones included. bad: bad ones, by (reason, shard). examples: the first of each reason.
+        edit_types: good samples by edit type. fields: good samples that have a field.
+        short_sides: images (not masks) by their shorter side in pixels. aspects: images by 100 x width / height.
+        lengths: texts by their number of characters, for each text field.
+        cards: the samples shown.
+    """
+
+    read: int = 0
+    bad: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: dict[str, list[Fault]] = field(default_factory=dict)
+    edit_types: Counter[str] = field(default_factory=Counter)
+    fields: Counter[str] = field(default_factory=Counter)
+    short_sides: Counter[int] = field(default_factory=Counter)
+    aspects: Counter[int] = field(default_factory=Counter)
+    lengths: dict[str, Counter[int]] = field(default_factory=lambda: {name: Counter() for name in TEXT_FIELDS})
+    cards: list[Card] = field(default_factory=list)
+
+    def add(self, sample: Sample) -> None:
+        """Count a good sample."""
+        kind = sample.get("edit_type", "")[:80]
+        room = kind in self.edit_types or len(self.edit_types) < _MOST_EDIT_TYPES
+        self.edit_types[kind if room else "(others)"] += 1
+        self.fields.update(name for name, value in sample.items() if name != "key" and value)
+        for name in IMAGE_FIELDS:
+            if isinstance(image := sample.get(name), Image.Image):
+                self.short_sides[min(image.size)] += 1
+                self.aspects[round(100 * image.width / image.height)] += 1
+        for name, counts in self.lengths.items():
+            if text := sample.get(name):
+                counts[len(text)] += 1
+
+    def add_bad(self, fault: Fault) -> None:
+        """Count a bad sample."""
+        self.bad[fault["reason"], fault["shard"]] += 1
+        if len(examples := self.examples.setdefault(fault["reason"], [])) < BAD_EXAMPLES:
+            examples.append(fault)
+
+    def merge(self, later: Survey) -> None:
+        """Add the survey of samples that come later in the folder."""
+        self.read += later.read
+        self.cards += later.cards
+        for name in ("bad", "edit_types", "fields", "short_sides", "aspects"):
+            getattr(self, name).update(getattr(later, name))
+        for name, counts in later.lengths.items():
+            self.lengths[name].update(counts)
+        for reason, faults in later.examples.items():
+            self.examples[reason] = (self.examples.get(reason, []) + faults)[:BAD_EXAMPLES]
+
+
+def survey(index: ShardIndex, most: int, shown: int, seed: int, workers: int = 0) -> Iterator[Survey]:
+    """Read samples spread evenly over the shards; a survey of each part, in the order of the index.
+
+    Args:
+        index: the shards.
+        most: samples to read at most; 0 for all. shown: how many of them get a card.
+        seed: draws which ones are read, if not all are, and which are shown.
+        workers: processes that read (0: this one); the result does not depend on it.
+
+    Raises:
+        ShardError: a member index that cannot be used.
+    """
+    tasks = _tasks(index, most, shown, seed)
+    if not workers:
+        reader = ShardReader(index)
+        yield from (_survey_part(index, reader, places) for places in tasks)
+        return
+    fork = multiprocessing.get_context("fork")  # without importing torch again in every process
+    with ProcessPoolExecutor(workers, fork, _begin, (index,)) as pool:
+        waiting = deque(pool.submit(_survey_in_worker, places) for places in islice(tasks, 4 * workers))
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(pool.submit(_survey_in_worker, places) for places in islice(tasks, 1))
+
+
+def draw(total: int, count: int, *key: int) -> Iterable[int]:
+    """`count` of 0..total-1 in rising order, one from each of as many equal parts; all if `count` is 0 or too many."""
+    if not 0 < count < total:
+        return range(total)
+    edges = [total * part // count for part in range(count + 1)]
+    return (start + mix(*key, part) % (edges[part + 1] - start) for part, start in enumerate(edges[:-1]))
+
+
+def _tasks(index: ShardIndex, most: int, shown: int, seed: int) -> Iterator[list[Place]]:
+    """Lists of at most `_CHUNK` places of one shard."""
+    ends = np.fromiter(accumulate(shard.count for shard in index.shards), np.int64)
+    total = len(index)
+    read = min(most or total, total)
+    in_full = set(draw(read, shown, seed, _SHOWN)) if shown else set()
+
+    def places() -> Iterator[Place]:
+        for number, place in enumerate(draw(total, read, seed, _READ)):
+            shard = int(np.searchsorted(ends, place, side="right"))
+            yield shard, place - (int(ends[shard - 1]) if shard else 0), number in in_full
+
+    for _, of_shard in groupby(places(), lambda place: place[0]):
+        while chunk := list(islice(of_shard, _CHUNK)):
+            yield chunk
+
+
+def _survey_part(index: ShardIndex, reader: ShardReader, places: Sequence[Place]) -> Survey:
+    found = Survey(read=len(places))
+    for shard, row, in_full in places:
+        name, key = index.shards[shard].name, reader.key(shard, row)
+        try:
+            sample = decode(key, reader.read(shard, row))
+        except BadSample as bad:
+            found.add_bad({"reason": bad.reason, "shard": name, "key": key, "detail": bad.detail})
+            continue
+        found.add(sample)
+        if in_full:
+            found.cards.append(make_card(sample, name))
+    return found
+
+
+_in_worker: dict[str, tuple[ShardIndex, ShardReader]] = {}
+"""What a worker process reads from; filled by `_begin` in the worker alone."""
+
+
+def _begin(index: ShardIndex) -> None:
+    _in_worker["reader"] = index, ShardReader(index)
+
+
+def _survey_in_worker(places: Sequence[Place]) -> Survey:
+    return _survey_part(*_in_worker["reader"], places)
