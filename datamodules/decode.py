@@ -6,33 +6,37 @@ text the target's caption and its JSON metadata. Whatever is wrong with the byte
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
 import re
-import struct
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from PIL import Image, ImageOps
-
 from datamodules.faults import BadSample
+from datamodules.images import decode_image
 from datamodules.keys import sample_key
-from datamodules.schema import IMAGE_FIELDS, MASK_FIELDS, Sample, SchemaError, validate
+from datamodules.schema import IMAGE_FIELDS, MASK_FIELDS, Sample, SchemaError, texts, validate
 from datamodules.shard_index import INDEX_FILE, ShardIndex
 from datamodules.tar_index import REMAKE, MemberIndex, ShardError
 
-FORMATS = ("PNG", "JPEG", "WEBP")
-MAX_PIXELS = 64 * 2**20
+MAX_JSON_BYTES = 16 * 2**20
+MAX_TEXT = 100_000
+"""Characters of the longest text that is read; beyond that it is no caption, and tokenisers take minutes."""
+MAX_ENTRIES = 64
+"""Concepts or attachments of one sample; a batch holds room for the most that one of its samples has."""
+MAX_SAMPLE_BYTES = 2**30
 _SUFFIX = re.compile(r"\.(?:png|jpe?g|webp)$", re.IGNORECASE)
 _PLAIN_IMAGES = ("jpg", "jpeg", "png", "webp")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBERED = re.compile(r"(concept|attachment)(\d+)")
-# what Pillow's decoders raise on damaged files, beyond its own UnidentifiedImageError (an OSError)
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, struct.error)
 _log = logging.getLogger(__name__)
+
+
+_OpenShard = tuple[BinaryIO | OSError, MemberIndex]
+"""A tar, or why it cannot be opened, and what is in it."""
 
 
 class ShardReader:
@@ -41,7 +45,7 @@ class ShardReader:
     def __init__(self, index: ShardIndex, keep_open: int = 64) -> None:
         self._index = index
         self._keep_open = keep_open
-        self._open: OrderedDict[int, tuple[BinaryIO, MemberIndex]] = OrderedDict()
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
 
     def key(self, shard: int, row: int) -> str:
         """The name in the tar of sample `row` of shard `shard`, folders included.
@@ -55,14 +59,22 @@ class ShardReader:
         """Name after the key's dot -> bytes, every checksum compared.
 
         Raises:
-            BadSample: the tar is too short ("truncated") or its bytes have changed ("checksum").
+            BadSample: the tar cannot be read ("missing") or is too short ("truncated"), its bytes have changed
+                ("checksum"), a member comes twice ("repeated"), or they are far too many ("bomb").
             ShardError: as in `key`.
         """
         file, index = self._shard(shard)
+        if isinstance(file, OSError):
+            raise BadSample("missing", str(file))
         members = index.members(row)
         start = members[0].offset
         length = members[-1].offset + members[-1].size - start
-        data = memoryview(os.pread(file.fileno(), length, start))
+        if length > MAX_SAMPLE_BYTES:
+            raise BadSample("bomb", f"{length} bytes in one sample, at most {MAX_SAMPLE_BYTES} are read")
+        try:
+            data = memoryview(os.pread(file.fileno(), length, start))
+        except OSError as error:
+            raise BadSample("missing", f"{self._index.shards[shard].name}: {error}") from error
         files: dict[str, memoryview] = {}
         for member in members:
             content = data[member.offset - start : member.offset - start + member.size]
@@ -70,24 +82,26 @@ class ShardReader:
                 raise BadSample("truncated", f"{member.field}: expected {member.size} bytes, found {len(content)}")
             if zlib.crc32(content) != member.crc32:
                 raise BadSample("checksum", f"{member.field}: wrong checksum")
+            if member.field in files:
+                raise BadSample("repeated", f"{member.field}: comes twice in the tar")
             files[member.field] = content
         return files
 
     def close(self) -> None:
         """Close every open shard; the reader can be used again."""
         while self._open:
-            self._open.popitem()[1][0].close()
+            _close(self._open.popitem()[1])
 
-    def _shard(self, number: int) -> tuple[BinaryIO, MemberIndex]:
+    def _shard(self, number: int) -> _OpenShard:
         if number in self._open:
             self._open.move_to_end(number)
         else:
             if len(self._open) >= self._keep_open:
-                self._open.popitem(last=False)[1][0].close()
+                _close(self._open.popitem(last=False)[1])
             self._open[number] = self._open_shard(number)
         return self._open[number]
 
-    def _open_shard(self, number: int) -> tuple[BinaryIO, MemberIndex]:
+    def _open_shard(self, number: int) -> _OpenShard:
         row = self._index.shards[number]
         path = self._index.member_path(row.name)
         members = MemberIndex(path)
@@ -95,7 +109,10 @@ class ShardReader:
             raise ShardError(
                 f"{path}: lists {len(members)} samples where {INDEX_FILE} counts {row.count}; one is stale: {REMAKE}"
             )
-        file = self._index.tar_path(row.name).open("rb", buffering=0)
+        try:
+            file = self._index.tar_path(row.name).open("rb", buffering=0)
+        except OSError as error:  # no error here either: each of its samples is a fault
+            return error, members
         if (size := os.fstat(file.fileno()).st_size) != row.bytes:  # no error: each sample that suffered is a fault
             _log.warning("%s: expected %d bytes, found %d", self._index.tar_path(row.name), row.bytes, size)
         return file, members
@@ -105,6 +122,11 @@ class ShardReader:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _close(shard: _OpenShard) -> None:
+    if not isinstance(shard[0], OSError):
+        shard[0].close()
 
 
 def decode(key: str, files: Mapping[str, bytes | memoryview]) -> Sample:
@@ -117,21 +139,26 @@ def decode(key: str, files: Mapping[str, bytes | memoryview]) -> Sample:
     Raises:
         BadSample: with the reason (a key of `faults.REASONS`) and the finding.
     """
-    by_field = {_SUFFIX.sub("", name): (name, data) for name, data in files.items()}
+    by_field: dict[str, tuple[str, bytes | memoryview]] = {}
+    for name, data in files.items():
+        field = _SUFFIX.sub("", name)
+        if field in by_field and _is_known(field):
+            raise BadSample("repeated", f"{field}: given as {by_field[field][0]} and as {name}")
+        by_field[field] = name, data
     sample: dict[str, Any] = {"key": sample_key(key)}
     plain = next((name for name in _PLAIN_IMAGES if name in files), None)
     record = _json(files["json"]) if "json" in files else {}
     if plain is None and "txt" not in files:
         sample |= _record_fields(record)
     else:
-        sample |= {"target": _image("target", files[plain])} if plain else {}
+        sample |= {"target": decode_image("target", files[plain])} if plain else {}
         sample |= {
             "metadata": record,
             "target_caption": _text(files["txt"]) if "txt" in files else record.get("caption") or "",
         }
     for field in (*IMAGE_FIELDS, *MASK_FIELDS):
         if field in by_field:
-            sample[field] = _image(field, by_field[field][1], mask=field in MASK_FIELDS)
+            sample[field] = decode_image(field, by_field[field][1], mask=field in MASK_FIELDS)
     for field, (name, data) in by_field.items():
         if match := _NUMBERED.fullmatch(field.partition(".")[0]):
             _add_numbered(sample, match[1], int(match[2]), name, data)
@@ -139,12 +166,23 @@ def decode(key: str, files: Mapping[str, bytes | memoryview]) -> Sample:
         validate(sample)
     except SchemaError as error:
         raise BadSample("field", str(error)) from error
+    for text in (sample.get("edit_type", ""), *texts(sample)):
+        _check_text(text)
     return sample  # type: ignore[return-value]
 
 
+def _is_known(field: str) -> bool:
+    return field in (*IMAGE_FIELDS, *MASK_FIELDS) or _NUMBERED.fullmatch(field) is not None
+
+
 def _json(data: bytes | memoryview) -> dict[str, Any]:
+    """NaN and Infinity, which JSON does not have but img2dataset writes where a column is empty, become None."""
+    if len(data) == 0:
+        raise BadSample("empty", "json: no bytes")
+    if len(data) > MAX_JSON_BYTES:
+        raise BadSample("json", f"json: {len(data)} bytes, at most {MAX_JSON_BYTES} are read")
     try:
-        record = json.loads(bytes(data))
+        record = json.loads(bytes(data), parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:  # the latter from brackets nested too deeply
         raise BadSample("json", f"json: {error}") from error
     if not isinstance(record, dict):
@@ -156,13 +194,23 @@ def _text(data: bytes | memoryview) -> str:
     try:
         return bytes(data).decode().strip()
     except UnicodeDecodeError as error:
-        raise BadSample("field", f"txt: expected UTF-8 text ({error})") from error
+        raise BadSample("text", f"txt: expected UTF-8 text ({error})") from error
+
+
+def _check_text(text: str) -> None:
+    if len(text) > MAX_TEXT:
+        raise BadSample("text", f"a text of {len(text)} characters, at most {MAX_TEXT} are read")
+    if _SURROGATE.search(text):  # half a character, which JSON can write and no tokeniser can read
+        raise BadSample("text", f"a text with half a character: {text[:80]!r}")
 
 
 def _record_fields(record: dict[str, Any]) -> dict[str, Any]:
     fields = {name: value for name, value in record.items() if value is not None and name != "key"}
     if isinstance(fields.get("metadata"), str):
         fields["metadata"] = _json(fields["metadata"].encode())
+    for name in ("concepts", "attachments"):
+        if isinstance(fields.get(name), list) and len(fields[name]) > MAX_ENTRIES:
+            raise BadSample("field", f"{name}: {len(fields[name])} entries, at most {MAX_ENTRIES} are read")
     if isinstance(fields.get("concepts"), list):
         fields["concepts"] = [{"phrase": phrase} for phrase in fields["concepts"]]
     return fields
@@ -173,39 +221,8 @@ def _add_numbered(sample: dict[str, Any], kind: str, number: int, name: str, dat
     if not isinstance(entries, list) or number >= len(entries) or not isinstance(entries[number], dict):
         raise BadSample("field", f"{name}: the JSON's {kind}s have no such entry")
     if kind == "concept":
-        entries[number]["mask"] = _image(f"concept{number}", data, mask=True)
+        entries[number]["mask"] = decode_image(f"concept{number}", data, mask=True)
     elif _SUFFIX.search(name):
-        entries[number]["data"] = _image(f"attachment{number}", data)
+        entries[number]["data"] = decode_image(f"attachment{number}", data)
     else:
         entries[number] |= {"data": bytes(data), "format": name.partition(".")[2]}
-
-
-def _image(field: str, data: bytes | memoryview, mask: bool = False) -> Image.Image:
-    """Encoded image -> PIL RGB (or "L"): transparency over white, 16 bits scaled to 8, EXIF orientation applied."""
-    if len(data) == 0:
-        raise BadSample("empty", f"{field}: no bytes")
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise BadSample("bomb", f"{field}: {image.width}x{image.height} pixels, at most {MAX_PIXELS} are read")
-        if 0 in image.size:
-            raise BadSample("empty", f"{field}: an image without pixels")
-        image.load()
-        if "exif" in image.info:
-            image = ImageOps.exif_transpose(image)
-        return _to_mode(image, "L" if mask else "RGB")
-    except Image.DecompressionBombError as error:
-        raise BadSample("bomb", f"{field}: {error}") from error
-    except _DECODER_ERRORS as error:
-        raise BadSample("image", f"{field}: {error}") from error
-
-
-def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == mode:
-        return image
-    if image.mode.startswith("I"):  # 16-bit PNG; "I" is how some Pillow versions open it
-        image = image.convert("I").point(lambda value: value / 257).convert("L")
-    elif mode == "RGB" and image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert(mode)

@@ -16,8 +16,11 @@ from datamodules.schema import Fault
 
 REASONS: dict[str, str] = {
     "truncated": "the tar ends before the member does",
+    "missing": "the shard is not there or cannot be read",
     "checksum": "the member's bytes are not those that were indexed",
-    "json": "the sample's JSON cannot be parsed",
+    "repeated": "a member of the sample comes twice",
+    "json": "the sample's JSON cannot be parsed, or is larger than any",
+    "text": "a text that is no UTF-8, or longer than any",
     "field": "a field has the wrong type, or there is neither text nor image",
     "empty": "a file or image of zero size",
     "image": "an image that cannot be decoded",

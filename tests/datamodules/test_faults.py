@@ -59,7 +59,7 @@ RECORD = json.dumps({"instruction": "x"}).encode()
         ("field", {"json": b'{"instruction": "x", "concepts": "red"}'}),
         ("field", {"json": RECORD, "concept0.png": GOOD}),
         ("field", {"json": b"{}"}),
-        ("field", {"jpg": _png(make_image(0), "JPEG"), "txt": b"\xff"}),
+        ("text", {"jpg": _png(make_image(0), "JPEG"), "txt": b"\xff"}),
         ("empty", {"json": RECORD, "source.png": b""}),
         ("image", {"json": RECORD, "source.png": _png_header(0, 5)}),
         ("image", {"json": RECORD, "source.png": GOOD[: len(GOOD) // 2]}),
