@@ -17,12 +17,16 @@ _FORMAT = "mmig-shards-1"
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One row of `index.json`: file name, number of samples, bytes, SHA-256 as hex."""
+    """One row of `index.json`: file name, number of samples, bytes, SHA-256 as hex.
+
+    Where the index lists a selection of the tar's samples, `of` is how many the tar has; else None, and not written.
+    """
 
     name: str
     count: int
     bytes: int
     sha256: str
+    of: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def _to_json(rows: tuple[ShardInfo, ...]) -> str:
-    lines = ",\n".join("  " + json.dumps(asdict(row), sort_keys=True) for row in rows)
+    known = ({name: value for name, value in asdict(row).items() if value is not None} for row in rows)
+    lines = ",\n".join("  " + json.dumps(row, sort_keys=True) for row in known)
     return f'{{"format": "{_FORMAT}", "shards": [\n{lines}\n]}}\n'
 
 

@@ -34,7 +34,7 @@ from datamodules.tar_index import DAMAGED, REMAKE, Member, MemberIndex, ShardErr
 
 LOCK_FILE = "writing.lock"
 """There while a process writes; one that a killed process left behind is harmless."""
-__all__ = ["ShardError", "ShardIndex", "ShardInfo", "index_shards", "verify", "write_shards"]
+__all__ = ["ShardError", "ShardIndex", "ShardInfo", "held", "index_shards", "verify", "write_shard", "write_shards"]
 
 
 def write_shards(
@@ -53,7 +53,7 @@ def write_shards(
     if samples_per_shard < 1:
         raise ShardError(f"samples_per_shard: expected at least 1, found {samples_per_shard}")
     directory = Path(directory)
-    with _held(directory):
+    with held(directory):
         if (directory / INDEX_FILE).exists() or any(directory.glob("*.tar")):
             raise ShardError(f"{directory}: holds shards already; remove them or choose another folder")
         rows: list[ShardInfo] = []
@@ -61,9 +61,8 @@ def write_shards(
         remaining = iter(samples)
         while chunk := list(islice(remaining, 1)):
             name = f"{prefix}{len(rows):05d}.tar"
-            rows.append(
-                _write_shard(directory, name, _chain_unique(chunk, islice(remaining, samples_per_shard - 1), keys))
-            )
+            unique = _chain_unique(chunk, islice(remaining, samples_per_shard - 1), keys)
+            rows.append(write_shard(directory, name, ((sample["key"], encode(sample)) for sample in unique)))
         if not rows:
             raise ShardError(f"{directory}: expected at least one sample to write, found none")
         for row in rows:
@@ -87,7 +86,7 @@ def index_shards(directory: str | Path, index_directory: str | Path | None = Non
     tars = sorted(directory.glob("*.tar"))
     if not tars:
         raise ShardError(f"{directory}: expected .tar files, found none")
-    with _held(target):
+    with held(target):
         rows = []
         indices = [(target / tar.name).with_suffix(f".idx{INCOMPLETE}") for tar in tars]
         for tar, path in zip(tars, indices, strict=True):
@@ -133,7 +132,7 @@ def _verify_shard(index: ShardIndex, row: ShardInfo, keys: set[str]) -> Iterator
         members = MemberIndex(index.member_path(row.name))
         if len(members) != row.count:
             yield f"{index.member_path(row.name)}: expected {row.count} samples, found {len(members)}"
-        if size == row.bytes and found == row.sha256 and not _lists(index.member_path(row.name), path):
+        if size == row.bytes and found == row.sha256 and not _lists(index.member_path(row.name), path, row.of):
             yield f"{index.member_path(row.name)}: does not list what {row.name} holds; {REMAKE}"
             return
     except ShardError as error:
@@ -149,9 +148,14 @@ def _verify_shard(index: ShardIndex, row: ShardInfo, keys: set[str]) -> Iterator
             )
 
 
-def _lists(member_path: Path, path: Path) -> bool:
-    """Whether a member index says of a tar what reading the tar says."""
-    return member_path.read_bytes() == pack(scan(path))[0]
+def _lists(member_path: Path, path: Path, selected_of: int | None) -> bool:
+    """Whether a member index says of a tar what reading the tar says, or (a selection) a part of its samples."""
+    packed, count = pack(scan(path))
+    if selected_of is None:
+        return member_path.read_bytes() == packed
+    index, there = MemberIndex(member_path), set(scan(path))
+    listed = (member for sample in range(len(index)) for member in index.members(sample))
+    return count == selected_of and there.issuperset(listed)
 
 
 def _verify_member(file: BinaryIO, path: Path, size: int, member: Member) -> str:
@@ -174,7 +178,15 @@ def _chain_unique(first: list[Sample], rest: Iterable[Sample], keys: set[str]) -
             yield sample
 
 
-def _write_shard(directory: Path, name: str, samples: Iterable[Sample]) -> ShardInfo:
+def write_shard(directory: Path, name: str, samples: Iterable[tuple[str, dict[str, bytes]]]) -> ShardInfo:
+    """Write one tar and its member index under their names with `INCOMPLETE` behind; renaming them is the caller's.
+
+    Args:
+        name: of the tar. samples: key and encoded files (see `encode`) of each sample; keys must be unique.
+
+    Raises:
+        ShardError: a key too long for a tar.
+    """
     members: list[Member] = []
     digest, offset = hashlib.sha256(), 0
     with (directory / f"{name}{INCOMPLETE}").open("wb") as file:
@@ -185,10 +197,10 @@ def _write_shard(directory: Path, name: str, samples: Iterable[Sample]) -> Shard
             digest.update(data)
             offset += len(data)
 
-        for sample in samples:
-            for field, data in encode(sample).items():
-                put(_tar_header(f"{sample['key']}.{field}", len(data)))
-                members.append(Member(sample["key"], field, offset, len(data), zlib.crc32(data)))
+        for key, files in samples:
+            for field, data in files.items():
+                put(_tar_header(f"{key}.{field}", len(data)))
+                members.append(Member(key, field, offset, len(data), zlib.crc32(data)))
                 put(data + bytes(-len(data) % tarfile.BLOCKSIZE))
         put(bytes(2 * tarfile.BLOCKSIZE))
         put(bytes(-offset % tarfile.RECORDSIZE))
@@ -209,8 +221,12 @@ def _tar_header(name: str, size: int) -> bytes:
 
 
 @contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """Hold a folder for one writer; leave no temporary file behind, whatever happened before or happens now."""
+def held(directory: Path) -> Iterator[None]:
+    """Hold a folder for one writer; leave no temporary file behind, whatever happened before or happens now.
+
+    Raises:
+        ShardError: another process holds it.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / LOCK_FILE
     with path.open("a") as lock:  # open for writing, without which NFS gives no exclusive lock
