@@ -46,5 +46,5 @@ class LatentModule(TrainingModule):
         return {"vae": self.vae, "text_encoder": self.text_encoder}
 
     def backbone_paths(self) -> dict[str, str]:
-        """Both lie in the pipeline folder."""
-        return dict.fromkeys(self.named_backbones(), self.backbone)
+        """All lie in the pipeline folder."""
+        return dict.fromkeys((*self.named_backbones(), "tokenizer", "scheduler"), self.backbone)

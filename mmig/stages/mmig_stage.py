@@ -165,8 +165,11 @@ class MMIGStage(TrainingModule):
         named = {
             "vae": paths.diffusion,
             "text_encoder": paths.diffusion,
+            "tokenizer": paths.diffusion,
+            "scheduler": paths.diffusion,
             "unet": paths.unet or paths.diffusion,
             "llm": paths.llm,
+            "llm_tokenizer": paths.llm,
             "clip_vision": paths.vision,
             "blip2": paths.captioner,
         }

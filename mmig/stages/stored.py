@@ -110,7 +110,7 @@ class StoredModule(L.LightningModule):
                 found = "none" if now is None else f"{now['path']} ({now['fingerprint'][:12]})"
                 raise ValueError(
                     f"backbone {name}: the checkpoint was trained on {then['path']} ({then['fingerprint'][:12]}), "
-                    f"the config names {found}; give the same weights"
+                    f"the config names {found}; give the same files"
                 )
 
     def _optimizer_names(self, optimizers: list[torch.optim.Optimizer]) -> list[list[str]]:

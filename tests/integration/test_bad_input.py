@@ -90,7 +90,7 @@ def test_checkpoint_of_another_backbone(workspace: Workspace) -> None:
     assert fit(workspace) == ""
     shutil.rmtree(workspace.folder / "llama")
     build_llama(workspace.folder / "llama", seed=99)
-    one_line(fit(workspace, "--trainer.max_steps", "4"), "backbone llm", "give the same weights")
+    one_line(fit(workspace, "--trainer.max_steps", "4"), "backbone llm", "give the same files")
 
 
 def test_missing_backbone(workspace: Workspace) -> None:

@@ -208,3 +208,13 @@ def test_stage_four_needs_the_adapters_that_stage_two_trained(build: Callable[..
     checkpoint["backbones"]["llm"]["fingerprint"] = "another"
     with pytest.raises(ValueError, match="backbone llm"):
         init_weights(build(Stage2), checkpoint)
+
+
+def test_another_noise_schedule_or_tokenizer_is_another_backbone(build: Callable[..., MMIGStage]) -> None:
+    stage = build(Stage1)
+    described = stage.describe_backbones()
+    assert described.keys() == {"vae", "text_encoder", "tokenizer", "scheduler", "unet", "llm", "llm_tokenizer"}
+    for part in ("scheduler", "tokenizer", "llm_tokenizer"):
+        saved = described | {part: described[part] | {"fingerprint": "another"}}
+        with pytest.raises(ValueError, match=f"backbone {part}: .*give the same files"):
+            stage.check_backbones(saved)

@@ -159,7 +159,7 @@ def test_replacing_the_folders_unet_keeps_the_backbones_fingerprints(folder: Pat
     before = module.describe_backbones()
     export_unet(module, folder)
     assert module.describe_backbones() == before
-    assert sorted(before) == ["text_encoder", "vae"]
+    assert sorted(before) == ["scheduler", "text_encoder", "tokenizer", "vae"]
 
 
 def test_one_side_only_reads_that_side(folder: Path) -> None:
