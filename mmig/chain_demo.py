@@ -7,6 +7,7 @@ instruction alone (InstructPix2Pix). Every row is shown with given and with gene
 
 import argparse
 import time
+from collections.abc import Sequence
 
 from mmig.chain_report import LAST, METRICS, NUM_STAGES, ROWS, TRAINS_UNET, Chains, Row, tables
 from mmig.demo import console, run
@@ -35,18 +36,23 @@ def fit(config: str, data: str, run_name: str, before: str | None, seed: int, st
     )
 
 
-def train_chain(chain: str, data: str, seed: int, steps: int | None) -> None:
-    """Train the five stages, and the baseline on the samples and for the steps of those that train the UNet."""
+def train_chain(chain: str, data: str, seed: int, steps: Sequence[int | None]) -> None:
+    """Train the five stages, each for its steps, and the baseline on the samples of those that train the UNet."""
     before = None
     for stage in range(1, NUM_STAGES + 1):
         name = f"{chain}-stage{stage}"
-        fit(f"stage{stage}", data, name, before, stage_seed(seed, stage), steps)
+        fit(f"stage{stage}", data, name, before, stage_seed(seed, stage), steps[stage - 1])
         before = name
     before = None
     for stage in TRAINS_UNET:
         name = f"{chain}-instruction{stage}"
-        fit("instruct_pix2pix", data, name, before, stage_seed(seed, stage), steps)
+        fit("instruct_pix2pix", data, name, before, stage_seed(seed, stage), steps[stage - 1])
         before = name
+
+
+def steps_of_stages(given: Sequence[int] | None) -> list[int | None]:
+    """Steps of each stage from what was given: nothing (the configurations say it), one number for all, or each."""
+    return [None] * NUM_STAGES if given is None else [*given] * (NUM_STAGES // len(given))
 
 
 def stage_seed(seed: int, stage: int) -> int:
@@ -70,14 +76,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--short", action="store_true", help="a few steps and samples only, as the tests run it")
     parser.add_argument("--name", default="chain", help="beginning of the runs' names (default: chain)")
     parser.add_argument("--data", default="configs/data/demo.yaml", help="data configuration, with the shards' folder")
-    parser.add_argument("--steps", type=positive, help="steps a stage (default: the configs')")
+    parser.add_argument(
+        "--steps", type=positive, nargs="+", metavar="N", help="steps of all stages, or of each (default: the configs')"
+    )
     parser.add_argument("--limit", type=positive, default=64, help="test samples (default: 64)")
     parser.add_argument("--seeds", type=positive, default=1, help="sampling seeds (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the trainings (default: 0)")
     options = parser.parse_args(arguments)
+    if options.steps and len(options.steps) not in (1, NUM_STAGES):
+        parser.error(f"--steps: expected one number or {NUM_STAGES}, found {len(options.steps)}")
     start = time.monotonic()
     run("The small world", "-m", "datamodules.tinyworld", "--config", options.data)
-    steps, limit = (2, 4) if options.short else (options.steps, options.limit)
+    steps, limit = ([2] * NUM_STAGES, 4) if options.short else (steps_of_stages(options.steps), options.limit)
     train_chain(options.name, options.data, options.seed, steps)
     for row in ROWS:
         evaluate(row, options.name, options.data, limit, options.seeds)

@@ -27,7 +27,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_each_stage_starts_from_the_last_and_the_baseline_sees_the_same_samples(commands: list[list[str]]) -> None:
-    chain_demo.train_chain("c", "data.yaml", seed=3, steps=7)
+    chain_demo.train_chain("c", "data.yaml", seed=3, steps=[6, 7, 8, 9, 10])
     starts = {option(command, "--name"): option(command, "--init_from") for command in commands}
     assert starts == {
         "c-stage1": None,
@@ -39,7 +39,27 @@ def test_each_stage_starts_from_the_last_and_the_baseline_sees_the_same_samples(
     seeds = {option(command, "--name"): option(command, "--data.init_args.seed") for command in commands}
     assert len({seeds[f"c-stage{stage}"] for stage in range(1, 6)}) == 5
     assert all(seeds[f"c-instruction{stage}"] == seeds[f"c-stage{stage}"] for stage in (3, 4, 5))
-    assert {option(command, "--trainer.max_steps") for command in commands} == {"7"}
+    steps = [option(command, "--trainer.max_steps") for command in commands]
+    assert steps == ["6", "7", "8", "9", "10", "8", "9", "10"]
+
+
+@pytest.mark.parametrize(
+    ("given", "steps"), [([], [None] * 5), (["--steps", "7"], [7] * 5), (["--steps", *"12345"], [1, 2, 3, 4, 5])]
+)
+def test_steps_are_given_for_all_stages_or_for_each(
+    monkeypatch: pytest.MonkeyPatch, commands: list[list[str]], given: list[str], steps: list[int | None]
+) -> None:
+    monkeypatch.setattr(chain_demo, "tables", lambda chains: [])
+    chain_demo.main(["--name", "c", *given])
+    trained = [command for command in commands if "configs/demo/instruct_pix2pix.yaml" not in command]
+    found = [option(command, "--trainer.max_steps") for command in trained if command[0] == "train.py"]
+    assert found == [None if number is None else str(number) for number in steps]
+
+
+def test_two_numbers_of_steps_are_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        chain_demo.main(["--steps", "1", "2"])
+    assert "--steps: expected one number or 5, found 2" in capsys.readouterr().err
 
 
 def test_every_row_is_evaluated_on_the_same_edits(commands: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
