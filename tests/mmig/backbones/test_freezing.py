@@ -55,7 +55,8 @@ def test_checkpointing_a_frozen_part_saves_memory_and_keeps_the_gradient(tiny: T
     plain, gradient = _saved_bytes_and_gradient(load(path), run, shape)
     less, same = _saved_bytes_and_gradient(load(path, gradient_checkpointing=True), run, shape)
     assert less < 0.7 * plain
-    torch.testing.assert_close(same, gradient, rtol=1e-5, atol=1e-9)
+    # recomputed sums are rounded otherwise on some processors: small entries by what the largest ones lose
+    torch.testing.assert_close(same, gradient, rtol=1e-5, atol=1e-5 * float(gradient.abs().max()))
 
 
 @pytest.mark.parametrize("part", PARTS)
