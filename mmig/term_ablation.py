@@ -2,9 +2,9 @@
 
     python -m mmig.term_ablation --chain chain --steps 80
 
-needs the runs of `mmig.chain_demo --name chain` with as many steps. Every variant sees the samples, noise and steps of
-the chain's own stage 5, and is compared with it on held-out samples: the held-out loss of the term itself and L_SDM,
-and edits with generated responses. "no as, ar" leaves both attention losses out, "paper" weighs all terms by 1.
+needs stage 4 of `mmig.chain_demo --name chain`. The whole stage 5 ("all") and every variant see the same samples and
+noise for the same steps, and are compared on held-out samples: the held-out loss of the term itself and L_SDM, and
+edits with generated responses. "no as, ar" leaves both attention losses out, "paper" weighs all terms by 1.
 """
 
 import argparse
@@ -25,23 +25,25 @@ from mmig.objective import TERMS
 from mmig.programs import one_line_errors, positive
 
 CONFIG = f"stage{NUM_STAGES}"
+WHOLE = "all"
 
 
 def variants(weights: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Loss weights of every variant, by what it leaves out."""
+    """Loss weights of the whole stage and of every variant, by what it leaves out."""
     without = {f"no {term}": {**weights, term: 0.0} for term in TERMS}
-    return without | {"no as, ar": {**weights, "as": 0.0, "ar": 0.0}, "paper": dict.fromkeys(weights, 1.0)}
+    more = {"no as, ar": {**weights, "as": 0.0, "ar": 0.0}, "paper": dict.fromkeys(weights, 1.0)}
+    return {WHOLE: dict(weights)} | without | more
 
 
 def variant_row(title: str) -> Row:
     """The run of a variant, sampled as the last stage is."""
-    return replace(LAST, title=title, run=f"{CONFIG}-{title.replace(', ', '-').replace(' ', '-')}")
+    return replace(LAST, title=title, run=f"ablation-{title.replace(', ', '-').replace(' ', '-')}")
 
 
 def loss_differences(title: str, losses: Mapping[str, TermValues], chain: str) -> list[str]:
-    """Variant - stage 5: the loss of the term that it leaves out, "-" where that is not one term, and L_SDM."""
+    """Variant - whole: the loss of the term that it leaves out, "-" where that is not one term, and L_SDM."""
     term = title.removeprefix("no ")
-    without, whole = (losses[row.run_directory(chain)] for row in (variant_row(title), LAST))
+    without, whole = (losses[row.run_directory(chain)] for row in (variant_row(title), variant_row(WHOLE)))
     own = signed(difference(without, whole, term)) if term in TERMS else "-"
     return [own, signed(difference(without, whole, "sdm"))]
 
@@ -52,7 +54,7 @@ def signed(interval: Interval) -> str:
 
 
 def ablation_tables(chain: str, titles: list[str], losses: Mapping[str, TermValues], markdown: bool) -> list[Table]:
-    """Differences variant - stage 5: of held-out losses, and of edits in points."""
+    """Differences variant - whole: of held-out losses, and of edits in points."""
     of_losses = new_table("Held-out losses: left out - whole [95 % interval]", markdown)
     of_edits = new_table("Edits, in points: left out - whole [95 % interval]", markdown)
     for table, columns in ((of_losses, ("its own loss", "L_SDM")), (of_edits, SHARES.values())):
@@ -62,7 +64,7 @@ def ablation_tables(chain: str, titles: list[str], losses: Mapping[str, TermValu
     chains = Chains([chain])
     for title in titles:
         of_losses.add_row(title, *loss_differences(title, losses, chain))
-        pairs = [[chains.values(row, metric) for row in (variant_row(title), LAST)] for metric in SHARES]
+        pairs = [[chains.values(row, metric) for row in (variant_row(title), variant_row(WHOLE))] for metric in SHARES]
         of_edits.add_row(title, *(points(paired_difference(*pair)) for pair in pairs))
     return [of_losses, of_edits]
 
@@ -72,9 +74,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chain", default="chain", help="name given to `mmig.chain_demo --name` (default: chain)")
     parser.add_argument("--data", default="configs/data/demo.yaml", help="data configuration, with the shards' folder")
-    parser.add_argument("--steps", type=positive, help="steps of stage 5 in that chain (default: the config's)")
-    parser.add_argument("--limit", type=positive, default=64, help="test samples of that chain (default: 64)")
-    parser.add_argument("--seeds", type=positive, default=1, help="sampling seeds of that chain (default: 1)")
+    parser.add_argument("--steps", type=positive, help="steps of every variant (default: the config's)")
+    parser.add_argument("--limit", type=positive, default=64, help="test samples (default: 64)")
+    parser.add_argument("--seeds", type=positive, default=1, help="sampling seeds (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="seed of that chain (default: 0)")
     parser.add_argument("--loss-limit", type=positive, help="validation samples of the losses (default: all)")
     parser.add_argument("--terms", nargs="+", choices=TERMS, help="only these (default: every term and the two others)")
@@ -82,15 +84,15 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     config = Path(f"configs/demo/{CONFIG}.yaml")
     settings = variants(read_yaml(config)["model"]["init_args"]["loss_weights"])
-    titles = [f"no {term}" for term in options.terms] if options.terms else list(settings)
+    titles = [f"no {term}" for term in options.terms] if options.terms else [*settings][1:]
     seed = stage_seed(options.seed, NUM_STAGES)
-    for title in titles:
+    for title in (WHOLE, *titles):
         row, weights = variant_row(title), json.dumps(settings[title])
         more = ("--model.init_args.loss_weights", weights)
         run = f"{options.chain}-{row.run}"
         fit(CONFIG, options.data, run, f"{options.chain}-stage{NUM_STAGES - 1}", seed, options.steps, *more)
         evaluate(row, options.chain, options.data, options.limit, options.seeds)
-    runs = [row.run_directory(options.chain) for row in (LAST, *map(variant_row, titles))]
+    runs = [variant_row(title).run_directory(options.chain) for title in (WHOLE, *titles)]
     with one_line_errors():
         losses = compare_runs(read_yaml(config), runs, Path(options.data), "val", 2, options.loss_limit)
         for table in ablation_tables(options.chain, titles, losses, options.markdown):

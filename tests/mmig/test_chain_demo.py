@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mmig import chain_demo, term_ablation
-from mmig.chain_report import LAST, ROWS
+from mmig.chain_report import ROWS
 from mmig.loss_table import TermValues
 from mmig.objective import TERMS
 from mmig.term_ablation import ablation_tables, variant_row, variants
@@ -78,9 +78,10 @@ def test_variants_differ_in_their_weights_alone() -> None:
     assert found["no sdm"] == {**weights, "sdm": 0.0}
     assert found["no as, ar"] == {**weights, "as": 0.0, "ar": 0.0}
     assert set(found["paper"].values()) == {1.0}
-    assert len(found) == len(TERMS) + 2
+    assert found["all"] == weights
+    assert len(found) == len(TERMS) + 3
     assert len({variant_row(title).run for title in found}) == len(found)
-    assert variant_row("no as, ar").folder("c") == "runs/c-stage5-no-as-ar/evaluation/generated"
+    assert variant_row("no as, ar").folder("c") == "runs/c-ablation-no-as-ar/evaluation/generated"
 
 
 def test_ablation_trains_from_stage_four_with_the_seed_of_stage_five(
@@ -90,10 +91,14 @@ def test_ablation_trains_from_stage_four_with_the_seed_of_stage_five(
     monkeypatch.setattr(term_ablation, "ablation_tables", lambda *arguments: [])
     term_ablation.main(["--chain", "c", "--steps", "7", "--terms", "fg", "mmsm"])
     trainings = [command for command in commands if command[0] == "train.py"]
-    assert [option(command, "--name") for command in trainings] == ["c-stage5-no-fg", "c-stage5-no-mmsm"]
+    assert [option(command, "--name") for command in trainings] == [
+        "c-ablation-all",
+        "c-ablation-no-fg",
+        "c-ablation-no-mmsm",
+    ]
     assert {option(command, "--init_from") for command in trainings} == {"runs/c-stage4"}
     assert {option(command, "--data.init_args.seed") for command in trainings} == {str(chain_demo.stage_seed(0, 5))}
-    given = json.loads(option(trainings[0], "--model.init_args.loss_weights") or "")
+    given = json.loads(option(trainings[1], "--model.init_args.loss_weights") or "")
     assert given.keys() == set(TERMS)
     assert given["fg"] == 0
     assert given["bg"] > 0
@@ -101,7 +106,7 @@ def test_ablation_trains_from_stage_four_with_the_seed_of_stage_five(
 
 def test_differences_are_variant_minus_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for row, success in ((LAST, 1.0), (variant_row("no fg"), 0.5)):
+    for row, success in ((variant_row("all"), 1.0), (variant_row("no fg"), 0.5)):
         folder = Path(row.folder("c"))
         folder.mkdir(parents=True)
         values: dict[str, Any] = dict.fromkeys(("preservation", "response_accuracy", "caption_accuracy"), 1.0)
@@ -109,7 +114,7 @@ def test_differences_are_variant_minus_whole(tmp_path: Path, monkeypatch: pytest
         (folder / "samples.jsonl").write_text(json.dumps(edit) + "\n")
     whole: TermValues = {"fg": {"one": 1.0}, "sdm": {"one": 0.25}}
     without: TermValues = {"fg": {"one": 1.5}, "sdm": {"one": 0.125}}
-    losses = {LAST.run_directory("c"): whole, variant_row("no fg").run_directory("c"): without}
+    losses = {variant_row("all").run_directory("c"): whole, variant_row("no fg").run_directory("c"): without}
     of_losses, of_edits = ablation_tables("c", ["no fg"], losses, markdown=False)
     assert [[*column.cells] for column in of_losses.columns] == [
         ["no fg"],
