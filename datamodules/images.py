@@ -47,6 +47,20 @@ def decode_image(field: str, data: bytes | memoryview, mask: bool = False) -> Im
         raise BadSample("image", f"{field}: {error}") from error
 
 
+def upright_size(data: bytes | memoryview) -> tuple[int, int]:
+    """Encoded image, or its first bytes -> (width, height) as `decode_image` would give them; no pixel is decoded.
+
+    Raises:
+        BadSample: "image", when these bytes do not say it.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            turned = "exif" in image.info and image.getexif().get(_ORIENTATION, 1) > 4
+            return (image.height, image.width) if turned else image.size
+    except (*_DECODER_ERRORS, Image.DecompressionBombError) as error:
+        raise BadSample("image", str(error)) from error
+
+
 def _upright(image: Image.Image) -> Image.Image:
     if "exif" not in image.info:
         return image

@@ -6,10 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from functools import lru_cache
+from math import gcd, lcm
 from typing import TypeVar
 
 import numpy as np
+
+MOST_TURNS = 65536
+"""Turns after which a pattern of turns repeats at the latest."""
 
 _MASK = 2**64 - 1
 STEP = 0x9E3779B97F4A7C15
@@ -84,3 +89,36 @@ class EpochOrder:
         ends = np.cumsum(self._counts[self._blocks[block]])
         samples = permutation(int(ends[-1]), *self._key, _SAMPLES, block) if self._shuffle else np.arange(int(ends[-1]))
         return samples, ends
+
+
+class Turns:
+    """Who is next, endlessly: each taker as often as its share says, as evenly spread as whole turns allow.
+
+    Nobody's turns are drawn: of any stretch each one has its share, but for one turn. Any turn is found without walking
+    to it.
+    """
+
+    def __init__(self, shares: Sequence[Fraction]) -> None:
+        """Shares are relative to each other and positive; they are kept exactly, or to 1 in `MOST_TURNS`."""
+        self._counts = _whole(shares)
+        times = np.concatenate([(np.arange(count) + 0.5) / count for count in self._counts])
+        order = np.argsort(times, kind="stable")
+        self._takers = np.repeat(np.arange(len(shares)), self._counts)[order]
+        self._before = np.concatenate([np.arange(count) for count in self._counts])[order]
+
+    def take(self, turn: int) -> tuple[int, int]:
+        """Number of a turn -> (whose it is, how many turns that taker had before)."""
+        cycle, place = divmod(turn, len(self._takers))
+        taker = int(self._takers[place])
+        return taker, cycle * self._counts[taker] + int(self._before[place])
+
+
+def _whole(shares: Sequence[Fraction]) -> list[int]:
+    """The smallest whole numbers in the same ratio; if they add up to more than `MOST_TURNS`, near that ratio."""
+    unit = lcm(*(share.denominator for share in shares))
+    counts = [int(share * unit) for share in shares]
+    if sum(counts) // gcd(*counts) > MOST_TURNS:
+        total = sum(counts)
+        counts = [max(1, (count * MOST_TURNS + total // 2) // total) for count in counts]
+    divisor = gcd(*counts)
+    return [count // divisor for count in counts]

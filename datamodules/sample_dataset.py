@@ -1,21 +1,23 @@
 """Positions -> a batch: the stateless part of the stream, which worker processes hold a copy of.
 
-A bad sample is replaced by another one, chosen by the position alone: every rank and run sees the same batches. The
-batch says under `repeated` which samples are such stand-ins.
+A bad sample is replaced by another one of the same source and bucket, chosen by the position alone: every rank and run
+sees the same batches. The batch says under `repeated` which samples are such stand-ins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
 
 import torch
 from torch.utils.data import Dataset
 
-from datamodules.decode import ShardReader, decode
+from datamodules.decode import decode
 from datamodules.faults import BadSample, DataFaultError
-from datamodules.order import EpochOrder, mix
+from datamodules.mixture import Mixture, Order
+from datamodules.order import mix
 from datamodules.schema import Batch, Fault, Sample, collate
-from datamodules.shard_index import ShardIndex
+from datamodules.shard_reader import ShardReader
 from datamodules.transforms import Transform
 
 UNREPLACED = ""
@@ -29,49 +31,47 @@ class SampleDataset(Dataset[Batch]):
 
     def __init__(
         self,
-        index: ShardIndex,
+        mixture: Mixture,
+        order: Callable[[], Order],
         seed: int,
-        epoch_size: int,
-        block_shards: int,
-        shuffle: bool,
-        transform: Transform | None,
+        transforms: Sequence[Transform] | None,
+        encoded: Collection[str] = (),
     ) -> None:
-        self._index = index
-        self._seed, self._epoch_size, self._block_shards, self._shuffle = seed, epoch_size, block_shards, shuffle
-        self._transform = transform
-        self._reader = ShardReader(index)
-        self._orders: dict[int, EpochOrder] = {}
+        """`order` makes the order of the mixture, in each process anew; `transforms` has one for each bucket."""
+        self._mixture, self._make_order, self._seed, self._transforms = mixture, order, seed, transforms
+        self._encoded = encoded
+        keep_open = max(16, 64 // len(mixture.indices))
+        self._readers = [ShardReader(index, keep_open) for index in mixture.indices]
 
     def __getitem__(self, positions: Sequence[int]) -> Batch:
         faults: list[Fault] = []
-        samples, repeated = zip(*(self._sample(position, faults) for position in positions), strict=True)
-        batch = collate(samples, positions=positions, size=self._transform and self._transform.size, faults=faults)
+        transform = self._transforms and self._transforms[self._order.bucket(positions[0])]
+        samples, repeated = zip(*(self._sample(position, transform, faults) for position in positions), strict=True)
+        batch = collate(samples, positions=positions, size=transform and transform.size, faults=faults)
         batch["repeated"] = torch.tensor(repeated)
         return batch
 
-    def _sample(self, position: int, faults: list[Fault]) -> tuple[Sample, bool]:
+    def _sample(self, position: int, transform: Transform | None, faults: list[Fault]) -> tuple[Sample, bool]:
         """The sample at a position, or the first good one of a list of replacements that depends on the position.
 
         Returns:
             The sample, and whether it is a replacement.
         """
-        epoch, place = divmod(position, self._epoch_size)
         for attempt in range(_ATTEMPTS):
-            if attempt:
-                place = mix(self._seed, position, _REPLACEMENT, attempt) % self._epoch_size
-            shard, row = self._order(epoch).locate(place)
+            draw = mix(self._seed, position, _REPLACEMENT, attempt) if attempt else None
+            place = self._order.locate(position, draw)
+            reader, key = self._readers[place.source], ""  # not known where the member index cannot be fetched
             try:
-                sample = decode(self._reader.key(shard, row), self._reader.read(shard, row))
-                return (self._transform(sample, self._seed, position) if self._transform else sample), attempt > 0
+                key = reader.key(place.shard, place.row)
+                sample = decode(key, reader.read(place.shard, place.row), self._encoded)
+                return (transform(sample, self._seed, position) if transform else sample), attempt > 0
             except BadSample as bad:
-                name, key = self._index.shards[shard].name, self._reader.key(shard, row)
+                name = self._mixture.shard_name(place)
                 faults.append({"reason": bad.reason, "shard": name, "key": key, "detail": bad.detail})
-        if self._transform is None:
-            raise DataFaultError(f"{self._index.directory}: {_ATTEMPTS} bad samples in a row; the last: {faults[-1]}")
+        if transform is None:
+            raise DataFaultError(f"{self._mixture.directory}: {_ATTEMPTS} bad samples in a row; the last: {faults[-1]}")
         return {"key": UNREPLACED}, True  # no field: weight 0 in every loss, until all ranks stop together
 
-    def _order(self, epoch: int) -> EpochOrder:
-        if epoch not in self._orders:
-            counts = [shard.count for shard in self._index.shards]
-            self._orders = {epoch: EpochOrder(counts, self._seed, epoch, self._block_shards, self._shuffle)}
-        return self._orders[epoch]
+    @cached_property
+    def _order(self) -> Order:
+        return self._make_order()

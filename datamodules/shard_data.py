@@ -1,14 +1,22 @@
-"""A LightningDataModule over any folders of shards; the position of its training stream travels in checkpoints."""
+"""A LightningDataModule over any shards or mixtures of them; its training stream's position travels in checkpoints."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 
+from datamodules.buckets import Buckets
 from datamodules.endless import EndlessStream
+from datamodules.feature_shards import Compute, open_features, write_features
+from datamodules.mixture import Mixture
+from datamodules.remote_index import open_index
+from datamodules.schema import IMAGE_FIELDS
 from datamodules.shard_index import ShardIndex
+from datamodules.sources import Source, open_sources
+from datamodules.storage import Storage
 from datamodules.stream import ShardStream
 from datamodules.transforms import ImageTransform
 
@@ -22,21 +30,27 @@ class ShardData(L.LightningDataModule):
     of the index; `predict` runs over the test split.
 
     Args:
-        train, val, test: folders of shards; a split that is not needed may be None.
+        train, val, test: a folder of shards, its URL, or a list of sources, which may be parts of folders and have
+            weights (see `Source`); a split that is not needed may be None.
         global_batch_size: training samples a step over all ranks. eval_batch_size: samples a rank takes at once.
         resolution: side of the images in pixels. max_short_side, random_crop, flip: augmentation of the training split
             (see `ImageTransform`); never flipped when a text names left or right.
         num_workers: reading processes a rank and split. seed: decides order and augmentation.
         limit_val, limit_test: use only so many samples of a split.
         max_bad_fraction: share of bad samples above which the run stops. block_shards: shards shuffled together.
-        index_directory: folder with one sub-folder a split holding the indices, when the data is read-only.
+        index_directory: folder with one sub-folder a split holding the indices, when the data is read-only; for
+            sources see there.
+        storage: time limit, attempts and local cache for URLs; see `Storage`.
+        features: folder that `python -m mmig.cache` wrote for these data; its splits are read in place of the plain
+            ones.
+        buckets: sizes of several shapes for training images that are no squares; validation and test keep the square.
     """
 
     def __init__(
         self,
-        train: str | None = None,
-        val: str | None = None,
-        test: str | None = None,
+        train: str | list[Source] | None = None,
+        val: str | list[Source] | None = None,
+        test: str | list[Source] | None = None,
         global_batch_size: int = 16,
         resolution: int = 64,
         num_workers: int = 0,
@@ -50,26 +64,38 @@ class ShardData(L.LightningDataModule):
         max_bad_fraction: float = 0.01,
         block_shards: int = 16,
         index_directory: str | None = None,
+        storage: Storage | None = None,
+        features: str | None = None,
+        buckets: Buckets | None = None,
     ) -> None:
         super().__init__()
-        self.folders: dict[Split, str | None] = {"train": train, "val": val, "test": test}
+        self.folders: dict[Split, str | list[Source] | None] = {"train": train, "val": val, "test": test}
         self.limits: dict[Split, int | None] = {"train": None, "val": limit_val, "test": limit_test}
         self.global_batch_size, self.eval_batch_size = global_batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed
         self.max_bad_fraction, self.block_shards = max_bad_fraction, block_shards
-        self.index_directory = index_directory
+        self.index_directory, self.storage = index_directory, storage
+        self.features = features
         crop: Literal["random", "centre"] = "random" if random_crop else "centre"
-        self.train_transform = ImageTransform(resolution, max_short_side, crop, flip)
+        self.sizes = buckets.sizes(resolution) if buckets else None
+        self.train_transforms = [
+            ImageTransform(resolution, max_short_side, crop, flip, shape) for shape in self.sizes or (None,)
+        ]
         self.eval_transform = ImageTransform(resolution)
         self._train_stream: ShardStream | None = None
         self._state: dict[str, Any] | None = None
+
+    def prepare_data(self) -> None:
+        """Find which samples are chosen, and their buckets, where that is not known yet: in one process a machine."""
+        stage = self.trainer.state.fn if self.trainer is not None else None
+        self.setup(str(stage.value) if stage is not None else "fit")
 
     def setup(self, stage: str) -> None:
         """Read the indices that `stage` needs, so that a missing shard is found before anything else starts."""
         fit: tuple[Split, ...] = ("train",) if self.folders["val"] is None else ("train", "val")
         needed: dict[str, tuple[Split, ...]] = {"fit": fit, "validate": ("val",)}
         for split in needed.get(stage, ("test",)):
-            self.load_index(split)
+            self.load_samples(split)
 
     def train_dataloader(self) -> ShardStream | EndlessStream:
         """The training stream, continued from the checkpoint if one was loaded; without epochs under `max_steps`."""
@@ -104,29 +130,62 @@ class ShardData(L.LightningDataModule):
             self._train_stream.load_state_dict(self._state)
 
     def load_index(self, split: Split) -> ShardIndex:
-        """The index of a split.
+        """The index of a split that is one folder.
 
         Raises:
             ValueError: the configuration names no folder for it, or it has no complete shards (`ShardError`).
         """
         folder = self.folders[split]
-        if folder is None:
+        if not isinstance(folder, str) or folder.lstrip().startswith("["):
             raise ValueError(
-                f"data.init_args.{split}: expected a folder of shards, found none; add it to the configuration"
+                f"data.init_args.{split}: expected a folder of shards, found {folder}; correct the configuration"
             )
-        return ShardIndex.load(folder, Path(self.index_directory) / split if self.index_directory else None)
+        index_folder = Path(self.index_directory) / split if self.index_directory else None
+        return open_index(folder, index_folder, self.storage)
+
+    def load_samples(self, split: Split) -> Mixture:
+        """The samples of a split, whether one folder or a list of sources; buckets and weights are for training.
+
+        Raises:
+            ValueError: as in `load_index` and `open_sources`.
+        """
+        found, training = self.folders[split], split == "train"
+        if isinstance(found, str) and training and self.sizes:
+            folder = str(Path(self.index_directory) / split) if self.index_directory else None
+            found = [Source(found, index_directory=folder)]
+        if isinstance(found, list):
+            sizes = self.sizes if training else None
+            return open_sources(found, self.storage, sizes, training, self.num_workers)
+        return Mixture([self.load_index(split)])
+
+    def _featured(self, split: Split, samples: Mixture) -> Mixture:
+        """The shards with features in place of the plain ones, where the configuration names some for this split."""
+        folder = Path(self.features) / split if self.features else None
+        if folder is None or not folder.exists():
+            return samples
+        if len(samples.indices) > 1 or samples.labels[0] is not None:
+            raise ValueError(
+                "data.init_args.features: expected one whole folder of shards as the split, found a list of sources or "
+                "buckets; leave the features out"
+            )
+        return Mixture([open_features(folder, samples.indices[0])])
+
+    def _encoded(self, split: Split) -> Collection[str]:
+        """Image fields that need not be decoded, because their features are there."""
+        return IMAGE_FIELDS if self.features and (Path(self.features) / split).exists() else ()
 
     def _stream(self, split: Split) -> ShardStream:
         trainer, training = self.trainer, split == "train"
         world_size = trainer.world_size if trainer else 1
+        samples = self.load_samples(split)
         return ShardStream(
-            self.load_index(split),
+            self._featured(split, samples),
             global_batch_size=self.global_batch_size if training else self.eval_batch_size * world_size,
             seed=self.seed,
             rank=trainer.global_rank if trainer else 0,
             world_size=world_size,
             num_workers=self.num_workers,
-            transform=self.train_transform if training else self.eval_transform,
+            transform=self.train_transforms if training else self.eval_transform,
             shuffle=training,
             drop_last=training,
             restart=not training,
@@ -134,4 +193,6 @@ class ShardData(L.LightningDataModule):
             max_bad_fraction=self.max_bad_fraction,
             block_shards=self.block_shards,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
+            encoded=self._encoded(split),
+            same_as=samples.fingerprint,
         )

@@ -9,7 +9,8 @@ from __future__ import annotations
 import atexit
 import signal
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.faults import FaultBudget
+from datamodules.mixture import Mixture
 from datamodules.order import rank_parts
 from datamodules.sample_dataset import UNREPLACED, SampleDataset
 from datamodules.schema import Batch
@@ -35,13 +37,15 @@ class ShardStream:
     """This rank's part of each global batch, epoch after epoch.
 
     Iterating yields the rest of the current epoch; the next `iter()` begins the next epoch. `len()` is the number of
-    batches left in the epoch. Every rank yields equally many batches of equal size.
+    batches left in the epoch. Every rank yields equally many batches of equal size. With weights or buckets an epoch is
+    only so many samples as there are; see `mixture`.
 
     Args:
-        index: the shards. seed: decides order, augmentation and replacements.
+        index: the shards, or a mixture of several indices. seed: decides order, augmentation and replacements.
         global_batch_size: samples a batch over all ranks; a multiple of `world_size`.
         rank, world_size: which part is ours. num_workers: processes that read and decode; 0 for this one.
-        transform: applied to each decoded sample; None if all images have one size already.
+        transform: applied to each decoded sample; a list of them, if there are buckets, one for each; None if all
+            images have one size already.
         shuffle: False keeps the order of the index. drop_last: False keeps the short last global batch of an epoch;
             where it does not divide, ranks repeat samples of it (marked as `repeated`).
         max_bad_fraction: share of bad samples above which all ranks raise `DataFaultError`; judged at each epoch's end
@@ -51,6 +55,8 @@ class ShardStream:
             no sample counts twice (evaluation).
         block_shards: shards whose samples are shuffled together. prefetch: batches each worker prepares ahead.
         pin_memory: hand out batches in page-locked memory.
+        encoded: image fields that samples with cached features need not decode. same_as: fingerprint of the data that
+            these shards hold with features beside, sample for sample; a run may change between the two.
 
     Raises:
         StreamError: empty shards, more ranks than samples, a batch larger than the data or not divisible by the ranks.
@@ -58,14 +64,14 @@ class ShardStream:
 
     def __init__(
         self,
-        index: ShardIndex,
+        index: ShardIndex | Mixture,
         *,
         global_batch_size: int,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 0,
-        transform: Transform | None = None,
+        transform: Transform | Sequence[Transform] | None = None,
         shuffle: bool = True,
         drop_last: bool = True,
         max_bad_fraction: float = 0.01,
@@ -74,26 +80,31 @@ class ShardStream:
         block_shards: int = 16,
         prefetch: int = 2,
         pin_memory: bool = False,
+        encoded: Collection[str] = (),
+        same_as: str | None = None,
     ) -> None:
-        self.index, self.seed, self.global_batch_size = index, seed, global_batch_size
+        self.mixture = index if isinstance(index, Mixture) else Mixture([index])
+        self.seed, self.global_batch_size = seed, global_batch_size
         self.rank, self.world_size = rank, world_size
-        available = len(index) if limit is None else min(len(index), limit)
-        _check(index, available, global_batch_size, rank, world_size, drop_last)
+        transforms = [transform] if transform is not None and not isinstance(transform, Sequence) else transform
+        available = len(self.mixture) if limit is None else min(len(self.mixture), limit)
+        _check(self.mixture, available, global_batch_size, rank, world_size, drop_last, transforms)
         self.epoch_size = available - available % global_batch_size if drop_last else available
         self.samples = 0
         """Samples consumed by the trainer since the beginning, over all ranks and epochs."""
         self._restart = restart
         self._judged_at = 0  # samples at the last judgement
         self._identity = {
-            "fingerprint": index.fingerprint,
+            "fingerprint": same_as or self.mixture.fingerprint,
             "seed": seed,
             "global_batch_size": global_batch_size,
             "epoch_size": self.epoch_size,
             "shuffle": shuffle,
             "block_shards": block_shards,
         }
-        self._budget = FaultBudget(max_bad_fraction, str(index.directory))
-        dataset = SampleDataset(index, seed, self.epoch_size, block_shards, shuffle, transform)
+        self._budget = FaultBudget(max_bad_fraction, self.mixture.directory)
+        order = partial(self.mixture.order, seed, self.epoch_size, global_batch_size, block_shards, shuffle)
+        dataset = SampleDataset(self.mixture, order, seed, transforms, encoded)
         self._loader: DataLoader[Batch] = DataLoader(
             dataset,
             sampler=_Remaining(self),
@@ -158,8 +169,8 @@ class ShardStream:
         for name, ours in self._identity.items():
             if state.get(name) != ours:
                 raise StreamError(
-                    f"{self.index.directory}: cannot resume the data stream: its {name} was {state.get(name)!r} in the "
-                    f"checkpoint and is {ours!r} now; restore it, or start anew with init_from"
+                    f"{self.mixture.directory}: cannot resume the data stream: its {name} was {state.get(name)!r} in "
+                    f"the checkpoint and is {ours!r} now; restore it, or start anew with init_from"
                 )
         self.samples = state["samples"]
         self._budget.read, self._budget.bad = state["read"], state["bad"]
@@ -235,8 +246,16 @@ def _close_at_exit(stream: weakref.ref[ShardStream]) -> None:
         alive.close()
 
 
-def _check(index: ShardIndex, available: int, batch: int, rank: int, world_size: int, drop_last: bool) -> None:
-    where = index.directory
+def _check(
+    mixture: Mixture,
+    available: int,
+    batch: int,
+    rank: int,
+    world_size: int,
+    drop_last: bool,
+    transforms: Sequence[Transform] | None,
+) -> None:
+    where = mixture.directory
     if available < 1:
         raise StreamError(f"{where}: expected at least one sample, found none")
     if not 0 <= rank < world_size:
@@ -249,3 +268,7 @@ def _check(index: ShardIndex, available: int, batch: int, rank: int, world_size:
         )
     if drop_last and available < batch:
         raise StreamError(f"global_batch_size: expected at most the {available} samples of {where}, found {batch}")
+    if not drop_last and mixture.is_endless:
+        raise StreamError(f"{where}: weights and buckets are for training: expected drop_last=True, found False")
+    if (found := len(transforms or ())) != mixture.num_buckets and (transforms or mixture.num_buckets > 1):
+        raise StreamError(f"transform: expected one for each of {mixture.num_buckets} buckets, found {found}")

@@ -29,19 +29,22 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Resize the short side, cut a square, perhaps flip: the same for every image and mask of the sample.
+    """Resize until it covers a square (or `shape`), cut that out, perhaps flip: the same for all images of a sample.
 
     Attributes:
         resolution: side of the square in pixels.
         max_short_side: the short side is drawn from resolution..max_short_side; default always `resolution`.
         crop: where the square lies: "centre", or "random" along each side.
         flip: flip left-right with probability 1/2, but never when a text of the sample names left or right.
+        shape: (height, width) to cut out instead of a square; `max_short_side / resolution` is then how many times as
+            large as needed an image is at most.
     """
 
     resolution: int
     max_short_side: int | None = None
     crop: Literal["centre", "random"] = "centre"
     flip: bool = False
+    shape: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.resolution < 1 or (self.max_short_side or self.resolution) < self.resolution:
@@ -51,41 +54,59 @@ class ImageTransform:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of every image and mask returned."""
-        return self.resolution, self.resolution
+        return self.shape or (self.resolution, self.resolution)
+
+    @property
+    def geometry(self) -> str:
+        """How images are cut, flips aside; cached features are of images that were cut so."""
+        largest = self.max_short_side or self.resolution
+        drawn = "" if largest == self.resolution else f" of {self.resolution}-{largest} px"
+        return "{1}x{0} px".format(*self.size) + f"{drawn}, {self.crop} crop"
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether two epochs may see different cuts of an image; flips aside."""
+        return self.crop == "random" or (self.max_short_side or self.resolution) > self.resolution
 
     def __call__(self, sample: Sample, seed: int, position: int) -> Sample:
         """Transform a decoded sample; the result depends on it, `seed` and `position` alone.
 
         Raises:
             BadSample: "size", when images and masks of the sample differ in shape by more than rounding.
+            FeatureError: its cached features are of images that were cut in another way.
         """
 
         def draw(what: int) -> float:
             return mix(seed, position, what) / 2**64
 
-        first = next((sample[field] for field in (*IMAGE_FIELDS, *MASK_FIELDS) if field in sample), None)
+        flip = self.flip and draw(_FLIP) < 0.5 and not any(_SIDES.search(text) for text in texts(sample))
+        if "features" in sample:
+            sample = {**sample, "features": sample["features"].seen(self.geometry, self.flip, flip)}
+        images = [sample.get(field) for field in (*IMAGE_FIELDS, *MASK_FIELDS)]
+        images += [concept.get("mask") for concept in sample.get("concepts", ())]
+        first = next((image for image in images if isinstance(image, Image.Image)), None)
         if first is None:
             return sample
         width, height = first.size
+        high, wide = self.size
         short = self.resolution + int(
             draw(_SHORT_SIDE) * ((self.max_short_side or self.resolution) - self.resolution + 1)
         )
-        scale = short / min(width, height)
-        scaled = max(round(width * scale), short), max(round(height * scale), short)
+        scale = max(wide * short / self.resolution / width, high * short / self.resolution / height)
+        scaled = max(round(width * scale), wide), max(round(height * scale), high)
         across, down = (draw(_ACROSS), draw(_DOWN)) if self.crop == "random" else (0.5, 0.5)
-        left, top = round(across * (scaled[0] - self.resolution)), round(down * (scaled[1] - self.resolution))
-        flip = self.flip and draw(_FLIP) < 0.5 and not any(_SIDES.search(text) for text in texts(sample))
+        left, top = round(across * (scaled[0] - wide)), round(down * (scaled[1] - high))
 
         def apply(image: Image.Image, mask: bool) -> Image.Image:
             _check_aspect(image, first)
             resampling = Image.Resampling.BILINEAR if mask else Image.Resampling.LANCZOS
             if image.size != scaled:
                 across, down = image.width / scaled[0], image.height / scaled[1]
-                right, bottom = (left + self.resolution) * across, (top + self.resolution) * down
+                right, bottom = (left + wide) * across, (top + high) * down
                 box = (left * across, top * down, min(right, image.width), min(bottom, image.height))
-                image = image.resize((self.resolution, self.resolution), resampling, box)
-            elif scaled != (self.resolution, self.resolution):
-                image = image.crop((left, top, left + self.resolution, top + self.resolution))
+                image = image.resize((wide, high), resampling, box)
+            elif scaled != (wide, high):
+                image = image.crop((left, top, left + wide, top + high))
             return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
 
         return _map_images(sample, apply)
@@ -101,7 +122,7 @@ def _check_aspect(image: Image.Image, first: Image.Image) -> None:
 def _map_images(sample: Sample, apply: Callable[[Image.Image, bool], Image.Image]) -> Sample:
     result: dict[str, Any] = dict(sample)
     for field in (*IMAGE_FIELDS, *MASK_FIELDS):
-        if field in result:
+        if isinstance(result.get(field), Image.Image):  # one with cached features may be encoded still
             result[field] = apply(result[field], field in MASK_FIELDS)
     if "concepts" in result:
         result["concepts"] = [
