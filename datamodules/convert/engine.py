@@ -1,0 +1,211 @@
+"""Runs a converter: sections of its items in parallel, finished ones kept, the same bytes for any number of processes.
+
+See `source` for what a converter declares, `section` for what one shard is, `workspace` for what survives a kill.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+from datamodules.convert.report import build_report
+from datamodules.convert.section import Section, cut, write_section
+from datamodules.convert.source import ConversionError, IndexSource, Source
+from datamodules.convert.workspace import Workspace
+from datamodules.shards import held
+
+_FORMAT = 1  # counts up when the same items come to give other bytes
+_SPACE_MARGIN = 1.05
+Progress = Callable[[int, int], None]
+"""Called with the number of items finished and of all items."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to convert, whatever the dataset.
+
+    Attributes:
+        workers: processes; 1 for this one alone. The result is the same.
+        samples_per_shard: about how many samples a shard gets at most.
+        check: decode each sample once and drop what the stream would refuse.
+        partial: the source is a part of the dataset; do not compare with the published totals.
+        check_space: refuse to begin when the disk has less room than the result will need.
+    """
+
+    workers: int = 1
+    samples_per_shard: int = 1000
+    check: bool = True
+    partial: bool = False
+    check_space: bool = True
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a process needs to write one section."""
+
+    source: Source
+    section: Section
+    items: Sequence[Any]
+    workspace: Workspace
+    check: bool
+
+    def run(self) -> int:
+        """Write the section; returns its number of items."""
+        with self.workspace.scratch() as scratch:
+            folder = self.workspace.shards(self.section.split)
+            written = write_section(self.source, self.section, self.items, folder, scratch, self.check)
+            self.workspace.keep(self.section, written)
+        return len(self.items)
+
+
+def convert(source: Source, out: str | Path, options: Options, progress: Progress | None = None) -> dict[str, Any]:
+    """Convert a dataset into folders `OUT/SPLIT` of shards; returns the report, which `OUT/conversion.json` holds too.
+
+    The same call again goes on where a killed one stopped; nothing is written twice. A finished one only returns its
+    report.
+
+    Raises:
+        ConversionError: the source is not as published, too little space, or the folder holds something else.
+        ShardError: another process converts into the same folder, or a key comes twice.
+    """
+    _check_options(options)
+    out = Path(out)
+    splits = source.splits()
+    if not any(map(len, splits.values())):
+        raise ConversionError(f"{source.source}: no entries of {source.name} found there; is it the right folder?")
+    if not options.partial:
+        source.check_totals(splits)
+    sections = cut(splits, 1 if isinstance(source, IndexSource) else _items_per_section(source, options))
+    with held(out):
+        workspace = Workspace(out)
+        plan = _plan(source, splits, options)
+        if workspace.begin(plan):
+            _run(workspace, source, splits, sections, options, progress)
+            _finish(workspace, source, splits, sections, plan)
+    return workspace.read_report()
+
+
+def _check_options(options: Options) -> None:
+    for name in ("workers", "samples_per_shard"):
+        if (value := getattr(options, name)) < 1:
+            raise ConversionError(f"--{name.replace('_', '-')}: expected at least 1, found {value}")
+
+
+def _items_per_section(source: Source, options: Options) -> int:
+    return max(1, options.samples_per_shard // source.samples_per_item)
+
+
+def _plan(source: Source, splits: dict[str, Sequence[Any]], options: Options) -> dict[str, Any]:
+    """Everything that the bytes of the result depend on."""
+    return {
+        "converter": source.name,
+        "format": _FORMAT,
+        "settings": source.settings(),
+        "samples_per_shard": options.samples_per_shard,
+        "check": options.check,
+        "items": {split: [len(items), _digest(items)] for split, items in splits.items()},
+    }
+
+
+def _digest(items: Sequence[Any]) -> str:
+    digest = hashlib.sha256()
+    for item in [items] if not isinstance(items, list) else items:
+        digest.update(repr(item).encode("utf-8", "backslashreplace") + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def _run(
+    workspace: Workspace,
+    source: Source,
+    splits: dict[str, Sequence[Any]],
+    sections: list[Section],
+    options: Options,
+    progress: Progress | None,
+) -> None:
+    todo = [section for section in sections if not _is_done(workspace, source, section)]
+    if options.check_space:
+        _check_space(workspace, source, splits, len(todo) / len(sections))
+    total = sum(map(len, splits.values()))
+    finished = total - sum(section.stop - section.start for section in todo)
+    tasks = (
+        _Task(source, section, splits[section.split][section.start : section.stop], workspace, options.check)
+        for section in todo
+    )
+    if progress:
+        progress(finished, total)
+    for count in _in_processes(tasks, options.workers) if options.workers > 1 else map(_Task.run, tasks):
+        finished += count
+        if progress:
+            progress(finished, total)
+
+
+def _is_done(workspace: Workspace, source: Source, section: Section) -> bool:
+    written = workspace.finished(section)
+    return written is not None and workspace.is_whole(section, written, isinstance(source, IndexSource))
+
+
+def _check_space(workspace: Workspace, source: Source, splits: dict[str, Sequence[Any]], share: float) -> None:
+    needed = int(sum(source.estimate(items) for items in splits.values()) * share * _SPACE_MARGIN)
+    free = shutil.disk_usage(workspace.out).free
+    if needed > free:
+        raise ConversionError(
+            f"{workspace.out}: about {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; make room, "
+            "choose another --out, or go ahead with --no-space-check"
+        )
+
+
+def _in_processes(tasks: Iterator[_Task], workers: int) -> Iterator[int]:
+    """Run tasks in other processes, a few of them waiting; yields the number of items of each as it finishes."""
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker)
+    waiting: set[Future[int]] = set()
+    try:
+        for task in tasks:
+            waiting.add(pool.submit(_Task.run, task))
+            if len(waiting) >= 2 * workers:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        for future in waiting:
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise ConversionError(
+            "a worker process was killed (out of memory?); finished shards are kept: run the same command again, "
+            "with fewer --workers"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed tells nobody; without this its workers would wait for tasks forever."""
+    parent_process().join()
+    os._exit(1)
+
+
+def _finish(
+    workspace: Workspace,
+    source: Source,
+    splits: dict[str, Sequence[Any]],
+    sections: list[Section],
+    plan: dict[str, Any],
+) -> None:
+    written = {section: workspace.finished(section) for section in sections}
+    report = build_report(source, splits, written, plan)
+    for split in splits:
+        rows = [shard.row for section, shard in written.items() if section.split == split and shard.row]
+        workspace.publish(split, rows)
+    workspace.end(report)

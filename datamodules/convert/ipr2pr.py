@@ -1,0 +1,229 @@
+"""InstructPix2Pix's dataset: the published folders or zip files, and the parquet copy on the hub.
+
+Layout and split as in its repository (`reference`: InstructPix2Pix, Brooks et al. 2023, dataset and `EditDataset`):
+folders named by a prompt number of 7 digits hold `prompt.json`, `{seed}_0.jpg`, `{seed}_1.jpg` and `metadata.jsonl`;
+`seeds.json` lists them, and its first 90 % are for training, the next 5 % for validation, the last 5 % for testing.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from datamodules.convert.files import (
+    existing_folder,
+    file_size,
+    open_zip,
+    parse_json,
+    read_annotations,
+    read_entry,
+    read_file,
+)
+from datamodules.convert.source import ConversionError, Finding, Source
+from datamodules.convert.table_source import TableSource
+from datamodules.faults import BadSample
+from datamodules.schema import Sample
+
+PUBLISHED = {313_010: "clip-filtered", 451_990: "random-sample"}
+"""Prompts of the two published sets."""
+_FOLDER = re.compile(r"\d{7}")
+_SEED = re.compile(r"\d{1,20}")
+_PICTURE = re.compile(r"(\d+)_0\.jpg")
+_log = logging.getLogger(__name__)
+
+
+def by_position(items: Sequence[Any]) -> dict[str, Sequence[Any]]:
+    """90 % / 5 % / 5 % by position, with the floors that the published code takes (of floating-point products)."""
+    first, second = (math.floor(share * len(items)) for share in (0.9, 0.9 + 0.05))
+    return {"train": items[:first], "val": items[first:second], "test": items[second:]}
+
+
+def _check_prompts(source: Source, splits: Mapping[str, Sequence[Any]]) -> None:
+    if (found := sum(map(len, splits.values()))) not in PUBLISHED:
+        known = " or ".join(f"{count:,} ({name})" for count, name in PUBLISHED.items())
+        raise ConversionError(
+            f"{source.source}: {found:,} prompts, the published sets have {known}; the split goes by position, so it "
+            "needs the whole set: fetch the rest, or say that this is a part with --partial"
+        )
+
+
+class Prompt(NamedTuple):
+    """A prompt: its folder's number, its seeds, its place in seeds.json, where the folder is (archive "": on disk)."""
+
+    name: str
+    seeds: tuple[str, ...]
+    position: int
+    archive: str
+    prefix: str
+
+
+@dataclass(frozen=True)
+class IPr2PrFolders(Source):
+    """The published folders, zip files of them, or both.
+
+    Attributes:
+        seeds: "all" makes a sample of each of a prompt's seeds, "first" of its first one only.
+    """
+
+    name: ClassVar[str] = "ipr2pr"
+    samples_per_item: ClassVar[int] = 4  # the filter kept at most four seeds a prompt
+    seeds: Literal["all", "first"] = "all"
+
+    def splits(self) -> dict[str, Sequence[Any]]:
+        """The prompts in the order of seeds.json, 90 / 5 / 5 by position."""
+        places = dict(self._places())
+        prompts = []
+        for position, (name, seeds) in enumerate(self._listed(places)):
+            archive, prefix = places.get(name, ("", f"{name}/"))
+            prompts.append(Prompt(name, seeds[:1] if self.seeds == "first" else seeds, position, archive, prefix))
+        return by_position(prompts)
+
+    def check_totals(self, splits: Mapping[str, Sequence[Any]]) -> None:
+        """All prompts together must be those of a published set."""
+        _check_prompts(self, splits)
+
+    def samples_of(self, item: Prompt) -> Iterator[Sample | Finding]:
+        """A sample a seed; a seed whose pictures are missing is dropped alone."""
+        if not _FOLDER.fullmatch(item.name):
+            raise BadSample("outside", f"seeds.json names {item.name[:200]!r}, no folder of 7 digits")
+        texts = parse_json(self._read(item, "prompt.json"), "prompt.json")
+        if not isinstance(texts, dict) or not isinstance(texts.get("edit"), str):
+            raise BadSample("field", "prompt.json: expected an object with the text 'edit'")
+        fields = {"instruction": texts["edit"], "target_caption": texts.get("output")}
+        fields["source_caption"] = texts.get("input", texts.get("caption"))  # the release, and its generator
+        fields = {name: text for name, text in fields.items() if isinstance(text, str)}
+        try:
+            notes = self._metadata(item)
+        except BadSample as bad:
+            notes = {}
+            yield Finding("notes", item.name, bad.detail, dropped=False)
+        for seed in item.seeds or ("",):
+            try:
+                yield self._sample(item, seed, fields, notes.get(seed, {}))
+            except BadSample as bad:
+                yield Finding(bad.reason, f"{item.name}_{seed}", bad.detail)
+
+    def describe(self, item: Prompt) -> str:
+        """The folder's number."""
+        return item.name
+
+    def bytes_of(self, item: Prompt) -> int:
+        """The bytes of its pictures."""
+        return sum(self._size(item, f"{seed}_{side}.jpg") for seed in item.seeds for side in (0, 1))
+
+    def _sample(self, item: Prompt, seed: str, fields: dict[str, str], notes: dict[str, Any]) -> Sample:
+        if not _SEED.fullmatch(seed):
+            raise BadSample("field", f"seeds.json: expected seeds of digits, found {seed[:200]!r}")
+        source, target = (self._read(item, f"{seed}_{side}.jpg") for side in (0, 1))
+        metadata = {**notes, "prompt": item.name, "seed": seed, "position": item.position}
+        return {"key": f"{item.name}_{seed}", "source": source, "target": target, **fields, "metadata": metadata}
+
+    def _metadata(self, item: Prompt) -> dict[str, dict[str, Any]]:
+        """Seed -> its line of metadata.jsonl."""
+        lines = self._read(item, "metadata.jsonl").splitlines()
+        notes = [parse_json(line, "metadata.jsonl") for line in lines]
+        return {str(note["seed"]): note for note in notes if isinstance(note, dict) and "seed" in note}
+
+    def _read(self, item: Prompt, name: str) -> bytes:
+        root = Path(self.source)
+        return (
+            read_entry(root / item.archive, item.prefix + name) if item.archive else read_file(root, item.prefix + name)
+        )
+
+    def _size(self, item: Prompt, name: str) -> int:
+        if not item.archive:
+            return file_size(Path(self.source), item.prefix + name)
+        sizes = open_zip(Path(self.source) / item.archive).NameToInfo
+        return sizes[item.prefix + name].file_size if item.prefix + name in sizes else 0
+
+    def _places(self) -> Iterator[tuple[str, tuple[str, str]]]:
+        """Prompt number -> (archive, path in it or below the source); folders on disk come last and so win."""
+        root = existing_folder(self.source)
+        for archive in sorted(root.glob("*.zip")):
+            for entry in open_zip(archive).namelist():
+                folder, _, base = entry.rpartition("/")
+                if base == "prompt.json" and _FOLDER.fullmatch(folder.rpartition("/")[2]):
+                    yield folder.rpartition("/")[2], (archive.name, f"{folder}/")
+        for parent in ("", "data/"):
+            if (root / parent).is_dir():
+                for folder in sorted((root / parent).iterdir()):
+                    if _FOLDER.fullmatch(folder.name) and folder.is_dir():
+                        yield folder.name, ("", f"{parent}{folder.name}/")
+
+    def _listed(self, places: dict[str, tuple[str, str]]) -> list[tuple[str, tuple[str, ...]]]:
+        path = Path(self.source) / "seeds.json"
+        if not path.exists():
+            if places:
+                _log.warning("%s: missing; prompts are split by their sorted numbers", path)
+            return [(name, self._seeds_there(name, *places[name])) for name in sorted(places)]
+        entries = read_annotations(path)
+        try:
+            listed = [(str(name), tuple(str(seed) for seed in seeds)) for name, seeds in entries]
+        except (TypeError, ValueError) as error:
+            raise ConversionError(f"{path}: expected a list of [folder, [seeds]] ({error})") from error
+        if len({name for name, _ in listed}) < len(listed):
+            raise ConversionError(f"{path}: a folder is listed more than once; fetch it again")
+        return listed
+
+    def _seeds_there(self, name: str, archive: str, prefix: str) -> tuple[str, ...]:
+        root = Path(self.source)
+        if archive:
+            names = [entry[len(prefix) :] for entry in open_zip(root / archive).namelist() if entry.startswith(prefix)]
+        else:
+            names = [path.name for path in (root / prefix).iterdir()]
+        return tuple(sorted(match[1] for file in names if (match := _PICTURE.fullmatch(file))))
+
+
+@dataclass(frozen=True)
+class IPr2PrTable(TableSource):
+    """The parquet copies on the hub: one seed a prompt, no seed number and no CLIP similarities."""
+
+    name: ClassVar[str] = "ipr2pr"
+
+    def columns(self) -> Mapping[str, str]:
+        """Of the clip-filtered copy; `columns_of` handles the other names in use."""
+        return {
+            "source": "original_image",
+            "target": "edited_image",
+            "instruction": "edit_prompt",
+            "source_caption": "original_prompt",
+            "target_caption": "edited_prompt",
+        }
+
+    def splits(self) -> dict[str, Sequence[Any]]:
+        """All rows in their order, 90 / 5 / 5 by position."""
+        tables = super().splits()
+        if set(tables) != {"train"}:
+            raise ConversionError(f"{self.source}: expected the one split 'train', found {sorted(tables)}")
+        return {split: replace(rows, split=split) for split, rows in by_position(tables["train"]).items()}
+
+    def sample_of(self, key: str, row: dict[str, Any]) -> Sample:
+        """As for any table; some copies call the first picture `input_image`."""
+        renamed = row if "original_image" in row else {**row, "original_image": row.get("input_image")}
+        if any(renamed.get(column) is None for column in ("original_image", "edited_image", "edit_prompt")):
+            raise BadSample("field", f"expected original_image, edit_prompt and edited_image, found {sorted(row)}")
+        return super().sample_of(key, renamed)
+
+    def check_totals(self, splits: Mapping[str, Sequence[Any]]) -> None:
+        """All rows together must be those of a published set."""
+        _check_prompts(self, splits)
+
+
+def ipr2pr(source: str, seeds: Literal["all", "first"] = "all", config: str | None = None) -> Source:
+    """InstructPix2Pix's dataset.
+
+    Args:
+        source: the folder with seeds.json and the prompts' folders or zip files; or a folder of parquet files or a name
+            on the hub, such as timbrooks/instructpix2pix-clip-filtered.
+        seeds: a sample of "all" seeds of a prompt, or of its "first" one only.
+        config: configuration of a dataset on the hub.
+    """
+    folder = Path(source)
+    if folder.is_dir() and ((folder / "seeds.json").exists() or not any(folder.rglob("*.parquet"))):
+        return IPr2PrFolders(source, seeds)
+    return IPr2PrTable(source, config)

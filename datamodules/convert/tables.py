@@ -1,0 +1,228 @@
+"""Rows of any `datasets` dataset by number: parquet straight from its row groups, all else through `datasets`.
+
+`datasets` says which files make which split, of a local folder or a name on the hub. Parquet is then read row group by
+row group, so that a worker begins anywhere and nothing is copied into a cache; 63 GB stay where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from datamodules.convert.files import inside, read_file
+from datamodules.convert.source import ConversionError
+from datamodules.faults import BadSample
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow.parquet as pq
+
+_KINDS = ("parquet", "arrow", "csv", "json", "text", "imagefolder", "webdataset", "xml")
+"""Builders of `datasets` that only read data; others (pickled pandas frames) could run what they read."""
+_BATCH = 16  # rows held in memory at once: with images of several MB each, enough
+
+
+@dataclass(frozen=True)
+class Rows(Sequence["Rows"]):
+    """Rows `start`..`stop` of a split; slices of it are Rows too.
+
+    Attributes:
+        split: our name of the split, with which keys begin.
+        files, counts: the parquet files and the rows of each; empty for what `datasets` reads.
+        origin: path or hub name, configuration and split, for `datasets`. size: bytes of all files, 0 if unknown.
+    """
+
+    split: str
+    origin: tuple[str, str | None, str]
+    files: tuple[str, ...]
+    counts: tuple[int, ...]
+    size: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @overload
+    def __getitem__(self, index: int) -> Rows: ...
+    @overload
+    def __getitem__(self, index: slice) -> Rows: ...
+    def __getitem__(self, index: int | slice) -> Rows:
+        first, last, step = (index if isinstance(index, slice) else slice(index, index + 1)).indices(len(self))
+        if step != 1:
+            raise ValueError(f"rows: expected a slice without step, found {index}")
+        return replace(self, start=self.start + first, stop=self.start + max(first, last))
+
+    @property
+    def whole(self) -> Rows:
+        """All rows of the split."""
+        return replace(self, start=0, stop=sum(self.counts))
+
+    @property
+    def bytes(self) -> int:
+        """About how many bytes these rows take."""
+        return self.size * len(self) // max(1, sum(self.counts))
+
+    def read(self) -> Iterator[tuple[int, dict[str, Any] | BadSample]]:
+        """Number and cells by column of each row; what went wrong in the place of a row that cannot be read."""
+        if not self.files:
+            return self._from_datasets()
+        return self._from_parquet()
+
+    def _from_parquet(self) -> Iterator[tuple[int, dict[str, Any] | BadSample]]:
+        first = 0
+        for path, count in zip(self.files, self.counts, strict=True):
+            last = first + count
+            if first < self.stop and last > self.start:
+                yield from _file_rows(path, first, max(self.start, first), min(self.stop, last))
+            first = last
+
+    def _from_datasets(self) -> Iterator[tuple[int, dict[str, Any] | BadSample]]:
+        table = _load(*self.origin)
+        for number in range(self.start, self.stop):
+            yield number, table[number]
+
+
+def _file_rows(path: str, first: int, start: int, stop: int) -> Iterator[tuple[int, dict[str, Any] | BadSample]]:
+    """Rows `start`..`stop` of the split, all in this file, whose first row is row `first` of the split."""
+    import pyarrow as pa
+
+    file, number = open_parquet(path), first
+    for group in range(file.num_row_groups):
+        end = number + file.metadata.row_group(group).num_rows
+        if number < stop and end > start:
+            done = max(number, start)
+            try:
+                for batch in file.iter_batches(_BATCH, row_groups=[group]):
+                    for offset in range(max(0, done - number), min(batch.num_rows, stop - number)):
+                        yield number + offset, batch.slice(offset, 1).to_pylist()[0]
+                        done = number + offset + 1
+                    number += batch.num_rows
+            except (pa.ArrowException, OSError, ValueError) as error:
+                bad = BadSample("parquet", f"{Path(path).name}, row group {group}: {error}")
+                yield from ((row, bad) for row in range(done, min(end, stop)))
+        number = end
+
+
+def column_names(rows: Rows) -> list[str]:
+    """Names of the columns of a split, sorted."""
+    return sorted(open_parquet(rows.files[0]).schema_arrow.names if rows.files else _load(*rows.origin).column_names)
+
+
+def column(rows: Rows, name: str) -> list[Any]:
+    """The cells of one column, which must be small; of parquet nothing else is read.
+
+    Raises:
+        ConversionError: there is no such column.
+    """
+    if name not in (names := column_names(rows)):
+        raise ConversionError(
+            f"{rows.origin[0]}: no column {name!r} in split {rows.split!r}; it has {', '.join(names)}"
+        )
+    if not rows.files:
+        return list(_load(*rows.origin)[name])[rows.start : rows.stop]
+    parts = (open_parquet(path).read([name]).column(0).to_pylist() for path in rows.files)
+    return list(chain.from_iterable(parts))[rows.start : rows.stop]
+
+
+@lru_cache(maxsize=4)
+def open_parquet(path: str) -> pq.ParquetFile:
+    """A parquet file, local or behind a URL.
+
+    Raises:
+        ConversionError: it cannot be opened, or its footer is damaged.
+    """
+    import fsspec
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(fsspec.open(path, "rb").open() if "://" in path else path)
+    except (pa.ArrowException, OSError) as error:
+        raise ConversionError(f"{path}: cannot be read as parquet ({error}); fetch it again") from error
+
+
+def find_tables(source: str, config: str | None = None) -> dict[str, Rows]:
+    """The splits of a dataset, named as the dataset names them.
+
+    Args:
+        source: folder, or name on the hub. config: which of a dataset's configurations.
+
+    Raises:
+        ConversionError: no dataset there, one that only reads with programs of others, or unreadable files.
+    """
+    import datasets
+
+    if (Path(source) / "state.json").is_file() or (Path(source) / "dataset_dict.json").is_file():
+        raise ConversionError(f"{source}: written by save_to_disk; write it anew with Dataset.to_parquet")
+    try:
+        builder = datasets.load_dataset_builder(source, config)
+    except (OSError, ValueError, RuntimeError, LookupError) as error:
+        line = " ".join(str(error).split())
+        raise ConversionError(f"--source {source}: `datasets` finds no dataset there ({line})") from error
+    kind = type(builder).__module__.split(".")[-1]
+    if kind not in _KINDS:
+        raise ConversionError(f"{source}: files of kind {kind!r} are not read; expected one of {', '.join(_KINDS)}")
+    if kind != "parquet":
+        return _whole_tables(source, config)
+    return {str(split): _parquet_rows(source, config, str(split), files) for split, files in _data_files(builder)}
+
+
+def _data_files(builder: datasets.DatasetBuilder) -> list[tuple[Any, Sequence[str]]]:
+    return list((builder.config.data_files or {}).items())
+
+
+def _parquet_rows(source: str, config: str | None, split: str, files: Sequence[str]) -> Rows:
+    counts, size = [], 0
+    for file in files:
+        metadata = open_parquet(str(file)).metadata
+        counts.append(metadata.num_rows)
+        size += sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    return Rows(split, (source, config, split), tuple(map(str, files)), tuple(counts), size, 0, sum(counts))
+
+
+def _whole_tables(source: str, config: str | None) -> dict[str, Rows]:
+    import datasets
+
+    names = datasets.get_dataset_split_names(source, config)
+    lengths = {name: len(_load(source, config, name)) for name in names}
+    return {name: Rows(name, (source, config, name), (), (count,), 0, 0, count) for name, count in lengths.items()}
+
+
+@lru_cache(maxsize=4)
+def _load(source: str, config: str | None, split: str) -> datasets.Dataset:
+    import datasets
+
+    table = datasets.load_dataset(source, config, split=split)
+    for name, feature in table.features.items():
+        if isinstance(feature, datasets.Image):
+            table = table.cast_column(name, datasets.Image(decode=False))
+    return table
+
+
+def image_bytes(cell: Any, column: str, root: Path | None = None) -> bytes | None:
+    """The encoded picture of a cell, exactly as it was stored; None where there is none.
+
+    Args:
+        root: folder in which a cell may name a file instead of holding its bytes; None for nowhere.
+
+    Raises:
+        BadSample: "field", the cell is no picture; "missing" or "outside", it names a file that may not be read.
+    """
+    if cell is None or isinstance(cell, bytes):
+        return cell
+    if isinstance(cell, str):
+        cell = {"path": cell}
+    if not isinstance(cell, dict) or not {"bytes", "path"} & set(cell):
+        raise BadSample("field", f"column {column!r}: expected a picture, found {type(cell).__name__}")
+    if cell.get("bytes") is not None:
+        return bytes(cell["bytes"])
+    if cell.get("path") is None:
+        return None
+    if root is None:
+        raise BadSample("outside", f"column {column!r} names the file {cell['path']!r} instead of holding a picture")
+    return read_file(root, str(inside(root, cell["path"]).relative_to(root.resolve())))

@@ -1,0 +1,136 @@
+"""What a conversion has finished so far: `OUT/converting` while it runs, whole folders moved from there at its end.
+
+A section counts as finished once its record is there, which is written after its shard has its name. So a killed
+conversion loses the sections that it was writing, and nothing else; `OUT/SPLIT` appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from datamodules.convert.report import REPORT_FILE
+from datamodules.convert.section import Section
+from datamodules.convert.source import ConversionError, Finding, Findings, WrittenShard
+from datamodules.keys import refuse_repeated_keys
+from datamodules.shard_index import INDEX_FILE, ShardInfo, replace_file, write_index
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of one conversion; `out` is where its result will be."""
+
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        """There while the conversion is not finished."""
+        return self.out / "converting"
+
+    def begin(self, plan: dict[str, Any]) -> bool:
+        """Begin or go on; False if the same conversion is finished already.
+
+        Raises:
+            ConversionError: the folder holds another conversion, finished or not, or something else.
+        """
+        if (self.out / REPORT_FILE).exists():
+            self._compare(plan, self.read_report()["plan"], "holds")
+            shutil.rmtree(self.folder, ignore_errors=True)  # if it was killed while tidying up
+            return False
+        if (self.folder / "plan.json").exists():
+            self._compare(plan, json.loads((self.folder / "plan.json").read_bytes()), "is being filled by")
+        else:
+            for split in plan["items"]:
+                if (self.out / split).exists():
+                    raise ConversionError(f"{self.out / split}: there already; remove it or choose another --out")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            replace_file(self.folder / "plan.json", json.dumps(plan).encode())
+        shutil.rmtree(self.folder / "scratch", ignore_errors=True)  # what a killed process was writing
+        for split in plan["items"]:
+            (self.folder / "records" / split).mkdir(parents=True, exist_ok=True)
+            if not (self.out / split).exists():  # else it was moved there before the kill
+                self.shards(split).mkdir(parents=True, exist_ok=True)
+        (self.folder / "scratch").mkdir()
+        return True
+
+    def shards(self, split: str) -> Path:
+        """Where the shards of a split are until it is finished."""
+        return self.folder / "shards" / split
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder of this process's own; one that outlives its killed parent a little shares none with others."""
+        with tempfile.TemporaryDirectory(dir=self.folder / "scratch") as folder:
+            yield Path(folder)
+
+    def keep(self, section: Section, written: WrittenShard) -> None:
+        """Note that a section is finished."""
+        record = {
+            "row": asdict(written.row) if written.row else None,
+            "dropped": dict(sorted(written.findings.dropped.items())),
+            "kept": dict(sorted(written.findings.kept.items())),
+            "examples": written.findings.examples,
+        }
+        replace_file(self._record(section), json.dumps(record).encode())
+
+    def finished(self, section: Section) -> WrittenShard | None:
+        """What came of a section, or None if it is still to be done."""
+        path = self._record(section)
+        if not path.exists():
+            return None
+        record = json.loads(path.read_bytes())
+        row = ShardInfo(**record["row"]) if record["row"] else None
+        examples = [Finding(*example) for example in record["examples"]]
+        return WrittenShard(row, Findings(Counter(record["dropped"]), Counter(record["kept"]), examples))
+
+    def is_whole(self, section: Section, written: WrittenShard, in_place: bool) -> bool:
+        """Whether the files of a finished section are still there, in their full length."""
+        row, folder = written.row, self.shards(section.split)
+        if row is None or not folder.exists():  # nothing was kept, or the split was moved to its place already
+            return True
+        tar = folder / row.name
+        return tar.with_suffix(".idx").is_file() and (in_place or (tar.is_file() and tar.stat().st_size == row.bytes))
+
+    def publish(self, split: str, rows: list[ShardInfo]) -> None:
+        """Give a split, all of whose sections are finished, its index and its place. Harmless the second time.
+
+        Raises:
+            ShardError: a key comes twice.
+        """
+        folder = self.shards(split)
+        if not folder.exists() and (self.out / split / INDEX_FILE).exists():
+            return
+        if rows:
+            tars = [folder / row.name for row in rows]
+            refuse_repeated_keys(tars, [tar.with_suffix(".idx") for tar in tars])
+        write_index(folder, tuple(rows))
+        os.rename(folder, self.out / split)
+
+    def read_report(self) -> dict[str, Any]:
+        """The report of a finished conversion."""
+        return json.loads((self.out / REPORT_FILE).read_bytes())
+
+    def end(self, report: dict[str, Any]) -> None:
+        """Write the report, which makes the conversion finished, and tidy up."""
+        replace_file(self.out / REPORT_FILE, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+        shutil.rmtree(self.folder)
+
+    def _record(self, section: Section) -> Path:
+        return self.folder / "records" / section.split / f"{section.number:06d}.json"
+
+    def _compare(self, plan: dict[str, Any], there: dict[str, Any], verb: str) -> None:
+        mine, theirs = json.loads(json.dumps(plan)), there
+        for name in mine:
+            if mine[name] != theirs.get(name):
+                raise ConversionError(
+                    f"{self.out}: {verb} a conversion whose {name} is {theirs.get(name)!r}, now it is {mine[name]!r}; "
+                    "give the same settings and source, or another --out"
+                )
