@@ -78,6 +78,8 @@ class Filter:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             finding = error.msg if isinstance(error, SyntaxError) else str(error)
             raise FilterError(f"where: expected {_ALLOWED}; found {text!r}: {finding}") from error
+        if isinstance(tree, ast.Tuple | ast.List | ast.Set):
+            raise FilterError(f"where: expected a condition, found nothing or a list: {text!r}")
         if deep:
             raise FilterError(f"where: expected at most {MAX_DEPTH} levels of nesting; use a flatter condition")
         self._chosen = self._build(tree)

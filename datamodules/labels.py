@@ -26,7 +26,7 @@ from datamodules.faults import BadSample
 from datamodules.filters import Filter
 from datamodules.images import upright_size
 from datamodules.keys import sample_key
-from datamodules.mixture import LEFT_OUT
+from datamodules.parts import LEFT_OUT
 from datamodules.schema import IMAGE_FIELDS, Sample
 from datamodules.shard_index import OpenShard, ShardIndex
 from datamodules.storage import StorageError
@@ -35,7 +35,6 @@ from datamodules.tar_index import Member, ShardError
 HEADER_BYTES = 2**16
 """Bytes of an image that are read at first to find its size."""
 _PLAIN_IMAGES = ("jpg", "jpeg", "png", "webp")
-_MADE_HERE = {"key", "width", "height"}
 _log = logging.getLogger(__name__)
 
 
@@ -113,12 +112,10 @@ def _write(path: Path, labels: np.ndarray) -> None:
 
 
 def _find(index: ShardIndex, asked: Labelling, workers: int) -> np.ndarray:
-    parts, named = [], set(_MADE_HERE)
-    for labels, names in _each_shard(index, asked, workers):
-        parts.append(labels)
-        named |= names
-    labels = np.concatenate(parts) if parts else np.zeros(0, np.uint8)
-    if asked.where and (unknown := asked.where.names - named - set(Sample.__annotations__)):
+    found = list(_each_shard(index, asked, workers))
+    labels = np.concatenate([of_shard for of_shard, _ in found])
+    named = set().union(*(names for _, names in found))  # empty, if no sample can be read
+    if asked.where and named and (unknown := asked.where.names - named - {*Sample.__annotations__, "width", "height"}):
         raise SelectionError(f"{index.directory}: where: no sample has a field {min(unknown)!r}; correct the name")
     if asked.where and not (labels != LEFT_OUT).any():
         raise SelectionError(f"{index.directory}: where: no sample of {len(index)} is chosen by {asked.where.text!r}")

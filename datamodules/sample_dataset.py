@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 
 from datamodules.decode import decode
 from datamodules.faults import BadSample, DataFaultError
-from datamodules.mixture import Mixture, Order
+from datamodules.mixture import Mixture
 from datamodules.order import mix
+from datamodules.parts import Order
 from datamodules.schema import Batch, Fault, Sample, collate
 from datamodules.shard_reader import ShardReader
 from datamodules.transforms import Transform
@@ -40,8 +41,8 @@ class SampleDataset(Dataset[Batch]):
         """`order` makes the order of the mixture, in each process anew; `transforms` has one for each bucket."""
         self._mixture, self._make_order, self._seed, self._transforms = mixture, order, seed, transforms
         self._encoded = encoded
-        keep_open = max(16, 64 // len(mixture.indices))
-        self._readers = [ShardReader(index, keep_open) for index in mixture.indices]
+        keep_open = max(16, 64 // len(mixture.sources))
+        self._readers = [ShardReader(source.index, keep_open) for source in mixture.sources]
 
     def __getitem__(self, positions: Sequence[int]) -> Batch:
         faults: list[Fault] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning as L
 
@@ -13,7 +13,6 @@ from datamodules.endless import EndlessStream
 from datamodules.feature_shards import Compute, open_features, write_features
 from datamodules.mixture import Mixture
 from datamodules.remote_index import open_index
-from datamodules.schema import IMAGE_FIELDS
 from datamodules.shard_index import ShardIndex
 from datamodules.sources import Source, open_sources
 from datamodules.storage import Storage
@@ -88,14 +87,18 @@ class ShardData(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Find which samples are chosen, and their buckets, where that is not known yet: in one process a machine."""
         stage = self.trainer.state.fn if self.trainer is not None else None
-        self.setup(str(stage.value) if stage is not None else "fit")
+        for split in self._needed(str(stage.value) if stage is not None else "fit"):
+            if isinstance(self.folders[split], list) or self.sizes:
+                self.load_samples(split)
 
     def setup(self, stage: str) -> None:
         """Read the indices that `stage` needs, so that a missing shard is found before anything else starts."""
-        fit: tuple[Split, ...] = ("train",) if self.folders["val"] is None else ("train", "val")
-        needed: dict[str, tuple[Split, ...]] = {"fit": fit, "validate": ("val",)}
-        for split in needed.get(stage, ("test",)):
+        for split in self._needed(stage):
             self.load_samples(split)
+
+    def _needed(self, stage: str) -> tuple[Split, ...]:
+        fit: tuple[Split, ...] = ("train",) if self.folders["val"] is None else ("train", "val")
+        return {"fit": fit, "validate": ("val",)}.get(stage, ("test",))  # type: ignore[return-value]
 
     def train_dataloader(self) -> ShardStream | EndlessStream:
         """The training stream, continued from the checkpoint if one was loaded; without epochs under `max_steps`."""
@@ -158,21 +161,46 @@ class ShardData(L.LightningDataModule):
             return open_sources(found, self.storage, sizes, training, self.num_workers)
         return Mixture([self.load_index(split)])
 
+    def prepare_split(self, split: Split) -> ShardIndex:
+        """The index of a split that is one folder; a datamodule that writes its data does so first."""
+        return self.load_index(split)
+
+    def write_features(
+        self,
+        split: Split,
+        directory: Path,
+        compute: Compute,
+        facts: Mapping[str, str],
+        batch_size: int,
+        done: Callable[[int], object],
+    ) -> ShardIndex:
+        """Write a split with features beside its images, cut as this configuration does; see `feature_shards`."""
+        transform, *others = self.train_transforms if split == "train" else [self.eval_transform]
+        if others:
+            raise ValueError(
+                "data.init_args.buckets: features are cached for images of one size; leave the buckets out"
+            )
+        return write_features(self.prepare_split(split), directory, transform, compute, facts, batch_size, done)
+
     def _featured(self, split: Split, samples: Mixture) -> Mixture:
         """The shards with features in place of the plain ones, where the configuration names some for this split."""
-        folder = Path(self.features) / split if self.features else None
-        if folder is None or not folder.exists():
+        if not self._has_features(split):
             return samples
-        if len(samples.indices) > 1 or samples.labels[0] is not None:
+        if samples.whole_index is None:
             raise ValueError(
-                "data.init_args.features: expected one whole folder of shards as the split, found a list of sources or "
+                f"data.init_args.features: expected one whole folder of shards as {split}, found a list of sources or "
                 "buckets; leave the features out"
             )
-        return Mixture([open_features(folder, samples.indices[0])])
+        return Mixture([open_features(Path(cast(str, self.features)) / split, samples.whole_index)])
 
     def _encoded(self, split: Split) -> Collection[str]:
-        """Image fields that need not be decoded, because their features are there."""
-        return IMAGE_FIELDS if self.features and (Path(self.features) / split).exists() else ()
+        """Image fields that the method in training does not look at where features stand for them; evaluation does."""
+        method = self.trainer.lightning_module if self.trainer and split == "train" else None
+        return getattr(method, "images_with_features", ())
+
+    def _has_features(self, split: Split) -> bool:
+        """Whether a split is read with features: training always, once the configuration names any."""
+        return self.features is not None and (split == "train" or (Path(self.features) / split).exists())
 
     def _stream(self, split: Split) -> ShardStream:
         trainer, training = self.trainer, split == "train"
