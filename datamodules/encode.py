@@ -1,8 +1,9 @@
 """A sample -> the files that stand for it in a tar (see `decode` for the way back).
 
 `source.png`, `target.png`, `target_mask.png`, `concept0.png` ..., `attachment0.png` ..., and `json` with every text,
-the concepts' phrases and the metadata. Metadata is a JSON text inside that JSON, so that tools which want one type for
-each column (`datasets`) can read shards whose metadata has another shape in each sample.
+the concepts' phrases and the metadata; `features.safetensors` where there are any. Metadata is a JSON text inside that
+JSON, so that tools which want one type for each column (`datasets`) can read shards whose metadata has another shape in
+each sample.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from PIL import Image
 
+from datamodules.features import MEMBER, pack
 from datamodules.schema import IMAGE_FIELDS, MASK_FIELDS, TEXT_FIELDS, Sample, SchemaError, validate
 
 _SUFFIXES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp"}
@@ -49,6 +51,8 @@ def encode(sample: Sample) -> dict[str, bytes]:
     if "metadata" in sample:
         record["metadata"] = _dump(key, sample["metadata"])
     files["json"] = _dump(key, record).encode()
+    if "features" in sample:
+        files[MEMBER] = pack(sample["features"])
     return dict(sorted(files.items()))
 
 

@@ -17,14 +17,19 @@ from datamodules.schema import Fault
 REASONS: dict[str, str] = {
     "truncated": "the tar ends before the member does",
     "missing": "the shard is not there or cannot be read",
+    "stalled": "the storage gave no answer in time, attempt after attempt",
+    "server": "the storage refused, or answered with an error attempt after attempt",
+    "connection": "the connection to the storage broke or could not be made, attempt after attempt",
     "checksum": "the member's bytes are not those that were indexed",
     "repeated": "a member of the sample comes twice",
     "json": "the sample's JSON cannot be parsed, or is larger than any",
     "text": "a text that is no UTF-8, or longer than any",
     "field": "a field has the wrong type, or there is neither text nor image",
     "empty": "a file or image of zero size",
+    "format": "an image that is neither PNG, JPEG nor WebP, whatever it is called",
     "image": "an image that cannot be decoded",
     "bomb": "an image of more pixels than any sane picture has",
+    "features": "cached features that cannot be read",
     "size": "images and masks of one sample have different shapes",
 }
 _log = logging.getLogger(__name__)

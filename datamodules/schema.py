@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from datamodules.features import PREFIX, Features, stack
+
 IMAGE_FIELDS: tuple[str, ...] = ("source", "target")
 MASK_FIELDS: tuple[str, ...] = ("target_mask", "reference_mask")
 TEXT_FIELDS: tuple[str, ...] = (
@@ -46,7 +48,10 @@ class Attachment(TypedDict, total=False):
 
 
 class Sample(TypedDict, total=False):
-    """One example. Required are `key` and one text or image; images: PIL RGB or encoded bytes; masks: PIL "L"."""
+    """One example. Required are `key` and one text or image; images: PIL RGB or encoded bytes; masks: PIL "L".
+
+    `features` stand beside the images; a sample with them may keep `source` and `target` encoded up to the batch.
+    """
 
     key: Required[str]
     source: Image.Image | bytes
@@ -63,6 +68,7 @@ class Sample(TypedDict, total=False):
     concepts: list[Concept]
     attachments: list[Attachment]
     metadata: dict[str, Any]
+    features: Features
 
 
 class Fault(TypedDict):
@@ -82,6 +88,9 @@ class Batch(TypedDict, total=False):
     `position` int64 [B], the place of each sample in the endless stream; `repeated` bool [B], from streams only: the
     sample only fills up a short last batch (in evaluation: or stands in for a bad one) and counts elsewhere; `faults`
     those met while making this batch.
+
+    Of samples with features also what `features.stack` says; an image field that they keep encoded is not there, and
+    its `has_<field>` says whether the sample has one.
     """
 
     key: list[str]
@@ -132,6 +141,7 @@ def validate(sample: Mapping[str, Any]) -> None:
         **dict.fromkeys((*TEXT_FIELDS, "edit_type"), (str,)),
         **dict.fromkeys(("concepts", "attachments"), (list,)),
         "metadata": (dict,),
+        "features": (Features,),
     }
     for field, types in expected.items():
         if field in sample:
@@ -183,6 +193,7 @@ def collate(
 
     Raises:
         SchemaError: no sample, an image still encoded, images of different sizes, no image at all and no `size`.
+        FeatureError: features that do not fit each other.
     """
     if not samples:
         raise SchemaError("collate: expected at least one sample, found none")
@@ -202,9 +213,19 @@ def collate(
         batch[field] = [sample.get(field, "") for sample in samples]
         batch[f"has_{field}"] = torch.tensor([bool(text) for text in batch[field]])
     for field in (*IMAGE_FIELDS, *MASK_FIELDS):
-        batch[field], batch[f"has_{field}"] = _stack(samples, field, size)
+        if any("features" in sample and isinstance(sample.get(field), bytes) for sample in samples):
+            batch[f"has_{field}"] = _has(samples, field)
+        else:
+            batch[field], batch[f"has_{field}"] = _stack(samples, field, size)
+    batch |= stack(samples)
     batch["concept_masks"], batch["has_concept_masks"] = _stack_concepts(samples, size)
     return batch  # type: ignore[return-value]
+
+
+def cached_feature(batch: Mapping[str, Any], name: str) -> tuple[Tensor, Tensor] | None:
+    """A feature of a batch [B,n,...] and how many rows each sample has, int64 [B]; None if the samples lack it."""
+    values = batch.get(PREFIX + name)
+    return None if values is None else (values, batch[f"{PREFIX}{name}.rows"])
 
 
 def _expect(key: str, field: str, value: Any, *types: type) -> None:
@@ -251,7 +272,11 @@ def _stack(samples: Sequence[Mapping[str, Any]], field: str, size: tuple[int, in
     for row, sample in zip(out, samples, strict=True):
         if field in sample:
             _fill(row, sample[field], sample["key"], field)
-    return out, torch.tensor([field in sample for sample in samples])
+    return out, _has(samples, field)
+
+
+def _has(samples: Sequence[Mapping[str, Any]], field: str) -> Tensor:
+    return torch.tensor([field in sample for sample in samples])
 
 
 def _stack_concepts(samples: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
+from mmig.cache.frozen import FrozenFeatures
 from mmig.dem.attention import (
     AttentionCapture,
     binarize,
@@ -22,7 +23,7 @@ from mmig.dem.attention import (
 )
 from mmig.dem.concepts import ConceptTokens, encode_chunks, locate_concepts
 from mmig.dem.conditioning import Conditioning, as_dtype, condition_drops, denoise, encode_text
-from mmig.dem.latents import encode, encode_unscaled, latent_shape
+from mmig.dem.latents import encode_unscaled, from_posterior
 from mmig.dem.layered import amortised
 from mmig.dem.losses import mask_to_latents, masked_noise_loss, noise_loss
 from mmig.dem.process import NoiseProcess
@@ -30,7 +31,7 @@ from mmig.image_path import TimestepDraw, caption_loss, draw_timesteps
 from mmig.injection import Injection, inject
 from mmig.mllm.config import MultimodalConfig
 from mmig.mllm.multimodal import MultimodalLLM, MultimodalOutput
-from mmig.mllm.responses import ResponseStates, response_ids
+from mmig.mllm.responses import ResponseStates
 from mmig.objective import TERMS, ObjectiveConfig
 from mmig.parts import Parts
 from mmig.problem import DenoisingProblem, Losses, SourceConditioning
@@ -67,6 +68,7 @@ class MMIG(nn.Module):
         self.process = NoiseProcess.from_scheduler(parts.scheduler)
         self.source_conditioning = source_conditioning
         self.objective = objective or ObjectiveConfig()
+        self.features = FrozenFeatures(self, self.objective.max_text_chunks)
         self._check_channels()
 
     # Losses ------------------------------------------------------------------------------------------------------
@@ -129,29 +131,52 @@ class MMIG(nn.Module):
         It reads the source image if it has a vision tower, except of samples that are `text_only` (bool [B]). Gradients
         are kept only where something in it trains.
         """
-        images, seen = (None, None) if self.mllm.vision is None else (batch["source"], batch["has_source"])
+        seen = None if self.mllm.vision is None else batch["has_source"]
         if seen is not None and text_only is not None:
             seen = seen & ~text_only.to(seen.device)
-        trained = any(parameter.requires_grad for parameter in self.mllm.parameters())
-        with contextlib.nullcontext() if trained else torch.no_grad():
+        with contextlib.nullcontext() if self._llm_trains() else torch.no_grad():
             if with_loss:
+                images = None if seen is None else self.features.seen_images(batch)
                 return self.mllm(batch["instruction"], batch["response"], images, seen)
-            ids = response_ids(self.mllm.tokenizer, batch["response"], self.mllm.config.max_response_tokens)
-            states = self.mllm.states_of_ids(batch["instruction"], ids, images, seen)
-        nothing = torch.zeros(len(ids), device=states.states.device)
+            states = self.features.states(batch, seen)
+        nothing = torch.zeros(len(batch["key"]), device=states.states.device)
         return MultimodalOutput(nothing, nothing, states)
+
+    def frozen_features(self, terms: Collection[str] = TERMS) -> list[str]:
+        """Names of the features that no draw and no training changes, of those that the asked terms use.
+
+        e0 is none where the adapters train, where L_MMT needs the LLM's logits, or where some samples hide their image
+        from the LLM (`text_only`); while the adapters are frozen, the visual tokens stand in.
+        """
+        names = ["latents.target", "text.response"]
+        if self.source_conditioning == "concat":
+            names.append("latents.source")
+        if not self._llm_trains():
+            sees = self.mllm.vision is not None
+            if "mmt" not in terms and not (sees and self.objective.text_only > 0):
+                names.append("llm.states")
+            elif sees:
+                names.append("llm.visual_tokens")
+        return names
+
+    def _llm_trains(self) -> bool:
+        return any(parameter.requires_grad for parameter in self.mllm.parameters())
 
     @torch.no_grad()
     def denoising_problem(self, batch: Batch, draws: Draws) -> DenoisingProblem:
         """What the denoiser gets and should answer for the targets of a batch, at the drawn noise and timesteps."""
-        images = batch["target"]
-        shape = latent_shape(self.vae, *images.shape[2:])
-        clean = encode(self.vae, self._cast(images), self._cast(draws.normal("posterior", shape)))
+        posterior = self.features.posterior(batch, "target")
+        shape = posterior.mean.shape[1:]
+        clean = from_posterior(self.vae, posterior, self._cast(draws.normal("posterior", shape)))
         noise = self._cast(draws.normal("noise", shape))
         drawn = self._draw_timesteps(draws)
         timesteps = drawn.timesteps.to(clean.device)
         drop_text, drop_image = (drop.to(clean.device) for drop in self._drops(draws))
         texts = ["" if drop else text for drop, text in zip(drop_text.tolist(), batch["response"], strict=True)]
+        tokens, mask = self.features.text(batch, ["" if drop else "response" for drop in drop_text.tolist()])
+        source = None
+        if self.source_conditioning == "concat":
+            source = _masked(self.features.posterior(batch, "source").mode(), batch["has_source"] & ~drop_image)
         return DenoisingProblem(
             clean,
             noise,
@@ -159,7 +184,7 @@ class MMIG(nn.Module):
             timesteps,
             self.process.target(clean, noise, timesteps),
             texts,
-            self.condition(texts, batch["source"], batch["has_source"] & ~drop_image),
+            Conditioning(tokens, mask, image_latents=source),
             ~drop_text,
             drawn.caption_weight.to(clean.device),
         )
@@ -277,7 +302,7 @@ class MMIG(nn.Module):
         """What conditions the denoiser: CLIP's states of the response and, for "concat", the source latents."""
         latents = None
         if self.source_conditioning == "concat":
-            latents = encode_unscaled(self.vae, self._cast(source)) * has_source.view(-1, 1, 1, 1)
+            latents = _masked(encode_unscaled(self.vae, self._cast(source)), has_source)
         chunks = self.objective.max_text_chunks
         tokens, mask = encode_chunks(self.text_encoder, self.tokenizer, responses, chunks)
         return Conditioning(tokens, mask, image_latents=latents)
@@ -305,3 +330,7 @@ class MMIG(nn.Module):
                 f"source_conditioning {self.source_conditioning!r} needs a UNet with {expected} input channels, "
                 f"found {found}; a frozen UNet must have been trained with them (a widened one cannot see the source)"
             )
+
+
+def _masked(latents: Tensor, seen: Tensor) -> Tensor:
+    return latents * seen.view(-1, 1, 1, 1)

@@ -7,6 +7,8 @@ FREE_SETTINGS = (
     "data.init_args.root",
     "data.init_args.train",
     "data.init_args.index_directory",
+    "data.init_args.features",
+    "data.init_args.storage",
     "data.init_args.num_workers",
     "data.init_args.writers",
     "data.init_args.max_bad_fraction",

@@ -29,7 +29,7 @@ class TinyWorldData(ShardData):
             unseen_photographs, outline).
         writers: processes that draw missing shards (0: this one).
         global_batch_size, resolution, num_workers, seed, eval_batch_size, limit_val, limit_test, flip,
-            max_bad_fraction: as in `ShardData`, whose other arguments keep their defaults.
+            max_bad_fraction, features: as in `ShardData`, whose other arguments keep their defaults.
 
     Raises:
         ValueError: `test_split` is no split of the small world, or a split has less than one sample.
@@ -54,6 +54,7 @@ class TinyWorldData(ShardData):
         limit_test: int | None = None,
         flip: bool = False,
         max_bad_fraction: float = 0.01,
+        features: str | None = None,
     ) -> None:
         if test_split not in SPLITS:
             raise ValueError(f"data.init_args.test_split: expected one of {', '.join(SPLITS)}, found {test_split!r}")
@@ -80,6 +81,7 @@ class TinyWorldData(ShardData):
             limit_test=limit_test,
             flip=flip,
             max_bad_fraction=max_bad_fraction,
+            features=features,
         )
         self.prepare_data_per_node = False  # one writer, also where several nodes share a file system
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 
 def encode_unscaled(vae: "AutoencoderKL", images: Tensor) -> Tensor:
@@ -27,7 +28,13 @@ def encode(vae: "AutoencoderKL", images: Tensor, noise: Tensor | None = None) ->
     Returns:
         Latents of about unit variance, [B,c,h,w].
     """
-    posterior = vae.encode(images).latent_dist
+    return from_posterior(vae, vae.encode(images).latent_dist, noise)
+
+
+def from_posterior(
+    vae: "AutoencoderKL", posterior: "DiagonalGaussianDistribution", noise: Tensor | None = None
+) -> Tensor:
+    """`encode` of images whose posterior is known already; arguments and result as there."""
     return normalise(vae, posterior.mode() if noise is None else posterior.mean + posterior.std * noise)
 
 

@@ -127,7 +127,7 @@ class MultimodalLLM(nn.Module):
         Args:
             instructions: w.
             responses: R; an empty one counts in no loss and gets a row of e0 without valid tokens.
-            images: x, [B,3,H,W] in [-1,1]; None where all samples are text only.
+            images: x, [B,3,H,W] in [-1,1], or their visual tokens; None where all samples are text only.
             has_image: bool [B], False for rows of `images` without meaning; default: all True.
 
         Raises:
@@ -251,8 +251,11 @@ class MultimodalLLM(nn.Module):
     def visual_tokens(self, images: Tensor | None, has_image: Tensor) -> Tensor:
         """Visual tokens [B,K,D] of a batch; a row without image shows the tower zeros.
 
-        The tower runs for text-only samples too: under a sharded strategy every rank calls every module.
+        The tower runs for text-only samples too: under a sharded strategy every rank calls every module. Visual tokens
+        in place of images are taken as they are.
         """
+        if images is not None and images.ndim == 3:
+            return images.to(self.llm.device)
         device, size = self.llm.device, self.vision.config.image_size
         if images is None:
             pixels = torch.zeros(len(has_image), 3, size, size, device=device)

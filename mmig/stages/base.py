@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
+from mmig.cache.frozen import FrozenFeatures
 from mmig.editing import Editor, EditOutput
 from mmig.evaluation.batches import check_fields, readable
 from mmig.optim import OptimizerConfig, build_adamw, lr_factor, parameters_by_group
@@ -39,10 +40,12 @@ class TrainingModule(StoredModule):
         new_parts: dotted prefixes of the parameters that no earlier stage has. A checkpoint given to --init_from holds
             each of these parts whole or not at all; every other trained weight outside the backbones it must hold.
         terms_without_timestep: loss terms that validation does not split by timestep, see `LossMeter`.
+        features: what asks its frozen parts and knows which features of theirs may be cached; None: none.
     """
 
     new_parts: ClassVar[tuple[str, ...]] = ()
     terms_without_timestep: ClassVar[tuple[str, ...]] = ()
+    features: FrozenFeatures | None = None
 
     def __init__(
         self,
@@ -80,6 +83,11 @@ class TrainingModule(StoredModule):
     def timesteps(self, draws: Draws) -> Tensor | None:
         """Diffusion timestep of each sample, [B] in [0, 1000), for validation by timestep; None where there is none."""
         return None
+
+    @property
+    def images_with_features(self) -> frozenset[str]:
+        """Image fields that `losses` does not look at in samples with cached features; these are not even decoded."""
+        return frozenset()
 
     def logged(self) -> dict[str, Tensor]:
         """Further scalars of the last forward, logged beside the losses."""

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
+from mmig.cache.facts import backbone_facts, multimodal_facts
 from mmig.editing import Editor
 from mmig.mllm.config import MultimodalConfig
 from mmig.model import MMIG, Losses, SourceConditioning
@@ -77,6 +78,8 @@ class MMIGStage(TrainingModule):
         parts = load_parts(backbones, mmsm or MMSMConfig(), trained)
         self.mmig = MMIG(parts, source_conditioning, multimodal, objective)
         self._choose_trained(trained)
+        self.features = self.mmig.features
+        self.features.use_cached(self.mmig.frozen_features(self.loss_weights), self.feature_facts)
         self._losses: Losses | None = None
 
     @classmethod
@@ -128,6 +131,22 @@ class MMIGStage(TrainingModule):
     def timesteps(self, draws: Draws) -> Tensor:
         """Timestep of each sample's noise loss."""
         return self.mmig.timesteps(draws)
+
+    def feature_facts(self) -> dict[str, str]:
+        """What the cached features of this stage depend on."""
+        model = self.mmig
+        return {
+            **backbone_facts(self.describe_backbones()),
+            **multimodal_facts(model.mllm),
+            "max_text_chunks": str(model.objective.max_text_chunks),
+            "dtype": str(model.vae.dtype),
+        }
+
+    @property
+    def images_with_features(self) -> frozenset[str]:
+        """All of them, except the source while the LLM looks at it in every step."""
+        seen = self.mmig.mllm.vision is not None and not any(name.startswith("llm.") for name in self.features.names)
+        return frozenset({"target"} if seen else {"source", "target"})
 
     def logged(self) -> dict[str, Tensor]:
         """Spread of the pooled e3 and e2 over the batch, near 0 when L_MMSM has collapsed to a constant.

@@ -7,14 +7,16 @@ from torch import Tensor
 
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_unet
-from mmig.dem.conditioning import Conditioning, condition_drops, denoise, encode_text
+from mmig.cache.facts import backbone_facts
+from mmig.cache.frozen import FrozenFeatures
+from mmig.dem.conditioning import Conditioning, condition_drops, denoise
 from mmig.dem.fresh import UNetSize, fresh_unet
-from mmig.dem.latents import LatentMemory, normalise
+from mmig.dem.latents import LatentMemory, from_posterior, normalise
 from mmig.dem.losses import noise_loss
 from mmig.dem.process import Weighting
 from mmig.editing import Editor
 from mmig.methods.instruct_pix2pix.pipeline import InstructPix2PixPipeline
-from mmig.methods.instruct_pix2pix.texts import TextSource, condition_texts
+from mmig.methods.instruct_pix2pix.texts import TEXT_FIELDS, TextSource, condition_fields
 from mmig.optim import OptimizerConfig
 from mmig.rng import Draws
 from mmig.stages.latent_module import LatentModule
@@ -78,13 +80,15 @@ class InstructPix2PixModule(LatentModule):
         self.target_latents: Latents = target_latents
         self.weighting: Weighting = weighting
         self._memory = LatentMemory(latent_memory)
+        self.features = FrozenFeatures(self)
+        self.features.use_cached(self._frozen_features(), self.feature_facts)
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Squared error of the denoiser's prediction, [B]."""
         clean, image_latents = self._latents(batch, draws)
-        texts, without_image = self._texts(batch, draws)
+        fields, without_image = self._fields(batch, draws)
         with torch.no_grad():
-            tokens = encode_text(self.text_encoder, self.tokenizer, texts)
+            tokens, _ = self.features.text(batch, fields)
         drop_image = without_image.to(clean.device) | ~batch["has_source"].to(clean.device)
         image_latents = image_latents.masked_fill(drop_image.view(-1, 1, 1, 1), 0.0)
         timesteps = self.timesteps(draws).to(clean.device)
@@ -94,14 +98,14 @@ class InstructPix2PixModule(LatentModule):
         target = self.process.target(clean, noise, timesteps)
         return {"noise": noise_loss(prediction, target, self.process.weight(timesteps, self.weighting))}
 
-    def _texts(self, batch: Batch, draws: Draws) -> tuple[list[str], Tensor]:
-        """Text of each sample after the drops, and whether its image is dropped, bool [B]."""
+    def _fields(self, batch: Batch, draws: Draws) -> tuple[list[str], Tensor]:
+        """Which text of each sample after the drops ("": none), and whether its image is dropped, bool [B]."""
         drop_text, drop_image = condition_drops(draws.uniform("condition_drop"), self.drop)
         generate = draws.bernoulli("generation", self.generation) & ~drop_text & ~drop_image
-        texts = condition_texts(batch, self.text, draws)
+        fields = condition_fields(batch, self.text, draws)
         for row, (dropped, generated) in enumerate(zip(drop_text.tolist(), generate.tolist(), strict=True)):
-            texts[row] = "" if dropped else batch["target_caption"][row] if generated else texts[row]
-        return texts, drop_image | generate
+            fields[row] = "" if dropped else "target_caption" if generated else fields[row]
+        return fields, drop_image | generate
 
     def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """1 for samples that have a target."""
@@ -110,13 +114,36 @@ class InstructPix2PixModule(LatentModule):
     @torch.no_grad()
     def _latents(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
         """Normalised target latents and raw source latents, [B,c,h,w] each."""
-        source = self._memory.encode_unscaled(self.vae, batch["source"], [f"{key}/source" for key in batch["key"]])
+        source = self._mode(batch, "source")
         if self.target_latents == "mode":
-            keys = [f"{key}/target" for key in batch["key"]]
-            return normalise(self.vae, self._memory.encode_unscaled(self.vae, batch["target"], keys)), source
-        posterior = self.vae.encode(batch["target"]).latent_dist
+            return normalise(self.vae, self._mode(batch, "target")), source
+        posterior = self.features.posterior(batch, "target")
         noise = draws.normal("posterior", posterior.mean.shape[1:]).to(source.device)
-        return normalise(self.vae, posterior.mean + posterior.std * noise), source
+        return from_posterior(self.vae, posterior, noise), source
+
+    def _mode(self, batch: Batch, field: str) -> Tensor:
+        """Mode of the posterior of an image field, [B,c,h,w]."""
+        if self._memory.capacity == 0 or field not in batch:  # not decoded where its posterior is cached
+            return self.features.posterior(batch, field).mode()
+        keys = [f"{key}/{field}" for key in batch["key"]]
+        return self._memory.encode_unscaled(self.vae, batch[field], keys)  # type: ignore[literal-required]
+
+    def _frozen_features(self) -> list[str]:
+        """Names of the features that may be cached: both posteriors, and every text that may be chosen."""
+        fields = {*(TEXT_FIELDS if self.text == "mixed" else (self.text,))}
+        if self.generation > 0:
+            fields.add("target_caption")
+        return ["latents.source", "latents.target", *(f"text.{field}" for field in sorted(fields))]
+
+    def feature_facts(self) -> dict[str, str]:
+        """What the cached features depend on."""
+        facts = backbone_facts(self.describe_backbones())
+        return facts | {"max_text_chunks": "1", "dtype": str(self.vae.dtype)}
+
+    @property
+    def images_with_features(self) -> frozenset[str]:
+        """Both."""
+        return frozenset({"source", "target"})
 
     def make_pipeline(self) -> Editor:
         """Edits the source by the text that the UNet was trained on (the instruction where it was `mixed`)."""

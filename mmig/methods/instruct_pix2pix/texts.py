@@ -10,13 +10,12 @@ TextSource = Literal["instruction", "response", "target_caption", "mixed"]
 TEXT_FIELDS: tuple[TextField, ...] = ("instruction", "response", "target_caption")
 
 
-def condition_texts(batch: Batch, text: TextSource, draws: Draws) -> list[str]:
-    """Text of each sample; "mixed" draws evenly from those of the three that the sample has."""
+def condition_fields(batch: Batch, text: TextSource, draws: Draws) -> list[str]:
+    """Which text of each sample; "mixed" draws evenly from those of the three that the sample has ("" if none)."""
     if text != "mixed":
-        return list(batch[text])
-    uniform = draws.uniform("text").tolist()
+        return [text] * len(batch["key"])
     chosen = []
-    for row, draw in enumerate(uniform):
-        given = [batch[name][row] for name in TEXT_FIELDS if batch[name][row]] or [""]
+    for row, draw in enumerate(draws.uniform("text").tolist()):
+        given = [name for name in TEXT_FIELDS if batch[name][row]] or [""]
         chosen.append(given[int(draw * len(given))])
     return chosen

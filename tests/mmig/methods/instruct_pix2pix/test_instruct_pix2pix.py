@@ -12,7 +12,7 @@ from mmig.dem.fresh import UNetSize
 from mmig.methods.instruct_pix2pix.export import export, export_text_to_image, narrowed
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.instruct_pix2pix.score import score_edits
-from mmig.methods.instruct_pix2pix.texts import condition_texts
+from mmig.methods.instruct_pix2pix.texts import condition_fields
 from mmig.optim import OptimizerConfig
 from mmig.rng import Draws
 from tests.mmig.batches import edit_batch
@@ -53,7 +53,7 @@ def test_mixed_texts_are_drawn_evenly_from_those_a_sample_has() -> None:
     batch = full_batch(4)
     size = 3000
     repeated = {name: value * (size // 4) if isinstance(value, list) else value for name, value in batch.items()}
-    texts = condition_texts(repeated, "mixed", Draws(0, range(size)))
+    texts = condition_fields(repeated, "mixed", Draws(0, range(size)))
     for row, (count, expected) in enumerate([(3, 1 / 3), (3, 1 / 3), (3, 1 / 3), (2, 1 / 2)]):
         chosen = [text for index, text in enumerate(texts) if index % 4 == row]
         shares = [chosen.count(text) / len(chosen) for text in set(chosen)]
@@ -97,8 +97,8 @@ def test_it_learns_a_batch_and_moves_only_the_unet(folder: Path) -> None:
 
 def test_generation_samples_have_no_source_and_the_target_caption(folder: Path) -> None:
     method, batch = module(folder, SIZE, drop=0.0, generation=1.0), full_batch()
-    texts, without_image = method._texts(batch, Draws(0, batch["position"]))
-    assert texts == batch["target_caption"]
+    fields, without_image = method._fields(batch, Draws(0, batch["position"]))
+    assert set(fields) == {"target_caption"}
     assert without_image.all()
 
 
