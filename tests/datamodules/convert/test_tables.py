@@ -1,0 +1,200 @@
+"""Tables of any kind through a map of columns, and Emu Edit's benchmark with its swapped names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datamodules.convert.emu_edit import EmuEdit
+from datamodules.convert.source import ConversionError
+from datamodules.convert.table_source import HuggingFace, split_name
+from datamodules.convert.tables import Rows
+from datamodules.shard_index import ShardIndex
+from datamodules.stream import ShardStream
+from datamodules.transforms import ImageTransform
+from tests.datamodules.convert.layouts import picture, write, write_parquet
+from tests.datamodules.convert.results import contents, converted, samples
+
+COLUMNS = {"source": "before", "target": "after", "instruction": "request"}
+
+
+def _table(rows: int) -> dict[str, list[Any]]:
+    return {
+        "before": [picture(2 * n) for n in range(rows)],
+        "after": [picture(2 * n + 1) for n in range(rows)],
+        "request": [f"request {n}" for n in range(rows)],
+        "score": [n / 2 for n in range(rows)],
+    }
+
+
+@pytest.fixture
+def parquet(tmp_path: Path) -> Path:
+    write_parquet(tmp_path / "source" / "data" / "train-00000-of-00002.parquet", _table(10))
+    write_parquet(tmp_path / "source" / "data" / "train-00001-of-00002.parquet", _table(3))
+    write_parquet(tmp_path / "source" / "data" / "validation-00000-of-00001.parquet", _table(2))
+    return tmp_path / "source"
+
+
+def test_a_map_of_columns_makes_samples_of_any_dataset(parquet: Path, tmp_path: Path) -> None:
+    converted(HuggingFace(str(parquet), None, COLUMNS, ["score"]), tmp_path / "out", samples_per_shard=5)
+    train, val = (samples(tmp_path / "out" / split) for split in ("train", "val"))
+    assert list(train) == [f"train-{number:07d}" for number in range(13)] and list(val) == [
+        "val-0000000",
+        "val-0000001",
+    ]
+    assert train["train-0000011"]["instruction"] == "request 1" and train["train-0000011"]["metadata"] == {"score": 0.5}
+    assert _table(2)["after"][1] in (tmp_path / "out" / "val" / "00000.tar").read_bytes()
+
+
+def test_tables_stream_after_conversion(parquet: Path, tmp_path: Path) -> None:
+    converted(HuggingFace(str(parquet), None, COLUMNS), tmp_path / "out")
+    index = ShardIndex.load(tmp_path / "out" / "train")
+    (batch,) = ShardStream(index, global_batch_size=13, seed=0, transform=ImageTransform(16))
+    assert sorted(batch["key"]) == [f"train-{number:07d}" for number in range(13)]
+
+
+def test_rows_are_read_from_any_place_in_any_file(parquet: Path) -> None:
+    rows: Rows = HuggingFace(str(parquet), None, COLUMNS).splits()["train"]
+    assert len(rows) == 13 and len(rows[9:12]) == 3 and len(rows[5:9][1:2]) == 1
+    assert [(n, row["request"]) for n, row in rows[9:12].read()] == [
+        (9, "request 9"),
+        (10, "request 0"),
+        (11, "request 1"),
+    ]
+
+
+def test_csv_with_names_of_files_is_read_through_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    lines = ["before,after,request", "a.jpg,b.jpg,first", "a.jpg,../outside.jpg,second", "a.jpg,c.jpg,third"]
+    write(tmp_path, {"outside.jpg": picture(0)})
+    source = write(tmp_path / "csv", {"train.csv": "\n".join(lines), "a.jpg": picture(1), "b.jpg": picture(2)})
+    found = tmp_path / "out"
+    report = converted(HuggingFace(str(source), None, COLUMNS), found)
+    assert [s["instruction"] for s in samples(found / "train").values()] == ["first"]
+    assert report["splits"]["train"]["dropped"] == {"missing": 1, "outside": 1}
+
+
+def test_cells_of_another_type_cost_their_row_only(tmp_path: Path) -> None:
+    table = {**_table(3), "request": [1, 2, 3]}
+    write_parquet(tmp_path / "source" / "train.parquet", table)
+    report = converted(HuggingFace(str(tmp_path / "source"), None, COLUMNS), tmp_path / "out")
+    assert report["splits"]["train"]["dropped"] == {"field": 3}
+    assert report["findings"][0]["detail"] == "column 'request': expected text, found int"
+
+
+@pytest.mark.parametrize(
+    ("columns", "keep", "words"),
+    [
+        ({}, [], "--map: expected field=column pairs"),
+        ({"picture": "before"}, [], "--map picture=...: no field of a sample; expected one of source, target"),
+        ({"source": "first"}, [], "no column 'first'; it has after, before, request, score"),
+        (COLUMNS, ["points"], "no column 'points'"),
+    ],
+)
+def test_a_map_that_does_not_fit_is_one_line(columns: dict, keep: list[str], words: str, parquet: Path) -> None:
+    with pytest.raises(ConversionError, match=words):
+        HuggingFace(str(parquet), None, columns, keep).splits()
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"train.exe": "nothing"}, "`datasets` finds no dataset there"),
+        ({"train.wav": b"RIFF"}, "files of kind 'audiofolder' are not read"),
+        ({"train.pkl": b"\x80\x04"}, "`datasets` finds no dataset there"),
+        ({"state.json": "{}", "train.arrow": b""}, "written by save_to_disk"),
+        ({"train.parquet": b"PAR1 no parquet PAR1"}, "cannot be read as parquet"),
+    ],
+)
+def test_what_is_no_table_is_one_line(files: dict, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=words) as caught:
+        HuggingFace(str(write(tmp_path, files)), None, COLUMNS).splits()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"), [("validation", "val"), ("dev", "val"), ("train", "train"), ("a.b/c", "a_b_c")]
+)
+def test_splits_get_names_of_folders(name: str, ours: str) -> None:
+    assert split_name(name) == ours
+
+
+def _emu(rows: int, split: str, answers: bool) -> dict[str, list[Any]]:
+    table: dict[str, list[Any]] = {
+        "instruction": [f"{split} {n}" for n in range(rows)],
+        "image": [picture(n) for n in range(rows)],
+        "task": ["add"] * rows,
+        "split": [split] * rows,
+        "idx": list(range(rows)),
+        "hash": [f"{n:08x}" for n in range(rows)],
+        "input_caption": [f"before {n}" for n in range(rows)],
+        "output_caption": [f"after {n}" for n in range(rows)],
+    }
+    return table | ({"edited_image": [picture(100 + n) for n in range(rows)]} if answers else {})
+
+
+def _emu_source(root: Path, answers: bool) -> str:
+    """Three rows of the benchmark's test set, one of its validation set; the set with the answers swaps the names."""
+    named = {"validation": "test", "test": "validation"} if answers else {"validation": "validation", "test": "test"}
+    for name, true in named.items():
+        table = _emu(3 if true == "test" else 1, true, answers)
+        write_parquet(root / "data" / f"{name}-00000-of-00001.parquet", table)
+    return str(root)
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_emu_edits_splits_get_their_right_names(answers: bool, tmp_path: Path) -> None:
+    converted(EmuEdit(_emu_source(tmp_path / "source", answers)), tmp_path / "out")
+    found = {split: samples(tmp_path / "out" / split) for split in ("val", "test")}
+    assert [s["instruction"] for s in found["test"].values()] == ["test 0", "test 1", "test 2"]
+    assert list(found["val"]) == ["val-0000000"] and min(found["test"]) == "test-0000000"
+    sample = found["test"]["test-0000001"]
+    assert sample["edit_type"] == "add" and sample["metadata"] == {"idx": 1, "hash": "00000001", "split": "test"}
+    assert (sample["source_caption"], sample["target_caption"]) == ("before 1", "after 1")
+
+
+def test_emu_edits_own_answers_are_attached_and_are_no_targets(tmp_path: Path) -> None:
+    converted(EmuEdit(_emu_source(tmp_path / "source", True)), tmp_path / "out")
+    sample = samples(tmp_path / "out" / "val")["val-0000000"]
+    assert "target" not in sample
+    (attachment,) = sample["attachments"]
+    assert (attachment["kind"], attachment["role"]) == ("image", "emu_edit")
+
+
+@pytest.mark.parametrize(("swapped", "expected"), [("yes", "validation"), ("no", "test")])
+def test_the_swap_can_be_said(swapped: str, expected: str, tmp_path: Path) -> None:
+    source = EmuEdit(_emu_source(tmp_path, False), swapped=swapped)  # type: ignore[arg-type]
+    _, row = next(iter(source.splits()["test"].read()))
+    assert row["instruction"] == f"{expected} 0"
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_whole_sets_are_told_by_their_sizes(answers: bool, tmp_path: Path) -> None:
+    """The sizes decide even where the answers' column says the other; only texts are made here, no pictures."""
+    sizes = {"validation": 2022, "test": 3589} if answers else {"validation": 3589, "test": 2022}
+    for name, size in sizes.items():
+        table: dict[str, list[Any]] = {
+            "instruction": ["x"] * size,
+            **({"edited_image": [None] * size} if answers else {}),
+        }
+        write_parquet(tmp_path / "data" / f"{name}-00000-of-00001.parquet", table, rows_in_group=5000)
+    source = EmuEdit(str(tmp_path))
+    splits = source.splits()
+    assert {split: len(rows) for split, rows in splits.items()} == {"val": 2022, "test": 3589}
+    source.check_totals(splits)
+
+
+def test_a_part_of_emu_edit_is_refused_unless_it_is_called_one(tmp_path: Path) -> None:
+    source = EmuEdit(_emu_source(tmp_path, False))
+    with pytest.raises(ConversionError, match="split 'val' of emu_edit has 1 entries, the published one 2,022"):
+        source.check_totals(source.splits())
+
+
+def test_the_report_is_the_same_each_time(parquet: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        converted(HuggingFace(str(parquet), None, COLUMNS), tmp_path / name)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert json.loads((tmp_path / "a" / "conversion.json").read_bytes())["converter"] == "hf"
