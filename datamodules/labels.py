@@ -24,7 +24,7 @@ import numpy as np
 from datamodules.buckets import Size, nearest, square
 from datamodules.faults import BadSample
 from datamodules.filters import Filter
-from datamodules.images import upright_size
+from datamodules.image_size import upright_size
 from datamodules.keys import sample_key
 from datamodules.parts import LEFT_OUT
 from datamodules.schema import IMAGE_FIELDS, Sample
