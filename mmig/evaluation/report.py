@@ -66,10 +66,10 @@ def metric_table(report: Mapping[str, Any]) -> "Table":
     counts = f"{report['num_samples']} samples x {len(report['seeds'])} seeds"
     title = f"{counts} · response {report['response_source']}{clip}"
     table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("metric")
-    table.add_column("mean [95 % interval]", justify="right")
+    table.add_column("metric", no_wrap=True)
+    table.add_column("mean [95 % interval]", justify="right", no_wrap=True)
     table.add_column("n", justify="right")
-    table.add_column("skipped")
+    table.add_column("skipped", overflow="fold")
     for name, value in report["metrics"].items():
         arrow = "↓" if name in LOWER_IS_BETTER else "↑"
         skipped = ", ".join(f"{reason} {count}" for reason, count in value["skipped"].items())
@@ -79,12 +79,13 @@ def metric_table(report: Mapping[str, Any]) -> "Table":
 
 def edit_type_table(report: Mapping[str, Any], max_metrics: int = 3) -> "Table | None":
     """Per edit type: the first metrics only, to fit a terminal; metrics.json has all. None without edit types."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     names = list(report["metrics"])[:max_metrics]
     if not names or not report["metrics"][names[0]]["per_edit_type"]:
         return None
-    table = Table(title="per edit type", title_justify="left", title_style="bold")
+    table = Table(title="per edit type", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("edit type")
     table.add_column("n", justify="right")
     for name in names:
