@@ -24,10 +24,12 @@ from datamodules.schema import IMAGE_FIELDS, Batch, Sample, collate
 from datamodules.shard_index import INCOMPLETE, INDEX_FILE, ShardIndex, ShardInfo, replace_file, write_index
 from datamodules.shard_reader import ShardReader
 from datamodules.shards import held, write_shard
-from datamodules.tar_index import MemberIndex, file_sha256
+from datamodules.tar_index import MemberIndex, ShardError, file_sha256
 from datamodules.transforms import ImageTransform
 
 RECIPE_FILE = "features.json"
+_LOST = ("missing", "remote")
+"""Faults of storage, which may be gone when the features are read."""
 Compute = Callable[[Batch, bool], list[dict[str, Tensor]]]
 """(batch, whether its images are mirrored) -> features of each sample; of a mirrored one those that change alone."""
 
@@ -50,7 +52,7 @@ def write_features(
 
     Raises:
         FeatureError: the transform draws other cuts of an image each time, or the folder holds other features.
-        ShardError: another process writes there.
+        ShardError: another process writes there, or the storage does not give a sample.
     """
     if transform.is_drawn:
         raise FeatureError(
@@ -124,6 +126,8 @@ class _Writer:
             files = {field: bytes(data) for field, data in self._reader.read(shard, row).items() if field != MEMBER}
             return name, files, self._transform(decode(name, files), 0, 0)
         except BadSample as bad:
+            if bad.reason in _LOST:
+                raise ShardError(f"sample {name!r}: cannot be read now ({bad.detail}); start again to go on") from bad
             return name, {}, bad
 
     def _features(self, samples: list[Sample]) -> list[Features]:

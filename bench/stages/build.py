@@ -53,7 +53,7 @@ def build_stage(
     class Built(kind):
         def __init__(self) -> None:
             TrainingModule.__init__(self, OptimizerConfig(), kind.profile_weights("paper"))
-            parts = _build_parts(kind, sizes, torch.device(device), dtype, checkpointing)
+            parts = build_parts(kind, sizes, torch.device(device), dtype, checkpointing)
             with torch.device(device):
                 self.mmig = MMIG(parts, "img2img", None, ObjectiveConfig(attention_resolution=sizes.maps))
             self._losses: Losses | None = None
@@ -62,9 +62,10 @@ def build_stage(
     return Built()
 
 
-def _build_parts(
+def build_parts(
     kind: type[MMIGStage], sizes: Sizes, device: torch.device, dtype: torch.dtype, checkpointing: bool
 ) -> Parts:
+    """The parts of a stage with random weights; arguments as of `build_stage`."""
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
     from transformers import (
         CLIPTextConfig,
