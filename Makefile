@@ -20,7 +20,7 @@ OFFLINE := HF_HUB_OFFLINE=1
 
 help:
 	@echo "make demo            train stage 1 of MMIG on the small world, evaluate it, show pictures (minutes, CPU)"
-	@echo "make chain-demo      all five stages in order, then a table (under an hour, CPU)"
+	@echo "make chain-demo      all five stages in order, then tables (20 minutes, CPU)"
 	@echo "make test            the tests (minutes, 2 cores)"
 	@echo "make lint            ruff: lint and format; make format mends what it can"
 	@echo "make bench           every performance promise as a ratio"

@@ -13,8 +13,11 @@ from mmig.chain_report import LAST, METRICS, NUM_STAGES, ROWS, TRAINS_UNET, Chai
 from mmig.demo import console, run
 from mmig.programs import positive
 
+STEPS, LIMIT = (40, 100, 40, 40, 40), 32
+"""Steps of each stage and test samples: 20 minutes on two cores. Seeing is learnt in stage 2, whose steps are cheap."""
 
-def fit(config: str, data: str, run_name: str, before: str | None, seed: int, steps: int | None, *more: str) -> None:
+
+def fit(config: str, data: str, run_name: str, before: str | None, seed: int, steps: int, *more: str) -> None:
     """Train one run.
 
     Args:
@@ -23,20 +26,20 @@ def fit(config: str, data: str, run_name: str, before: str | None, seed: int, st
         run_name: name below runs/.
         before: name of the run that it starts from.
         seed: of all that is drawn.
-        steps: optimiser steps; None leaves them to the configuration.
+        steps: optimiser steps.
         more: further arguments of train.py.
     """
-    length = [] if steps is None else ["--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(steps)]
-    own = str(seed)
+    own, length = str(seed), str(steps)
     run(
         f"Training {run_name}",
         *("train.py", "fit", "--config", f"configs/demo/{config}.yaml", "--config", data, "--name", run_name),
-        *("--seed_everything", own, "--model.init_args.seed", own, "--data.init_args.seed", own, *length, *more),
+        *("--seed_everything", own, "--model.init_args.seed", own, "--data.init_args.seed", own),
+        *("--trainer.max_steps", length, "--trainer.val_check_interval", length, *more),
         *(["--init_from", f"runs/{before}"] if before else []),
     )
 
 
-def train_chain(chain: str, data: str, seed: int, steps: Sequence[int | None]) -> None:
+def train_chain(chain: str, data: str, seed: int, steps: Sequence[int]) -> None:
     """Train the five stages, each for its steps, and the baseline on the samples of those that train the UNet."""
     before = None
     for stage in range(1, NUM_STAGES + 1):
@@ -48,11 +51,6 @@ def train_chain(chain: str, data: str, seed: int, steps: Sequence[int | None]) -
         name = f"{chain}-instruction{stage}"
         fit("instruct_pix2pix", data, name, before, stage_seed(seed, stage), steps[stage - 1])
         before = name
-
-
-def steps_of_stages(given: Sequence[int] | None) -> list[int | None]:
-    """Steps of each stage from what was given: nothing (the configurations say it), one number for all, or each."""
-    return [None] * NUM_STAGES if given is None else [*given] * (NUM_STAGES // len(given))
 
 
 def stage_seed(seed: int, stage: int) -> int:
@@ -77,18 +75,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--name", default="chain", help="beginning of the runs' names (default: chain)")
     parser.add_argument("--data", default="configs/data/demo.yaml", help="data configuration, with the shards' folder")
     parser.add_argument(
-        "--steps", type=positive, nargs="+", metavar="N", help="steps of all stages, or of each (default: the configs')"
+        "--steps",
+        type=positive,
+        nargs="+",
+        default=STEPS,
+        help=f"of all stages, or of each (default: {' '.join(map(str, STEPS))})",
     )
-    parser.add_argument("--limit", type=positive, default=64, help="test samples (default: 64)")
+    parser.add_argument("--limit", type=positive, default=LIMIT, help=f"test samples (default: {LIMIT})")
     parser.add_argument("--seeds", type=positive, default=1, help="sampling seeds (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the trainings (default: 0)")
     options = parser.parse_args(arguments)
-    if options.steps and len(options.steps) not in (1, NUM_STAGES):
+    if len(options.steps) not in (1, NUM_STAGES):
         parser.error(f"--steps: expected one number or {NUM_STAGES}, found {len(options.steps)}")
     start = time.monotonic()
     run("The small world", "-m", "datamodules.tinyworld", "--config", options.data)
-    steps, limit = ([2] * NUM_STAGES, 4) if options.short else (steps_of_stages(options.steps), options.limit)
-    train_chain(options.name, options.data, options.seed, steps)
+    steps, limit = ([2], 4) if options.short else (options.steps, options.limit)
+    train_chain(options.name, options.data, options.seed, [*steps] * (NUM_STAGES // len(steps)))
     for row in ROWS:
         evaluate(row, options.name, options.data, limit, options.seeds)
     for table in tables(Chains([options.name])):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from mmig.chain_demo import evaluate, fit, stage_seed
+from mmig.chain_demo import LIMIT, STEPS, evaluate, fit, stage_seed
 from mmig.chain_report import LAST, NUM_STAGES, SHARES, Chains, Row, new_table, points
 from mmig.demo import console
 from mmig.evaluation.bootstrap import Interval, paired_difference
@@ -74,8 +74,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chain", default="chain", help="name given to `mmig.chain_demo --name` (default: chain)")
     parser.add_argument("--data", default="configs/data/demo.yaml", help="data configuration, with the shards' folder")
-    parser.add_argument("--steps", type=positive, help="steps of every variant (default: the config's)")
-    parser.add_argument("--limit", type=positive, default=64, help="test samples (default: 64)")
+    parser.add_argument("--steps", type=positive, default=STEPS[-1], help=f"of every variant (default: {STEPS[-1]})")
+    parser.add_argument("--limit", type=positive, default=LIMIT, help=f"test samples (default: {LIMIT})")
     parser.add_argument("--seeds", type=positive, default=1, help="sampling seeds (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="seed of that chain (default: 0)")
     parser.add_argument("--loss-limit", type=positive, help="validation samples of the losses (default: all)")

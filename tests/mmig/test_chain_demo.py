@@ -44,16 +44,17 @@ def test_each_stage_starts_from_the_last_and_the_baseline_sees_the_same_samples(
 
 
 @pytest.mark.parametrize(
-    ("given", "steps"), [([], [None] * 5), (["--steps", "7"], [7] * 5), (["--steps", *"12345"], [1, 2, 3, 4, 5])]
+    ("given", "steps"),
+    [([], [*chain_demo.STEPS]), (["--steps", "7"], [7] * 5), (["--steps", *"12345"], [1, 2, 3, 4, 5])],
 )
 def test_steps_are_given_for_all_stages_or_for_each(
-    monkeypatch: pytest.MonkeyPatch, commands: list[list[str]], given: list[str], steps: list[int | None]
+    monkeypatch: pytest.MonkeyPatch, commands: list[list[str]], given: list[str], steps: list[int]
 ) -> None:
     monkeypatch.setattr(chain_demo, "tables", lambda chains: [])
     chain_demo.main(["--name", "c", *given])
     trained = [command for command in commands if "configs/demo/instruct_pix2pix.yaml" not in command]
     found = [option(command, "--trainer.max_steps") for command in trained if command[0] == "train.py"]
-    assert found == [None if number is None else str(number) for number in steps]
+    assert found == [str(number) for number in steps]
 
 
 def test_two_numbers_of_steps_are_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
