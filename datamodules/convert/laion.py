@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -102,7 +103,7 @@ class Laion(IndexSource):
         """A shard that img2dataset had not finished, or of which a part is missing."""
         statistics = path.with_name(f"{path.stem}_stats.json")
         if not statistics.is_file():
-            if any(path.parent.glob("*_stats.json")):
+            if _has_statistics(path.parent):
                 yield Finding("unfinished", path.name, f"{statistics.name} is missing", dropped=False)
             return
         try:
@@ -114,6 +115,12 @@ class Laion(IndexSource):
         if isinstance(successes, int) and successes > count:
             detail = f"{count} samples, {statistics.name} says {successes}"
             yield Finding("unfinished", path.name, detail, dropped=False)
+
+
+@lru_cache(maxsize=4)
+def _has_statistics(folder: Path) -> bool:
+    """Whether any shard of a folder has statistics; asked for each shard of tens of thousands."""
+    return any(folder.glob("*_stats.json"))
 
 
 class _Records:

@@ -53,6 +53,8 @@ class PairSource(Source):
 
     def samples_of(self, item: Pair) -> Iterator[Sample | Finding]:
         """The samples of one pair."""
+        if not item.requests:
+            raise BadSample("field", "the pair has no request")
         root = Path(self.source)
         source, target = read_file(root, item.source), read_file(root, item.target)
         pictures = decode_image("source", source), decode_image("target", target)
@@ -133,7 +135,10 @@ def find_pictures(source: str, folders: Sequence[str], names: Sequence[str]) -> 
         if any(file_size(root, f"{folder}{name}") for name in names[:100]):
             return folder
     places = ", ".join(str(root / folder) for folder in folders)
-    raise ConversionError(f"{source}: expected the pictures ({names[0]!r}, ...) in one of {places}; put them there")
+    raise ConversionError(
+        f"{source}: expected the pictures ({names[0]!r}, ...) in one of {places}; put them there "
+        "(links that lead out of the source are not followed)"
+    )
 
 
 def text_of(entry: Mapping[str, Any], name: str) -> str:

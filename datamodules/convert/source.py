@@ -32,7 +32,7 @@ REASONS_MEANING: dict[str, str] = {
     "unknown": "kept, because the column that a filter asks for has no value there",
 }
 """What the findings mean; filters add reasons `filter: NAME` and `unknown: NAME`."""
-EXAMPLES = 20
+EXAMPLES = 5
 """Items that are named, a reason and section."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, overload
 
 from datamodules.convert.files import inside, read_file
@@ -155,15 +156,13 @@ def find_tables(source: str, config: str | None = None) -> dict[str, Rows]:
     Raises:
         ConversionError: no dataset there, one that only reads with programs of others, or unreadable files.
     """
-    import datasets
-
+    datasets = _library()
     if (Path(source) / "state.json").is_file() or (Path(source) / "dataset_dict.json").is_file():
         raise ConversionError(f"{source}: written by save_to_disk; write it anew with Dataset.to_parquet")
     try:
         builder = datasets.load_dataset_builder(source, config)
     except (OSError, ValueError, RuntimeError, LookupError) as error:
-        line = " ".join(str(error).split())
-        raise ConversionError(f"--source {source}: `datasets` finds no dataset there ({line})") from error
+        raise ConversionError(f"--source {source}: `datasets` finds no dataset there ({_line(error)})") from error
     kind = type(builder).__module__.split(".")[-1]
     if kind not in _KINDS:
         raise ConversionError(f"{source}: files of kind {kind!r} are not read; expected one of {', '.join(_KINDS)}")
@@ -186,22 +185,38 @@ def _parquet_rows(source: str, config: str | None, split: str, files: Sequence[s
 
 
 def _whole_tables(source: str, config: str | None) -> dict[str, Rows]:
-    import datasets
-
-    names = datasets.get_dataset_split_names(source, config)
-    lengths = {name: len(_load(source, config, name)) for name in names}
-    return {name: Rows(name, (source, config, name), (), (count,), 0, 0, count) for name, count in lengths.items()}
+    splits = {}
+    for name in _library().get_dataset_split_names(source, config):
+        table = _load(source, config, name)
+        splits[name] = Rows(name, (source, config, name), (), (len(table),), table.dataset_size or 0, 0, len(table))
+    return splits
 
 
 @lru_cache(maxsize=4)
 def _load(source: str, config: str | None, split: str) -> datasets.Dataset:
-    import datasets
-
-    table = datasets.load_dataset(source, config, split=split)
+    """A split through the cache of `datasets`, its pictures left encoded."""
+    datasets = _library()
+    try:
+        table = datasets.load_dataset(source, config, split=split)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
+        cause = error.__cause__ or error
+        raise ConversionError(f"--source {source}: `datasets` cannot read split {split!r} ({_line(cause)})") from error
     for name, feature in table.features.items():
         if isinstance(feature, datasets.Image):
             table = table.cast_column(name, datasets.Image(decode=False))
     return table
+
+
+def _library() -> ModuleType:
+    """The library `datasets`, which takes seconds to import; its own progress bars would tear ours."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    return datasets
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def image_bytes(cell: Any, column: str, root: Path | None = None) -> bytes | None:

@@ -8,8 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from rich.console import Console
@@ -18,8 +20,9 @@ from datamodules.convert.engine import Options, convert
 from datamodules.convert.ipr2pr import ipr2pr
 from datamodules.convert.report import report_tables
 from datamodules.convert.section import Section
-from datamodules.convert.source import ConversionError
+from datamodules.convert.source import ConversionError, Finding, Source
 from datamodules.convert.workspace import Workspace
+from datamodules.schema import Sample
 from datamodules.shards import ShardError, held
 from tests.datamodules.convert.layouts import ipr2pr_files, picture, write
 from tests.datamodules.convert.results import contents, converted, samples
@@ -85,6 +88,25 @@ def test_a_killed_conversion_goes_on_where_it_was(root: Path, source: Path, alon
     assert seen == list(range(len(finished), PROMPTS + 1))
     assert contents(out) == contents(alone)
     assert {name: (out / "train" / name).stat().st_mtime_ns for name in written} == written
+
+
+@dataclass(frozen=True)
+class Deadly(Source):
+    """A source whose first item ends the process that reads it, as running out of memory does."""
+
+    name: ClassVar[str] = "deadly"
+
+    def splits(self) -> dict[str, Sequence[Any]]:
+        return {"train": [0]}
+
+    def samples_of(self, item: int) -> Iterator[Sample | Finding]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield {"key": str(item), "instruction": "never"}
+
+
+def test_a_worker_that_is_killed_is_one_line_and_nothing_hangs(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="a worker process was killed"):
+        converted(Deadly("here"), tmp_path, workers=2)
 
 
 def test_an_end_while_folders_get_their_place_is_mended(source: Path, alone: Path, tmp_path: Path) -> None:

@@ -202,6 +202,14 @@ def test_annotations_without_pictures_are_one_line(tmp_path: Path) -> None:
         EVR(str(write(tmp_path, files))).splits()
 
 
+def test_a_pair_without_requests_is_dropped_and_counted(tmp_path: Path) -> None:
+    files = _evr_files()
+    files["dataset/adobe/train.json"][0]["sents"] = []
+    files["dataset/adobe/train.json"][1]["sents"] = None
+    report = converted(EVR(str(write(tmp_path / "source", files))), tmp_path / "out")
+    assert report["splits"]["train"]["dropped"] == {"field": 2} and report["splits"]["train"]["samples"] == 1
+
+
 def test_an_annotation_cannot_name_files_elsewhere(tmp_path: Path) -> None:
     files = _evr_files()
     files["dataset/adobe/train.json"][1]["img1"] = "../../outside.png"

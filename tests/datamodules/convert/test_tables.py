@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from datamodules.convert.emu_edit import EmuEdit
 from datamodules.convert.source import ConversionError
 from datamodules.convert.table_source import HuggingFace, split_name
-from datamodules.convert.tables import Rows
+from datamodules.convert.tables import Rows, column
 from datamodules.shard_index import ShardIndex
 from datamodules.stream import ShardStream
 from datamodules.transforms import ImageTransform
@@ -66,6 +67,15 @@ def test_rows_are_read_from_any_place_in_any_file(parquet: Path) -> None:
     ]
 
 
+def test_rows_behind_a_url_are_read_where_they_are(parquet: Path) -> None:
+    """fsspec's file system in memory stands for the hub's: the same interface, files that are on no disk."""
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/set/train.parquet", (parquet / "data" / "train-00000-of-00002.parquet").read_bytes())
+    rows = Rows("train", ("set", None, "train"), ("memory://set/train.parquet",), (10,), 0, 3, 6)
+    assert [row["request"] for _, row in rows.read()] == ["request 3", "request 4", "request 5"]
+    assert column(rows, "score") == [1.5, 2.0, 2.5]
+
+
 def test_csv_with_names_of_files_is_read_through_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     lines = ["before,after,request", "a.jpg,b.jpg,first", "a.jpg,../outside.jpg,second", "a.jpg,c.jpg,third"]
@@ -107,11 +117,13 @@ def test_a_map_that_does_not_fit_is_one_line(columns: dict, keep: list[str], wor
         ({"train.pkl": b"\x80\x04"}, "`datasets` finds no dataset there"),
         ({"state.json": "{}", "train.arrow": b""}, "written by save_to_disk"),
         ({"train.parquet": b"PAR1 no parquet PAR1"}, "cannot be read as parquet"),
+        ({"train.jsonl": '{"a": 1}\n{"a": '}, "`datasets` cannot read split 'train'"),
     ],
 )
-def test_what_is_no_table_is_one_line(files: dict, words: str, tmp_path: Path) -> None:
+def test_what_is_no_table_is_one_line(files: dict, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     with pytest.raises(ConversionError, match=words) as caught:
-        HuggingFace(str(write(tmp_path, files)), None, COLUMNS).splits()
+        HuggingFace(str(write(tmp_path / "source", files)), None, COLUMNS).splits()
     assert "\n" not in str(caught.value)
 
 
