@@ -182,7 +182,7 @@ def read_facts(shard: OpenShard, members: Sequence[Member], with_size: bool) -> 
         inner = metadata if isinstance(metadata, dict) else {}
         return {**inner, **known, "metadata": inner, "key": sample_key(members[0].key), **size}
     except StorageError as error:
-        if error.reason == "remote":
+        if error.may_pass:
             raise
     except (BadSample, ValueError, RecursionError):
         pass

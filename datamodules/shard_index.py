@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar, Protocol
 
-from datamodules.tar_index import REMAKE, ShardError
+from datamodules.tar_index import REMAKE, MemberIndex, ShardError
 
 INDEX_FILE = "index.json"
 INCOMPLETE = ".incomplete"
 _FORMAT = "mmig-shards-1"
+_NAME = re.compile(r"[^/\\\0\n:][^\\\0\n:]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,18 +35,52 @@ class ShardInfo:
     of: int | None = None
 
 
+class OpenShard(Protocol):
+    """One shard open for reading."""
+
+    def read(self, start: int, length: int) -> bytes:
+        """`length` bytes from byte `start` on, fewer if the shard ends before."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class LocalShard:
+    """A shard on a local disk; see `remote_index` for others."""
+
+    def __init__(self, path: Path, expected_bytes: int) -> None:
+        """Open it; another size than expected is no error: each sample that suffered is a fault.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        self._descriptor = os.open(path, os.O_RDONLY)
+        if (size := os.fstat(self._descriptor).st_size) != expected_bytes:
+            _log.warning("%s: expected %d bytes, found %d", path, expected_bytes, size)
+
+    def read(self, start: int, length: int) -> bytes:
+        """As in `OpenShard`."""
+        return os.pread(self._descriptor, length, start)
+
+    def close(self) -> None:
+        """As in `OpenShard`."""
+        os.close(self._descriptor)
+
+
 @dataclass(frozen=True)
 class ShardIndex:
     """A folder of shards, known by its `index.json`; member indices are read when needed.
 
     Attributes:
-        directory: where the tars are. index_directory: where `index.json` and the `.idx` files are.
+        directory: where the tars are; a URL for those of `remote_index`. index_directory: where `index.json` and the
+            `.idx` files are.
         shards: the rows of `index.json`, in its order.
     """
 
-    directory: Path
-    index_directory: Path
+    directory: Path | str
+    index_directory: Path | str
     shards: tuple[ShardInfo, ...]
+    keeps_copies: ClassVar[bool] = False  # whether what is read may be a copy, worth fetching anew
 
     @classmethod
     def load(cls, directory: str | Path, index_directory: str | Path | None = None) -> ShardIndex:
@@ -70,11 +110,45 @@ class ShardIndex:
 
     def tar_path(self, name: str) -> Path:
         """Path of the shard `name`."""
-        return self.directory / name
+        return Path(self.directory) / name
 
     def member_path(self, name: str) -> Path:
         """Path of the member index of the shard `name`."""
-        return (self.index_directory / name).with_suffix(".idx")
+        return (Path(self.index_directory) / name).with_suffix(".idx")
+
+    def open_members(self, number: int) -> MemberIndex:
+        """The member index of shard `number`.
+
+        Raises:
+            ShardError: it is missing, damaged, or another than `index.json` means.
+        """
+        return checked_members(MemberIndex(self.member_path(self.shards[number].name)), self.shards[number])
+
+    def open_shard(self, number: int, direct: bool = False) -> OpenShard:
+        """Shard `number`; with `direct`, past any copy that is kept of it.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        row = self.shards[number]
+        return LocalShard(self.tar_path(row.name), row.bytes)
+
+    def discard_copy(self, number: int) -> None:
+        """Forget what is kept of shard `number`, if anything is."""
+
+
+def checked_members(members: MemberIndex, row: ShardInfo) -> MemberIndex:
+    """The member index of a shard, if it lists as many samples as `index.json` counts.
+
+    Raises:
+        ShardError: it does not.
+    """
+    if len(members) != row.count:
+        raise ShardError(
+            f"{members.path}: lists {len(members)} samples where {INDEX_FILE} counts {row.count}; one is stale: "
+            f"{REMAKE}"
+        )
+    return members
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -106,12 +180,37 @@ def read_rows(directory: Path) -> tuple[ShardInfo, ...]:
         raise ShardError(
             f"{path}: missing; write shards there, or index its tars: `python -m datamodules.shards index DIR`"
         )
+    return parse_rows(path, path.read_bytes())
+
+
+def parse_rows(path: Path | str, content: bytes) -> tuple[ShardInfo, ...]:
+    """The rows in the bytes of an `index.json`; `path` says where they are from.
+
+    Raises:
+        ShardError: this is not such an index.
+    """
     try:
-        content = json.loads(path.read_text())
-        if content["format"] != _FORMAT:
-            raise ShardError(
-                f"{path}: expected format {_FORMAT!r}, found {content['format']!r}; index the folder again"
-            )
-        return tuple(ShardInfo(**row) for row in content["shards"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        found = json.loads(content)
+        if found["format"] != _FORMAT:
+            raise ShardError(f"{path}: expected format {_FORMAT!r}, found {found['format']!r}; index the folder again")
+        rows = tuple(ShardInfo(**row) for row in found["shards"])
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ShardError(f"{path}: not a shard index ({error!r}); {REMAKE}") from error
+    for row in rows:
+        if not _is_sane(row):
+            expected = "a name of a file in the folder, numbers and a sha256"
+            raise ShardError(f"{path}: expected {expected}, found {row}; {REMAKE}")
+    return rows
+
+
+def _is_sane(row: ShardInfo) -> bool:
+    """Whether a row can be believed as far as files are opened and written by it: an index may come from anywhere."""
+    numbers = (row.count, row.bytes, 0 if row.of is None else row.of)
+    return (
+        isinstance(row.name, str)
+        and _NAME.fullmatch(row.name) is not None
+        and ".." not in row.name.split("/")
+        and all(type(number) is int and number >= 0 for number in numbers)
+        and isinstance(row.sha256, str)
+        and _SHA256.fullmatch(row.sha256) is not None
+    )

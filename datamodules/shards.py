@@ -30,7 +30,17 @@ from datamodules.shard_index import (
     read_rows,
     write_index,
 )
-from datamodules.tar_index import DAMAGED, REMAKE, Member, MemberIndex, ShardError, file_sha256, pack, scan
+from datamodules.tar_index import (
+    CHECKSUM_BYTES,
+    DAMAGED,
+    REMAKE,
+    Member,
+    MemberIndex,
+    ShardError,
+    file_sha256,
+    pack,
+    scan,
+)
 
 LOCK_FILE = "writing.lock"
 """There while a process writes; one that a killed process left behind is harmless."""
@@ -152,7 +162,7 @@ def _lists(member_path: Path, path: Path, selected_of: int | None) -> bool:
     """Whether a member index says of a tar what reading the tar says, or (a selection) a part of its samples."""
     packed, count = pack(scan(path))
     if selected_of is None:
-        return member_path.read_bytes() == packed
+        return member_path.read_bytes() in (packed, packed[:-CHECKSUM_BYTES])  # the latter from an earlier version
     index, there = MemberIndex(member_path), set(scan(path))
     listed = (member for sample in range(len(index)) for member in index.members(sample))
     return count == selected_of and there.issuperset(listed)

@@ -1,7 +1,8 @@
 """The binary member index of one tar shard: where each file of each sample lies, how long it is, and its CRC-32.
 
 Layout, little endian: magic, three uint64 counts (samples, members, name bytes), the number of the first member of each
-sample (uint32, one more than samples), one 24-byte row a member, then all member names one after another (UTF-8).
+sample (uint32, one more than samples), one 24-byte row a member, then all member names one after another (UTF-8), and
+the CRC-32 of all that (earlier files lack it).
 A member named `KEY.FIELD` belongs to sample KEY; the key ends at the first dot of the file name, as in webdataset.
 """
 
@@ -25,6 +26,7 @@ ROW = np.dtype(
 DAMAGED = "(damaged)"
 """Field of the member that stands for the unreadable rest of a tar; see `scan`."""
 _HEADER_BYTES = len(MAGIC) + 3 * 8
+CHECKSUM_BYTES = 4
 _log = logging.getLogger(__name__)
 
 
@@ -46,28 +48,31 @@ class Member:
 class MemberIndex:
     """The members of one shard by sample number, read from a memory-mapped index file when asked."""
 
-    def __init__(self, path: Path) -> None:
-        """Map the index file.
+    def __init__(self, path: Path | str, content: bytes | None = None) -> None:
+        """Map the index file; `content` are its bytes where they were fetched, and `path` says from where.
 
         Raises:
             ShardError: the file is missing, is no member index, or does not have the length and order that it says.
         """
+        self.path = path
         try:
-            self._bytes = np.asarray(np.memmap(path, np.uint8, "r"))  # still mapped; plain views cost less
+            mapped = np.memmap(path, np.uint8, "r") if content is None else np.frombuffer(content, np.uint8)
+            self._bytes = np.asarray(mapped)  # still mapped; plain views cost less
         except (OSError, ValueError) as error:
             raise ShardError(f"{path}: cannot read the member index ({error}); {REMAKE}") from error
         head = self._bytes[:_HEADER_BYTES].tobytes()
         samples, members, names = (int(n) for n in np.frombuffer(head[len(MAGIC) :].ljust(24, b"\0"), "<u8"))
         first_end = _HEADER_BYTES + 4 * (samples + 1)
         rows_end = first_end + ROW.itemsize * members
-        if not head.startswith(MAGIC) or self._bytes.size != rows_end + names:
+        if not head.startswith(MAGIC) or self._bytes.size - rows_end - names not in (0, CHECKSUM_BYTES):
             raise ShardError(f"{path}: not a complete member index; {REMAKE}")
         self.num_samples = samples
         self._first = self._bytes[_HEADER_BYTES:first_end].view("<u4")
-        if self._first[0] != 0 or self._first[-1] != members or (self._first[1:] <= self._first[:-1]).any():
+        ascending = self._first[0] == 0 and self._first[-1] == members and (self._first[1:] > self._first[:-1]).all()
+        if not ascending or not _has_checksum(self._bytes, rows_end + names):
             raise ShardError(f"{path}: a damaged member index; {REMAKE}")
         self._rows = self._bytes[first_end:rows_end].view(ROW)
-        self._names = self._bytes[rows_end:]
+        self._names = self._bytes[rows_end : rows_end + names]
 
     def __len__(self) -> int:
         return self.num_samples
@@ -110,7 +115,12 @@ def pack(members: Iterable[Member]) -> tuple[bytes, int]:
     counts = np.array([len(first), len(rows), len(names)], "<u8")
     starts = np.array([*first, len(rows)], "<u4")
     packed = b"".join((MAGIC, counts.tobytes(), starts.tobytes(), np.array(rows, ROW).tobytes(), bytes(names)))
-    return packed, len(first)
+    return packed + zlib.crc32(packed).to_bytes(CHECKSUM_BYTES, "little"), len(first)
+
+
+def _has_checksum(packed: np.ndarray, end: int) -> bool:
+    """Whether the CRC-32 behind the first `end` bytes is theirs; files of earlier versions have none."""
+    return packed.size == end or zlib.crc32(packed[:end]) == int.from_bytes(packed[end:].tobytes(), "little")
 
 
 def _name_bytes(name: str) -> bytes:

@@ -17,11 +17,12 @@ import numpy as np
 from PIL import Image
 
 from datamodules.browse.thumbnails import Card, make_card
-from datamodules.decode import ShardReader, decode
+from datamodules.decode import decode
 from datamodules.faults import BadSample
 from datamodules.order import mix
 from datamodules.schema import IMAGE_FIELDS, TEXT_FIELDS, Fault, Sample
 from datamodules.shard_index import ShardIndex
+from datamodules.shard_reader import ShardReader
 
 BAD_EXAMPLES = 12
 """Bad samples of each reason that are named one by one."""

@@ -18,9 +18,10 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from datamodules.decode import ShardReader, decode
+from datamodules.decode import decode
 from datamodules.faults import REASONS, BadSample, DataFaultError
 from datamodules.schema import Sample
+from datamodules.shard_reader import ShardReader
 from datamodules.shards import ShardIndex, index_shards, verify, write_shards
 from datamodules.stream import ShardStream
 from datamodules.tar_index import MemberIndex
@@ -63,8 +64,8 @@ RECORD = json.dumps({"instruction": "x"}).encode()
         ("empty", {"json": RECORD, "source.png": b""}),
         ("image", {"json": RECORD, "source.png": _png_header(0, 5)}),
         ("image", {"json": RECORD, "source.png": GOOD[: len(GOOD) // 2]}),
-        ("image", {"json": RECORD, "source.png": b"no picture"}),
-        ("image", {"json": RECORD, "source.png": _png(make_image(0), "GIF")}),
+        ("format", {"json": RECORD, "source.png": b"no picture"}),
+        ("format", {"json": RECORD, "source.png": _png(make_image(0), "GIF")}),
         ("image", {"json": RECORD, "source.png": _png_header(9, 9)}),
         ("bomb", {"json": RECORD, "source.png": _png_header(9000, 9000)}),
         ("bomb", {"json": RECORD, "source.png": _png_header(60000, 60000)}),

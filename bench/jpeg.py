@@ -1,0 +1,140 @@
+"""Which JPEG decoder is the fastest? Images/s of those that install from the registry, each to RGB uint8 [H,W,3].
+
+Photographs of 256 and 512 px are decoded from memory, whole, and those of 512 px also to 256 px by the decoder's own
+scaling (a half in each direction, before the inverse cosine transform). All in this one process on one thread,
+alternating; medians over rounds of the processor time. Those that are not installed are left out: `pip install
+opencv-python-headless PyTurboJPEG` for the whole table (the latter needs the system's libturbojpeg).
+
+    python bench/jpeg.py [--rounds 7] [--images 48]
+"""
+
+import argparse
+import io
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bench.tools.photographs import photographs
+
+Decoder = Callable[[bytes, bool], np.ndarray]
+"""Encoded bytes, whether to half the size -> uint8 [H,W,3]."""
+
+
+def pillow(data: bytes, half: bool) -> np.ndarray:
+    """As `Image.open` decodes, with `draft` for the scaling."""
+    image = Image.open(io.BytesIO(data), formats=["JPEG"])
+    if half:
+        image.draft("RGB", (image.width // 2, image.height // 2))
+    return np.asarray(image)
+
+
+def torchvision_decoder() -> Decoder:
+    """Planes, permuted to pixels; it has no scaling."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    def decode(data: bytes, half: bool) -> np.ndarray:
+        if half:
+            raise NotImplementedError
+        encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return decode_jpeg(encoded, ImageReadMode.RGB).permute(1, 2, 0).numpy()
+
+    return decode
+
+
+def opencv_decoder() -> Decoder:
+    """BGR, with the channels turned round."""
+    import cv2
+
+    cv2.setNumThreads(1)
+
+    def decode(data: bytes, half: bool) -> np.ndarray:
+        flags = cv2.IMREAD_REDUCED_COLOR_2 if half else cv2.IMREAD_COLOR
+        return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), flags), cv2.COLOR_BGR2RGB)
+
+    return decode
+
+
+def simplejpeg_decoder() -> Decoder:
+    """libjpeg-turbo as the wheel brings it."""
+    import simplejpeg
+
+    def decode(data: bytes, half: bool) -> np.ndarray:
+        if not half:
+            return simplejpeg.decode_jpeg(data)
+        height, width = simplejpeg.decode_jpeg_header(data)[:2]
+        return simplejpeg.decode_jpeg(data, min_height=height // 2, min_width=width // 2, min_factor=1)
+
+    return decode
+
+
+def turbojpeg_decoder() -> Decoder:
+    """The system's libturbojpeg."""
+    from turbojpeg import TJPF_RGB, TurboJPEG
+
+    library = TurboJPEG()
+    return lambda data, half: library.decode(data, TJPF_RGB, (1, 2) if half else None)
+
+
+DECODERS: dict[str, Callable[[], Decoder]] = {
+    "pillow": lambda: pillow,
+    "torchvision": torchvision_decoder,
+    "opencv": opencv_decoder,
+    "simplejpeg": simplejpeg_decoder,
+    "PyTurboJPEG": turbojpeg_decoder,
+}
+
+
+def installed() -> Iterator[tuple[str, Decoder]]:
+    """The decoders that can be had here."""
+    for name, load in DECODERS.items():
+        try:
+            yield name, load()
+        except (ImportError, RuntimeError) as error:
+            print(f"{name}: left out ({error})")
+
+
+def measure(decode: Decoder, encoded: list[bytes], half: bool) -> float | None:
+    """Processor seconds an image; None where the decoder cannot do it."""
+    try:
+        start = time.process_time()
+        for data in encoded:
+            decode(data, half)
+        return (time.process_time() - start) / len(encoded)
+    except NotImplementedError:
+        return None
+
+
+def main() -> None:
+    """Measure and print each decoder's speed, and its ratio to Pillow's."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=48)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    decoders = dict(installed())
+    for side, half in ((256, False), (512, False), (512, True)):
+        encoded = list(photographs(options.images, side))
+        times: dict[str, list[float]] = {name: [] for name in decoders}
+        for number in range(options.rounds + 1):
+            for name, decode in decoders.items():
+                if (taken := measure(decode, encoded, half)) is not None and number:  # the first round warms up
+                    times[name].append(taken)
+        for name, found in times.items():
+            if found:
+                speed, ratio = 1 / median(found), median(times["pillow"]) / median(found)
+                case = f"jpeg_{side}{'_to_256' if half else ''}_{name}"
+                print(f"{case}_vs_pillow ratio {ratio:.2f} (no goal; {speed:.0f} images/s)")
+
+
+if __name__ == "__main__":
+    main()
