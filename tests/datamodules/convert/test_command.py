@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,8 @@ from datamodules.convert.converters import CONVERTERS
 from datamodules.convert.filters import Filters
 from datamodules.convert.ipr2pr import IPr2PrTable, ipr2pr
 from datamodules.convert.laion import Laion
+from datamodules.convert.source import REASONS_MEANING
+from datamodules.faults import REASONS
 from tests.datamodules.convert.layouts import ipr2pr_files, write, write_img2dataset, write_parquet
 from tests.datamodules.convert.results import contents, converted
 
@@ -99,6 +103,21 @@ def test_every_converter_builds_a_source_that_workers_can_be_sent(name: str, sou
     assert built.settings()["source"] == str(source)
     if isinstance(built, Laion):
         assert built.filters == Filters(min_width=9, nsfw=("UNSURE",)) and built.missing == "drop"
+
+
+def test_the_document_names_every_converter_option_and_reason(root: Path) -> None:
+    text = (root / "docs" / "convert.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE))
+    assert list(rows)[: len(CONVERTERS)] == list(CONVERTERS)
+    own = {reason: meaning for reason, meaning in REASONS_MEANING.items() if REASONS.get(reason) != meaning}
+    assert {reason: rows[reason] for reason in own} == own and set(rows) == {*CONVERTERS, *own}
+    helps = "".join(parser.format_help() for parser in _subparsers())
+    assert [option for option in re.findall(r"`(--[a-z-]+)", text) if option not in helps] == []
+
+
+def _subparsers() -> list[argparse.ArgumentParser]:
+    (action,) = (a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    return list(action.choices.values())
 
 
 def test_ipr2pr_tells_folders_from_parquet(source: Path, tmp_path: Path) -> None:

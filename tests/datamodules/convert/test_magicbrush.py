@@ -55,7 +55,7 @@ def test_white_of_the_source_outside_is_not_editable() -> None:
 @pytest.mark.parametrize(
     ("mask", "reason"),
     [
-        (b"no picture", "image"),
+        (_painted()[:100], "image"),
         (b"", "empty"),
         (as_png(np.zeros((16, 16), np.uint8)), "mask"),
         (as_png(_source()), "mask"),
