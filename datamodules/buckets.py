@@ -10,6 +10,10 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 
+class BucketError(ValueError):
+    """Buckets that make no sense; one line says which number, what was expected and what was found."""
+
+
 @dataclass(frozen=True)
 class Buckets:
     """Which sizes there are; each global batch is of one of them, and each sample is in the one nearest to its shape.
@@ -17,27 +21,22 @@ class Buckets:
     Args:
         step: sides are multiples of so many pixels; at least what autoencoder and UNet halve away together.
         max_ratio: longer side / shorter side of the longest shape.
-
-    Raises:
-        ValueError: a number out of range.
     """
 
     step: int = 64
     max_ratio: float = 2.0
 
-    def __post_init__(self) -> None:
-        if self.step < 1 or not 1 <= self.max_ratio <= 16:
-            found = f"step {self.step}, max_ratio {self.max_ratio}"
-            raise ValueError(f"data.init_args.buckets: expected step >= 1 and 1 <= max_ratio <= 16, found {found}")
-
     def sizes(self, resolution: int) -> tuple[Size, ...]:
         """Sizes from upright to wide, each of at most resolution x resolution pixels; the square is one of them.
 
         Raises:
-            ValueError: a resolution that is no multiple of `step`, or so many sizes that they have no numbers.
+            BucketError: a number out of range, a resolution that is no multiple of `step`, or too many sizes.
         """
+        if self.step < 1 or not 1 <= self.max_ratio <= 16:
+            found = f"step {self.step}, max_ratio {self.max_ratio}"
+            raise BucketError(f"data.init_args.buckets: expected step >= 1 and 1 <= max_ratio <= 16, found {found}")
         if resolution % self.step or resolution < self.step:
-            raise ValueError(
+            raise BucketError(
                 f"data.init_args.buckets.step: expected a divisor of resolution {resolution}, found {self.step}"
             )
         sizes: set[Size] = set()
@@ -46,7 +45,7 @@ class Buckets:
             if shorter and longer <= shorter * self.max_ratio:
                 sizes |= {(shorter, longer), (longer, shorter)}
         if len(sizes) > 200:
-            raise ValueError(
+            raise BucketError(
                 f"data.init_args.buckets: expected at most 200 sizes, found {len(sizes)}; give a larger step"
             )
         return tuple(sorted(sizes, key=lambda size: (size[1] / size[0], size)))

@@ -33,7 +33,8 @@ class ShardData(L.LightningDataModule):
             weights (see `Source`); a split that is not needed may be None.
         global_batch_size: training samples a step over all ranks. eval_batch_size: samples a rank takes at once.
         resolution: side of the images in pixels. max_short_side, random_crop, flip: augmentation of the training split
-            (see `ImageTransform`); never flipped when a text names left or right.
+            (see `ImageTransform`); never flipped when a text names left or right. scaled_decoding: decode its JPEGs no
+            larger than needed; validation and test decode them whole.
         num_workers: reading processes a rank and split. seed: decides order and augmentation.
         limit_val, limit_test: use only so many samples of a split.
         max_bad_fraction: share of bad samples above which the run stops. block_shards: shards shuffled together.
@@ -47,9 +48,9 @@ class ShardData(L.LightningDataModule):
 
     def __init__(
         self,
-        train: str | list[Source] | None = None,
-        val: str | list[Source] | None = None,
-        test: str | list[Source] | None = None,
+        train: list[Source] | str | None = None,
+        val: list[Source] | str | None = None,
+        test: list[Source] | str | None = None,
         global_batch_size: int = 16,
         resolution: int = 64,
         num_workers: int = 0,
@@ -60,6 +61,7 @@ class ShardData(L.LightningDataModule):
         flip: bool = False,
         random_crop: bool = False,
         max_short_side: int | None = None,
+        scaled_decoding: bool = False,
         max_bad_fraction: float = 0.01,
         block_shards: int = 16,
         index_directory: str | None = None,
@@ -68,7 +70,7 @@ class ShardData(L.LightningDataModule):
         buckets: Buckets | None = None,
     ) -> None:
         super().__init__()
-        self.folders: dict[Split, str | list[Source] | None] = {"train": train, "val": val, "test": test}
+        self.folders: dict[Split, list[Source] | str | None] = {"train": train, "val": val, "test": test}
         self.limits: dict[Split, int | None] = {"train": None, "val": limit_val, "test": limit_test}
         self.global_batch_size, self.eval_batch_size = global_batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed
@@ -78,7 +80,8 @@ class ShardData(L.LightningDataModule):
         crop: Literal["random", "centre"] = "random" if random_crop else "centre"
         self.sizes = buckets.sizes(resolution) if buckets else None
         self.train_transforms = [
-            ImageTransform(resolution, max_short_side, crop, flip, shape) for shape in self.sizes or (None,)
+            ImageTransform(resolution, max_short_side, crop, flip, shape, scaled_decoding)
+            for shape in self.sizes or (None,)
         ]
         self.eval_transform = ImageTransform(resolution)
         self._train_stream: ShardStream | None = None

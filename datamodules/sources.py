@@ -27,9 +27,6 @@ class Source:
         edit_types: only samples of these edit types. where: only samples for which this expression is true, such as
             `width >= 512 and "painting" not in instruction`; see `datamodules.filters.Filter`.
         index_directory: where `index.json` and the `.idx` files are, if elsewhere, and where a part is remembered.
-
-    Raises:
-        ValueError: a weight that is not positive, an empty list of edit types, or an expression that is none.
     """
 
     path: str
@@ -39,26 +36,25 @@ class Source:
     where: str | None = None
     index_directory: str | None = None
 
-    def __post_init__(self) -> None:
-        if self.weight is not None and not 0 < self.weight < float("inf"):
-            raise ValueError(f"{self.folder}: weight: expected a positive number, found {self.weight}")
-        if self.edit_types is not None and not self.edit_types:
-            raise ValueError(f"{self.folder}: edit_types: expected at least one, found none; leave it out for all")
-        try:
-            self.filter()
-        except FilterError as error:
-            raise FilterError(f"{self.folder}: {error}") from error
-
     @property
     def folder(self) -> str:
         """Folder or URL of the shards."""
         return self.path if self.split is None else f"{self.path.rstrip('/')}/{self.split}"
 
     def filter(self) -> Filter | None:
-        """Both conditions as one; None if all samples are chosen."""
+        """Both conditions as one; None if all samples are chosen.
+
+        Raises:
+            ValueError: an expression that is none (`FilterError`), or an empty list of edit types.
+        """
         if self.where is None and self.edit_types is None:
             return None
-        return Filter("True" if self.where is None else self.where, self.edit_types)
+        if self.edit_types is not None and not self.edit_types:
+            raise ValueError(f"{self.folder}: edit_types: expected at least one, found none; leave it out for all")
+        try:
+            return Filter("True" if self.where is None else self.where, self.edit_types)
+        except FilterError as error:
+            raise FilterError(f"{self.folder}: {error}") from error
 
 
 def open_sources(
@@ -76,14 +72,11 @@ def open_sources(
 
     Raises:
         ShardError: see `open_index` and `load_labels`.
-        ValueError: no source, or weights for some sources only.
+        ValueError: no source, a weight that is not positive, weights for some sources only; see also `Source.filter`.
     """
     if not sources:
         raise ValueError("data.init_args: expected at least one source of samples, found an empty list")
-    weights = [Fraction(repr(source.weight)) for source in sources if source.weight is not None]
-    if weights and len(weights) < len(sources):
-        without = next(source.folder for source in sources if source.weight is None)
-        raise ValueError(f"{without}: expected a weight, as other sources have one, found none; give it one as well")
+    weights = _weights(sources)
     indices, labels = [], []
     for source in sources:
         index = open_index(source.folder, source.index_directory, storage)
@@ -93,7 +86,19 @@ def open_sources(
         whole = asked.where is None and sizes is None
         labels.append(None if whole else load_labels(index, asked, _kept_in(source, index, storage), workers))
         indices.append(index)
-    return Mixture(indices, labels, weights if weights and weighted else None, len(sizes) if sizes else 1)
+    return Mixture(indices, labels, weights if weighted else None, len(sizes) if sizes else 1)
+
+
+def _weights(sources: Sequence[Source]) -> list[Fraction] | None:
+    """The weight of each source as it is written, or None if none has one."""
+    if all(source.weight is None for source in sources):
+        return None
+    for source in sources:
+        if source.weight is None:
+            raise ValueError(f"{source.folder}: expected a weight, as other sources have one, found none; give it one")
+        if not 0 < source.weight < float("inf"):
+            raise ValueError(f"{source.folder}: weight: expected a positive number, found {source.weight}")
+    return [Fraction(repr(source.weight)) for source in sources]
 
 
 def _kept_in(source: Source, index: ShardIndex, storage: Storage | None) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.buckets import Buckets, nearest, square
+from datamodules.buckets import BucketError, Buckets, nearest, square
 from datamodules.filters import FilterError
 from datamodules.labels import SelectionError
 from datamodules.parts import LEFT_OUT
@@ -223,7 +223,7 @@ def test_sizes_of_buckets_have_about_one_area_and_the_square_among_them() -> Non
     ],
 )
 def test_buckets_that_make_no_sense_are_refused(settings: dict, resolution: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(BucketError, match=message):
         Buckets(**settings).sizes(resolution)
 
 
