@@ -32,13 +32,19 @@ _NUMBERED = re.compile(r"(concept|attachment)(\d+)")
 _log = logging.getLogger(__name__)
 
 
-def decode(key: str, files: Mapping[str, bytes | memoryview], encoded: Collection[str] = ()) -> Sample:
+def decode(
+    key: str,
+    files: Mapping[str, bytes | memoryview],
+    encoded: Collection[str] = (),
+    least_size: tuple[int, int] | None = None,
+) -> Sample:
     """Decode one sample: images to PIL RGB, masks to PIL "L", JSON to texts, concepts, attachments and metadata.
 
     Args:
         key: the sample's name in the tar; `sample_key` of it becomes the key, whatever the JSON says.
         files: name after the key's dot -> bytes.
         encoded: image fields that a sample with cached features keeps as bytes.
+        least_size: (height, width) that an image must cover; see `images.decode_image`. Attachments come whole.
 
     Raises:
         BadSample: with the reason (a key of `faults.REASONS`) and the finding.
@@ -58,14 +64,14 @@ def decode(key: str, files: Mapping[str, bytes | memoryview], encoded: Collectio
     if plain is None and "txt" not in files:
         sample |= _record_fields(record)
     else:
-        sample |= {"target": _image("target", files[plain], kept)} if plain else {}
+        sample |= {"target": _image("target", files[plain], kept, least_size)} if plain else {}
         sample |= {
             "metadata": record,
             "target_caption": _text(files["txt"]) if "txt" in files else record.get("caption") or "",
         }
     for field in (*IMAGE_FIELDS, *MASK_FIELDS):
         if field in by_field:
-            sample[field] = _image(field, by_field[field][1], kept)
+            sample[field] = _image(field, by_field[field][1], kept, least_size)
     for field, (name, data) in by_field.items():
         if match := _NUMBERED.fullmatch(field.partition(".")[0]):
             _add_numbered(sample, match[1], int(match[2]), name, data)
@@ -78,8 +84,10 @@ def decode(key: str, files: Mapping[str, bytes | memoryview], encoded: Collectio
     return sample  # type: ignore[return-value]
 
 
-def _image(field: str, data: bytes | memoryview, encoded: Collection[str]) -> Image.Image | bytes:
-    return bytes(data) if field in encoded else decode_image(field, data, mask=field in MASK_FIELDS)
+def _image(
+    field: str, data: bytes | memoryview, encoded: Collection[str], least_size: tuple[int, int] | None
+) -> Image.Image | bytes:
+    return bytes(data) if field in encoded else decode_image(field, data, field in MASK_FIELDS, least_size)
 
 
 def _features(data: bytes | memoryview) -> Features:

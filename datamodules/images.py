@@ -25,15 +25,17 @@ _DECODER_ERRORS = (
 )
 
 
-def decode_image(field: str, data: bytes | memoryview, mask: bool = False, least_side: int = 0) -> Image.Image:
+def decode_image(
+    field: str, data: bytes | memoryview, mask: bool = False, least_size: tuple[int, int] | None = None
+) -> Image.Image:
     """Encoded image -> PIL RGB (or "L"): transparency over white, 16 bits scaled to 8, EXIF orientation applied.
 
     Of an animation the first picture counts. EXIF data that cannot be read turn nothing.
 
     Args:
         field: what the image is, for messages. mask: to "L" rather than RGB.
-        least_side: decode JPEGs at a half, a quarter or an eighth of their size while their short side keeps so many
-            pixels; 0 decodes them whole. Masks are always whole.
+        least_size: decode JPEGs at a half, a quarter or an eighth of their size where they cover so much (height,
+            width) even so; None decodes them whole. Masks are always whole.
 
     Raises:
         BadSample: "empty", "format", "bomb" or "image".
@@ -43,9 +45,12 @@ def decode_image(field: str, data: bytes | memoryview, mask: bool = False, least
     data, kind = bytes(data), _format(data)
     if kind is None:
         raise BadSample("format", f"{field}: expected PNG, JPEG or WebP, found {bytes(data[:8])!r}")
+    has_exif = kind == "JPEG" and b"Exif\0\0" in data
+    if least_size and has_exif:  # which may turn it
+        least_size = max(least_size), max(least_size)
     try:
-        if kind == "JPEG" and not mask and (plain := decode_plain_jpeg(data, least_side, MAX_PIXELS)):
-            if b"Exif\0\0" in data:
+        if kind == "JPEG" and not mask and (plain := decode_plain_jpeg(data, least_size, MAX_PIXELS)):
+            if has_exif:
                 plain.info |= Image.open(io.BytesIO(data), formats=(kind,)).info
             return _upright(plain)
         if kind == "PNG":
@@ -55,7 +60,7 @@ def decode_image(field: str, data: bytes | memoryview, mask: bool = False, least
             raise BadSample("bomb", f"{field}: {image.width}x{image.height} pixels, at most {MAX_PIXELS} are read")
         if 0 in image.size:
             raise BadSample("empty", f"{field}: an image without pixels")
-        if not mask and (factor := reduction(min(image.size), least_side)) > 1:
+        if not mask and (factor := reduction(image.size[::-1], least_size)) > 1:
             image.draft("RGB", (image.width // factor, image.height // factor))  # for JPEG alone
         image.load()
         return _to_mode(_upright(image), "L" if mask else "RGB")

@@ -64,7 +64,9 @@ class SampleDataset(Dataset[Batch]):
             reader, key = self._readers[place.source], ""  # not known where the member index cannot be fetched
             try:
                 key = reader.key(place.shard, place.row)
-                sample = decode(key, reader.read(place.shard, place.row), self._encoded)
+                sample = decode(
+                    key, reader.read(place.shard, place.row), self._encoded, transform and transform.least_size
+                )
                 return (transform(sample, self._seed, position) if transform else sample), attempt > 0
             except BadSample as bad:
                 name = self._mixture.shard_name(place)
