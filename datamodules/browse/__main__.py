@@ -11,9 +11,11 @@ import os
 import sys
 from pathlib import Path
 
+from datamodules import remote_index
 from datamodules.browse.page import page
 from datamodules.browse.survey import Survey, survey
 from datamodules.shard_index import INCOMPLETE, INDEX_FILE, ShardIndex
+from datamodules.storage import is_url
 from datamodules.tar_index import ShardError
 
 
@@ -24,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("directory", help="folder of shards, or of splits (then --split says which)")
+    parser.add_argument("directory", help="folder of shards, its URL, or a folder of splits (then --split says which)")
     parser.add_argument("--out", type=Path, required=True, help="the page to write")
     parser.add_argument("--split", help="name of the folder below DIR to look at: train, val, ...")
     parser.add_argument("--limit", type=int, default=60, help="samples shown (default %(default)s)")
@@ -39,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"--{name}: expected 0 or more, found {getattr(options, name)}")
     try:
         index = open_index(options.directory, options.split, options.index_directory)
-        found = survey_with_bar(index, options.read, options.limit, options.seed, options.workers)
+        workers = 0 if is_url(options.directory) else options.workers  # forks lose the connections' thread
+        found = survey_with_bar(index, options.read, options.limit, options.seed, workers)
         write_page(options.out, index, found, options.seed)
     except (ShardError, OSError) as error:
         print(error, file=sys.stderr)
@@ -49,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def open_index(directory: str, split: str | None, index_directory: Path | None = None) -> ShardIndex:
-    """The index of a folder of shards, or of one split below it.
+    """The index of a folder of shards or its URL, or of one split below it.
 
     Raises:
         ShardError: no shards there; where there are some in folders below, the line names these.
@@ -58,7 +61,7 @@ def open_index(directory: str, split: str | None, index_directory: Path | None =
     splits = sorted(path.parent.name for path in Path(directory).glob(f"*/{INDEX_FILE}"))
     if splits and split not in splits and not (Path(index_directory or folder) / INDEX_FILE).is_file():
         raise ShardError(f"{folder}: expected {INDEX_FILE}, found none; choose with --split: {', '.join(splits)}")
-    return ShardIndex.load(folder, index_directory)
+    return remote_index.open_index(folder, index_directory)
 
 
 def survey_with_bar(index: ShardIndex, read: int, shown: int, seed: int, workers: int) -> Survey:

@@ -35,7 +35,7 @@ def bin_counts(counts: Mapping[int, int], most: int = _BINS) -> list[tuple[int, 
     for value, count in counts.items():
         sums[min((value - low) // step, len(sums) - 1)] += count
     ends = [start + step - 1 for start in starts]
-    ends[-1] = max(high, ends[-1]) if high > upper else ends[-1]
+    ends[-1] = high
     return [(*edges, count) for *edges, count in zip(starts, ends, sums, strict=True)]
 
 
@@ -71,6 +71,7 @@ def histogram(title: str, counts: Mapping[int, int], unit: str, scale: float = 1
     label = f"{title}: {span}, median {middle}, n {sum(counts.values()):,}"
     return (
         f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT + 16}" role="img" aria-label="{escape(label)}">{"".join(bars)}'
+        f'<line x1="0" y1="{HEIGHT}" x2="{WIDTH}" y2="{HEIGHT}"/>'
         f'<text x="0" y="{HEIGHT + 13}">{_number(bins[0][0], scale)}</text>'
         f'<text x="{WIDTH}" y="{HEIGHT + 13}" text-anchor="end">{_number(bins[-1][1], scale)}</text></svg>'
         f"<figcaption>{escape(label)}</figcaption></figure>"

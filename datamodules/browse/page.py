@@ -19,6 +19,7 @@ h1 { font-size: 1.35rem; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 1
 h3 { font-size: .9rem; margin: 0 0 .4rem; overflow-wrap: anywhere; }
 nav a { margin-right: 1rem; } p { margin: .3rem 0; }
 svg { width: 100%; height: auto; fill: var(--bar); } svg text { font-size: 11px; fill: currentColor; }
+svg line { stroke: var(--line); } .wide { overflow-x: auto; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 1rem; }
 figure { margin: 0; } figcaption, small, dt { color: #808080; font-size: .8rem; }
 article { border: 1px solid var(--line); border-radius: 8px; padding: .7rem; background: var(--soft); min-width: 0; }
@@ -29,7 +30,7 @@ article { border: 1px solid var(--line); border-radius: 8px; padding: .7rem; bac
 dl { margin: 0; } dd { margin: 0 0 .25rem; overflow-wrap: anywhere; white-space: pre-wrap; unicode-bidi: isolate; }
 pre { font-size: .75rem; overflow: auto; max-height: 16rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; } td, th { text-align: left; vertical-align: top; padding: .2rem .6rem;
-border-bottom: 1px solid var(--line); overflow-wrap: anywhere; } td.number { text-align: right; white-space: nowrap; }
+border-bottom: 1px solid var(--line); } td.number { text-align: right; white-space: nowrap; }
 """
 
 
@@ -65,9 +66,9 @@ def _counts(found: Survey) -> Iterator[str]:
     if found.edit_types:
         named = Counter({kind or "(none given)": count for kind, count in found.edit_types.items()})
         yield f"<figure>{bars(named)}<figcaption>Samples by edit type</figcaption></figure>"
-    if found.fields:
+    if good := found.read - sum(found.bad.values()):
         rows = (
-            f'<tr><td>{escape(name)}</td><td class="number">{count:,}</td></tr>'
+            f'<tr><td>{escape(name)}</td><td class="number">{count:,} ({count / good:.0%})</td></tr>'
             for name, count in found.fields.most_common()
         )
         yield f"<table><tr><th>Field</th><th>Good samples that have it</th></tr>{''.join(rows)}</table>"
@@ -90,6 +91,7 @@ def _bad(found: Survey) -> Iterator[str]:
     if not found.bad:
         yield "<p>None.</p>"
         return
+    yield '<div class="wide">'
     yield "<table><tr><th>Reason</th><th>Samples</th><th>Worst shards</th><th>The first ones</th></tr>"
     by_reason: Counter[str] = Counter()
     for (reason, _), count in found.bad.items():
@@ -102,7 +104,7 @@ def _bad(found: Survey) -> Iterator[str]:
             f"<tr><td><b>{escape(reason)}</b><br><small>{escape(REASONS.get(reason, ''))}</small></td>"
             f'<td class="number">{count:,}</td><td>{_lines(worst)}</td><td><small>{_lines(first)}</small></td></tr>'
         )
-    yield "</table>"
+    yield "</table></div>"
 
 
 def _card(card: Card) -> str:

@@ -140,8 +140,9 @@ def _tasks(index: ShardIndex, most: int, shown: int, seed: int) -> Iterator[list
 def _survey_part(index: ShardIndex, reader: ShardReader, places: Sequence[Place]) -> Survey:
     found = Survey(read=len(places))
     for shard, row, in_full in places:
-        name, key = index.shards[shard].name, reader.key(shard, row)
+        name, key = index.shards[shard].name, ""  # not known where the member index cannot be fetched
         try:
+            key = reader.key(shard, row)
             sample = decode(key, reader.read(shard, row))
         except BadSample as bad:
             found.add_bad({"reason": bad.reason, "shard": name, "key": key, "detail": bad.detail})

@@ -1,0 +1,257 @@
+"""A folder of shards as a page: what it shows, that it harms nobody, and the counts behind it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import shutil
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datamodules.browse.__main__ import main
+from datamodules.browse.charts import WIDTH, bars, bin_counts, escape, histogram, median
+from datamodules.browse.survey import BAD_EXAMPLES, Survey, draw, survey
+from datamodules.browse.thumbnails import SIDE, data_address, make_card, shorten
+from datamodules.faults import REASONS
+from datamodules.schema import Sample
+from datamodules.shard_index import ShardIndex
+from datamodules.shards import write_shards
+from tests.datamodules.make_samples import make_image
+from tests.datamodules.range_server import serving
+
+EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
+VOID = {"meta", "img", "br"}
+
+
+class Reader(HTMLParser):
+    """Texts, attributes and tags of a page; every element must be closed in order."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.texts: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.texts)
+
+
+def _sample(number: int) -> Sample:
+    image, mask = make_image(number, 24), make_image(number, 24, channels=1)
+    return {
+        "key": f"{number:04d}",
+        "source": image.resize((48, 24)) if number % 4 == 0 else image,
+        "target": image.resize((48, 24)) if number % 4 == 0 else image,
+        "instruction": f"make number {number} red" if number else EVIL,
+        "edit_type": ("add", "remove")[number % 3 == 0],
+        "target_mask": mask.resize((48, 24)) if number % 4 == 0 else mask,
+        "concepts": [{"phrase": "a red cat", "mask": mask}] if number % 4 else [],
+        "attachments": [{"kind": "audio", "data": b"abc", "role": "mood", "format": "wav"}],
+        "metadata": {"note": EVIL, "number": number},
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """50 samples in shards of 8, two of them damaged."""
+    folder = tmp_path_factory.mktemp("browse") / "data" / "train"
+    index = write_shards(map(_sample, range(50)), folder, 8)
+    content = bytearray(index.tar_path("00001.tar").read_bytes())
+    place = content.index(b'"instruction"')
+    content[place : place + 4] = b"????"
+    index.tar_path("00001.tar").write_bytes(content)
+    members = index.open_members(6).members(0)
+    tar = index.tar_path("00006.tar")
+    tar.write_bytes(tar.read_bytes()[: members[0].offset + 20])  # both of its samples
+    return folder
+
+
+def _page(folder: Path, out: Path, *options: str) -> str:
+    assert main([str(folder), "--out", str(out), "--workers", "0", *options]) == 0
+    return out.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return _page(folder, tmp_path_factory.mktemp("page") / "page.html")
+
+
+def test_the_page_shows_samples_with_pictures_masks_and_every_text(page: str) -> None:
+    reader = Reader(page)
+    assert reader.tags["article"] == 47  # 50 but for three bad ones
+    alts = Counter(value for tag, name, value in reader.attributes if (tag, name) == ("img", "alt"))
+    assert alts["source"] == alts["target"] == alts["target_mask"] == 47 and alts["mask of concept 0"] > 30
+    for text in ("make number 7 red", "a red cat", "audio, mood: 3 bytes", '"number": 7'):
+        assert text in reader.text
+    assert "48×24" in reader.text and "24×24" in reader.text
+
+
+def test_the_page_counts_edit_types_fields_and_bad_samples_by_reason(page: str) -> None:
+    text = Reader(page).text
+    kinds = Counter(_sample(n)["edit_type"] for n in range(50) if n not in (8, 48, 49))
+    assert all(kind in text and f"{count} ({count / 47:.1%})" in text for kind, count in kinds.items())
+    assert "50 samples in 7 shards" in text and "Read: all of them; 3 bad (6.00%)" in text
+    assert "00006.tar: 2" in text and "00001.tar: 1" in text and "0008: json: wrong checksum" in text
+    assert REASONS["truncated"] in text and REASONS["checksum"] in text
+    assert "47 (100%)" in text  # samples that have an instruction
+
+
+def test_the_page_has_histograms_of_sizes_and_text_lengths(page: str) -> None:
+    labels = [value for tag, name, value in Reader(page).attributes if (tag, name) == ("svg", "aria-label")]
+    assert any(label.startswith("Width / height of images: 1 to 2, median 1") for label in labels)
+    assert any(label.startswith("Length of instruction: 17 to ") for label in labels)
+    assert "Shorter side of images: 24 pixels" in Reader(page).text
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(page: str) -> None:
+    reader = Reader(page)
+    assert not reader.tags.keys() & {"script", "iframe", "object", "embed", "link", "form", "base"}
+    assert all(not name.startswith("on") for _, name, _ in reader.attributes)
+    addresses = [value for _, name, value in reader.attributes if name in ("src", "href", "srcset", "action", "data")]
+    assert addresses and all(value.startswith(("data:image/", "#")) for value in addresses)
+    assert "http:" not in page and "https:" not in page and "url(" not in page
+    assert any("default-src 'none'" in value for tag, name, value in reader.attributes if tag == "meta")
+
+
+def test_texts_of_the_data_stay_texts(page: str) -> None:
+    assert EVIL in Reader(page).text and "<script" not in page
+    assert escape("a\0b<c>&\"'\x1b\ud800") == "a\ufffdb&lt;c&gt;&amp;&quot;&#x27;\ufffd?"
+
+
+def test_the_same_folder_gives_the_same_bytes_whatever_the_number_of_workers(
+    folder: Path, page: str, tmp_path: Path
+) -> None:
+    assert _page(folder, tmp_path / "again.html") == page
+    assert main([str(folder), "--out", str(tmp_path / "two.html"), "--workers", "2"]) == 0
+    assert (tmp_path / "two.html").read_text(encoding="utf-8") == page
+
+
+def test_a_part_is_read_and_shown_evenly_spread(folder: Path, tmp_path: Path) -> None:
+    index = ShardIndex.load(folder)
+    found = Survey()
+    for part in survey(index, 20, 5, seed=1):
+        found.merge(part)
+    shown = [int(card.key) for card in found.cards]
+    assert found.read == 20 and len(shown) + sum(found.bad.values()) >= 5 and shown == sorted(shown)
+    text = Reader(_page(folder, tmp_path / "page.html", "--read", "20", "--limit", "5")).text
+    assert "Read: 20 of them, spread evenly" in text
+
+
+@pytest.mark.parametrize(("total", "count"), [(100, 10), (7, 6), (5, 5), (5, 9), (5, 0)])
+def test_a_draw_takes_one_from_each_equal_part(total: int, count: int) -> None:
+    drawn = list(draw(total, count, 3))
+    assert drawn == sorted(set(drawn)) and len(drawn) == (count if 0 < count < total else total)
+    if 0 < count < total:
+        assert all(total * part // count <= place < total * (part + 1) // count for part, place in enumerate(drawn))
+
+
+def test_what_is_kept_does_not_grow_with_the_data() -> None:
+    found = Survey()
+    for number in range(3000):
+        found.add({"key": "a", "instruction": "x", "edit_type": f"kind {number}"})
+        found.add_bad({"reason": "json", "shard": "0.tar", "key": f"{number}", "detail": "x"})
+    assert len(found.edit_types) == 1001 and found.edit_types["(others)"] == 2000
+    assert len(found.examples["json"]) == BAD_EXAMPLES and found.bad["json", "0.tar"] == 3000
+    assert shorten("x" * 5000).startswith("x" * 4000 + " ... (5,000 characters)")
+
+
+def test_pictures_are_small_and_masks_keep_their_edges() -> None:
+    def decoded(address: str) -> Image.Image:
+        return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+
+    mask = Image.fromarray((np.arange(1000) % 2 * 255).astype(np.uint8)[None].repeat(500, 0))
+    large = decoded(data_address(make_image(0, 24).resize((1000, 500))))
+    assert large.size == (SIDE, SIDE // 2) and large.format == "JPEG"
+    assert set(np.unique(np.asarray(decoded(data_address(mask))))) <= {0, 255}
+    assert decoded(data_address(make_image(0, 24))).size == (24, 24)
+    many: Sample = {"key": "a", "concepts": [{"phrase": f"{n}", "mask": mask} for n in range(40)]}
+    assert len(make_card(many, "0.tar").pictures) == 16
+
+
+@pytest.mark.parametrize("values", [[5], [1, 2], [3] * 100 + [10**6], list(range(500)), [7, 7, 9, 1000, 1001]])
+def test_bins_hold_every_value_once_and_end_with_the_largest(values: list[int]) -> None:
+    counts = Counter(values)
+    bins = bin_counts(counts)
+    assert sum(count for *_, count in bins) == len(values) and len(bins) <= 32
+    assert bins[0][0] == min(values) and bins[-1][1] == max(values)
+    for first, last, count in bins:
+        assert count == sum(first <= value <= last for value in values)
+    assert median(counts) == sorted(values)[(len(values) - 1) // 2]
+
+
+def test_one_freak_does_not_push_all_others_into_one_bin() -> None:
+    bins = bin_counts(Counter([*range(10, 60)] * 20 + [10**6]))
+    assert len(bins) > 20 and bins[-1][1] == 10**6
+
+
+def test_charts_keep_within_their_width() -> None:
+    chart = bars(Counter({f"kind {n} {'x' * 60}": 100 - n for n in range(60)})) + histogram(
+        "t", Counter(range(90)), "px"
+    )
+    edges = [float(x) + float(w) for x, w in re.findall(r'x="([\d.]+)"[^>]*? width="([\d.]+)"', chart)]
+    assert edges and max(edges) <= WIDTH
+    assert "20 further ones" in chart
+
+
+def test_a_folder_of_splits_asks_for_one(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "page.html"
+    assert main([str(folder.parent), "--out", str(out)]) == 1
+    assert capsys.readouterr().err.strip().endswith("expected index.json, found none; choose with --split: train")
+    assert main([str(folder.parent), "--split", "train", "--out", str(out), "--workers", "0", "--limit", "1"]) == 0
+    assert "50 samples read" in capsys.readouterr().out
+
+
+def test_what_cannot_be_read_or_written_is_one_line_and_keeps_the_old_page(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "page.html"
+    out.write_text("old")
+    shutil.copytree(folder, tmp_path / "stale")
+    shutil.copy(tmp_path / "stale/00006.idx", tmp_path / "stale/00000.idx")
+    for directory, target in (("nowhere", out), ("stale", out)):
+        assert main([str(tmp_path / directory), "--out", str(target), "--workers", "0"]) == 1
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert main([str(folder), "--out", str(tmp_path / "no/page.html"), "--workers", "0"]) == 1
+    assert out.read_text() == "old" and [path.name for path in tmp_path.glob("*.incomplete")] == []
+    with pytest.raises(SystemExit):
+        main([str(folder), "--out", str(out), "--limit", "-1"])
+    assert "--limit: expected 0 or more, found -1" in capsys.readouterr().err
+
+
+def test_shards_behind_a_url_can_be_looked_at(folder: Path, tmp_path: Path) -> None:
+    with serving(folder) as server:
+        assert main([server.url, "--out", str(tmp_path / "page.html"), "--limit", "3"]) == 0
+    assert "3 bad" in (tmp_path / "page.html").read_text()
+
+
+def test_an_empty_folder_has_a_page_too(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/index.json").write_text('{"format": "mmig-shards-1", "shards": []}')
+    assert "0 samples in 0 shards" in Reader(_page(tmp_path / "data", tmp_path / "page.html")).text
