@@ -7,23 +7,15 @@ folders named by a prompt number of 7 digits hold `prompt.json`, `{seed}_0.jpg`,
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
-from datamodules.convert.files import (
-    existing_folder,
-    file_size,
-    open_zip,
-    parse_json,
-    read_annotations,
-    read_entry,
-    read_file,
-)
+from datamodules.convert.files import parse_json
+from datamodules.convert.prompts import FOLDER, Prompt, find_prompts
 from datamodules.convert.source import ConversionError, Finding, Source
 from datamodules.convert.table_source import TableSource
 from datamodules.faults import BadSample
@@ -31,10 +23,7 @@ from datamodules.schema import Sample
 
 PUBLISHED = {313_010: "clip-filtered", 451_990: "random-sample"}
 """Prompts of the two published sets."""
-_FOLDER = re.compile(r"\d{7}")
 _SEED = re.compile(r"\d{1,20}")
-_PICTURE = re.compile(r"(\d+)_0\.jpg")
-_log = logging.getLogger(__name__)
 
 
 def by_position(items: Sequence[Any]) -> dict[str, Sequence[Any]]:
@@ -52,16 +41,6 @@ def _check_prompts(source: Source, splits: Mapping[str, Sequence[Any]]) -> None:
         )
 
 
-class Prompt(NamedTuple):
-    """A prompt: its folder's number, its seeds, its place in seeds.json, where the folder is (archive "": on disk)."""
-
-    name: str
-    seeds: tuple[str, ...]
-    position: int
-    archive: str
-    prefix: str
-
-
 @dataclass(frozen=True)
 class IPr2PrFolders(Source):
     """The published folders, zip files of them, or both.
@@ -76,11 +55,9 @@ class IPr2PrFolders(Source):
 
     def splits(self) -> dict[str, Sequence[Any]]:
         """The prompts in the order of seeds.json, 90 / 5 / 5 by position."""
-        places = dict(self._places())
-        prompts = []
-        for position, (name, seeds) in enumerate(self._listed(places)):
-            archive, prefix = places.get(name, ("", f"{name}/"))
-            prompts.append(Prompt(name, seeds[:1] if self.seeds == "first" else seeds, position, archive, prefix))
+        prompts = find_prompts(self.source)
+        if self.seeds == "first":
+            prompts = [prompt._replace(seeds=prompt.seeds[:1]) for prompt in prompts]
         return by_position(prompts)
 
     def check_totals(self, splits: Mapping[str, Sequence[Any]]) -> None:
@@ -89,9 +66,9 @@ class IPr2PrFolders(Source):
 
     def samples_of(self, item: Prompt) -> Iterator[Sample | Finding]:
         """A sample a seed; a seed whose pictures are missing is dropped alone."""
-        if not _FOLDER.fullmatch(item.name):
+        if not FOLDER.fullmatch(item.name):
             raise BadSample("outside", f"seeds.json names {item.name[:200]!r}, no folder of 7 digits")
-        texts = parse_json(self._read(item, "prompt.json"), "prompt.json")
+        texts = parse_json(item.place.read(Path(self.source), "prompt.json"), "prompt.json")
         if not isinstance(texts, dict) or not isinstance(texts.get("edit"), str):
             raise BadSample("field", "prompt.json: expected an object with the text 'edit'")
         fields = {"instruction": texts["edit"], "target_caption": texts.get("output")}
@@ -114,69 +91,21 @@ class IPr2PrFolders(Source):
 
     def bytes_of(self, item: Prompt) -> int:
         """The bytes of its pictures."""
-        return sum(self._size(item, f"{seed}_{side}.jpg") for seed in item.seeds for side in (0, 1))
+        root = Path(self.source)
+        return sum(item.place.size(root, f"{seed}_{side}.jpg") for seed in item.seeds for side in (0, 1))
 
     def _sample(self, item: Prompt, seed: str, fields: dict[str, str], notes: dict[str, Any]) -> Sample:
         if not _SEED.fullmatch(seed):
             raise BadSample("field", f"seeds.json: expected seeds of digits, found {seed[:200]!r}")
-        source, target = (self._read(item, f"{seed}_{side}.jpg") for side in (0, 1))
+        source, target = (item.place.read(Path(self.source), f"{seed}_{side}.jpg") for side in (0, 1))
         metadata = {**notes, "prompt": item.name, "seed": seed, "position": item.position}
         return {"key": f"{item.name}_{seed}", "source": source, "target": target, **fields, "metadata": metadata}
 
     def _metadata(self, item: Prompt) -> dict[str, dict[str, Any]]:
         """Seed -> its line of metadata.jsonl."""
-        lines = self._read(item, "metadata.jsonl").splitlines()
+        lines = item.place.read(Path(self.source), "metadata.jsonl").splitlines()
         notes = [parse_json(line, "metadata.jsonl") for line in lines]
         return {str(note["seed"]): note for note in notes if isinstance(note, dict) and "seed" in note}
-
-    def _read(self, item: Prompt, name: str) -> bytes:
-        root = Path(self.source)
-        return (
-            read_entry(root / item.archive, item.prefix + name) if item.archive else read_file(root, item.prefix + name)
-        )
-
-    def _size(self, item: Prompt, name: str) -> int:
-        if not item.archive:
-            return file_size(Path(self.source), item.prefix + name)
-        sizes = open_zip(Path(self.source) / item.archive).NameToInfo
-        return sizes[item.prefix + name].file_size if item.prefix + name in sizes else 0
-
-    def _places(self) -> Iterator[tuple[str, tuple[str, str]]]:
-        """Prompt number -> (archive, path in it or below the source); folders on disk come last and so win."""
-        root = existing_folder(self.source)
-        for archive in sorted(root.glob("*.zip")):
-            for entry in open_zip(archive).namelist():
-                folder, _, base = entry.rpartition("/")
-                if base == "prompt.json" and _FOLDER.fullmatch(folder.rpartition("/")[2]):
-                    yield folder.rpartition("/")[2], (archive.name, f"{folder}/")
-        for parent in ("", "data/"):
-            if (root / parent).is_dir():
-                for folder in sorted((root / parent).iterdir()):
-                    if _FOLDER.fullmatch(folder.name) and folder.is_dir():
-                        yield folder.name, ("", f"{parent}{folder.name}/")
-
-    def _listed(self, places: dict[str, tuple[str, str]]) -> list[tuple[str, tuple[str, ...]]]:
-        path = Path(self.source) / "seeds.json"
-        if not path.exists():
-            if places:
-                _log.warning("%s: missing; prompts are split by their sorted numbers", path)
-            return [(name, self._seeds_there(name, *places[name])) for name in sorted(places)]
-        entries = read_annotations(path)
-        try:
-            listed = [(str(name), tuple(str(seed) for seed in seeds)) for name, seeds in entries]
-        except (TypeError, ValueError) as error:
-            raise ConversionError(f"{path}: expected a list of [folder, [seeds]] ({error})") from error
-        if len({name for name, _ in listed}) < len(listed):
-            raise ConversionError(f"{path}: a folder is listed more than once; fetch it again")
-        return listed
-
-    def _seeds_there(self, name: str, archive: str, prefix: str) -> tuple[str, ...]:
-        root = Path(self.source)
-        if archive:
-            names = [entry[len(prefix) :] for entry in open_zip(root / archive).namelist() if entry.startswith(prefix)]
-        else:
-            names = [path.name for path in (root / prefix).iterdir()]
-        return tuple(sorted(match[1] for file in names if (match := _PICTURE.fullmatch(file))))
 
 
 @dataclass(frozen=True)

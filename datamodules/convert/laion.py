@@ -147,6 +147,9 @@ class _Records:
     def _from_parquet(self, key: str) -> Mapping[str, Any]:
         if self._rows is None:
             path = self._path.with_suffix(".parquet")
-            rows = open_parquet(str(path)).read().to_pylist() if path.is_file() else []
+            try:
+                rows = open_parquet(str(path)).read().to_pylist() if path.is_file() else []
+            except (ConversionError, OSError):  # damaged: its samples count as those without values
+                rows = []
             self._rows = {str(row.get("key")): row for row in rows}
         return self._rows.get(key, {})

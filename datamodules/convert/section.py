@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,8 @@ def _encoded(
             if key in keys:
                 raise BadSample("key", f"key {key!r} comes twice")
             files = encode(sample)
+            if max(len(f"{key}.{name}".encode()) for name in files) > tarfile.LENGTH_NAME:
+                raise BadSample("key", f"key {key!r} is too long for a tar")
             if check:
                 _FITS(decode(key, files), 0, 0)
         except SchemaError as error:

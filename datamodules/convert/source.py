@@ -27,7 +27,7 @@ REASONS_MEANING: dict[str, str] = {
     "notes": "notes beside the pictures that cannot be read; the sample is kept without them",
     "shapes": "pictures of a pair with different shapes; where kept, the target is resized to the source's",
     "unfinished": "a shard whose download had not ended, or that has fewer samples than its statistics say",
-    "key": "a sample of the same name came before, in the same shard",
+    "key": "a name that came before in the same shard, or that is too long for a tar",
     "filter": "refused by a filter; the report names it",
     "unknown": "kept, because the column that a filter asks for has no value there",
 }

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from datamodules.convert.files import key_part
+from datamodules.convert.find_tables import find_tables
 from datamodules.convert.source import ConversionError, Finding, Source
-from datamodules.convert.tables import Rows, column_names, find_tables, image_bytes
+from datamodules.convert.tables import Rows, column_names, image_bytes
 from datamodules.faults import BadSample
 from datamodules.schema import IMAGE_FIELDS, MASK_FIELDS, TEXT_FIELDS, Sample
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow.parquet as pq
 
-_KINDS = ("parquet", "arrow", "csv", "json", "text", "imagefolder", "webdataset", "xml")
-"""Builders of `datasets` that only read data; others (pickled pandas frames) could run what they read."""
 _BATCH = 16  # rows held in memory at once: with images of several MB each, enough
 
 
@@ -83,7 +81,7 @@ class Rows(Sequence["Rows"]):
             first = last
 
     def _from_datasets(self) -> Iterator[tuple[int, dict[str, Any] | BadSample]]:
-        table = _load(*self.origin)
+        table = load_table(*self.origin)
         for number in range(self.start, self.stop):
             yield number, table[number]
 
@@ -104,6 +102,11 @@ def _file_rows(path: str, first: int, start: int, stop: int) -> Iterator[tuple[i
                         done = number + offset + 1
                     number += batch.num_rows
             except (pa.ArrowException, OSError, ValueError) as error:
+                if "://" in path:  # the network more likely than the file; nothing is given up for that
+                    raise ConversionError(
+                        f"{path}: cannot be read ({one_line(error)}); finished shards are kept: run the same "
+                        "command again"
+                    ) from error
                 bad = BadSample("parquet", f"{Path(path).name}, row group {group}: {error}")
                 yield from ((row, bad) for row in range(done, min(end, stop)))
         number = end
@@ -111,7 +114,9 @@ def _file_rows(path: str, first: int, start: int, stop: int) -> Iterator[tuple[i
 
 def column_names(rows: Rows) -> list[str]:
     """Names of the columns of a split, sorted."""
-    return sorted(open_parquet(rows.files[0]).schema_arrow.names if rows.files else _load(*rows.origin).column_names)
+    return sorted(
+        open_parquet(rows.files[0]).schema_arrow.names if rows.files else load_table(*rows.origin).column_names
+    )
 
 
 def column(rows: Rows, name: str) -> list[Any]:
@@ -125,7 +130,7 @@ def column(rows: Rows, name: str) -> list[Any]:
             f"{rows.origin[0]}: no column {name!r} in split {rows.split!r}; it has {', '.join(names)}"
         )
     if not rows.files:
-        return list(_load(*rows.origin)[name])[rows.start : rows.stop]
+        return list(load_table(*rows.origin)[name])[rows.start : rows.stop]
     parts = (open_parquet(path).read([name]).column(0).to_pylist() for path in rows.files)
     return list(chain.from_iterable(parts))[rows.start : rows.stop]
 
@@ -147,67 +152,28 @@ def open_parquet(path: str) -> pq.ParquetFile:
         raise ConversionError(f"{path}: cannot be read as parquet ({error}); fetch it again") from error
 
 
-def find_tables(source: str, config: str | None = None) -> dict[str, Rows]:
-    """The splits of a dataset, named as the dataset names them.
-
-    Args:
-        source: folder, or name on the hub. config: which of a dataset's configurations.
+@lru_cache(maxsize=4)
+def load_table(source: str, config: str | None, split: str) -> datasets.Dataset:
+    """A split through the cache of `datasets`, its pictures left encoded.
 
     Raises:
-        ConversionError: no dataset there, one that only reads with programs of others, or unreadable files.
+        ConversionError: it cannot be read.
     """
-    datasets = _library()
-    if (Path(source) / "state.json").is_file() or (Path(source) / "dataset_dict.json").is_file():
-        raise ConversionError(f"{source}: written by save_to_disk; write it anew with Dataset.to_parquet")
-    try:
-        builder = datasets.load_dataset_builder(source, config)
-    except (OSError, ValueError, RuntimeError, LookupError) as error:
-        raise ConversionError(f"--source {source}: `datasets` finds no dataset there ({_line(error)})") from error
-    kind = type(builder).__module__.split(".")[-1]
-    if kind not in _KINDS:
-        raise ConversionError(f"{source}: files of kind {kind!r} are not read; expected one of {', '.join(_KINDS)}")
-    if kind != "parquet":
-        return _whole_tables(source, config)
-    return {str(split): _parquet_rows(source, config, str(split), files) for split, files in _data_files(builder)}
-
-
-def _data_files(builder: datasets.DatasetBuilder) -> list[tuple[Any, Sequence[str]]]:
-    return list((builder.config.data_files or {}).items())
-
-
-def _parquet_rows(source: str, config: str | None, split: str, files: Sequence[str]) -> Rows:
-    counts, size = [], 0
-    for file in files:
-        metadata = open_parquet(str(file)).metadata
-        counts.append(metadata.num_rows)
-        size += sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    return Rows(split, (source, config, split), tuple(map(str, files)), tuple(counts), size, 0, sum(counts))
-
-
-def _whole_tables(source: str, config: str | None) -> dict[str, Rows]:
-    splits = {}
-    for name in _library().get_dataset_split_names(source, config):
-        table = _load(source, config, name)
-        splits[name] = Rows(name, (source, config, name), (), (len(table),), table.dataset_size or 0, 0, len(table))
-    return splits
-
-
-@lru_cache(maxsize=4)
-def _load(source: str, config: str | None, split: str) -> datasets.Dataset:
-    """A split through the cache of `datasets`, its pictures left encoded."""
-    datasets = _library()
+    datasets = library()
     try:
         table = datasets.load_dataset(source, config, split=split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
         cause = error.__cause__ or error
-        raise ConversionError(f"--source {source}: `datasets` cannot read split {split!r} ({_line(cause)})") from error
+        raise ConversionError(
+            f"--source {source}: `datasets` cannot read split {split!r} ({one_line(cause)})"
+        ) from error
     for name, feature in table.features.items():
         if isinstance(feature, datasets.Image):
             table = table.cast_column(name, datasets.Image(decode=False))
     return table
 
 
-def _library() -> ModuleType:
+def library() -> ModuleType:
     """The library `datasets`, which takes seconds to import; its own progress bars would tear ours."""
     import datasets
 
@@ -215,7 +181,8 @@ def _library() -> ModuleType:
     return datasets
 
 
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """An error of another library as part of a line."""
     return " ".join(str(error).split())[:300]
 
 

@@ -138,6 +138,16 @@ def test_a_seeds_json_of_another_form_is_one_line(content: str, tmp_path: Path) 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_without_seeds_json_prompts_and_seeds_are_those_that_are_there(packed: bool, tmp_path: Path) -> None:
+    files = ipr2pr_files(10)
+    del files["seeds.json"]
+    write(tmp_path / "source", {"a.zip": zipped(files)} if packed else files)
+    converted(ipr2pr(str(tmp_path / "source")), tmp_path / "out")
+    keys = [key for split in ("train", "val", "test") for key in samples(tmp_path / "out" / split)]
+    assert len(keys) == 20 and [key[:7] for key in keys] == sorted(key[:7] for key in keys)
+
+
 def test_a_damaged_zip_is_one_line(tmp_path: Path) -> None:
     write(tmp_path, {"seeds.json": [], "a.zip": b"PK no zip"})
     with pytest.raises(ConversionError, match=r"a\.zip: cannot be read as a zip file"):

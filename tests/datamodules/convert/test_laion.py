@@ -114,6 +114,18 @@ def test_metadata_is_read_from_parquet_where_the_tar_has_none(tmp_path: Path) ->
     assert _captions(source, tmp_path / "out") == ["b"]
 
 
+def test_a_damaged_parquet_file_costs_no_sample(tmp_path: Path) -> None:
+    source = tmp_path / "laion"
+    source.mkdir()
+    with tarfile.open(source / "00000.tar", "w") as tar:
+        info = tarfile.TarInfo("a.txt")
+        info.size = 1
+        tar.addfile(info, io.BytesIO(b"a"))
+    (source / "00000.parquet").write_bytes(b"PAR1 no parquet")
+    train = converted(Laion(str(source), Filters(max_punsafe=0.5)), tmp_path / "out")["splits"]["train"]
+    assert train["samples"] == 1 and train["kept"] == {"unknown: punsafe": 1}
+
+
 def test_damage_stays_in_the_index_so_that_it_counts(source: Path, tmp_path: Path) -> None:
     tar = source / "00000.tar"
     os.truncate(tar, tar.stat().st_size // 2)

@@ -165,6 +165,15 @@ def test_the_folder_goes_without_captions_and_masks(tmp_path: Path) -> None:
     assert report["splits"]["test"]["kept"] == {"mask": 1}
 
 
+def test_a_session_whose_name_fits_into_no_tar_is_dropped(tmp_path: Path) -> None:
+    files = _folder_files()
+    turns = files["edit_sessions.json"].pop("242679")
+    files["edit_sessions.json"] |= {"x" * 120: [{**turn, "input": "a.png", "output": "b.png"} for turn in turns]}
+    files |= {f"images/{'x' * 120}/{name}.png": picture(3, form="PNG") for name in ("a", "b")}
+    report = converted(magicbrush(str(write(tmp_path / "source", files))), tmp_path / "out")
+    assert report["splits"]["test"]["dropped"] == {"key": 1} and report["splits"]["test"]["samples"] == 2
+
+
 @pytest.mark.parametrize("sessions", [{"1": {}}, {"1": ["x"]}])
 def test_sessions_of_another_form_are_one_line(sessions: Any, tmp_path: Path) -> None:
     write(tmp_path, {"edit_sessions.json": sessions})

@@ -76,6 +76,15 @@ def test_rows_behind_a_url_are_read_where_they_are(parquet: Path) -> None:
     assert column(rows, "score") == [1.5, 2.0, 2.5]
 
 
+def test_a_url_that_cannot_be_read_stops_the_conversion_instead_of_losing_rows(parquet: Path) -> None:
+    data = bytearray((parquet / "data" / "train-00000-of-00002.parquet").read_bytes())
+    data[4:200] = bytes(196)
+    fsspec.filesystem("memory").pipe("/set/broken.parquet", bytes(data))
+    rows = Rows("train", ("set", None, "train"), ("memory://set/broken.parquet",), (10,), 0, 0, 10)
+    with pytest.raises(ConversionError, match="finished shards are kept: run the same command again"):
+        list(rows.read())
+
+
 def test_csv_with_names_of_files_is_read_through_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     lines = ["before,after,request", "a.jpg,b.jpg,first", "a.jpg,../outside.jpg,second", "a.jpg,c.jpg,third"]

@@ -1,0 +1,61 @@
+"""Which splits a dataset of tables has, and which files make them: what `datasets` says of a folder or hub name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datamodules.convert.source import ConversionError
+from datamodules.convert.tables import Rows, library, load_table, one_line, open_parquet
+
+if TYPE_CHECKING:
+    import datasets
+
+_KINDS = ("parquet", "arrow", "csv", "json", "text", "imagefolder", "webdataset", "xml")
+"""Builders of `datasets` that only read data; others (pickled pandas frames) could run what they read."""
+
+
+def find_tables(source: str, config: str | None = None) -> dict[str, Rows]:
+    """The splits of a dataset, named as the dataset names them.
+
+    Args:
+        source: folder, or name on the hub. config: which of a dataset's configurations.
+
+    Raises:
+        ConversionError: no dataset there, one that only reads with programs of others, or unreadable files.
+    """
+    datasets = library()
+    if (Path(source) / "state.json").is_file() or (Path(source) / "dataset_dict.json").is_file():
+        raise ConversionError(f"{source}: written by save_to_disk; write it anew with Dataset.to_parquet")
+    try:
+        builder = datasets.load_dataset_builder(source, config)
+    except (OSError, ValueError, RuntimeError, LookupError) as error:
+        raise ConversionError(f"--source {source}: `datasets` finds no dataset there ({one_line(error)})") from error
+    kind = type(builder).__module__.split(".")[-1]
+    if kind not in _KINDS:
+        raise ConversionError(f"{source}: files of kind {kind!r} are not read; expected one of {', '.join(_KINDS)}")
+    if kind != "parquet":
+        return _whole_tables(source, config)
+    return {str(split): _parquet_rows(source, config, str(split), files) for split, files in _data_files(builder)}
+
+
+def _data_files(builder: datasets.DatasetBuilder) -> list[tuple[Any, Sequence[str]]]:
+    return list((builder.config.data_files or {}).items())
+
+
+def _parquet_rows(source: str, config: str | None, split: str, files: Sequence[str]) -> Rows:
+    counts, size = [], 0
+    for file in files:
+        metadata = open_parquet(str(file)).metadata
+        counts.append(metadata.num_rows)
+        size += sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    return Rows(split, (source, config, split), tuple(map(str, files)), tuple(counts), size, 0, sum(counts))
+
+
+def _whole_tables(source: str, config: str | None) -> dict[str, Rows]:
+    splits = {}
+    for name in library().get_dataset_split_names(source, config):
+        table = load_table(source, config, name)
+        splits[name] = Rows(name, (source, config, name), (), (len(table),), table.dataset_size or 0, 0, len(table))
+    return splits
