@@ -28,7 +28,7 @@ from datamodules.tar_index import MemberIndex, ShardError, file_sha256
 from datamodules.transforms import ImageTransform
 
 RECIPE_FILE = "features.json"
-_LOST = ("missing", "remote")
+_LOST = ("missing", "stalled", "server", "connection")
 """Faults of storage, which may be gone when the features are read."""
 Compute = Callable[[Batch, bool], list[dict[str, Tensor]]]
 """(batch, whether its images are mirrored) -> features of each sample; of a mirrored one those that change alone."""
