@@ -30,7 +30,7 @@ from datamodules.parts import LEFT_OUT
 from datamodules.schema import IMAGE_FIELDS, Sample
 from datamodules.shard_index import OpenShard, ShardIndex
 from datamodules.storage import StorageError
-from datamodules.tar_index import Member, ShardError
+from datamodules.tar_index import DAMAGED, Member, ShardError
 
 HEADER_BYTES = 2**16
 """Bytes of an image that are read at first to find its size."""
@@ -169,6 +169,8 @@ def read_facts(shard: OpenShard, members: Sequence[Member], with_size: bool) -> 
     in the metadata. With `with_size` also `width` and `height` of the first image in pixels, None without an image.
     """
     by_field = {member.field: member for member in members}
+    if DAMAGED in by_field:
+        return None
     plain = next((name for name in _PLAIN_IMAGES if name in by_field), None)
     try:
         record = _parse(_read(shard, by_field["json"])) if "json" in by_field else {}

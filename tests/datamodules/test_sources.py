@@ -133,6 +133,18 @@ def test_what_cannot_be_read_is_chosen_so_that_the_stream_counts_it(tmp_path: Pa
     assert _chosen(Source(str(tmp_path), where="edit_type == 'add' and width == 24")) == [0, 2, 3, 4, 5]
 
 
+def test_the_lost_rest_of_a_tar_is_chosen_so_that_the_stream_counts_it(tmp_path: Path) -> None:
+    index = write_shards(map(_sample, range(12)), tmp_path / "data", 12)
+    tar = index.tar_path("00000.tar")
+    tar.write_bytes(tar.read_bytes()[: index.open_members(0).members(6)[0].offset - 512])  # before the sample's header
+    index = index_shards(tmp_path / "data")
+    assert len(index) == 7  # six samples, and one that stands for all that is lost
+    part = [Source(str(tmp_path / "data"), edit_types=["add"])]
+    stream = ShardData(train=part, global_batch_size=3, resolution=16, max_bad_fraction=1.0).train_dataloader()
+    assert len(list(stream)) == 1
+    assert [reason for reason, _ in stream.fault_counts] == ["truncated"]
+
+
 def test_shards_of_img2dataset_are_filtered_by_their_columns(tmp_path: Path) -> None:
     files = [
         (f"{n:09d}", {"jpg": _jpeg(make_image(n, 24)), "txt": b"a cat", "json": json.dumps(record).encode()})
