@@ -149,7 +149,7 @@ class _Records:
             path = self._path.with_suffix(".parquet")
             try:
                 rows = open_parquet(str(path)).read().to_pylist() if path.is_file() else []
-            except (ConversionError, OSError):  # damaged: its samples count as those without values
+            except (ValueError, OSError):  # damaged: its samples count as those without values
                 rows = []
             self._rows = {str(row.get("key")): row for row in rows}
         return self._rows.get(key, {})

@@ -175,6 +175,7 @@ def _table(rows: int, first: str = "original_image") -> dict[str, list]:
     }
 
 
+@pytest.mark.usefixtures("datasets_cache")
 def test_parquet_is_split_by_position_over_all_its_files(tmp_path: Path) -> None:
     table = _table(20)
     for part in range(2):
@@ -191,6 +192,7 @@ def test_parquet_is_split_by_position_over_all_its_files(tmp_path: Path) -> None
     assert table["original_image"][19] in tar and table["edited_image"][19] in tar
 
 
+@pytest.mark.usefixtures("datasets_cache")
 def test_the_small_copys_name_of_the_first_picture_is_known(tmp_path: Path) -> None:
     write_parquet(tmp_path / "source" / "train.parquet", _table(3, first="input_image"))
     converted(ipr2pr(str(tmp_path / "source")), tmp_path / "out")
@@ -198,6 +200,7 @@ def test_the_small_copys_name_of_the_first_picture_is_known(tmp_path: Path) -> N
     assert len(found) == 3 and all("source" in s and "target" in s for s in found)
 
 
+@pytest.mark.usefixtures("datasets_cache")
 def test_a_damaged_row_group_costs_its_rows_only(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "source" / "train.parquet", _table(12), rows_in_group=4)
     import pyarrow.parquet as pq

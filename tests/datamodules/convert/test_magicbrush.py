@@ -19,6 +19,7 @@ from datamodules.transforms import ImageTransform
 from tests.datamodules.convert.layouts import as_png, picture, write, write_parquet
 from tests.datamodules.convert.results import converted, samples
 
+pytestmark = pytest.mark.usefixtures("datasets_cache")
 TURNS = [("139306", 1), ("139306", 2), ("242679", 1)]
 INSIDE = np.zeros((16, 16), bool)
 INSIDE[4:9, 2:11] = True
@@ -81,7 +82,7 @@ def _table(turns: list[tuple[str, int]], **more: list[Any]) -> dict[str, list[An
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def table(datasets_cache: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     root = tmp_path_factory.mktemp("table")
     masks = [_painted(), b"no picture", None]
     write_parquet(root / "source" / "data" / "train-00000-of-00001.parquet", _table(TURNS, mask_img=masks), 2)

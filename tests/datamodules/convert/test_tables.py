@@ -19,6 +19,7 @@ from datamodules.transforms import ImageTransform
 from tests.datamodules.convert.layouts import picture, write, write_parquet
 from tests.datamodules.convert.results import contents, converted, samples
 
+pytestmark = pytest.mark.usefixtures("datasets_cache")
 COLUMNS = {"source": "before", "target": "after", "instruction": "request"}
 
 
@@ -85,8 +86,7 @@ def test_a_url_that_cannot_be_read_stops_the_conversion_instead_of_losing_rows(p
         list(rows.read())
 
 
-def test_csv_with_names_of_files_is_read_through_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+def test_csv_with_names_of_files_is_read_through_datasets(tmp_path: Path) -> None:
     lines = ["before,after,request", "a.jpg,b.jpg,first", "a.jpg,../outside.jpg,second", "a.jpg,c.jpg,third"]
     write(tmp_path, {"outside.jpg": picture(0)})
     source = write(tmp_path / "csv", {"train.csv": "\n".join(lines), "a.jpg": picture(1), "b.jpg": picture(2)})
@@ -94,6 +94,15 @@ def test_csv_with_names_of_files_is_read_through_datasets(tmp_path: Path, monkey
     report = converted(HuggingFace(str(source), None, COLUMNS), found)
     assert [s["instruction"] for s in samples(found / "train").values()] == ["first"]
     assert report["splits"]["train"]["dropped"] == {"missing": 1, "outside": 1}
+
+
+def test_a_folder_of_images_is_read_through_datasets(tmp_path: Path) -> None:
+    notes = [{"file_name": "a.jpg", "text": "one"}, {"file_name": "b.jpg", "text": "two"}]
+    lines = "".join(json.dumps(note) + "\n" for note in notes)
+    source = write(tmp_path / "images", {"a.jpg": picture(1), "b.jpg": picture(2), "metadata.jsonl": lines})
+    converted(HuggingFace(str(source), None, {"target": "image", "target_caption": "text"}), tmp_path / "out")
+    assert [s["target_caption"] for s in samples(tmp_path / "out" / "train").values()] == ["one", "two"]
+    assert picture(2) in (tmp_path / "out" / "train" / "00000.tar").read_bytes()
 
 
 def test_cells_of_another_type_cost_their_row_only(tmp_path: Path) -> None:
@@ -129,8 +138,7 @@ def test_a_map_that_does_not_fit_is_one_line(columns: dict, keep: list[str], wor
         ({"train.jsonl": '{"a": 1}\n{"a": '}, "`datasets` cannot read split 'train'"),
     ],
 )
-def test_what_is_no_table_is_one_line(files: dict, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+def test_what_is_no_table_is_one_line(files: dict, words: str, tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match=words) as caught:
         HuggingFace(str(write(tmp_path / "source", files)), None, COLUMNS).splits()
     assert "\n" not in str(caught.value)
