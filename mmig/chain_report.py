@@ -23,7 +23,7 @@ from mmig.evaluation.rows import SampleRow, by_key, read_rows
 from mmig.programs import one_line_errors
 
 SHARES = {"success": "success", "preservation": "preservation", "response_accuracy": "z_d", "caption_accuracy": "d_new"}
-"""Shown in per cent; z_d and d_new are shares of the concepts that the response and the caption name rightly."""
+"""Shown in per cent; z_d and d_new: responses and captions that are right in everything they say, by the judge."""
 CLIP = {"clip_directional_similarity": "CLIP-dir", "clip_score": "CLIP score"}
 METRICS = (*SHARES, *CLIP)
 TRAINS_UNET = (3, 4, 5)
