@@ -13,6 +13,7 @@ import yaml
 
 from datamodules.shards import write_shards
 from datamodules.tinyworld.sample import make_sample
+from tests.datamodules.convert.layouts import ipr2pr_files, write
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
@@ -23,6 +24,7 @@ SHORT_FORMS = [
     (r"^make demo$", "python -m mmig.demo --short"),
     (r"^make test$", "make --dry-run test"),  # these tests are running already
     (r"--count \d+", f"--count {SMALL_WORLD['train_count']}"),
+    (r"(datamodules\.convert .*)", r"\1 --partial"),  # of InstructPix2Pix a few prompts
     # Published backbones need the network and a GPU: the tiny ones go the same way.
     (r"configs/mmig/stage\d\.yaml", "configs/demo/stage1.yaml"),
     (r"(configs/trainer/ddp\.yaml)", r"\1 --trainer.accelerator cpu --trainer.devices 1 --trainer.precision 32-true"),
@@ -61,6 +63,7 @@ def copy(root: Path, files: list[Path], tmp_path_factory: pytest.TempPathFactory
         samples = (make_sample(0, split, index, photographs=False) for index in range(24))
         write_shards(samples, folder / "data" / "shards" / split, samples_per_shard=16)
     make_sample(0, "test", 0)["source"].save(folder / "source.png")
+    write(folder / "downloads" / "instruct-pix2pix", ipr2pr_files(prompts=20))
     return folder
 
 
