@@ -98,7 +98,7 @@ def _weights(sources: Sequence[Source]) -> list[Fraction] | None:
             raise ValueError(f"{source.folder}: expected a weight, as other sources have one, found none; give it one")
         if not 0 < source.weight < float("inf"):
             raise ValueError(f"{source.folder}: weight: expected a positive number, found {source.weight}")
-    return [Fraction(repr(source.weight)) for source in sources]
+    return [Fraction(repr(float(source.weight))) for source in sources]
 
 
 def _kept_in(source: Source, index: ShardIndex, storage: Storage | None) -> Path:
