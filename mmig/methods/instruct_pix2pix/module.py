@@ -15,7 +15,7 @@ from mmig.dem.latents import LatentMemory, from_posterior, normalise
 from mmig.dem.losses import noise_loss
 from mmig.dem.process import Weighting
 from mmig.editing import Editor
-from mmig.methods.instruct_pix2pix.pipeline import InstructPix2PixPipeline
+from mmig.methods.instruct_pix2pix.pipeline import EditSampling, InstructPix2PixPipeline
 from mmig.methods.instruct_pix2pix.texts import TEXT_FIELDS, TextSource, condition_fields
 from mmig.optim import OptimizerConfig
 from mmig.rng import Draws
@@ -44,6 +44,7 @@ class InstructPix2PixModule(LatentModule):
         weighting: weight of the timesteps, see `NoiseProcess.weight`.
         latent_memory: most latents remembered across epochs, mode only; 0 encodes anew.
         gradient_checkpointing: recompute the UNet's activations in the backward.
+        sampling: how `make_pipeline` samples.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class InstructPix2PixModule(LatentModule):
         timestep_exponent: float = 1.0,
         latent_memory: int = 0,
         gradient_checkpointing: bool = False,
+        sampling: EditSampling | None = None,
         seed: int = 0,
         micro_batch_size: int | None = None,
     ) -> None:
@@ -75,6 +77,7 @@ class InstructPix2PixModule(LatentModule):
             self.unet = fresh_unet(unet, 2 * channels, channels, self.text_encoder.config.hidden_size)
         self.unet.to(memory_format=torch.channels_last)
         self.text: TextSource = text
+        self.sampling = sampling
         self.drop = drop
         self.generation = generation
         self.target_latents: Latents = target_latents
@@ -154,4 +157,5 @@ class InstructPix2PixModule(LatentModule):
             self.tokenizer,
             self.scheduler,
             text="instruction" if self.text == "mixed" else self.text,
+            sampling=self.sampling,
         )

@@ -1,6 +1,7 @@
 """Inference of InstructPix2Pix: three branches, two guidance scales."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,21 @@ from mmig.editing import EditOutput, ResponseSource
 from mmig.methods.instruct_pix2pix.texts import TextField
 
 
+@dataclass(frozen=True)
+class EditSampling:
+    """How to sample; the defaults are those of the published method.
+
+    Attributes:
+        num_steps: of the sampler.
+        guidance_scale: weight of the text.
+        image_guidance_scale: weight of the source image.
+    """
+
+    num_steps: int = 100
+    guidance_scale: float = 7.5
+    image_guidance_scale: float = 1.5
+
+
 class InstructPix2PixPipeline:
     """Edits the source image by a text of the batch.
 
@@ -25,9 +41,7 @@ class InstructPix2PixPipeline:
         tokenizer: its tokenizer.
         scheduler: any diffusers scheduler.
         text: which text of the batch is followed.
-        num_steps: sampling steps.
-        text_scale: guidance by the text (7.5 as published).
-        image_scale: guidance by the source (1.5 as published).
+        sampling: how to sample.
     """
 
     def __init__(
@@ -38,16 +52,15 @@ class InstructPix2PixPipeline:
         tokenizer: Any,
         scheduler: Any,
         text: TextField = "instruction",
-        num_steps: int = 20,
-        text_scale: float = 4.0,
-        image_scale: float = 1.5,
+        sampling: EditSampling | None = None,
     ) -> None:
         self.vae, self.unet, self.text_encoder, self.tokenizer = vae, unet, text_encoder, tokenizer
         self.scheduler = scheduler
         self.text: TextField = text
-        self.num_steps = num_steps
-        self.text_scale = text_scale
-        self.image_scale = image_scale
+        sampling = sampling or EditSampling()
+        self.num_steps = sampling.num_steps
+        self.guidance_scale = sampling.guidance_scale
+        self.image_guidance_scale = sampling.image_guidance_scale
         self.required_fields: tuple[str, ...] = ("source", text)
         self.response_source: ResponseSource = "none" if text == "instruction" else "given"
 
@@ -71,7 +84,7 @@ class InstructPix2PixPipeline:
         denoiser = guided(
             lambda noisy, timesteps, condition: denoise(self.unet, noisy, timesteps, condition),
             branches,
-            instruct_pix2pix_guidance(self.text_scale, self.image_scale),
+            instruct_pix2pix_guidance(self.guidance_scale, self.image_guidance_scale),
         )
         result = sample(
             denoiser,

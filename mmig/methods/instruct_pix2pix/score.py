@@ -78,7 +78,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _pipeline(arguments: argparse.Namespace) -> "InstructPix2PixPipeline":
     from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
-    from mmig.methods.instruct_pix2pix.pipeline import InstructPix2PixPipeline
+    from mmig.methods.instruct_pix2pix.pipeline import EditSampling, InstructPix2PixPipeline
 
     vae = load_vae(arguments.backbone)
     return InstructPix2PixPipeline(
@@ -88,9 +88,7 @@ def _pipeline(arguments: argparse.Namespace) -> "InstructPix2PixPipeline":
         load_tokenizer(arguments.backbone),
         load_scheduler(arguments.unet),
         text=arguments.text,
-        num_steps=arguments.steps,
-        text_scale=arguments.text_scale,
-        image_scale=arguments.image_scale,
+        sampling=EditSampling(arguments.steps, arguments.text_scale, arguments.image_scale),
     )
 
 

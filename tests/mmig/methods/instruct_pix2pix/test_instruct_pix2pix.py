@@ -11,6 +11,7 @@ from mmig.dem.conditioning import Conditioning, condition_drops, denoise
 from mmig.dem.fresh import UNetSize
 from mmig.methods.instruct_pix2pix.export import export, export_text_to_image, narrowed
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
+from mmig.methods.instruct_pix2pix.pipeline import EditSampling
 from mmig.methods.instruct_pix2pix.score import score_edits
 from mmig.methods.instruct_pix2pix.texts import condition_fields
 from mmig.optim import OptimizerConfig
@@ -19,6 +20,8 @@ from tests.mmig.batches import edit_batch
 from tests.tiny_fixtures import build_stable_diffusion
 
 SIZE = UNetSize(block_out_channels=[16, 32], layers_per_block=1, attention_heads=2, norm_num_groups=8, sample_size=16)
+
+SCALES = ("num_steps", "guidance_scale", "image_guidance_scale")
 
 
 @pytest.fixture
@@ -124,13 +127,17 @@ def test_sampled_latents_cannot_be_remembered(folder: Path) -> None:
         module(folder, latent_memory=10)
 
 
+def test_sampling_is_the_published_one_unless_configured(folder: Path) -> None:
+    plain, other = (module(folder, SIZE, sampling=how).make_pipeline() for how in (None, EditSampling(20, 2.5, 1.2)))
+    assert [vars(each)[name] for each in (plain, other) for name in SCALES] == [100, 7.5, 1.5, 20, 2.5, 1.2]
+
+
 def test_the_pipeline_equals_that_of_diffusers(folder: Path) -> None:
     from diffusers import DDIMScheduler, StableDiffusionInstructPix2PixPipeline
 
-    method = module(folder, SIZE)
+    method = module(folder, SIZE, sampling=EditSampling(4, 5.0, 1.5))
     method.scheduler = DDIMScheduler.from_config(method.scheduler.config, timestep_spacing="trailing")
     ours = method.make_pipeline()
-    ours.num_steps, ours.text_scale, ours.image_scale = 4, 5.0, 1.5
     source = full_batch(1)["source"]
     theirs = StableDiffusionInstructPix2PixPipeline(
         vae=method.vae,
