@@ -2,8 +2,8 @@
 
 Stage 1 of MMIG and InstructPix2Pix as the demo trains them (assets/tiny, 64 px, batches of 16). `mmig.cache` writes the
 features once; then steps of both sides alternate in this process on one thread: read a batch through the stream,
-losses, backward, clip, AdamW. The bound is the ratio of the floating-point operations of the two steps, counted on the same
-batch (torch.utils.flop_counter). Medians of wall-clock time are compared; on a machine with other work those of
+losses, backward, clip, AdamW. The bound is the ratio of the floating-point operations of the two steps, counted on the
+same batch (torch.utils.flop_counter). Medians of wall-clock time are compared; on a machine with other work those of
 processor time, printed beside, say more. Printed too is the bound at the published sizes (512 px, and 256 px for
 InstructPix2Pix).
 
@@ -177,8 +177,9 @@ def line(name: str, batch_size: int, flops: list[int], times: list[list[tuple[fl
     return (
         f"cache_{name} ratio {live / cached / bound:.3f} (goal >= {GOAL}: speed-up {live / cached:.2f} of FLOP bound "
         f"{bound:.2f}; {1e3 * live:.0f} and {1e3 * cached:.0f} ms a step of {batch_size}; by processor time "
-        f"{live_cpu / cached_cpu / bound:.3f}, {1e3 * live_cpu:.0f} and {1e3 * cached_cpu:.0f} ms; saved "
-        f"operations at {rates[0]:.0f} GFLOP/s, the others at {rates[1]:.0f}; medians of {len(times[0])}, load {os.getloadavg()[0]:.1f})"
+        f"{live_cpu / cached_cpu / bound:.3f}, {1e3 * live_cpu:.0f} and {1e3 * cached_cpu:.0f} ms; saved operations at "
+        f"{rates[0]:.0f} GFLOP/s, the others at {rates[1]:.0f}; medians of {len(times[0])}, load "
+        f"{os.getloadavg()[0]:.1f})"
     )
 
 
