@@ -66,11 +66,15 @@ class Features:
 
 
 def pack(features: Features) -> bytes:
-    """The bytes of the member."""
+    """The bytes of the member, the same for the same features."""
     from safetensors.torch import save
 
-    tensors = {name: features.tensors[name].contiguous() for name in sorted(features.tensors)}
-    return save(tensors, metadata=features.facts)
+    content = save({name: value.contiguous() for name, value in features.tensors.items()}, metadata=features.facts)
+    end = 8 + int.from_bytes(content[:8], "little")
+    # safetensors writes the entries of its header in another order in each process
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def unpack(data: bytes | memoryview) -> Features:
