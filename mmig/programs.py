@@ -12,6 +12,7 @@ from typing import Any
 
 _KEY, _CLASS = re.compile(r'Parser key "([\w.]+)":\s*(.*)'), re.compile(r"- Problem with given class_path '([\w.]+)':")
 _FRAME = re.compile(r"(- )?(Does not validate|Subtypes:|Errors:|Expected a path but|Expected a <class 'NoneType'>)")
+_OWN = ("mmig.", "datamodules.")
 _UNKNOWN = re.compile(r"(Option|Key) '[\w.]+' is not")
 
 
@@ -34,10 +35,18 @@ def root_cause(error: BaseException) -> BaseException:
     """The error of this repository behind one of the parser's, which wraps what a constructor raises in many lines."""
     cause: BaseException | None = error
     while cause is not None:
-        if type(cause).__module__.startswith(("mmig.", "datamodules.")):
+        if any(module.startswith(_OWN) for module in (type(cause).__module__, _raised_in(cause))):
             return cause
         cause = cause.__cause__ or cause.__context__
     return error
+
+
+def _raised_in(error: BaseException) -> str:
+    """The module that raised an error."""
+    module, trace = "", error.__traceback__
+    while trace is not None:
+        module, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
+    return module
 
 
 class RefusedSettingsError(ValueError):

@@ -103,6 +103,17 @@ def test_unknown_key_is_named(workspace: Workspace, capsys: pytest.CaptureFixtur
     one_line(capsys.readouterr().err.strip(), "'headz' is not accepted", "dim, heads, locations")
 
 
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("--data.init_args.storage.attempts=0", "storage.attempts: expected at least 1, found 0"),
+        ("--model.init_args.micro_batch_size=0", "micro_batch_size must be at least 1, found 0"),
+    ],
+)
+def test_a_value_that_a_class_refuses_is_one_line(workspace: Workspace, option: str, reason: str) -> None:
+    one_line(fit(workspace, option), reason)
+
+
 def test_second_writer_is_refused(workspace: Workspace) -> None:
     run = workspace.folder / "runs" / "run"
     run.mkdir(parents=True)
