@@ -1,156 +1,145 @@
-"""Does the stream cost anything? Samples/s of ShardStream against the bare decode, and against webdataset.
+"""What the stream costs: speed against other readers of the same shards, memory, start-up and resuming at scale.
 
-Pairs of 256 px JPEG photographs are made on the fly and written as shards. Three ways to make the same float batches
-from them, each in this one process on one thread, alternating; medians over rounds of the processor time, so other work
-on the machine does not bend the ratio (files are in the page cache; nobody waits for a disk):
+Speed: pairs of JPEG photographs of 256 and 512 px are written as shards. Ways to make the same float batches from them
+(see `bench/tools/pipelines.py`), in this one process on one thread, alternating; medians over rounds of the processor
+time, so other work on the machine does not bend the ratio (files are in the page cache; nobody waits for a disk):
   decode      the same members, read at known offsets, decoded and stacked in a plain loop: no order, index or checks
+  pixels      the same without the float batch: the decoder alone (no goal; what is left to gain)
   stream      ShardStream: shuffled, checksums compared, faults counted, resumable
   webdataset  WebDataset().shuffle().decode("pil"), to tensors, batched, as its documentation shows
-`--workers N` gives all three N processes and compares wall-clock time instead; then the machine should be quiet.
+  datasets    load_dataset("webdataset", streaming=True).shuffle(), to tensors, batched
+At 512 to 256 px the stream decodes scaled, webdataset decodes with Pillow and resizes bilinearly.
+`--workers N` gives all of them N processes and compares wall-clock time instead; then the machine should be quiet.
 
-    python bench/stream.py [--rounds 7] [--samples 512] [--workers 0]
+Scale: memory over 100,000 samples of 64 px in this process; start-up and first batch on an index of 40,000 shards of
+10,000 samples (LAION-400M), and resuming at five places of its epoch, each as a share of what is allowed.
+
+    python bench/stream.py [--rounds 7] [--samples 512] [--workers 0] [--only speed|memory|scale]
 """
 
 import argparse
-import io
+import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
+import datasets
 import torch
-import webdataset
-from PIL import Image
-from skimage import data as photographs
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from datamodules.decode import decode
-from datamodules.schema import Batch, Sample, collate
-from datamodules.shards import ShardIndex, write_shards
-from datamodules.stream import ShardStream
-from datamodules.tar_index import MemberIndex
-from datamodules.transforms import ImageTransform
+from bench.tools.large_index import make_large_index
+from bench.tools.pipelines import bare_decode, datasets_pipeline, make_pairs, stream, webdataset_pipeline
+from datamodules.shards import write_shards
 
-SIDE, BATCH_SIZE = 256, 16
-Places = list[tuple[str, str, list[tuple[str, int, int]]]]
-
-
-def make_pairs(count: int) -> Iterator[Sample]:
-    """Windows of real photographs as JPEG pairs, about as large as those of the published edit datasets."""
-    sources = [Image.fromarray(load()) for load in (photographs.astronaut, photographs.chelsea, photographs.coffee)]
-    draws = np.random.default_rng(0)
-    for number in range(count):
-        photograph = sources[number % len(sources)]
-        left, top = (int(draws.integers(0, side - SIDE + 1)) for side in photograph.size)
-        source = photograph.crop((left, top, left + SIDE, top + SIDE))
-        encoded = [_jpeg(image) for image in (source, source.transpose(Image.Transpose.ROTATE_180))]
-        yield {
-            "key": f"{number:06d}",
-            "source": encoded[0],
-            "target": encoded[1],
-            "instruction": "turn it upside down",
-            "response": f"photograph {number}, upside down",
-        }
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
-
-
-class BareDecode(Dataset[Batch]):
-    """Batch number -> decoded batch, from offsets known beforehand: what no reader of these files can avoid."""
-
-    def __init__(self, index: ShardIndex) -> None:
-        self.files = {row.name: index.tar_path(row.name).open("rb") for row in index.shards}
-        self.places: Places = []
-        for row in index.shards:
-            members = MemberIndex(index.member_path(row.name))
-            for sample in range(len(members)):
-                found = members.members(sample)
-                self.places.append((row.name, found[0].key, [(m.field, m.offset, m.size) for m in found]))
-
-    def __len__(self) -> int:
-        return len(self.places) // BATCH_SIZE
-
-    def __getitem__(self, number: int) -> Batch:
-        samples = []
-        for name, key, members in self.places[number * BATCH_SIZE : (number + 1) * BATCH_SIZE]:
-            file = self.files[name].fileno()
-            samples.append(decode(key, {field: os.pread(file, size, offset) for field, offset, size in members}))
-        return collate(samples)
-
-
-def to_tensors(sample: dict) -> dict:
-    """What webdataset decoded -> the same tensors and texts as ours."""
-    return {
-        "key": sample["__key__"],
-        "source": _tensor(sample["source.jpg"]),
-        "target": _tensor(sample["target.jpg"]),
-        "instruction": sample["json"]["instruction"],
-        "response": sample["json"]["response"],
-    }
-
-
-def _tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
-
-
-def webdataset_pipeline(index: ShardIndex, workers: int) -> DataLoader:
-    """The usual pipeline: shards, shuffle buffer, decode, map, batches."""
-    urls = [str(index.tar_path(row.name)) for row in index.shards]
-    dataset = webdataset.WebDataset(urls, shardshuffle=100).shuffle(256).decode("pil").map(to_tensors)
-    return DataLoader(dataset, BATCH_SIZE, num_workers=workers, persistent_workers=workers > 0)
+ROOT = Path(__file__).resolve().parent.parent
+MEMORY_SAMPLES, WARM_UP_SAMPLES = 100_000, 20_000
+MOST_START_S, MOST_START_MB, MOST_RESUME_S = 5.0, 500.0, 2.0
 
 
 def seconds(batches: Iterable, clock: Callable[[], float]) -> float:
     """Time a sample over one epoch."""
     start, count = clock(), 0
     for batch in batches:
-        assert batch["source"].shape[1:] == batch["target"].shape[1:] == (3, SIDE, SIDE)
         count += len(batch["key"])
     return (clock() - start) / count
 
 
+def alternate(sides: dict[str, Iterable], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Median seconds a sample of each side, all of them once a round; the first round warms up."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, batches in sides.items():
+            taken = seconds(batches, clock)
+            if number:
+                times[name].append(taken)
+    return {name: median(taken) for name, taken in times.items()}
+
+
+def compare_speed(folder: Path, options: argparse.Namespace) -> None:
+    """Print the ratios at 256 px, at 512 px, and from 512 to 256 px."""
+    clock = time.perf_counter if options.workers else time.process_time
+    for stored, side in ((256, 256), (512, 512), (512, 256)):
+        index = write_shards(make_pairs(options.samples, stored), folder / f"{stored}-{side}", 64)
+        workers = options.workers
+        sides: dict[str, Iterable] = {
+            "stream": stream(index, workers, side, scaled_decoding=stored > side),
+            "webdataset": webdataset_pipeline(index, workers, side),
+        }
+        if stored == side:
+            sides["decode"] = bare_decode(index, workers)
+            sides["pixels"] = bare_decode(index, workers, batches=False)
+            sides["datasets"] = datasets_pipeline(index, workers, side)
+        found = alternate(sides, options.rounds, clock)
+        case = str(side) if stored == side else f"{stored}_to_{side}"
+        speeds = ", ".join(f"{name} {1 / taken:.0f}" for name, taken in found.items())
+        print(f"{case} px, samples (two images) a second: {speeds}")
+        goals = {"decode": ">= 0.90", "pixels": "none", "datasets": ">= 1.5"}
+        goals["webdataset"] = ">= 1.0" if stored == side else ">= 2.0"
+        for name in goals:
+            if name in found:
+                ratio = found[name] / found["stream"]
+                print(f"stream_{case}_vs_{name} ratio {ratio:.3f} (goal {goals[name]})", flush=True)
+
+
+def measure_memory(folder: Path) -> None:
+    """Print the growth of this process over 100,000 samples, after it has warmed up."""
+    index = write_shards(make_pairs(5_000, 64), folder / "small", 50)
+    batches = stream(index, 0, 64)
+    sizes: dict[int, float] = {}
+    while batches.samples < WARM_UP_SAMPLES + MEMORY_SAMPLES:
+        for _ in batches:
+            if batches.samples % WARM_UP_SAMPLES < batches.global_batch_size:
+                sizes[batches.samples // WARM_UP_SAMPLES] = _resident_megabytes()
+    grown = max(sizes.values()) / sizes[1]
+    print(f"stream_memory ratio {grown:.3f} (goal < 1.05; {sizes[1]:.0f} MB, {MEMORY_SAMPLES} samples later the same)")
+
+
+def measure_scale(folder: Path) -> None:
+    """Print start-up and resuming on an index of 40,000 shards, in a process of its own."""
+    make_large_index(folder / "large")
+    command = [sys.executable, "-m", "bench.tools.large_index", str(folder / "large")]
+    found = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    start, size, slowest = found["start_s"], found["start_mb"], max(found["resume_s"].values())
+    places = ", ".join(f"{share} {taken:.2f} s" for share, taken in found["resume_s"].items())
+    print(f"stream_start_time ratio {start / MOST_START_S:.3f} (goal < 1; {start:.2f} s to the first batch)")
+    print(
+        f"stream_start_memory ratio {size / MOST_START_MB:.3f} (goal < 1; {size:.0f} MB at most, of which "
+        f"{found['imports_mb']:.0f} MB are Python and its libraries)"
+    )
+    print(f"stream_resume ratio {slowest / MOST_RESUME_S:.3f} (goal < 1; to the first batch at {places})")
+
+
+def _resident_megabytes() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def main() -> None:
-    """Measure and print the two ratios."""
+    """Measure and print every line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--only", choices=("speed", "memory", "scale"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    clock = time.perf_counter if options.workers else time.process_time
-    with tempfile.TemporaryDirectory() as folder:
-        index = write_shards(make_pairs(options.samples), Path(folder) / "pairs", 64)
-        stream = ShardStream(
-            index, global_batch_size=BATCH_SIZE, seed=0, num_workers=options.workers, transform=ImageTransform(SIDE)
-        )
-        settings = {"num_workers": options.workers, "persistent_workers": options.workers > 0}
-        sides: dict[str, Iterable] = {
-            "decode": DataLoader(BareDecode(index), batch_size=None, collate_fn=lambda batch: batch, **settings),
-            "stream": stream,
-            "webdataset": webdataset_pipeline(index, options.workers),
-        }
-        times: dict[str, list[float]] = {name: [] for name in sides}
-        for number in range(options.rounds + 1):
-            for name, batches in sides.items():
-                taken = seconds(batches, clock)
-                if number:  # the first round warms up
-                    times[name].append(taken)
-    middle = {name: median(taken) for name, taken in times.items()}
-    print(", ".join(f"{name} {1 / taken:.0f} samples/s" for name, taken in middle.items()))
-    print(f"stream_vs_decode ratio {middle['decode'] / middle['stream']:.3f} (goal >= 0.90)")
-    print(f"stream_vs_webdataset ratio {middle['webdataset'] / middle['stream']:.3f} (goal >= 1.0)")
+    datasets.disable_progress_bars()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.only in (None, "speed"):
+            compare_speed(folder, options)
+        if options.only in (None, "memory"):
+            measure_memory(folder)
+        if options.only in (None, "scale"):
+            measure_scale(folder)
 
 
 if __name__ == "__main__":

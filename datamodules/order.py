@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -73,21 +74,21 @@ class EpochOrder:
         self._counts = np.asarray(counts, np.int64)
         self._shards = permutation(len(counts), seed, epoch, _SHARDS) if shuffle else np.arange(len(counts))
         self._blocks = [self._shards[start : start + block_shards] for start in range(0, len(counts), block_shards)]
-        self._ends = np.cumsum([self._counts[block].sum() for block in self._blocks])
+        firsts = np.arange(0, len(counts), block_shards)
+        self._ends = np.add.reduceat(self._counts[self._shards], firsts).cumsum().tolist() if len(counts) else []
         self._block = lru_cache(maxsize=2)(self._make_block)
 
     def locate(self, place: int) -> tuple[int, int]:
         """Place in the epoch -> (number of the shard in the index, number of the sample in the shard)."""
-        block = int(np.searchsorted(self._ends, place, side="right"))
-        start = int(self._ends[block - 1]) if block else 0
+        block = bisect_right(self._ends, place)
         samples, ends = self._block(block)
-        sample = int(samples[place - start])
-        shard = int(np.searchsorted(ends, sample, side="right"))
-        return int(self._blocks[block][shard]), sample - (int(ends[shard - 1]) if shard else 0)
+        sample = int(samples[place - (self._ends[block - 1] if block else 0)])
+        shard = bisect_right(ends, sample)
+        return int(self._blocks[block][shard]), sample - (ends[shard - 1] if shard else 0)
 
-    def _make_block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        ends = np.cumsum(self._counts[self._blocks[block]])
-        samples = permutation(int(ends[-1]), *self._key, _SAMPLES, block) if self._shuffle else np.arange(int(ends[-1]))
+    def _make_block(self, block: int) -> tuple[np.ndarray, list[int]]:
+        ends = self._counts[self._blocks[block]].cumsum().tolist()
+        samples = permutation(ends[-1], *self._key, _SAMPLES, block) if self._shuffle else np.arange(ends[-1])
         return samples, ends
 
 

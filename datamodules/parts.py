@@ -1,7 +1,8 @@
-"""Parts of indices, such as the samples of one bucket, and the orders that run over them; see `mixture` for the whole."""
+"""Parts of indices, such as the samples of one bucket, and the orders that run over them; see `mixture` for it all."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -79,7 +80,7 @@ class Part:
 
     def place(self, shard: int, sample: int) -> Place:
         """Number of the shard in this part, number of the sample among those that are ours in it -> its place."""
-        source = int(np.searchsorted(self._firsts, shard, side="right")) - 1
+        source = bisect_right(self._firsts, shard) - 1
         own = shard - self._firsts[source]
         rows = self._rows(source, own)
         return Place(self._numbers[source], own, sample if rows is None else int(rows[sample]))

@@ -13,8 +13,8 @@ import logging
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,8 +34,7 @@ class ShardError(ValueError):
     """Shards or an index that cannot be used; one line says which file, what was expected and what to do."""
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One file in a tar: `key`, `field` (the name after the key's dot), `offset` of its first byte, `size`, `crc32`."""
 
     key: str
@@ -84,12 +83,13 @@ class MemberIndex:
 
     def key(self, sample: int) -> str:
         """The key of sample number `sample`."""
-        return self._member(*self._rows[int(self._first[sample])].item()).key
+        _, _, _, name, _, key_len = self._rows[int(self._first[sample])].item()
+        return self._names[name : name + key_len].tobytes().decode("utf-8", "backslashreplace")
 
     def _member(self, offset: int, size: int, crc32: int, name: int, name_len: int, key_len: int) -> Member:
         text = self._names[name : name + name_len].tobytes()
-        key, field = (part.decode("utf-8", "backslashreplace") for part in (text[:key_len], text[key_len + 1 :]))
-        return Member(key, field, offset, size, crc32)
+        key = text[:key_len].decode("utf-8", "backslashreplace")
+        return Member(key, text[key_len + 1 :].decode("utf-8", "backslashreplace"), offset, size, crc32)
 
 
 def split_name(name: str) -> tuple[str, str] | None:

@@ -110,9 +110,9 @@ class ImageTransform:
             return sample
         width, height = first.size
         high, wide = self.size
-        short = self.resolution + int(
-            draw(_SHORT_SIDE) * ((self.max_short_side or self.resolution) - self.resolution + 1)
-        )
+        short = self.resolution
+        if self.max_short_side is not None:
+            short += int(draw(_SHORT_SIDE) * (self.max_short_side - self.resolution + 1))
         scale = max(wide * short / self.resolution / width, high * short / self.resolution / height)
         scaled = max(round(width * scale), wide), max(round(height * scale), high)
         across, down = (draw(_ACROSS), draw(_DOWN)) if self.crop == "random" else (0.5, 0.5)
@@ -134,6 +134,8 @@ class ImageTransform:
 
 
 def _check_aspect(image: Image.Image, first: Image.Image) -> None:
+    if image.size == first.size:
+        return
     if abs(image.width * first.height / (image.height * first.width) - 1) > _ASPECT_TOLERANCE:
         raise BadSample(
             "size", f"images of {first.width}x{first.height} and {image.width}x{image.height} pixels in one sample"
