@@ -30,14 +30,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.stages.build import TINY, build_parts, build_stage
 from bench.stages.count import Pieces, operations
 from bench.stages.sizes import PUBLISHED
-from bench.stream import make_pairs
 from bench.trainer_overhead import keep_freed_memory
-from datamodules.schema import Batch
+from datamodules.schema import Batch, Sample
 from datamodules.shard_data import ShardData
 from datamodules.shards import write_shards
 from datamodules.tinyworld.sample import make_sample
@@ -116,9 +116,23 @@ def tiny(folder: Path) -> tuple[Methods, int]:
     }, 64
 
 
+def noise_pairs(count: int, side: int) -> Iterator[Sample]:
+    """Pairs of noise with texts as long as an instruction and a response are."""
+    for number in range(count):
+        source, target = (Image.effect_noise((side, side), 64).convert("RGB") for _ in range(2))
+        instruction, response = "turn the picture upside down", f"picture {number}, which is seen upside down now"
+        yield {
+            "key": f"{number:06d}",
+            "source": source,
+            "target": target,
+            "instruction": instruction,
+            "response": response,
+        }
+
+
 def published(folder: Path) -> tuple[Methods, int]:
-    """The published configurations in small, saved with random weights to `folder`; photographs go to folder/pairs."""
-    write_shards(make_pairs(SAMPLES), folder / "pairs", 32)
+    """The published configurations in small, saved with random weights to `folder`; noise goes to folder/pairs."""
+    write_shards(noise_pairs(SAMPLES, SMALL.resolution), folder / "pairs", 32)
     parts = build_parts(Stage1, SMALL, torch.device("cpu"), torch.float32, False)
     for name in ("vae", "unet", "text_encoder", "scheduler"):
         getattr(parts, name).save_pretrained(folder / "diffusion" / name)
