@@ -36,13 +36,16 @@ def measure(folder: Path) -> dict[str, Any]:
     """Start on the index and take a first batch; then again at other positions of the epoch, as after a kill."""
     from datamodules.shard_index import ShardIndex
     from datamodules.stream import ShardStream
+    from datamodules.transforms import ImageTransform
 
     imported = _peak_megabytes()
 
     def first_batch(position: int | None) -> float:
         """Seconds from nothing but the files to the first batch, from the beginning or a saved position."""
         start = time.perf_counter()
-        stream = ShardStream(ShardIndex.load(folder), global_batch_size=BATCH_SIZE, seed=0)
+        stream = ShardStream(
+            ShardIndex.load(folder), global_batch_size=BATCH_SIZE, seed=0, transform=ImageTransform(16)
+        )
         if position is not None:
             stream.load_state_dict({**stream.state_dict(), "samples": position})
         batch = next(iter(stream))
