@@ -7,7 +7,8 @@ import json
 import logging
 import os
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -89,14 +90,12 @@ class ShardIndex:
         Raises:
             ShardError: a missing folder, index, shard or member index, or an index that is not ours.
         """
-        directory = Path(directory)
-        index = cls(directory, Path(index_directory or directory), read_rows(Path(index_directory or directory)))
-        for shard in index.shards:
-            for path in (index.tar_path(shard.name), index.member_path(shard.name)):
-                if not path.is_file():
-                    raise ShardError(
-                        f"{path}: missing, but {INDEX_FILE} names it; restore it or write the shards again"
-                    )
+        directory, index_directory = Path(directory), Path(index_directory or directory)
+        index = cls(directory, index_directory, read_rows(index_directory))
+        names = [shard.name for shard in index.shards]
+        found = _absent(directory, names) or _absent(index_directory, [_member_name(name) for name in names])
+        if found is not None:
+            raise ShardError(f"{found}: missing, but {INDEX_FILE} names it; restore it or write the shards again")
         return index
 
     def __len__(self) -> int:
@@ -114,7 +113,7 @@ class ShardIndex:
 
     def member_path(self, name: str) -> Path:
         """Path of the member index of the shard `name`."""
-        return (Path(self.index_directory) / name).with_suffix(".idx")
+        return Path(self.index_directory) / _member_name(name)
 
     def open_members(self, number: int) -> MemberIndex:
         """The member index of shard `number`.
@@ -135,6 +134,30 @@ class ShardIndex:
 
     def discard_copy(self, number: int) -> None:
         """Forget what is kept of shard `number`, if anything is."""
+
+
+def _member_name(name: str) -> str:
+    return f"{os.path.splitext(name)[0]}.idx"
+
+
+def _absent(folder: Path, names: Iterable[str]) -> Path | None:
+    """The first of these files that is not in the folder; asks for whole listings, as there may be 40,000."""
+    listings: dict[str, set[str]] = {}
+    for name in names:
+        parent, _, last = name.rpartition("/")
+        if parent not in listings:
+            listings[parent] = _files_in(folder / parent)
+        if last not in listings[parent]:
+            return folder / name
+    return None
+
+
+def _files_in(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except OSError:
+        return set()
 
 
 def checked_members(members: MemberIndex, row: ShardInfo) -> MemberIndex:
@@ -159,7 +182,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def _to_json(rows: tuple[ShardInfo, ...]) -> str:
-    known = ({name: value for name, value in asdict(row).items() if value is not None} for row in rows)
+    known = ({name: value for name, value in vars(row).items() if value is not None} for row in rows)
     lines = ",\n".join("  " + json.dumps(row, sort_keys=True) for row in known)
     return f'{{"format": "{_FORMAT}", "shards": [\n{lines}\n]}}\n'
 
