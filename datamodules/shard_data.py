@@ -164,9 +164,10 @@ class ShardData(L.LightningDataModule):
             return open_sources(found, self.storage, sizes, training, self.num_workers)
         return Mixture([self.load_index(split)])
 
-    def prepare_split(self, split: Split) -> ShardIndex:
-        """The index of a split that is one folder; a datamodule that writes its data does so first."""
-        return self.load_index(split)
+    def prepare_split(self, split: Split) -> None:
+        """Make what a split needs and does not have yet, as `prepare_data` does for those of a stage."""
+        if self.folders[split] is not None:
+            self.load_samples(split)
 
     def write_features(
         self,
@@ -183,7 +184,8 @@ class ShardData(L.LightningDataModule):
             raise ValueError(
                 "data.init_args.buckets: features are cached for images of one size; leave the buckets out"
             )
-        return write_features(self.prepare_split(split), directory, transform, compute, facts, batch_size, done)
+        self.prepare_split(split)
+        return write_features(self.load_index(split), directory, transform, compute, facts, batch_size, done)
 
     def _featured(self, split: Split, samples: Mixture) -> Mixture:
         """The shards with features in place of the plain ones, where the configuration names some for this split."""

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from mmig.chain_demo import LIMIT, STEPS, evaluate, fit, stage_seed
 from mmig.chain_report import LAST, NUM_STAGES, SHARES, Chains, Row, new_table, points
-from mmig.demo import console
 from mmig.evaluation.bootstrap import Interval, paired_difference
 from mmig.evaluation.settings import read_yaml
 from mmig.loss_table import TermValues, compare_runs, difference
@@ -95,6 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
     runs = [variant_row(title).run_directory(options.chain) for title in (WHOLE, *titles)]
     with one_line_errors():
         losses = compare_runs(read_yaml(config), runs, Path(options.data), "val", 2, options.loss_limit)
+        console = Console(highlight=False, width=200 if options.markdown else None)
         for table in ablation_tables(options.chain, titles, losses, options.markdown):
             console.print(table)
 

@@ -68,9 +68,14 @@ def write_config(path: Path) -> None:
             print(f"{data.folder(split)}: there already")
             continue
         try:
-            write_with_bar(data.sources[split], data.counts[split], partial(data.prepare_split, split))
+            write_with_bar(data.sources[split], data.counts[split], partial(_write_missing, data, split))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+def _write_missing(data: TinyWorldData, split: Split, each: Callable[[], object]) -> ShardIndex:
+    data.prepare_split(split, each)
+    return data.load_index(split)
 
 
 def read_config(path: Path) -> TinyWorldData:

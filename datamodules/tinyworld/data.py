@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from datamodules.shard_data import ShardData, Split
-from datamodules.shard_index import INDEX_FILE, ShardIndex
+from datamodules.shard_index import INDEX_FILE
 from datamodules.tinyworld.sample import SPLITS
 from datamodules.tinyworld.write import folder_name, write_split
 
@@ -100,10 +100,9 @@ class TinyWorldData(ShardData):
         """Whether a split is there and complete."""
         return (self.folder(split) / INDEX_FILE).exists()
 
-    def prepare_split(self, split: Split, each: Callable[[], object] | None = None) -> ShardIndex:
+    def prepare_split(self, split: Split, each: Callable[[], object] | None = None) -> None:
         """Write one split unless it is complete already; `each` is called after every sample that is written."""
         if not self.is_written(split):
             name, count = self.sources[split], self.counts[split]
             logger.info("writing %d samples of the small world's split %s to %s", count, name, self.folder(split))
             write_split(self.folder(split), name, count, self.world_seed, self.photographs, self.writers, each)
-        return self.load_index(split)
