@@ -85,11 +85,13 @@ def edit_type_table(report: Mapping[str, Any], max_metrics: int = 3) -> "Table |
     names = list(report["metrics"])[:max_metrics]
     if not names or not report["metrics"][names[0]]["per_edit_type"]:
         return None
-    table = Table(title="per edit type", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title="per edit type", title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     table.add_column("edit type")
     table.add_column("n", justify="right")
     for name in names:
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(name.replace("_", " "), justify="right")  # breaks between words where it is long
     for edit_type in report["metrics"][names[0]]["per_edit_type"]:
         values = [report["metrics"][name]["per_edit_type"][edit_type] for name in names]
         table.add_row(
