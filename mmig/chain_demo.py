@@ -13,7 +13,7 @@ from mmig.chain_report import LAST, METRICS, NUM_STAGES, ROWS, TRAINS_UNET, Chai
 from mmig.demo import console, run
 from mmig.programs import positive
 
-STEPS, LIMIT = (40, 100, 40, 40, 40), 32
+STEPS, LIMIT = (40, 300, 40, 40, 40), 32
 """Steps of each stage and test samples: 20 minutes on two cores. Seeing is learnt in stage 2, whose steps are cheap."""
 
 
