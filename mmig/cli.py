@@ -47,7 +47,7 @@ class OneLineParser(LightningArgumentParser):
 class MMIGCLI(LightningCLI):
     """LightningCLI in which the command line always wins and a checkpoint never changes a setting."""
 
-    def __init__(self, args: list[str] | None = None) -> None:
+    def __init__(self, args: list[str] | None = None, run: bool = True) -> None:
         super().__init__(
             TrainingModule,
             L.LightningDataModule,
@@ -60,6 +60,7 @@ class MMIGCLI(LightningCLI):
             load_from_checkpoint_support=False,
             parser_class=OneLineParser,
             args=args,
+            run=run,
         )
 
     @staticmethod

@@ -11,16 +11,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import lightning as L
 import torch
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser
 from rich.progress import Progress
 from torch import Tensor
 
 from datamodules.schema import Batch
 from mmig.cache.compute import compute, sees_images
 from mmig.checkpoint import init_weights, read_checkpoint
-from mmig.cli import MMIGCLI, TRAINER_DEFAULTS, OneLineParser
+from mmig.cli import MMIGCLI
 from mmig.evaluation.batches import chosen_device, move_batch
 from mmig.programs import one_line_errors
 from mmig.stages.base import TrainingModule
@@ -33,21 +32,7 @@ class CacheCLI(MMIGCLI):
     """The parser of train.py without subcommands and trainer, and with the options of the cache."""
 
     def __init__(self, args: list[str] | None = None) -> None:
-        LightningCLI.__init__(
-            self,
-            TrainingModule,
-            L.LightningDataModule,
-            run=False,
-            save_config_callback=None,
-            trainer_defaults=TRAINER_DEFAULTS,
-            seed_everything_default=0,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            parser_class=OneLineParser,
-            args=args,
-        )
+        super().__init__(args, run=False)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what a training's configuration may hold, and the options of the cache."""
