@@ -47,7 +47,12 @@ class EMA(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the average towards the weights."""
+        """Move the average towards the weights, where these moved."""
+        if pl_module.outcome.taken:
+            self.update()
+
+    def update(self) -> None:
+        """One update towards the weights as they are now."""
         self.updates += 1
         torch._foreach_lerp_(self._averages, self._weights, 1 - ema_decay(self.decay, self.updates))
 

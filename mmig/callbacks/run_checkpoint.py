@@ -59,3 +59,6 @@ class RunCheckpoint(Checkpoint):
                 old.unlink()
         trainer.strategy.barrier("RunCheckpoint.save")
         return path
+
+    def finish(self) -> None:
+        """Wait until everything that was saved is on disk."""

@@ -6,7 +6,8 @@ the learning rate is a function of the step. What a checkpoint holds is in `mmig
 """
 
 import contextlib
-from typing import ClassVar, cast
+import math
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from lightning.pytorch.strategies import ParallelStrategy
@@ -27,6 +28,23 @@ VALIDATION_SEED = 1_000_003
 """Added to the run's seed for validation draws, so that no validation noise was ever trained on."""
 
 
+class StepOutcome(NamedTuple):
+    """What came out of an optimiser step, the same on every rank.
+
+    Attributes:
+        loss: weighted sum of the loss terms over the global batch.
+        grad_norm: over all trained parameters, before clipping.
+    """
+
+    loss: float
+    grad_norm: float
+
+    @property
+    def taken(self) -> bool:
+        """Whether weights and optimiser moved: only when loss and gradient are finite."""
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+
 class TrainingModule(StoredModule):
     """Base of every trainable method.
 
@@ -41,11 +59,13 @@ class TrainingModule(StoredModule):
             each of these parts whole or not at all; every other trained weight outside the backbones it must hold.
         terms_without_timestep: loss terms that validation does not split by timestep, see `LossMeter`.
         features: what asks its frozen parts and knows which features of theirs may be cached; None: none.
+        outcome: of the last training step; None before the first.
     """
 
     new_parts: ClassVar[tuple[str, ...]] = ()
     terms_without_timestep: ClassVar[tuple[str, ...]] = ()
     features: FrozenFeatures | None = None
+    outcome: StepOutcome | None = None
 
     def __init__(
         self,
@@ -114,16 +134,23 @@ class TrainingModule(StoredModule):
         return cast(Batch, moved)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One optimiser step on this rank's part of one global batch."""
+        """One optimiser step on this rank's part of one global batch.
+
+        With a loss or gradient that is not finite nothing moves, on any rank; the step counts all the same, for its
+        batch was consumed.
+        """
         optimizer = self.optimizers()
         self._set_learning_rate(optimizer)
         optimizer.zero_grad()
-        sums = self._backward(batch)
+        means = self._means(self._reduce(self._backward(batch)))
         grad_norms = self._clip_gradients()
-        optimizer.step()
+        # one wait for the device a step; the next one is launched faster than it runs
+        self.outcome = StepOutcome(*torch.stack([means["loss"], grad_norms["grad_norm"]]).tolist())
+        if self.outcome.taken:
+            optimizer.step()
         self.step += 1
         if self.step % self.trainer.log_every_n_steps == 0:
-            self._log_training(sums, grad_norms)
+            self._log_training(means, grad_norms)
 
     def _backward(self, batch: Batch) -> Tensor:
         """Forward and backward of every micro-batch; returns (sum, count) of each term on this rank, [terms, 2]."""
@@ -198,12 +225,15 @@ class TrainingModule(StoredModule):
         total = norms[""] if norms.keys() == {""} else torch.linalg.vector_norm(torch.stack(list(norms.values())))
         return {"grad_norm": total} | {f"grad_norm/{prefix}": norm for prefix, norm in norms.items() if prefix}
 
-    def _log_training(self, sums: Tensor, grad_norms: dict[str, Tensor]) -> None:
-        sums = self._reduce(sums)
+    def _means(self, sums: Tensor) -> dict[str, Tensor]:
+        """Mean of each term from the (sum, count) of the global batch, [terms, 2], and "loss", their weighted sum."""
         means = dict(zip(self.loss_weights, sums[:, 0] / sums[:, 1].clamp(min=1e-12), strict=True))
         total = torch.stack([self.loss_weights[name] * mean for name, mean in means.items()]).sum()
-        self.log("train/loss", total, prog_bar=True)
-        self.log_dict({f"train/{name}": mean for name, mean in means.items()})
+        return {"loss": total, **means}
+
+    def _log_training(self, means: dict[str, Tensor], grad_norms: dict[str, Tensor]) -> None:
+        self.log("train/loss", means["loss"], prog_bar=True)
+        self.log_dict({f"train/{name}": mean for name, mean in means.items() if name != "loss"})
         self.log_dict({f"train/{name}": value for name, value in self.logged().items()})
         last = grad_norms | {"lr": self.optimizers().param_groups[0]["lr"]}
         self.log_dict({f"train/{name}": value for name, value in last.items()})
