@@ -36,7 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.stages.build import TINY, build_parts, build_stage
 from bench.stages.count import Pieces, operations
 from bench.stages.sizes import PUBLISHED
-from bench.trainer_overhead import keep_freed_memory
+from bench.tools.process import keep_freed_memory
 from datamodules.schema import Batch, Sample
 from datamodules.shard_data import ShardData
 from datamodules.shards import write_shards

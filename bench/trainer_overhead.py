@@ -1,26 +1,25 @@
-"""Does the trainer cost anything? Steps/s of a Lightning training module against a bare loop over the same module.
+"""Does the trainer cost anything? Steps/s of a training module under our trainer against a bare loop over the same.
 
-Both sides take the same batches of the small world (with texts, masks and metadata), draw the same noise, compute the
-same losses, clip and step the same fused AdamW and average the weights. The Lightning side alone has what every run has
-beside: the other callbacks of train.py except saving, a progress bar and a TensorBoard log every 10 steps. The depth of
-the net is chosen so that a step takes about 50 ms here; the sides alternate and the medians of their steps are
-compared. On a machine with other work the ratio of processor times, printed beside, says more.
+One line for a small denoiser whose depth is chosen so that a step takes about 50 ms here, and one for each stage of
+MMIG as configs/demo trains it (assets/tiny, 64 px). Both sides take the same batches of the small world (with texts,
+masks and metadata), draw the same noise, compute the same losses, clip and step the same fused AdamW and average the
+weights. Lightning's side alone has what every run has beside, as train.py sets it up: its callbacks, a TensorBoard
+log every 10 steps, progress. Steps of both sides alternate one by one in this process on one thread; the figure is the
+median of the pairs' ratios. On a machine with other work the ratio of processor times, printed beside, says more.
 
-    python bench/trainer_overhead.py [--rounds 5] [--steps 40]
+    python bench/trainer_overhead.py [--stages 0 1 2 3 4 5] [--steps 24] [--batch 2]
+
+Stage 0 is the small denoiser, of which four times as many steps are taken.
 """
 
 import argparse
-import ctypes
-import logging
+import contextlib
+import io
 import os
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator
-from itertools import cycle, islice
 from pathlib import Path
-from statistics import median
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -30,26 +29,20 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-from datamodules.schema import Batch, collate
-from datamodules.tinyworld.sample import make_sample
-from mmig.callbacks.ema import EMA, ema_decay
+from bench.tools.loops import Alternating, BareLoop, Times, small_world
+from bench.tools.process import quiet_and_single
+from bench.tools.set_up import ROOT, set_up
+from datamodules.schema import Batch
+from mmig.callbacks.ema import EMA
 from mmig.callbacks.progress import StepProgressBar
-from mmig.optim import OptimizerConfig, build_adamw, lr_factor
+from mmig.optim import OptimizerConfig
 from mmig.rng import Draws
 from mmig.stages.base import TrainingModule
 
 GOAL = 0.98
 STEP_SECONDS = 0.050
-WARM_UP = 10
 EMA_DECAY = 0.9999
-BATCH_SIZE, NUM_BATCHES, CHANNELS = 4, 8, 32
-
-
-def keep_freed_memory() -> None:
-    """Let glibc reuse freed blocks of any size; else page faults cost a process 20 % on one side or the other."""
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # M_TRIM_THRESHOLD and so on in glibc's malloc.h
-    for option, size in ((trim_threshold, 2**31 - 1), (top_pad, 2**28), (mmap_threshold, 2**31 - 1)):
-        ctypes.CDLL(None).mallopt(option, size)
+NUM_BATCHES, CHANNELS = 8, 32
 
 
 class Denoiser(TrainingModule):
@@ -69,102 +62,88 @@ class Denoiser(TrainingModule):
         return {"denoise": error.square().mean(dim=(1, 2, 3)), "l1": error.abs().mean(dim=(1, 2, 3))}
 
 
-class Clocked:
-    """Endlessly repeated batches; notes wall-clock and processor time whenever the next one is asked for."""
-
-    def __init__(self, batches: list[Batch], steps: int) -> None:
-        self.batches, self.steps = batches, steps
-        self.times: list[tuple[float, float]] = []
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in islice(cycle(self.batches), self.steps):
-            self.times.append((time.perf_counter(), time.process_time()))
-            yield batch
-        self.times.append((time.perf_counter(), time.process_time()))
-
-    def step_times(self) -> list[tuple[float, float]]:
-        """Wall-clock and processor seconds of each step after the warm-up."""
-        pairs = list(zip(self.times, self.times[1:], strict=False))[WARM_UP:]
-        return [(later[0] - earlier[0], later[1] - earlier[1]) for earlier, later in pairs]
-
-
-def run_bare(module: Denoiser, loader: Clocked) -> list[tuple[float, float]]:
-    """The loop that one would write by hand."""
-    optimizer = build_adamw(module.named_parameters(), module.optimizer_config)
-    weights = [parameter.detach() for parameter in module.parameters()]
-    averages = [weight.clone() for weight in weights]
-    for step, batch in enumerate(loader):
-        for group in optimizer.param_groups:
-            group["lr"] = module.optimizer_config.lr * lr_factor(module.optimizer_config, step, loader.steps)
-        optimizer.zero_grad()
-        values = module.losses(batch, Draws(module.seed, batch["position"]))
-        torch.stack([weight * values[name].mean() for name, weight in module.loss_weights.items()]).sum().backward()
-        nn.utils.clip_grad_norm_(module.parameters(), module.optimizer_config.clip_norm, foreach=True)
-        optimizer.step()
-        torch._foreach_lerp_(averages, weights, 1 - ema_decay(EMA_DECAY, step + 1))
-    return loader.step_times()
-
-
-def run_lightning(module: Denoiser, loader: Clocked, folder: str) -> list[tuple[float, float]]:
-    """The same through Lightning's trainer, set up as train.py does."""
-    trainer = L.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_steps=loader.steps,
-        max_epochs=-1,
-        logger=TensorBoardLogger(folder),
-        callbacks=[StepProgressBar(), EMA(EMA_DECAY)],
-        log_every_n_steps=10,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    trainer.fit(module, loader)
-    return loader.step_times()
-
-
 def calibrated_depth(batches: list[Batch]) -> int:
     """Number of layers at which a bare step takes about 50 ms on this machine."""
     shallow, deep = 2, 10
-    seconds = [min(run_bare(Denoiser(depth), Clocked(batches, WARM_UP + 5)))[1] for depth in (shallow, deep)]
+    seconds = [fastest(BareLoop(Denoiser(depth), 100), batches) for depth in (shallow, deep)]
     a_layer = max(1e-5, (seconds[1] - seconds[0]) / (deep - shallow))
     return max(1, round(shallow + (STEP_SECONDS - seconds[0]) / a_layer))
 
 
-def main() -> None:
-    """Measure and print one line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="how often the two sides alternate")
-    parser.add_argument("--steps", type=int, default=40, help="measured steps a round and side")
-    options = parser.parse_args()
-    keep_freed_memory()
-    torch.set_num_threads(1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
+def fastest(loop: BareLoop, batches: list[Batch], steps: int = 8) -> float:
+    """Seconds of the fastest of some steps."""
+    times = []
+    for step in range(steps):
+        start = time.perf_counter()
+        loop.step(batches[step % len(batches)])
+        times.append(time.perf_counter() - start)
+    return min(times)
 
-    samples = [make_sample(0, "train", index) for index in range(BATCH_SIZE * NUM_BATCHES)]
-    starts = range(0, len(samples), BATCH_SIZE)
-    batches = [
-        collate(samples[start : start + BATCH_SIZE], positions=range(start, start + BATCH_SIZE)) for start in starts
-    ]
-    depth = calibrated_depth(batches)
-    bare: list[tuple[float, float]] = []
-    lightning: list[tuple[float, float]] = []
-    for _ in range(options.rounds):
-        bare += run_bare(Denoiser(depth), Clocked(batches, options.steps + WARM_UP))
-        with tempfile.TemporaryDirectory() as folder:
-            lightning += run_lightning(Denoiser(depth), Clocked(batches, options.steps + WARM_UP), folder)
-    (bare_wall, bare_cpu), (lightning_wall, lightning_cpu) = (
-        [1e3 * median(values) for values in zip(*steps, strict=True)] for steps in (bare, lightning)
+
+def measure_denoiser(batches: list[Batch], steps: int, warm_up: int, depth: int) -> Times:
+    """Alternate steps of the small denoiser; its trainer draws a progress bar, as on a terminal."""
+    loader = Alternating(batches, BareLoop(Denoiser(depth), steps + warm_up, EMA_DECAY), steps, warm_up)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = L.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_steps=len(loader),
+            max_epochs=-1,
+            logger=TensorBoardLogger(folder),
+            callbacks=[StepProgressBar(), EMA(EMA_DECAY)],
+            log_every_n_steps=10,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(Denoiser(depth), loader)
+    return loader.times()
+
+
+def measure_stage(number: int, batches: list[Batch], steps: int, warm_up: int) -> tuple[Times, BareLoop, L.Trainer]:
+    """Alternate steps of a stage as configs/demo has it; also returns what took them."""
+    config = ROOT / f"configs/demo/stage{number}.yaml"
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        module, trainer = set_up(config, Path(folder), steps + warm_up)
+        bare, _ = set_up(config, Path(folder), steps + warm_up)
+        loop = BareLoop(bare, steps + warm_up, average_of(trainer).decay)
+        loader = Alternating(batches, loop, steps, warm_up)
+        trainer.fit(module, loader)
+    return loader.times(), loop, trainer
+
+
+def average_of(trainer: L.Trainer) -> EMA:
+    """The callback that averages the weights."""
+    return next(callback for callback in trainer.callbacks if isinstance(callback, EMA))
+
+
+def line(name: str, times: Times) -> str:
+    """What is printed of a measurement."""
+    (bare, trainer), (bare_cpu, trainer_cpu) = times.milliseconds(0), times.milliseconds(1)
+    return (
+        f"{name} ratio {times.ratio(0):.3f} (goal >= {GOAL}; bare {bare:.1f} ms, Lightning {trainer:.1f} ms a step; by "
+        f"processor time {times.ratio(1):.3f}, {bare_cpu:.1f} and {trainer_cpu:.1f} ms; {len(times.bare)} pairs, load "
+        f"{os.getloadavg()[0]:.1f})"
     )
-    print(
-        f"trainer_overhead ratio {bare_wall / lightning_wall:.3f} (goal >= {GOAL}; bare {bare_wall:.1f} ms, Lightning "
-        f"{lightning_wall:.1f} ms a step; by processor time {bare_cpu / lightning_cpu:.3f}, {bare_cpu:.1f} and "
-        f"{lightning_cpu:.1f} ms; {len(bare)} steps each, load {os.getloadavg()[0]:.1f})"
-    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print a line each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stages", type=int, nargs="+", choices=range(6), default=list(range(6)))
+    parser.add_argument("--steps", type=int, default=24, help="measured steps a side and stage")
+    parser.add_argument("--warm-up", type=int, default=3, help="steps before them")
+    parser.add_argument("--batch", type=int, default=2, help="samples a step")
+    options = parser.parse_args(arguments)
+    quiet_and_single()
+    batches = small_world(options.batch, NUM_BATCHES)
+    for number in options.stages:
+        if number == 0:
+            times = measure_denoiser(batches, 4 * options.steps, options.warm_up, calibrated_depth(batches))
+        else:
+            times, *_ = measure_stage(number, batches, options.steps, options.warm_up)
+        name = "trainer_overhead" if number == 0 else f"trainer_overhead/stage{number}"
+        print(line(name, times), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,130 @@
+"""Training steps of two kinds on the same batches: a loop written by hand, and whatever a trainer makes of a module.
+
+They alternate step by step: the trainer's loader runs the hand-written loop's step before it gives a batch away. Both
+sides of a pair therefore see the same load of the machine, the same batch and the same draws.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from statistics import median
+
+import torch
+from torch import nn
+
+from datamodules.schema import Batch, collate
+from datamodules.tinyworld.sample import make_sample
+from mmig.callbacks.ema import ema_decay
+from mmig.optim import build_adamw, lr_factor, parameters_by_group
+from mmig.rng import Draws
+from mmig.stages.base import TrainingModule
+
+
+class BareLoop:
+    """The loop that one would write by hand: the module's losses, clipping, AdamW, and an average of the weights.
+
+    Args:
+        module: whose losses and settings it takes; it is trained.
+        total_steps: end of its learning-rate schedule.
+        decay: largest decay of the average.
+    """
+
+    def __init__(self, module: TrainingModule, total_steps: int, decay: float = 0.9999) -> None:
+        self.module, self.total_steps, self.decay = module, total_steps, decay
+        self.optimizer = build_adamw(module.named_parameters(), module.optimizer_config)
+        self.groups = parameters_by_group(module.named_parameters(), module.optimizer_config)
+        self.weights = [parameter.detach() for members in self.groups.values() for parameter in members]
+        self.averages = [weight.clone() for weight in self.weights]
+        self.taken = 0
+
+    def step(self, batch: Batch) -> None:
+        """Take one step on a batch."""
+        module, config = self.module, self.module.optimizer_config
+        batch = module.transfer_batch_to_device(batch, module.device, 0)
+        factor = lr_factor(config, self.taken, self.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        self.optimizer.zero_grad()
+        draws = Draws(module.seed, batch["position"])
+        counts, values = module.loss_counts(batch, draws), module.losses(batch, draws)
+        means = [
+            weight * (values[name].float() * counts[name]).sum() / counts[name].sum().clamp(min=1e-12)
+            for name, weight in module.loss_weights.items()
+        ]
+        torch.stack(means).sum().backward()
+        for prefix, members in self.groups.items():
+            clip = config.group(prefix).clip_norm
+            if clip is not None:
+                nn.utils.clip_grad_norm_(members, clip, foreach=True)
+        self.optimizer.step()
+        self.taken += 1
+        torch._foreach_lerp_(self.averages, self.weights, 1 - ema_decay(self.decay, self.taken))
+
+
+@dataclass
+class Times:
+    """(wall-clock, processor) seconds of steps in pairs, those of the hand-written loop and the trainer's."""
+
+    bare: list[tuple[float, float]] = field(default_factory=list)
+    trainer: list[tuple[float, float]] = field(default_factory=list)
+
+    def ratio(self, clock: int) -> float:
+        """Median over the pairs of the bare step's time as a part of the trainer's; clock 0 wall, 1 processor."""
+        return median(one[clock] / other[clock] for one, other in zip(self.bare, self.trainer, strict=True))
+
+    def milliseconds(self, clock: int) -> tuple[float, float]:
+        """Medians of both sides, bare and trainer."""
+        bare, trainer = (1e3 * median(step[clock] for step in side) for side in (self.bare, self.trainer))
+        return bare, trainer
+
+
+class Alternating:
+    """A trainer's loader that runs the hand-written loop's step before each batch, and times both.
+
+    Args:
+        batches: given endlessly, `warm_up + steps` in all.
+        loop: the other side.
+        steps: that count. warm_up: that come first and do not.
+    """
+
+    def __init__(self, batches: list[Batch], loop: BareLoop, steps: int, warm_up: int) -> None:
+        self.batches, self.loop, self.warm_up = batches, loop, warm_up
+        self.length = warm_up + steps
+        self._times = Times()
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Batch]:
+        given: tuple[float, float] | None = None
+        for batch in islice(cycle(self.batches), self.length):
+            asked = _now()
+            if given is not None:
+                self._times.trainer.append(_since(given, asked))
+            self.loop.step(batch)
+            given = _now()
+            self._times.bare.append(_since(asked, given))
+            yield batch
+
+    def times(self) -> Times:
+        """The pairs after the warm-up; of the last one the trainer's end is not seen."""
+        pairs = slice(self.warm_up, self.length - 1)
+        return Times(self._times.bare[pairs], self._times.trainer[pairs])
+
+
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _since(start: tuple[float, float], end: tuple[float, float]) -> tuple[float, float]:
+    return end[0] - start[0], end[1] - start[1]
+
+
+def small_world(batch_size: int, count: int) -> list[Batch]:
+    """Batches of the small world with all their fields."""
+    samples = [make_sample(0, "train", index) for index in range(batch_size * count)]
+    starts = range(0, len(samples), batch_size)
+    return [
+        collate(samples[start : start + batch_size], positions=range(start, start + batch_size)) for start in starts
+    ]

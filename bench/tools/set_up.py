@@ -1,0 +1,46 @@
+"""Module and trainer of a configuration exactly as train.py sets them up, for whoever brings data of their own."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import lightning as L
+
+from mmig.cli import MMIGCLI
+from mmig.stages.base import TrainingModule
+
+ROOT = Path(__file__).resolve().parents[2]
+NEVER = 10**9
+
+
+class SetUp(MMIGCLI):
+    """train.py up to the point where it would begin to train."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing: the caller trains."""
+
+
+def set_up(config: Path, runs: Path, steps: int) -> tuple[TrainingModule, L.Trainer]:
+    """Module and trainer of `train.py fit --config CONFIG` for some steps on the CPU, without validation.
+
+    Every callback and logger that a run has is there, except those of the configuration that evaluate images.
+
+    Args:
+        config: absolute; paths in it are taken from the repository's root.
+        runs: folder of runs; logs and the last checkpoint go there.
+        steps: of the run.
+    """
+    callbacks = [{"class_path": "mmig.callbacks.collapse.CollapseGuard"}]
+    arguments = {
+        "config": config,
+        "runs": runs,
+        "trainer.max_steps": steps,
+        "trainer.accelerator": "cpu",
+        "trainer.val_check_interval": NEVER,
+        "trainer.limit_val_batches": 0,
+        "trainer.callbacks": json.dumps(callbacks),
+        "checkpoint.every_n_steps": NEVER,
+    }
+    with contextlib.chdir(ROOT):
+        made = SetUp(["fit", *(f"--{name}={value}" for name, value in arguments.items())])
+    return made.model, made.trainer
