@@ -14,7 +14,7 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,9 @@ DAMAGED = "(damaged)"
 """Field of the member that stands for the unreadable rest of a tar; see `scan`."""
 _HEADER_BYTES = len(MAGIC) + 3 * 8
 CHECKSUM_BYTES = 4
+_MAGIC = slice(257, 262)
+# what `tarfile` raises on headers that are cut, or that say nonsense under a right checksum
+_HEADER_ERRORS = (tarfile.TarError, ValueError, LookupError, ArithmeticError, MemoryError, RecursionError)
 _log = logging.getLogger(__name__)
 
 
@@ -135,25 +138,43 @@ def scan(path: Path) -> Iterator[Member]:
     member (field `DAMAGED`), which nobody can read either, stands for all that is lost there.
 
     Raises:
-        ShardError: the file is no plain tar (compressed tars give no random access), or a member exceeds 4 GiB.
+        ShardError: the file is no plain tar (compressed tars give no random access), or holds a member of over 4 GiB.
     """
+    end = 0
+    with path.open("rb") as file:
+        for info, behind in _headers(path, file):
+            parts, end = split_name(info.name), behind
+            if info.isreg() and parts is not None:
+                file.seek(info.offset_data)
+                yield Member(*parts, info.offset_data, info.size, zlib.crc32(file.read(info.size)))
+    yield from _damage(path, end)
+
+
+def _headers(path: Path, file: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, int]]:
+    """Each header up to the first that cannot be read or believed, and the byte behind its member."""
+    head, size = file.read(tarfile.BLOCKSIZE), path.stat().st_size
+    file.seek(0)
     try:
-        tar = tarfile.open(path, "r:")  # noqa: SIM115 - closed below
-    except tarfile.ReadError as error:
-        raise ShardError(f"{path}: not a plain tar file ({error}); unpack compressed tars first") from error
-    with tar:
-        try:
-            for info in tar:
-                parts = split_name(info.name)
-                if not info.isreg() or parts is None:
-                    continue
-                if info.size >= 2**32:
-                    raise ShardError(f"{path}: member {info.name} has {info.size} bytes; at most 4 GiB are supported")
-                tar.fileobj.seek(info.offset_data)
-                yield Member(*parts, info.offset_data, info.size, zlib.crc32(tar.fileobj.read(info.size)))
-        except tarfile.ReadError:
-            pass  # the file ends inside a member; then it does not end with zeros either
-        yield from _damage(path, tar.offset)
+        tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - the file is the caller's
+    except _HEADER_ERRORS as error:
+        if head[_MAGIC] != b"ustar":
+            what_to_do = "unpack compressed tars first, fetch what is broken again or remove it"
+            raise ShardError(f"{path}: not a plain tar file ({error}); {what_to_do}") from error
+        return
+    while (info := _next(tar)) is not None and info.size >= 0:
+        if info.size >= 2**32:
+            if info.offset_data + info.size > size:
+                return  # a header that lies
+            raise ShardError(f"{path}: member {info.name} has {info.size} bytes; at most 4 GiB are supported")
+        yield info, tar.offset
+
+
+def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+    """The next header; None at the end, and where none can be read: then no marker of zeros is found there either."""
+    try:
+        return tar.next()
+    except _HEADER_ERRORS:
+        return None
 
 
 def _damage(path: Path, end: int) -> Iterator[Member]:
@@ -170,7 +191,8 @@ def _damage(path: Path, end: int) -> Iterator[Member]:
     if not zeros:
         _log.warning("%s: damaged or cut off at byte %d; samples behind it are lost: fetch the file again", path, end)
         wrong = zlib.crc32(header) ^ 1
-        yield Member(f"{path.name} from byte {end} on", DAMAGED, end, tarfile.BLOCKSIZE, wrong)
+        key = f"{path.name.replace('.', '_')} from byte {end} on"  # a dot would end it where it is copied to a tar
+        yield Member(key, DAMAGED, end, tarfile.BLOCKSIZE, wrong)
 
 
 def file_sha256(path: Path) -> str:

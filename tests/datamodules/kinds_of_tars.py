@@ -92,11 +92,23 @@ def with_size(size: int) -> Callable[[Path], None]:
         place = odd_place(path)
         data = bytearray(path.read_bytes())
         header = data[place : place + 512]
-        header[124:136] = b"\x80" + size.to_bytes(11, "big")
+        header[124:136] = (b"\x80" if size >= 0 else b"\xff") + size.to_bytes(11, "big", signed=True)
         header[148:156] = b" " * 8
         header[148:156] = b"%06o\0 " % sum(header)
         data[place : place + 512] = header
         path.write_bytes(data)
+
+    return damage
+
+
+def with_pax(text: bytes) -> Callable[[Path], None]:
+    """The odd sample's JSON has this in a pax header."""
+
+    def damage(path: Path) -> None:
+        info = tarfile.TarInfo("./PaxHeader")
+        info.type, info.size = tarfile.XHDTYPE, len(text)
+        data, place = path.read_bytes(), odd_place(path)
+        path.write_bytes(data[:place] + info.tobuf() + text.ljust(512, b"\0") + data[place:])
 
     return damage
 
@@ -158,7 +170,11 @@ KINDS = [
     after("bytes flipped after it was indexed", lambda path: flip(path, odd_place(path) + 520), "checksum", 0),
     before("bytes flipped in a header, then indexed", lambda path: flip(path, odd_place(path) + 3), "checksum", 2),
     before("header blanked, then indexed", lambda path: blank(path, odd_place(path)), "checksum", 2),
+    before("first header damaged, then indexed", lambda path: flip(path, 3), "checksum", 8),
     before("member that claims 3 GB", with_size(3 * 2**30), "bomb, truncated", 2),
+    before("member that claims 9 EB", with_size(2**63), "checksum", 2),
+    before("member that claims less than nothing", with_size(-512), "checksum", 2),
+    before("pax header that says nonsense", with_pax(b"22 GNU.sparse.map=a,b\n"), "checksum", 2),
     read("names that lead out (`../`)", "escaped in the key", named("../../odd"), key="%2E%2E%2F%2E%2E%2Fodd"),
     read("absolute names", "escaped in the key", named("/etc/cron.d/odd"), key="%2Fetc%2Fcron%2Ed%2Fodd"),
     read("names in folders with dots", "escaped in the key", named("v1.0/odd"), key="v1%2E0%2Fodd"),
