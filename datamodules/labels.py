@@ -146,12 +146,16 @@ def _label_in_worker(number: int) -> tuple[np.ndarray, set[str]]:
 
 def _label_shard(index: ShardIndex, asked: Labelling, number: int) -> tuple[np.ndarray, set[str]]:
     """Labels of one shard, and the names of fields that its samples have."""
-    members = index.open_members(number)
-    labels, names = np.zeros(len(members), np.uint8), set()
+    names: set[str] = set()
+    labels = np.full(index.shards[number].count, asked.label(None), np.uint8)
     try:
-        shard = index.open_shard(number)
+        members, shard = index.open_members(number), index.open_shard(number)
+    except StorageError as error:
+        if error.may_pass:
+            raise
+        return labels, names
     except OSError:  # not there: each of its samples is a fault of its own to the stream
-        return np.full(len(members), asked.label(None), np.uint8), names
+        return labels, names
     try:
         for sample in range(len(members)):
             facts = read_facts(shard, members.members(sample), asked.asks_size)

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
-from datamodules.shard_cache import CacheFullError, ShardCache
+from datamodules.shard_cache import ShardCache
 from datamodules.shard_index import INDEX_FILE, ShardIndex, ShardInfo, checked_members, parse_rows, read_rows
 from datamodules.storage import RemoteFolder, Storage, StorageError, is_url
 from datamodules.tar_index import MemberIndex, ShardError
 
 _DOWNLOADS = 2
 """Downloads of a shard whose SHA-256 is wrong, before its samples are read one by one."""
+CACHE_FOLDER = "fetched"
+"""Below `Storage.cache_directory`, so that other files there are safe from making room."""
 _log = logging.getLogger(__name__)
 
 
@@ -59,8 +61,9 @@ class RemoteIndex(ShardIndex):
             rows = parse_rows(indices.url(INDEX_FILE), indices.read_all(INDEX_FILE))
         else:
             rows = read_rows(Path(index_directory))
-        cache = ShardCache(storage.cache_directory, storage.cache_bytes) if storage.cache_directory else None
-        return cls(directory, str(index_directory), rows, tars=tars, indices=indices, cache=cache)
+        folder = storage.cache_directory and Path(storage.cache_directory) / CACHE_FOLDER
+        cache = ShardCache(folder, storage.cache_bytes) if folder else None
+        return cls(str(tars), str(indices or index_directory), rows, tars=tars, indices=indices, cache=cache)
 
     def open_members(self, number: int) -> MemberIndex:
         """As in `ShardIndex`; it is small, and so fetched anew each time, and once more if it came damaged.
@@ -110,11 +113,11 @@ class RemoteShard:
         """
         length = max(0, min(length, self._row.bytes - start))
         while self._cache:
-            if (data := self._cache.read(_cached_name(self._row), start, length)) is not None:
-                return data
             try:
+                if (data := self._cache.read(_cached_name(self._row), start, length)) is not None:
+                    return data
                 self._cache.add(_cached_name(self._row), self._row.bytes, self._download)
-            except (CacheFullError, _ChecksumError) as reason:  # while the shard is open; later there may be room
+            except (OSError, _ChecksumError) as reason:  # while the shard is open; later there may be room
                 _log.warning("%s; its samples are fetched one by one", reason)
                 self._cache = None
         return self._folder.read(self._row.name, start, length)
@@ -129,13 +132,12 @@ class RemoteShard:
             if found == self._row.sha256:
                 return
         raise _ChecksumError(
-            f"{self._folder.url(self._row.name)}: expected sha256 {self._row.sha256[:16]}..., found {found[:16]}..."
+            "checksum",
+            f"{self._folder.url(self._row.name)}: expected sha256 {self._row.sha256[:16]}..., found {found[:16]}...",
         )
 
 
-class _ChecksumError(StorageError):
-    def __init__(self, message: str) -> None:
-        super().__init__("checksum", message)
+class _ChecksumError(StorageError): ...
 
 
 def _cached_name(row: ShardInfo) -> str:

@@ -13,7 +13,7 @@ from datamodules.labels import Labelling, SelectionError, load_labels
 from datamodules.mixture import Mixture
 from datamodules.remote_index import open_index
 from datamodules.shard_index import ShardIndex
-from datamodules.storage import Storage, is_url
+from datamodules.storage import Storage, is_url, joined, without_secrets
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,11 @@ class Source:
     @property
     def folder(self) -> str:
         """Folder or URL of the shards."""
-        return self.path if self.split is None else f"{self.path.rstrip('/')}/{self.split}"
+        return self.path if self.split is None else joined(self.path, self.split)
+
+    def __str__(self) -> str:
+        """The folder, for messages."""
+        return without_secrets(self.folder)
 
     def filter(self) -> Filter | None:
         """Both conditions as one; None if all samples are chosen.
@@ -50,11 +54,11 @@ class Source:
         if self.where is None and self.edit_types is None:
             return None
         if self.edit_types is not None and not self.edit_types:
-            raise ValueError(f"{self.folder}: edit_types: expected at least one, found none; leave it out for all")
+            raise ValueError(f"{self}: edit_types: expected at least one, found none; leave it out for all")
         try:
             return Filter("True" if self.where is None else self.where, self.edit_types)
         except FilterError as error:
-            raise FilterError(f"{self.folder}: {error}") from error
+            raise FilterError(f"{self}: {error}") from error
 
 
 def open_sources(
@@ -81,7 +85,7 @@ def open_sources(
     for source in sources:
         index = open_index(source.folder, source.index_directory, storage)
         if not len(index):
-            raise SelectionError(f"{source.folder}: expected at least one sample, found none; leave the source out")
+            raise SelectionError(f"{source}: expected at least one sample, found none; leave the source out")
         asked = Labelling(source.filter(), sizes)
         whole = asked.where is None and sizes is None
         labels.append(None if whole else load_labels(index, asked, _kept_in(source, index, storage), workers))
@@ -95,9 +99,9 @@ def _weights(sources: Sequence[Source]) -> list[Fraction] | None:
         return None
     for source in sources:
         if source.weight is None:
-            raise ValueError(f"{source.folder}: expected a weight, as other sources have one, found none; give it one")
+            raise ValueError(f"{source}: expected a weight, as other sources have one, found none; give it one")
         if not 0 < source.weight < float("inf"):
-            raise ValueError(f"{source.folder}: weight: expected a positive number, found {source.weight}")
+            raise ValueError(f"{source}: weight: expected a positive number, found {source.weight}")
     return [Fraction(repr(float(source.weight))) for source in sources]
 
 
@@ -107,6 +111,6 @@ def _kept_in(source: Source, index: ShardIndex, storage: Storage | None) -> Path
         if folder and not is_url(folder):
             return Path(folder)
     raise SelectionError(
-        f"{source.folder}: expected a local folder for what is known of its samples, which a filter or buckets need; "
+        f"{source}: expected a local folder for what is known of its samples, which a filter or buckets need; "
         "give storage.cache_directory, or an index_directory"
     )

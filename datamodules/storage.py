@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ REQUEST_BYTES = 8 * 2**20
 _LONGEST_PAUSE_S = 30.0
 _NO_SUCH_RANGE = 416
 _MAY_PASS = (408, 425, 429)  # client errors that another attempt may not meet
+_USER, _QUERY = re.compile(r"(?<=://)[^/?#\s]*@"), re.compile(r"(\w://[^\s?'\"]*)\?[^\s'\"]*")
 
 
 class StorageError(ShardError):
@@ -34,6 +36,9 @@ class StorageError(ShardError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+    def __reduce__(self) -> tuple[type[StorageError], tuple[str, str]]:
+        return type(self), (self.reason, str(self))  # else it could not come back from another process
 
     @property
     def may_pass(self) -> bool:
@@ -56,7 +61,8 @@ class Storage:
             not asynchronous keep their own limit.
         attempts: how often a request is tried; `backoff_s`: pause after the first failure, doubled after each further
             one up to 30 s, and shortened at random by up to a half, so that processes do not come back all at once.
-        cache_directory: local folder for whole shards, which all processes of a machine share; None reads ranges only.
+        cache_directory: local folder below which, in `remote_index.CACHE_FOLDER`, whole shards are kept, which all
+            processes of a machine share; None reads ranges only.
         cache_bytes: the most that the shards in that folder take; the least recently used ones make room.
         options: what the file system of the URL's protocol takes, such as `key`, `secret`, `endpoint_url` for s3.
 
@@ -82,20 +88,31 @@ def is_url(location: object) -> bool:
     return "://" in str(location)
 
 
+def joined(folder: str, name: str) -> str:
+    """Location of what is called `name` in a folder; the query of a URL, such as a signature, stays behind it."""
+    path, mark, query = folder.partition("?") if is_url(folder) else (folder, "", "")
+    return f"{path.rstrip('/')}/{name}{mark}{query}"
+
+
+def without_secrets(text: object) -> str:
+    """A text, for people to read, whose URLs have neither a user with a password nor a query with a signature."""
+    return _QUERY.sub(r"\1", _USER.sub("", str(text)))
+
+
 class RemoteFolder:
-    """A folder behind a URL. `str()` gives the URL, so messages name it as they name a local folder."""
+    """A folder behind a URL. `str()` gives the URL without secrets, so messages name it as they name a local folder."""
 
     def __init__(self, url: str, storage: Storage) -> None:
-        self._url = url.rstrip("/")
+        self._url = url
         self._storage = storage
         self._failing = False  # then each request has one attempt until one succeeds: a dead server costs little
 
     def __str__(self) -> str:
-        return self._url
+        return without_secrets(self._url).rstrip("/")
 
     def url(self, name: str) -> str:
-        """URL of a file in the folder."""
-        return f"{self._url}/{name}"
+        """URL of a file in the folder, for messages."""
+        return without_secrets(joined(self._url, name))
 
     def read_all(self, name: str) -> bytes:
         """All bytes of a small file.
@@ -137,7 +154,7 @@ class RemoteFolder:
             if attempt:
                 time.sleep(self._pause(attempt))
             try:
-                data = self._request(self.url(name), start, end)
+                data = self._request(joined(self._url, name), start, end)
                 if start is None or end is None or len(data) == end - start:
                     self._failing = False
                     return data
@@ -148,9 +165,10 @@ class RemoteFolder:
                     raise _Refused("truncated", finding)
             except _Refused as refusal:
                 self._failing = False
-                raise StorageError(refusal.reason, f"{self.url(name)}: {refusal}") from refusal
+                raise StorageError(refusal.reason, f"{self.url(name)}: {without_secrets(refusal)}") from refusal
             except Exception as error:  # noqa: BLE001 - each file system has error classes of its own
                 reason, finding = _reason(error), f"{type(error).__name__} {error}".strip().replace("\n", " ")
+                finding = without_secrets(finding)
         self._failing = True
         raise StorageError(reason, f"{self.url(name)}: {finding}; given up after {attempts} attempts")
 

@@ -51,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests.append((self.path, self.headers.get("Range", "")))
-        path = self.server.root / self.path.lstrip("/")
+        path = self.server.root / self.path.partition("?")[0].lstrip("/")
         if not path.is_file():
             self.send_error(404)
             return

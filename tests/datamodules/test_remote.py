@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from datamodules.mixture import Mixture
 from datamodules.remote_index import open_index
 from datamodules.shard_data import ShardData
 from datamodules.shard_index import ShardIndex
 from datamodules.shard_reader import ShardReader
 from datamodules.shards import write_shards
+from datamodules.sources import Source, open_sources
 from datamodules.storage import Storage
 from datamodules.stream import ShardStream
 from datamodules.tar_index import ShardError
@@ -25,6 +27,7 @@ from tests.datamodules.range_server import (
     answer_500,
     close_early,
     flip,
+    forbid,
     ignore_ranges,
     serving,
     stall,
@@ -50,7 +53,7 @@ def _open(server: Server, storage: Storage) -> ShardIndex:
     return open_index(f"{server.url}/data", storage=storage)
 
 
-def _stream(index: ShardIndex, **settings: object) -> ShardStream:
+def _stream(index: ShardIndex | Mixture, **settings: object) -> ShardStream:
     settings = {"global_batch_size": 4, "seed": 3, "max_bad_fraction": 1.0, "block_shards": 2, **settings}
     settings["transform"] = ImageTransform(16)
     return ShardStream(index, **settings)  # type: ignore[arg-type]
@@ -151,10 +154,10 @@ def test_a_copy_that_changes_on_the_disk_is_replaced(server: Server, tmp_path: P
     storage = Storage(**QUICK, cache_directory=str(tmp_path / "cache"))
     index = _open(server, storage)
     whole = _everything(index)
-    for path in (tmp_path / "cache").glob("*.tar"):
+    for path in (tmp_path / "cache" / "fetched").glob("*.tar"):
         path.write_bytes(bytes(path.stat().st_size))
     assert _everything(index) == whole
-    assert all(path.read_bytes().strip(b"\0") for path in (tmp_path / "cache").glob("*.tar"))
+    assert all(path.read_bytes().strip(b"\0") for path in (tmp_path / "cache" / "fetched").glob("*.tar"))
 
 
 def test_indices_may_lie_on_a_local_disk_apart_from_the_tars(server: Server, storage: Storage, tmp_path: Path) -> None:
@@ -199,6 +202,45 @@ def test_bad_settings_and_addresses_are_one_clear_line(server: Server, make, mes
     with pytest.raises(ValueError, match=message) as caught:
         make(server.url)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_url_keeps_secret_is_in_no_message(server: Server, caplog) -> None:
+    host = server.url.removeprefix("http://")
+    url = f"http://me:secret@{host}/data?signature=secret"
+    index = open_index(url, storage=Storage(**QUICK))
+    assert str(index.directory) == str(index.index_directory) == f"http://{host}/data"
+    assert len(_everything(index)) == 20 and all("signature=secret" in name for name, _ in server.requests)
+    server.misbehave(answer_500, r"00001\.(tar|idx)")
+    stream = _stream(Mixture([index, index]), max_bad_fraction=0.0)
+    with pytest.raises(ValueError, match=r"no good sample|are bad") as caught:
+        list(stream)
+    words = [str(caught.value), caplog.text]
+    for fault in (answer_500, forbid, stall):
+        server.misbehave(fault, "index")
+        with pytest.raises(ShardError, match=rf"http://{host}/data/index\.json: ") as refused:
+            open_index(url, storage=Storage(**QUICK))
+        words.append(str(refused.value))
+    with pytest.raises(ValueError, match=r"expected a positive number") as refused:
+        open_sources([Source(url, split="train", weight=-1)])
+    words.append(str(refused.value))
+    assert "00001" in caplog.text and "secret" not in "".join(words)
+
+
+def test_a_cache_directory_that_cannot_be_used_is_passed_by(server: Server, tmp_path: Path, caplog) -> None:
+    (tmp_path / "cache").write_text("a file of somebody")
+    stream = _stream(_open(server, Storage(**QUICK, cache_directory=str(tmp_path / "cache"))))
+    assert len([key for batch in stream for key in batch["key"]]) == 20 and stream.fault_counts == {}
+    assert "Not a directory" in caplog.text and "its samples are fetched one by one" in caplog.text
+
+
+def test_other_files_in_the_cache_directory_are_never_removed(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    for name in ("mine.tar", "mine.incomplete"):
+        (tmp_path / "cache" / name).write_bytes(bytes(10_000))
+    largest = max(path.stat().st_size for path in (server.root / "data").glob("*.tar"))
+    storage = Storage(**QUICK, cache_directory=str(tmp_path / "cache"), cache_bytes=largest)
+    assert len(_everything(_open(server, storage))) == 20
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"mine.tar", "mine.incomplete", "fetched"}
 
 
 def test_a_server_without_ranges_is_told_from_a_broken_one(server: Server, caplog) -> None:

@@ -166,11 +166,11 @@ def test_processes_that_share_a_cache_fetch_each_shard_once(served: Server, tmp_
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert all(len(set(out.read_text().split())) == 40 for out in outs)
-    assert served.asked() == 10 and len(_names(tmp_path / "cache")) == 10
+    assert served.asked() == 10 and len(_names(tmp_path / "cache" / "fetched")) == 10
 
 
 def test_a_small_cache_under_processes_that_are_killed_stays_bounded_and_right(served: Server, tmp_path: Path) -> None:
-    url, folder = f"{served.url}/data", tmp_path / "cache"
+    url, folder = f"{served.url}/data", tmp_path / "cache" / "fetched"
     largest = max(path.stat().st_size for path in (served.root / "data").glob("*.tar"))
     limit = 3 * largest
     sizes: list[int] = []
@@ -180,7 +180,7 @@ def test_a_small_cache_under_processes_that_are_killed_stays_bounded_and_right(s
         return False
 
     served.misbehave(watch)
-    victims = [_start(_read_all, url, str(folder), limit, tmp_path / f"victim{n}", 8 * n) for n in range(4)]
+    victims = [_start(_read_all, url, str(folder.parent), limit, tmp_path / f"victim{n}", 8 * n) for n in range(4)]
     while served.asked() < 12:
         victims[0].join(0.005)
     for number in (0, 2):
@@ -188,7 +188,7 @@ def test_a_small_cache_under_processes_that_are_killed_stays_bounded_and_right(s
     for process in victims:
         process.join(120)
     assert [process.exitcode for process in victims][1::2] == [0, 0]
-    last = _start(_read_all, url, str(folder), limit, tmp_path / "last", 0)
+    last = _start(_read_all, url, str(folder.parent), limit, tmp_path / "last", 0)
     last.join(120)
     assert last.exitcode == 0 and len((tmp_path / "last").read_text().split()) == 40
     assert 0 < max(sizes) <= limit and _taken(folder) <= limit
@@ -209,4 +209,4 @@ def test_a_cache_without_room_is_passed_by(served: Server, tmp_path: Path, caplo
     _read_all(f"{served.url}/data", str(tmp_path / "cache"), 100, tmp_path / "out", 0)
     assert len((tmp_path / "out").read_text().split()) == 40
     assert caplog.text.count("its samples are fetched one by one") == 10  # once a shard, not once a sample
-    assert _names(tmp_path / "cache") == []
+    assert _names(tmp_path / "cache" / "fetched") == []
