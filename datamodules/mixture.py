@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -45,6 +46,15 @@ class Mixture:
     def __len__(self) -> int:
         """Number of samples, those left out not counted."""
         return sum(int(source.counts.sum()) for source in self.sources)
+
+    def first(self, count: int) -> Mixture:
+        """The first samples of each source, `count` in all (or all there are): each source has its share of them."""
+        ends = [0, *accumulate(int(source.counts.sum()) for source in self.sources)]
+        if count >= ends[-1]:
+            return self
+        cut = [(2 * count * end + ends[-1]) // (2 * ends[-1]) for end in ends]  # rounded
+        labels = [source.first(end - start) for source, (start, end) in zip(self.sources, pairwise(cut), strict=True)]
+        return Mixture([source.index for source in self.sources], labels, self.weights, self.num_buckets)
 
     @property
     def is_endless(self) -> bool:

@@ -95,8 +95,8 @@ class EpochOrder:
 class Turns:
     """Who is next, endlessly: each taker as often as its share says, as evenly spread as whole turns allow.
 
-    Nobody's turns are drawn: of any stretch each one has its share, but for one turn. Any turn is found without walking
-    to it.
+    Nobody's turns are drawn: of any stretch each one has its share, but for a turn or two. Any turn is found without
+    walking to it.
     """
 
     def __init__(self, shares: Sequence[Fraction]) -> None:

@@ -60,6 +60,12 @@ class LabelledIndex:
         """Numbers of a shard's samples that are in one of the buckets; None for all."""
         return None if self.labels is None else np.flatnonzero(np.isin(self._of(shard), buckets))
 
+    def first(self, count: int) -> np.ndarray:
+        """Labels that leave out all but the first `count` of the samples that are not left out."""
+        labels = np.zeros(len(self.index), np.uint8) if self.labels is None else np.array(self.labels)
+        labels[np.flatnonzero(labels != LEFT_OUT)[count:]] = LEFT_OUT
+        return labels
+
     def _of(self, shard: int) -> np.ndarray:
         return self._plain[self._edges[shard] : self._edges[shard + 1]]
 

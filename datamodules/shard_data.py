@@ -36,7 +36,8 @@ class ShardData(L.LightningDataModule):
             (see `ImageTransform`); never flipped when a text names left or right. scaled_decoding: decode its JPEGs no
             larger than needed; validation and test decode them whole.
         num_workers: reading processes a rank and split. seed: decides order and augmentation.
-        limit_val, limit_test: use only so many samples of a split.
+        limit_val, limit_test: use only so many samples of a split, the first ones; of a list of sources the first ones
+            of each, as many as its share of all samples is.
         max_bad_fraction: share of bad samples above which the run stops. block_shards: shards shuffled together.
         index_directory: folder with one sub-folder a split holding the indices, when the data is read-only; for
             sources see there.
@@ -210,7 +211,9 @@ class ShardData(L.LightningDataModule):
     def _stream(self, split: Split) -> ShardStream:
         trainer, training = self.trainer, split == "train"
         world_size = trainer.world_size if trainer else 1
-        samples = self.load_samples(split)
+        samples, limit = self.load_samples(split), self.limits[split]
+        if limit is not None and len(samples.sources) > 1:
+            samples = samples.first(limit)  # or all of them would be of the first source
         return ShardStream(
             self._featured(split, samples),
             global_batch_size=self.global_batch_size if training else self.eval_batch_size * world_size,
@@ -222,7 +225,7 @@ class ShardData(L.LightningDataModule):
             shuffle=training,
             drop_last=training,
             restart=not training,
-            limit=self.limits[split],
+            limit=limit,
             max_bad_fraction=self.max_bad_fraction,
             block_shards=self.block_shards,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",

@@ -22,8 +22,9 @@ from datamodules.shard_data import ShardData
 from datamodules.shards import index_shards, write_shard, write_shards
 from datamodules.sources import Source, open_sources
 from datamodules.storage import Storage
+from datamodules.tar_index import ShardError
 from tests.datamodules.make_samples import make_image
-from tests.datamodules.range_server import serving
+from tests.datamodules.range_server import answer_500, serving
 
 TYPES = ("add", "remove", "recolour")
 SHAPES = ((24, 24), (48, 24), (24, 40), (25, 24))
@@ -178,6 +179,46 @@ def test_shards_behind_a_url_are_filtered_and_the_answer_is_kept_in_the_cache(fo
         storage = Storage(attempts=1, cache_directory=str(tmp_path / "cache"))
         assert _chosen(source, storage=storage, workers=2) == [0, 1, 2]
         assert list((tmp_path / "cache").glob("labels-*.npy"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_storage_that_may_give_it_later_stops_a_choice_in_one_line(
+    folder: Path, tmp_path: Path, workers: int
+) -> None:
+    with serving(folder / "others") as server:
+        server.misbehave(answer_500)
+        storage = Storage(attempts=1, cache_directory=str(tmp_path / "cache"))
+        with pytest.raises(ShardError, match=r"00000\.tar: ClientResponseError 500") as caught:
+            _chosen(Source(server.url, where="number < 103"), storage=storage, workers=workers)
+    assert "\n" not in str(caught.value)
+
+
+def test_samples_of_a_member_index_that_the_storage_does_not_have_are_chosen(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "others", tmp_path / "served")
+    (tmp_path / "served" / "00001.idx").unlink()
+    with serving(tmp_path / "served") as server:
+        storage = Storage(attempts=1, cache_directory=str(tmp_path / "cache"))
+        assert _chosen(Source(server.url, where="number < 103"), storage=storage) == [0, 1, 2, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(1, [1, 0]), (7, [6, 1]), (18, [15, 3]), (72, [60, 12]), (99, [60, 12])]
+)
+def test_a_limit_is_shared_by_the_sources_as_their_sizes_are(folder: Path, limit: int, expected: list[int]) -> None:
+    sources = [Source(str(folder / "edits/train")), Source(str(folder / "others"))]
+    data = ShardData(val=sources, limit_val=limit, eval_batch_size=4, resolution=16)
+    keys = [*chain(*(batch["key"] for batch in data.val_dataloader()))]
+    first, second = expected
+    assert keys == [f"{n:06d}" for n in (*range(first), *range(100, 100 + second))]
+
+
+def test_a_limit_counts_chosen_samples_alone(folder: Path) -> None:
+    sources = [Source(str(folder / "edits/train"), edit_types=["remove"]), Source(str(folder / "others"))]
+    data = ShardData(test=sources, limit_test=8, eval_batch_size=4, resolution=16)
+    assert [*chain(*(batch["key"] for batch in data.test_dataloader()))] == [
+        *(f"{n:06d}" for n in (1, 4, 7, 10, 13)),
+        *(f"{n:06d}" for n in (100, 101, 102)),
+    ]
 
 
 @pytest.mark.parametrize(
