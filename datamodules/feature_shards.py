@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def write_features(
         batch_size: samples computed at once. done: told how many samples each piece of work was.
 
     Raises:
-        FeatureError: the transform draws other cuts of an image each time, or the folder holds other features.
+        FeatureError: the transform draws other cuts of an image each time, the folder holds other features, the disk
+            has no room for them, or a batch has no samples.
         ShardError: another process writes there, or the storage does not give a sample.
     """
     if transform.is_drawn:
@@ -59,15 +61,18 @@ def write_features(
             f"features cannot be cached under {transform.geometry!r}: each epoch cuts the images anew; expected a "
             "centre crop of one size (random_crop false, max_short_side null)"
         )
+    if batch_size < 1:
+        raise FeatureError(f"batch_size: expected at least 1, found {batch_size}")
     flips = "both" if transform.flip else "none"
     facts = {**facts, GEOMETRY: transform.geometry, FLIPS: flips}
     with held(directory):
         _keep_recipe(directory, {"of": index.fingerprint, "facts": facts})
         if not (directory / INDEX_FILE).exists():
             writer = _Writer(ShardReader(index), replace(transform, flip=False), transform.flip, compute, facts)
-            rows = []
+            rows: list[ShardInfo] = []
             for number, row in enumerate(index.shards):
                 if (kept := _finished(directory, row)) is None:
+                    _check_space(directory, index.shards, rows)
                     kept = write_shard(directory, row.name, writer.samples(number, row.count, batch_size, done))
                     for path in (Path(row.name).with_suffix(".idx"), Path(row.name)):  # the tar last: it says finished
                         os.replace(directory / f"{path}{INCOMPLETE}", directory / path)
@@ -156,6 +161,19 @@ def _keep_recipe(directory: Path, recipe: dict[str, Any]) -> None:
         raise FeatureError(
             f"{directory}: holds features of {name} {before.get(name)!r}, this configuration has {now.get(name)!r}; "
             "remove the folder or choose another one"
+        )
+
+
+def _check_space(directory: Path, shards: Sequence[ShardInfo], written: Sequence[ShardInfo]) -> None:
+    """Compare what is left to write with the free disk; without a shard written, the features count nothing yet."""
+    plain = [row.bytes * row.count / (row.of or row.count or 1) for row in shards]
+    before = sum(plain[: len(written)])
+    growth = sum(row.bytes for row in written) / before if before else 1.0
+    needed, free = sum(plain[len(written) :]) * growth, shutil.disk_usage(directory).free
+    if needed > free:
+        raise FeatureError(
+            f"{directory}: about {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; make room and "
+            "start again to go on, or choose another folder"
         )
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -23,7 +24,7 @@ from datamodules.schema import Sample, cached_feature, collate
 from datamodules.shard_data import ShardData
 from datamodules.shard_index import ShardIndex
 from datamodules.shard_reader import ShardReader
-from datamodules.shards import verify, write_shards
+from datamodules.shards import index_shards, verify, write_shards
 from datamodules.stream import ShardStream
 from datamodules.transforms import ImageTransform
 from tests.datamodules.feature_program import BATCH_SIZE, FACTS, SQUARE, compute
@@ -217,6 +218,32 @@ def test_storage_that_fails_stops_the_writing(tmp_path: Path) -> None:
     os.unlink(tmp_path / "plain" / "00000.tar")
     with pytest.raises(ValueError, match="start again to go on"):
         write_features(index, tmp_path / "features", SQUARE, compute, FACTS, BATCH_SIZE)
+
+
+def test_a_damaged_tar_is_one_with_features_too(tmp_path: Path) -> None:
+    index = write_shards(make_samples(10), tmp_path / "plain", 4)
+    tar = index.tar_path("00001.tar")
+    tar.write_bytes(tar.read_bytes()[: index.open_members(1).members(2)[0].offset - 512])
+    index_shards(tmp_path / "plain")
+    features = write(tmp_path)
+    assert verify(tmp_path / "features") == [] and len(features) == 9
+    assert {fault["reason"] for batch in stream(features) for fault in batch["faults"]} == {"truncated"}
+
+
+def test_a_disk_without_room_is_one_clear_line_before_anything_is_computed(tmp_path: Path) -> None:
+    index = write_shards(make_samples(10), tmp_path / "plain", 4)
+    free = shutil.disk_usage(tmp_path).free
+    huge = tuple(replace(row, bytes=free) for row in index.shards)
+    with pytest.raises(FeatureError, match=r"about \d+\.\d GB are needed and \d+\.\d GB are free; make room") as caught:
+        write_features(replace(index, shards=huge), tmp_path / "f", SQUARE, pytest.fail, FACTS, BATCH_SIZE)
+    assert "\n" not in str(caught.value) and not list((tmp_path / "f").glob("*.tar"))
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_batches_of_nothing_are_refused(tmp_path: Path, size: int) -> None:
+    with pytest.raises(FeatureError, match=f"batch_size: expected at least 1, found {size}"):
+        write(tmp_path, batch_size=size)
+    assert not (tmp_path / "features").exists()
 
 
 def test_features_of_other_data_are_refused(tmp_path: Path) -> None:
