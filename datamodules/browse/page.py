@@ -57,7 +57,7 @@ def page(title: str, index: ShardIndex, found: Survey, seed: int) -> Iterator[st
     yield from _histograms(found)
     yield from _bad(found)
     yield f'<h2 id="samples">{len(found.cards):,} samples, drawn with seed {seed}</h2><section class="grid">'
-    yield from (_card(card) for card in found.cards)
+    yield from (_card(found.cards[number]) for number in sorted(found.cards))
     yield "</section></body></html>\n"
 
 

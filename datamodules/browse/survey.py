@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import multiprocessing
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from itertools import accumulate, groupby, islice
+from itertools import islice
 
-import numpy as np
 from PIL import Image
 
+from datamodules.browse.places import Place, Places
 from datamodules.browse.thumbnails import Card, make_card
 from datamodules.decode import decode
 from datamodules.faults import BadSample
-from datamodules.order import mix
 from datamodules.schema import IMAGE_FIELDS, TEXT_FIELDS, Fault, Sample
 from datamodules.shard_index import ShardIndex
 from datamodules.shard_reader import ShardReader
@@ -27,10 +26,6 @@ from datamodules.shard_reader import ShardReader
 BAD_EXAMPLES = 12
 """Bad samples of each reason that are named one by one."""
 _MOST_EDIT_TYPES = 1000
-_CHUNK = 64  # samples that a worker reads before it reports
-_READ, _SHOWN = 201, 202  # what a draw is for
-Place = tuple[int, int, bool]
-"""Number of the shard, number of the sample in it, whether the page shows it in full."""
 
 
 @dataclass
@@ -42,7 +37,7 @@ class Survey:
         edit_types: good samples by edit type. fields: good samples that have a field.
         short_sides: images (not masks) by their shorter side in pixels. aspects: images by 100 x width / height.
         lengths: texts by their number of characters, for each text field.
-        cards: the samples shown.
+        cards: the samples shown, by their number among those read. missed: numbers of bad ones that were to be shown.
     """
 
     read: int = 0
@@ -53,7 +48,8 @@ class Survey:
     short_sides: Counter[int] = field(default_factory=Counter)
     aspects: Counter[int] = field(default_factory=Counter)
     lengths: dict[str, Counter[int]] = field(default_factory=lambda: {name: Counter() for name in TEXT_FIELDS})
-    cards: list[Card] = field(default_factory=list)
+    cards: dict[int, Card] = field(default_factory=dict)
+    missed: list[int] = field(default_factory=list)
 
     def add(self, sample: Sample) -> None:
         """Count a good sample."""
@@ -78,7 +74,8 @@ class Survey:
     def merge(self, later: Survey) -> None:
         """Add the survey of samples that come later in the folder."""
         self.read += later.read
-        self.cards += later.cards
+        self.cards |= later.cards
+        self.missed += later.missed
         for name in ("bad", "edit_types", "fields", "short_sides", "aspects"):
             getattr(self, name).update(getattr(later, name))
         for name, counts in later.lengths.items():
@@ -92,14 +89,22 @@ def survey(index: ShardIndex, most: int, shown: int, seed: int, workers: int = 0
 
     Args:
         index: the shards.
-        most: samples to read at most; 0 for all. shown: how many of them get a card.
+        most: samples to read at most; 0 for all. shown: how many of them get a card; in the place of a bad one the next
+            good one does.
         seed: draws which ones are read, if not all are, and which are shown.
         workers: processes that read (0: this one); the result does not depend on it.
 
     Raises:
         ShardError: a member index that cannot be used.
     """
-    tasks = _tasks(index, most, shown, seed)
+    found, places = Survey(), Places(index, most, shown, seed)
+    for part in _read(index, places.chunks(), workers):
+        found.merge(part)
+        yield part
+    yield _stand_ins(index, found, places)
+
+
+def _read(index: ShardIndex, tasks: Iterator[list[Place]], workers: int) -> Iterator[Survey]:
     if not workers:
         reader = ShardReader(index)
         yield from (_survey_part(index, reader, places) for places in tasks)
@@ -112,44 +117,36 @@ def survey(index: ShardIndex, most: int, shown: int, seed: int, workers: int = 0
             waiting.extend(pool.submit(_survey_in_worker, places) for places in islice(tasks, 1))
 
 
-def draw(total: int, count: int, *key: int) -> Iterable[int]:
-    """`count` of 0..total-1 in rising order, one from each of as many equal parts; all if `count` is 0 or too many."""
-    if not 0 < count < total:
-        return range(total)
-    edges = [total * part // count for part in range(count + 1)]
-    return (start + mix(*key, part) % (edges[part + 1] - start) for part, start in enumerate(edges[:-1]))
-
-
-def _tasks(index: ShardIndex, most: int, shown: int, seed: int) -> Iterator[list[Place]]:
-    """Lists of at most `_CHUNK` places of one shard."""
-    ends = np.fromiter(accumulate(shard.count for shard in index.shards), np.int64)
-    total = len(index)
-    read = min(most or total, total)
-    in_full = set(draw(read, shown, seed, _SHOWN)) if shown else set()
-
-    def places() -> Iterator[Place]:
-        for number, place in enumerate(draw(total, read, seed, _READ)):
-            shard = int(np.searchsorted(ends, place, side="right"))
-            yield shard, place - (int(ends[shard - 1]) if shard else 0), number in in_full
-
-    for _, of_shard in groupby(places(), lambda place: place[0]):
-        while chunk := list(islice(of_shard, _CHUNK)):
-            yield chunk
+def _stand_ins(index: ShardIndex, found: Survey, places: Places) -> Survey:
+    """Cards in the place of bad samples that were to be shown: each time of the next good sample without a card."""
+    reader, cards = ShardReader(index), {}
+    good, tried = found.read - found.bad.total(), {*found.cards, *found.missed}
+    for missed in found.missed:
+        following = (number % found.read for number in range(missed + 1, missed + found.read))
+        for number in following if len(found.cards) + len(cards) < good else ():
+            if number in tried:
+                continue
+            tried.add(number)
+            if card := _survey_part(index, reader, [places.of(number, in_full=True)]).cards:
+                cards |= card
+                break
+    return Survey(cards=cards)
 
 
 def _survey_part(index: ShardIndex, reader: ShardReader, places: Sequence[Place]) -> Survey:
     found = Survey(read=len(places))
-    for shard, row, in_full in places:
+    for shard, row, number, in_full in places:
         name, key = index.shards[shard].name, ""  # not known where the member index cannot be fetched
         try:
             key = reader.key(shard, row)
             sample = decode(key, reader.read(shard, row))
         except BadSample as bad:
             found.add_bad({"reason": bad.reason, "shard": name, "key": key, "detail": bad.detail})
+            found.missed += [number] if in_full else []
             continue
         found.add(sample)
         if in_full:
-            found.cards.append(make_card(sample, name))
+            found.cards[number] = make_card(sample, name)
     return found
 
 

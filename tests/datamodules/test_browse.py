@@ -16,7 +16,8 @@ from PIL import Image
 
 from datamodules.browse.__main__ import main
 from datamodules.browse.charts import WIDTH, bars, bin_counts, escape, histogram, median
-from datamodules.browse.survey import BAD_EXAMPLES, Survey, draw, survey
+from datamodules.browse.places import draw
+from datamodules.browse.survey import BAD_EXAMPLES, Survey, survey
 from datamodules.browse.thumbnails import SIDE, data_address, make_card, shorten
 from datamodules.faults import REASONS
 from datamodules.schema import Sample
@@ -158,10 +159,34 @@ def test_a_part_is_read_and_shown_evenly_spread(folder: Path, tmp_path: Path) ->
     found = Survey()
     for part in survey(index, 20, 5, seed=1):
         found.merge(part)
-    shown = [int(card.key) for card in found.cards]
-    assert found.read == 20 and len(shown) + sum(found.bad.values()) >= 5 and shown == sorted(shown)
+    shown = [int(found.cards[number].key) for number in sorted(found.cards)]
+    assert found.read == 20 and len(shown) == 5 and shown == sorted(shown)
     text = Reader(_page(folder, tmp_path / "page.html", "--read", "20", "--limit", "5")).text
     assert "Read: 20 of them, spread evenly" in text
+
+
+@pytest.mark.parametrize("limit", [1, 7, 25, 46, 47])
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_as_many_samples_are_shown_as_were_asked_for_while_there_are_good_ones(
+    limit: int, seed: str, folder: Path, tmp_path: Path
+) -> None:
+    _break(shutil.copytree(folder, tmp_path / "data"), "00003.tar", "00004.tar")
+    options = ("--limit", str(limit), "--seed", seed)
+    reader = Reader(_page(tmp_path / "data", tmp_path / "page.html", *options))
+    assert reader.tags["article"] == min(limit, 47 - 16)
+
+
+def test_where_all_samples_are_bad_none_is_shown_and_each_is_read_once(folder: Path, tmp_path: Path) -> None:
+    shards = [row.name for row in ShardIndex.load(folder).shards]
+    _break(shutil.copytree(folder, tmp_path / "data"), *shards)
+    reader = Reader(_page(tmp_path / "data", tmp_path / "page.html", "--limit", "5"))
+    assert reader.tags["article"] == 0 and "50 bad (100.00%)" in reader.text
+
+
+def _break(folder: Path, *names: str) -> None:
+    """Make every sample of some shards bad."""
+    for name in names:
+        (folder / name).write_bytes(bytes((folder / name).stat().st_size))
 
 
 @pytest.mark.parametrize(("total", "count"), [(100, 10), (7, 6), (5, 5), (5, 9), (5, 0)])
