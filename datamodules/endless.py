@@ -23,6 +23,11 @@ class EndlessStream:
         self.stream = stream
         self.num_batches = num_batches
 
+    @property
+    def batches_per_epoch(self) -> int:
+        """Global batches of an epoch of the data."""
+        return self.stream.batches_per_epoch
+
     def __len__(self) -> int:
         return max(0, self.num_batches - self.stream.samples // self.stream.global_batch_size)
 

@@ -126,6 +126,11 @@ class ShardStream:
         return -(-left // self.global_batch_size)
 
     @property
+    def batches_per_epoch(self) -> int:
+        """Global batches of a whole epoch."""
+        return -(-self.epoch_size // self.global_batch_size)
+
+    @property
     def epoch(self) -> int:
         """Number of epochs consumed."""
         return self.samples // self.epoch_size

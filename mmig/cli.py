@@ -13,10 +13,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from mmig.callbacks.data_faults import DataFaults
 from mmig.callbacks.ema import EMA
 from mmig.callbacks.prediction_writer import PredictionWriter
 from mmig.callbacks.progress import progress
 from mmig.callbacks.run_checkpoint import RunCheckpoint, checkpoints_in
+from mmig.callbacks.step_guard import StepGuard
 from mmig.checkpoint import find_checkpoint, init_weights, read_checkpoint
 from mmig.manifest import RunLockedError, append_submission, run_lock, write_text_atomically
 from mmig.programs import one_line_errors, refusal, root_cause
@@ -88,7 +90,8 @@ class MMIGCLI(LightningCLI):
         )
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
-        parser.set_defaults({"checkpoint.directory": ""})
+        parser.add_lightning_class_args(StepGuard, "guard")
+        parser.set_defaults({"checkpoint.directory": "", "guard.directory": ""})
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let a checkpoint's hyper-parameters beat the command line; here nothing does."""
@@ -110,6 +113,7 @@ class MMIGCLI(LightningCLI):
                 self.parser.error("--name: expected a name for the run, or a --config to call it after")
             self.options.name = Path(str(self.options.config[0])).stem
         self.options.checkpoint.directory = str(self.run_directory / "checkpoints")
+        self.options.guard.directory = str(self.run_directory)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Add the logger and callbacks that live in the run directory."""
@@ -121,7 +125,8 @@ class MMIGCLI(LightningCLI):
         # without a bar of ours Lightning would draw its own
         kwargs["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in shown)
         writes = [PredictionWriter(self.run_directory / "predictions")] if self.subcommand == "predict" else []
-        self.trainer_defaults["callbacks"] = [*shown, *writes]
+        watches = [DataFaults(self.run_directory)] if self.subcommand == "fit" else []
+        self.trainer_defaults["callbacks"] = [*shown, *writes, *watches]
         return super().instantiate_trainer(**kwargs)
 
     def resolved_config(self) -> dict[str, Any]:

@@ -120,6 +120,7 @@ def fit(
     devices: int = 1,
     every_n_steps: int = 1000,
     more_callbacks: Sequence[L.Callback] = (),
+    data: L.LightningDataModule | None = None,
     **trainer_settings: Any,
 ) -> L.Trainer:
     """Train on CPU and leave checkpoints in `directory`."""
@@ -139,5 +140,5 @@ def fit(
         enable_model_summary=False,
         **trainer_settings,
     )
-    trainer.fit(module, ToyData(), ckpt_path=resume, weights_only=True)
+    trainer.fit(module, data or ToyData(), ckpt_path=resume, weights_only=True)
     return trainer

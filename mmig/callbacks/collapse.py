@@ -4,6 +4,8 @@ from typing import Any
 
 import lightning as L
 
+from mmig.callbacks.stopping import stop_together
+
 
 class CollapseError(ValueError):
     """Text and features were pulled to one constant: L_MMSM is small and means nothing."""
@@ -25,8 +27,12 @@ class CollapseGuard(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Read the spreads at the steps that are logged; raise CollapseError where they stay low."""
-        if pl_module.step % trainer.log_every_n_steps:
+        """Read the spreads at the steps that are logged and were taken.
+
+        Raises:
+            CollapseError: on the first rank, while the others end, where they stay low.
+        """
+        if pl_module.step % trainer.log_every_n_steps or not pl_module.outcome.taken:  # StepGuard counts those
             return
         spreads = {name: float(value) for name, value in pl_module.logged().items() if name.startswith("std_")}
         low = any(value < self.min_std for value in spreads.values())  # not where it is NaN, for want of two texts
@@ -34,7 +40,8 @@ class CollapseGuard(L.Callback):
         self.low = self.low + 1 if trainer.strategy.reduce_boolean_decision(low, all=False) else 0
         if self.low >= self.patience:
             listed = ", ".join(f"{name} {value:.2e}" for name, value in spreads.items())
-            raise CollapseError(
+            message = (
                 f"MMSM has collapsed at step {pl_module.step}: {listed}, below {self.min_std:g} {self.low} times "
                 "on some rank; keep the sdm loss on, lower the weight of mmsm, or raise the batch size"
             )
+            stop_together(trainer, CollapseError(message))
