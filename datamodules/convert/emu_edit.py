@@ -32,6 +32,7 @@ class EmuEdit(TableSource):
 
     name: ClassVar[str] = "emu_edit"
     published: ClassVar[Mapping[str, Mapping[str, int]]] = {split: {"entries": size} for split, size in _SIZES.items()}
+    required: ClassVar[tuple[str, ...]] = ("source", "instruction")
     swapped: Literal["auto", "yes", "no"] = "auto"
 
     def columns(self) -> Mapping[str, str]:

@@ -5,6 +5,7 @@ See `source` for what a converter declares, `section` for what one shard is, `wo
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -24,8 +25,9 @@ from datamodules.convert.source import ConversionError, IndexSource, Source
 from datamodules.convert.workspace import Workspace
 from datamodules.shards import held
 
-_FORMAT = 1  # counts up when the same items come to give other bytes
+_FORMAT = 2  # counts up when the same items come to give other bytes
 _SPACE_MARGIN = 1.05
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Progress = Callable[[int, int], None]
 """Called with the number of items finished and of all items."""
 
@@ -89,9 +91,16 @@ def convert(source: Source, out: str | Path, options: Options, progress: Progres
     with held(out):
         workspace = Workspace(out)
         plan = _plan(source, splits, options)
-        if workspace.begin(plan):
-            _run(workspace, source, splits, sections, options, progress)
-            _finish(workspace, source, splits, sections, plan)
+        try:
+            if workspace.begin(plan):
+                _run(workspace, source, splits, sections, options, progress)
+                _finish(workspace, source, splits, sections, plan)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise ConversionError(
+                f"{out}: no room ({error.strerror}); finished shards are kept: make room and run the same command again"
+            ) from error
     return workspace.read_report()
 
 

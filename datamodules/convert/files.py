@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import re
 import stat
 import zipfile
@@ -16,6 +17,13 @@ from datamodules.faults import BadSample
 
 MAX_FILE_BYTES = 256 * 2**20
 """More than any picture or text of a sample has; what is larger is not read."""
+MAX_JSON_BYTES = 16 * 2**20
+"""More than the JSON of any sample has; parsed, it can take thirty times its bytes of memory."""
+# what `zipfile` and its decompressors raise on damaged files, beyond its own BadZipFile
+_ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(OSError, EOFError, ValueError, RuntimeError, MemoryError),
+)
 _NOT_IN_KEYS = re.compile(r"[^\w-]", re.ASCII)
 
 
@@ -42,16 +50,16 @@ def inside(root: Path, name: str) -> Path:
     return path
 
 
-def read_file(root: Path, name: str) -> bytes:
+def read_file(root: Path, name: str, most: int = MAX_FILE_BYTES) -> bytes:
     """The bytes of a file below `root`.
 
     Raises:
-        BadSample: as in `inside`; "large", beyond `MAX_FILE_BYTES`.
+        BadSample: as in `inside`; "large", beyond `most` bytes.
     """
     path = inside(root, name)
     try:
-        if (size := path.stat().st_size) > MAX_FILE_BYTES:
-            raise BadSample("large", f"{name!r}: {size} bytes, at most {MAX_FILE_BYTES} are read")
+        if (size := path.stat().st_size) > most:
+            raise BadSample("large", f"{name!r}: {size} bytes, at most {most} are read")
         return path.read_bytes()
     except OSError as error:
         raise BadSample("missing", f"{name!r}: {error}") from error
@@ -74,11 +82,11 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except _ZIP_ERRORS as error:
         raise ConversionError(f"{path}: cannot be read as a zip file ({error}); fetch it again") from error
 
 
-def read_entry(path: Path, name: str) -> bytes:
+def read_entry(path: Path, name: str, most: int = MAX_FILE_BYTES) -> bytes:
     """The bytes of an entry of a zip file; nothing is ever unpacked to a place that the entry chooses.
 
     Raises:
@@ -91,12 +99,30 @@ def read_entry(path: Path, name: str) -> bytes:
         raise BadSample("missing", f"{name!r}: no such entry in {path.name}") from error
     if stat.S_ISLNK(info.external_attr >> 16):
         raise BadSample("outside", f"{name!r} in {path.name} is a link")
-    if info.file_size > MAX_FILE_BYTES:
-        raise BadSample("large", f"{name!r}: {info.file_size} bytes, at most {MAX_FILE_BYTES} are read")
+    if info.file_size > most:
+        raise BadSample("large", f"{name!r}: {info.file_size} bytes, at most {most} are read")
     try:
         return archive.read(info)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except _ZIP_ERRORS as error:
         raise BadSample("archive", f"{name!r} in {path.name}: {error}") from error
+
+
+def read_found(path: str) -> bytes:
+    """The bytes of a file that `datasets` found: local, or in a zip file (`zip://NAME::ARCHIVE`).
+
+    Raises:
+        BadSample: "missing", or "large".
+    """
+    import fsspec
+
+    try:
+        with fsspec.open(path, "rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except (*_ZIP_ERRORS, KeyError) as error:
+        raise BadSample("missing", f"{path[:200]!r}: cannot be read ({error})") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise BadSample("large", f"{path[:200]!r}: at most {MAX_FILE_BYTES} bytes are read")
+    return data
 
 
 def parse_json(data: bytes, what: str) -> Any:

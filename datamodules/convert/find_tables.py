@@ -36,7 +36,7 @@ def find_tables(source: str, config: str | None = None) -> dict[str, Rows]:
     if kind not in _KINDS:
         raise ConversionError(f"{source}: files of kind {kind!r} are not read; expected one of {', '.join(_KINDS)}")
     if kind != "parquet":
-        return _whole_tables(source, config)
+        return _whole_tables(source, config, of_images=kind == "imagefolder")
     return {str(split): _parquet_rows(source, config, str(split), files) for split, files in _data_files(builder)}
 
 
@@ -53,9 +53,18 @@ def _parquet_rows(source: str, config: str | None, split: str, files: Sequence[s
     return Rows(split, (source, config, split), tuple(map(str, files)), tuple(counts), size, 0, sum(counts))
 
 
-def _whole_tables(source: str, config: str | None) -> dict[str, Rows]:
+def _whole_tables(source: str, config: str | None, of_images: bool) -> dict[str, Rows]:
     splits = {}
-    for name in library().get_dataset_split_names(source, config):
+    for name in _split_names(source, config):
         table = load_table(source, config, name)
-        splits[name] = Rows(name, (source, config, name), (), (len(table),), table.dataset_size or 0, 0, len(table))
+        origin, size = (source, config, name), table.dataset_size or 0
+        splits[name] = Rows(name, origin, (), (len(table),), size, 0, len(table), of_images)
     return splits
+
+
+def _split_names(source: str, config: str | None) -> list[str]:
+    try:
+        return library().get_dataset_split_names(source, config)
+    except (OSError, ValueError, RuntimeError, LookupError) as error:
+        cause = error.__cause__ or error
+        raise ConversionError(f"--source {source}: `datasets` cannot read its splits ({one_line(cause)})") from error

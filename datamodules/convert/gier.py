@@ -8,7 +8,7 @@ run-length encoded regions; and lists of numbers of entries, such as `splits/{sp
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, ClassVar
@@ -16,15 +16,12 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from datamodules.convert.files import parse_json, read_annotations, read_file
-from datamodules.convert.pairs import Pair, PairSource, Request, find_pictures, read_splits, text_of, texts_of
+from datamodules.convert.files import MAX_JSON_BYTES, parse_json, read_annotations, read_file
+from datamodules.convert.pairs import Pair, PairSource, Request, find_file, text_of, texts_of
 from datamodules.convert.rle import decode_rle
-from datamodules.convert.source import Finding
+from datamodules.convert.source import ConversionError, Finding
 from datamodules.faults import BadSample
 
-_FILES = {split: f"{split}_sess_3.json" for split in ("train", "val", "test")}
-_FOLDERS = ("splits", "", "data/GIER/splits")
-_PICTURES = ("images/", "data/GIER/images/", "")
 _SUBSETS = ("global", "shapeAlign", "shapeAlignNonCrop", "Ids_L1Thr_0.06")
 
 
@@ -39,20 +36,27 @@ class GIER(PairSource):
         "val": {"pairs": 618, "requests": 3004},
         "test": {"pairs": 618, "requests": 2969},
     }
+    files: ClassVar[Mapping[str, str]] = {split: f"{split}_sess_3.json" for split in ("train", "val", "test")}
+    folders: ClassVar[tuple[str, ...]] = ("splits", "", "data/GIER/splits")
+    pictures: ClassVar[tuple[str, ...]] = ("images/", "data/GIER/images/", "")
+    first: ClassVar[str] = "input"
 
     def splits(self) -> dict[str, Sequence[Any]]:
         """The authors' splits; metadata names the authors' subsets that a pair is in."""
-        root = Path(self.source)
-        entries = read_splits(root, _FILES, _FOLDERS)
-        prefix = find_pictures(self.source, _PICTURES, [text_of(e, "input") for part in entries.values() for e in part])
-        splits = {}
-        for split, part in entries.items():
-            subsets = _subsets(root, split)
-            splits[split] = [
-                _pair(f"{split}-{n:05d}", prefix, entry, sorted(name for name in subsets if n in subsets[name]))
-                for n, entry in enumerate(part)
-            ]
-        return splits
+        return {split: list(self._with_subsets(split, pairs)) for split, pairs in super().splits().items()}
+
+    def pair(self, name: str, prefix: str, entry: dict[str, Any]) -> Pair:
+        """Pictures `input` and `output`, requests `expert_summary` and `amateur_summary`."""
+        source, target = (prefix + text_of(entry, side) for side in ("input", "output"))
+        requests = tuple(
+            Request(text, json.dumps({"by": by}))
+            for by in ("expert", "amateur")
+            for text in texts_of(entry, f"{by}_summary")
+        )
+        names = ("request", "detailed_request", "dataset")
+        original = {field: text for field in names if (text := text_of(entry, field))}
+        notes = {**original, "operators": _operators(entry.get("operator"))}
+        return Pair(name, source, target, requests, json.dumps(notes))
 
     def more_of(self, item: Pair, size: tuple[int, int]) -> tuple[dict[str, Any], list[Finding]]:
         """The union of the regions that local operators name, as the target's mask; none where all are global."""
@@ -63,10 +67,24 @@ class GIER(PairSource):
         folder, _, name = item.source.rpartition("/")
         masks = f"{folder.removesuffix('images')}masks/{PurePath(name).stem}_mask.json"
         try:
-            regions = parse_json(read_file(Path(self.source), masks), masks)
+            regions = parse_json(read_file(Path(self.source), masks, MAX_JSON_BYTES), masks)
             return {"target_mask": _union(regions, wanted, size)}, []
         except BadSample as bad:
             return {}, [Finding("mask", item.name, bad.detail, dropped=False)]
+
+    def _with_subsets(self, split: str, pairs: Sequence[Pair]) -> Iterator[Pair]:
+        subsets = {name: numbers for name in _SUBSETS if (numbers := self._subset(split, name))}
+        for number, pair in enumerate(pairs):
+            names = sorted(name for name, numbers in subsets.items() if number in numbers)
+            yield pair._replace(notes=json.dumps({**json.loads(pair.notes), "subsets": names}))
+
+    def _subset(self, split: str, name: str) -> set[int]:
+        """Numbers of the entries of a split that one of the authors' lists names; none where it is not there."""
+        path = find_file(Path(self.source), self.folders, f"{split}_{name}_sess_3.json")
+        numbers = read_annotations(path) if path else []
+        if wrong := next((number for number in numbers if type(number) is not int), None):
+            raise ConversionError(f"{path}: expected a list of numbers, found {str(wrong)[:80]!r} in it")
+        return set(numbers)
 
 
 def _union(regions: Any, wanted: set[int], size: tuple[int, int]) -> Image.Image:
@@ -77,29 +95,6 @@ def _union(regions: Any, wanted: set[int], size: tuple[int, int]) -> Image.Image
         region = decode_rle(regions[number])
         union |= np.asarray(region if region.size == size else region.resize(size, Image.Resampling.NEAREST))
     return Image.fromarray(union)
-
-
-def _subsets(root: Path, split: str) -> dict[str, set[int]]:
-    """Name -> numbers of the entries of a split, for the lists that are there."""
-    found = {}
-    for name in _SUBSETS:
-        file = f"{split}_{name}_sess_3.json"
-        path = next((path for folder in _FOLDERS if (path := root / folder / file).is_file()), None)
-        if path is not None:
-            found[name] = set(read_annotations(path))
-    return found
-
-
-def _pair(name: str, prefix: str, entry: dict[str, Any], subsets: list[str]) -> Pair:
-    source, target = (prefix + text_of(entry, side) for side in ("input", "output"))
-    requests = tuple(
-        Request(text, json.dumps({"by": by}))
-        for by in ("expert", "amateur")
-        for text in texts_of(entry, f"{by}_summary")
-    )
-    original = {field: text for field in ("request", "detailed_request", "dataset") if (text := text_of(entry, field))}
-    notes = {**original, "operators": _operators(entry.get("operator")), "subsets": subsets}
-    return Pair(name, source, target, requests, json.dumps(notes))
 
 
 def _operators(found: Any) -> dict[str, dict[str, Any]]:

@@ -50,6 +50,7 @@ class IPr2PrFolders(Source):
     """
 
     name: ClassVar[str] = "ipr2pr"
+    required: ClassVar[tuple[str, ...]] = ("source", "target", "instruction")
     samples_per_item: ClassVar[int] = 4  # the filter kept at most four seeds a prompt
     seeds: Literal["all", "first"] = "all"
 
@@ -113,6 +114,7 @@ class IPr2PrTable(TableSource):
     """The parquet copies on the hub: one seed a prompt, no seed number and no CLIP similarities."""
 
     name: ClassVar[str] = "ipr2pr"
+    required: ClassVar[tuple[str, ...]] = ("source", "target", "instruction")
 
     def columns(self) -> Mapping[str, str]:
         """Of the clip-filtered copy; `columns_of` handles the other names in use."""

@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from datamodules.convert.files import existing_folder, parse_json
+from datamodules.convert.files import MAX_JSON_BYTES, existing_folder, parse_json
 from datamodules.convert.filters import Filters
 from datamodules.convert.source import ConversionError, Finding, Findings, IndexSource, WrittenShard
 from datamodules.convert.tables import open_parquet
@@ -21,7 +21,8 @@ from datamodules.faults import BadSample
 from datamodules.shard_index import ShardInfo, replace_file
 from datamodules.tar_index import DAMAGED, Member, ShardError, file_sha256, pack, scan
 
-_INDEX_SHARE = 0.02  # bytes of a member index to those of its shard, at most
+_INDEX_BYTES = 130  # of a sample of img2dataset (picture, text and JSON, named by 9 digits) in a member index
+_INDEX_SHARE = 0.02  # about the bytes of a member index to those of its shard, where nothing says how many samples
 
 
 class Tar(NamedTuple):
@@ -58,7 +59,11 @@ class Laion(IndexSource):
 
     def bytes_of(self, item: Tar) -> int:
         """Of the index alone."""
-        return int(item.bytes * _INDEX_SHARE)
+        try:
+            successes = _successes(_statistics(Path(self.source) / item.name))
+        except (BadSample, OSError):
+            successes = None
+        return int(item.bytes * _INDEX_SHARE) if successes is None else successes * _INDEX_BYTES
 
     def index(self, item: Tar, folder: Path) -> WrittenShard:
         """Index one tar, without the samples that a filter refuses; damage is indexed too, so that it counts later."""
@@ -101,20 +106,34 @@ class Laion(IndexSource):
 
     def _doubts(self, path: Path, count: int) -> Iterator[Finding]:
         """A shard that img2dataset had not finished, or of which a part is missing."""
-        statistics = path.with_name(f"{path.stem}_stats.json")
+        statistics = _statistics(path)
         if not statistics.is_file():
             if _has_statistics(path.parent):
                 yield Finding("unfinished", path.name, f"{statistics.name} is missing", dropped=False)
             return
         try:
-            expected = parse_json(statistics.read_bytes(), statistics.name)
+            successes = _successes(statistics)
         except (BadSample, OSError) as error:
             yield Finding("unfinished", path.name, f"{statistics.name}: {error}", dropped=False)
             return
-        successes = expected.get("successes") if isinstance(expected, Mapping) else None
-        if isinstance(successes, int) and successes > count:
+        if successes is not None and successes > count:
             detail = f"{count} samples, {statistics.name} says {successes}"
             yield Finding("unfinished", path.name, detail, dropped=False)
+
+
+def _statistics(tar: Path) -> Path:
+    return tar.with_name(f"{tar.stem}_stats.json")
+
+
+def _successes(statistics: Path) -> int | None:
+    """How many samples img2dataset put into a tar, None if its statistics do not say.
+
+    Raises:
+        BadSample, OSError: they cannot be read.
+    """
+    found = parse_json(statistics.read_bytes(), statistics.name)
+    successes = found.get("successes") if isinstance(found, Mapping) else None
+    return successes if isinstance(successes, int) else None
 
 
 @lru_cache(maxsize=4)
@@ -135,13 +154,15 @@ class _Records:
         member = next((member for member in members if member.field == "json"), None)
         if member is None:
             return self._from_parquet(key.rpartition("/")[2])
+        if member.size > MAX_JSON_BYTES:
+            return {}  # the stream counts it when it reads the sample
         with self._path.open("rb") as file:
             file.seek(member.offset)
             data = file.read(member.size)
         try:
             record = parse_json(data, member.key)
         except BadSample:
-            return {}  # the stream counts it when it reads the sample
+            return {}  # as above
         return record if isinstance(record, dict) else {}
 
     def _from_parquet(self, key: str) -> Mapping[str, Any]:

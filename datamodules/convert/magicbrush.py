@@ -30,7 +30,7 @@ _CAPTIONS = ("descriptions", "description", "captions")
 def _with_mask(sample: Sample, mask: bytes | None) -> Iterator[Sample | Finding]:
     """The sample with its mask, or without one that cannot be read."""
     try:
-        if mask is not None:
+        if mask is not None and "source" in sample:
             sample["target_mask"] = editable(mask, sample["source"])
     except BadSample as bad:
         yield Finding("mask", sample["key"], bad.detail, dropped=False)
@@ -59,6 +59,7 @@ class MagicBrushFolder(Source):
     name: ClassVar[str] = "magicbrush"
     published: ClassVar[Mapping[str, Mapping[str, int]]] = _PUBLISHED
     published_apart: ClassVar[bool] = True
+    required: ClassVar[tuple[str, ...]] = ("source", "target", "instruction")
 
     def splits(self) -> dict[str, Sequence[Any]]:
         """Every turn of every session, in the order of `edit_sessions.json`."""
@@ -107,6 +108,7 @@ class MagicBrushTable(TableSource):
     name: ClassVar[str] = "magicbrush"
     published: ClassVar[Mapping[str, Mapping[str, int]]] = _PUBLISHED
     published_apart: ClassVar[bool] = True
+    required: ClassVar[tuple[str, ...]] = ("source", "target", "instruction")
 
     def columns(self) -> Mapping[str, str]:
         """The published ones; the mask and the session are handled apart."""
@@ -116,8 +118,8 @@ class MagicBrushTable(TableSource):
         """The published splits, dev as `val`; a turn must not come twice."""
         splits = super().splits()
         for split, rows in splits.items():
-            turns = Counter(zip(_sessions(rows.whole), column(rows.whole, "turn_index"), strict=True))
-            if repeated := next((turn for turn, count in turns.items() if count > 1), None):
+            turns = Counter(zip(*(column(rows.whole, name) for name in ("img_id", "turn_index")), strict=True))
+            if repeated := next((turn for turn, count in turns.items() if count > 1 and None not in turn), None):
                 raise ConversionError(
                     f"{self.source}: split {split!r} has turn {repeated[1]} of session {repeated[0]} twice; "
                     "fetch it again"

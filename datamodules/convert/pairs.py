@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from PIL import Image
 
@@ -45,11 +45,32 @@ class PairSource(Source):
     """A sample a request, all of a pair in one shard; pictures byte for byte as they are where their shapes agree.
 
     Attributes:
+        files: split -> name of its JSON file. folders, pictures: where that file and the pictures may be below the
+            source, the first that has them. first: what an entry calls the name of its first picture.
         shapes: what becomes of a pair whose pictures have different shapes, which no batch can hold: "resize" stretches
             the target to the source's size (as the authors of GIER do), "drop" leaves the pair out.
     """
 
+    required: ClassVar[tuple[str, ...]] = ("source", "target", "instruction")
+    files: ClassVar[Mapping[str, str]]
+    folders: ClassVar[tuple[str, ...]]
+    pictures: ClassVar[tuple[str, ...]]
+    first: ClassVar[str]
     shapes: Shapes = "resize"
+
+    def splits(self) -> dict[str, Sequence[Any]]:
+        """The authors' splits."""
+        entries = read_splits(Path(self.source), self.files, self.folders)
+        names = [text_of(entry, self.first) for part in entries.values() for entry in part]
+        prefix = find_pictures(self.source, self.pictures, names)
+        return {
+            split: [self.pair(f"{split}-{number:05d}", prefix, entry) for number, entry in enumerate(part)]
+            for split, part in entries.items()
+        }
+
+    def pair(self, name: str, prefix: str, entry: dict[str, Any]) -> Pair:
+        """The pair of an entry; `prefix` goes before the names of its pictures."""
+        raise ConversionError(f"{self.name}: declares no pairs")
 
     def samples_of(self, item: Pair) -> Iterator[Sample | Finding]:
         """The samples of one pair."""
@@ -111,8 +132,7 @@ def read_splits(root: Path, files: Mapping[str, str], folders: Sequence[str]) ->
     """
     found = {}
     for split, name in files.items():
-        path = next((path for folder in folders if (path := root / folder / name).is_file()), None)
-        if path is not None:
+        if (path := find_file(root, folders, name)) is not None:
             found[split] = read_annotations(path)
             if wrong := next((entry for entry in found[split] if not isinstance(entry, dict)), None):
                 raise ConversionError(f"{path}: expected a list of objects, found {str(wrong)[:80]!r} in it")
@@ -124,15 +144,23 @@ def read_splits(root: Path, files: Mapping[str, str], folders: Sequence[str]) ->
     return found
 
 
+def find_file(root: Path, folders: Sequence[str], name: str) -> Path | None:
+    """A file in the first of `folders` below `root` that has it, None if none has."""
+    return next((path for folder in folders if (path := root / folder / name).is_file()), None)
+
+
 def find_pictures(source: str, folders: Sequence[str], names: Sequence[str]) -> str:
-    """Which of `folders` below the source holds the pictures, as a prefix of paths ("" or "FOLDER/").
+    """Which of `folders` below the source holds the pictures, as a prefix of paths ("" or "FOLDER/"); "" for no names.
 
     Raises:
-        ConversionError: none of them holds any of the first `names`.
+        ConversionError: none of them holds any of about 100 of the names, evenly spread.
     """
     root = existing_folder(source)
+    if not names:
+        return ""
+    chosen = names[:: max(1, len(names) // 100)]
     for folder in folders:
-        if any(file_size(root, f"{folder}{name}") for name in names[:100]):
+        if any(file_size(root, f"{folder}{name}") for name in chosen):
             return folder
     places = ", ".join(str(root / folder) for folder in folders)
     raise ConversionError(

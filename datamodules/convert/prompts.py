@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules.convert.files import existing_folder, file_size, open_zip, read_annotations, read_entry, read_file
+from datamodules.convert.files import (
+    MAX_FILE_BYTES,
+    MAX_JSON_BYTES,
+    existing_folder,
+    file_size,
+    open_zip,
+    read_annotations,
+    read_entry,
+    read_file,
+)
 from datamodules.convert.source import ConversionError
 
 FOLDER = re.compile(r"\d{7}")
@@ -25,10 +34,11 @@ class Place(NamedTuple):
     prefix: str
 
     def read(self, root: Path, name: str) -> bytes:
-        """The bytes of a file in it; see `read_file` and `read_entry`."""
+        """The bytes of a picture or JSON file in it; see `read_file` and `read_entry`."""
+        most = MAX_FILE_BYTES if name.endswith(".jpg") else MAX_JSON_BYTES
         if self.archive:
-            return read_entry(root / self.archive, self.prefix + name)
-        return read_file(root, self.prefix + name)
+            return read_entry(root / self.archive, self.prefix + name, most)
+        return read_file(root, self.prefix + name, most)
 
     def size(self, root: Path, name: str) -> int:
         """The bytes of a file in it as unpacked, 0 if there is none."""
@@ -94,7 +104,7 @@ def _listed(path: Path) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _found(root: Path, places: dict[str, Place]) -> list[tuple[str, tuple[str, ...]]]:
-    """Prompts and seeds by the pictures that are there."""
+    """Prompts and seeds by the pictures that are there, as the published `prepare_dataset.py` finds and sorts them."""
     in_zips: dict[Place, list[str]] = defaultdict(list)
     for archive in {place.archive for place in places.values()} - {""}:
         for entry in open_zip(root / archive).namelist():
@@ -103,6 +113,8 @@ def _found(root: Path, places: dict[str, Place]) -> list[tuple[str, tuple[str, .
     listed = []
     for name, place in sorted(places.items()):
         files = in_zips[place] if place.archive else [path.name for path in (root / place.prefix).iterdir()]
-        seeds = (match[1] for file in files if (match := _PICTURE.fullmatch(file)))
-        listed.append((name, tuple(sorted(seeds, key=int))))
+        if seeds := tuple(match[1] for file in sorted(files) if (match := _PICTURE.fullmatch(file))):
+            listed.append((name, seeds))
+    if empty := len(places) - len(listed):
+        _log.warning("%s: without a picture {seed}_0.jpg %d folders do not count, as in seeds.json", root, empty)
     return listed

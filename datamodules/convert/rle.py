@@ -14,6 +14,8 @@ from PIL import Image
 from datamodules.faults import BadSample
 from datamodules.images import MAX_PIXELS
 
+_MAX_SHIFT = 60  # bits of a number, far more than a run of pixels takes
+
 
 def decode_rle(mask: Any) -> Image.Image:
     """`{"size": [height, width], "counts": ...}` -> PIL "L" mask, 255 inside.
@@ -24,7 +26,7 @@ def decode_rle(mask: Any) -> Image.Image:
     try:
         height, width = (int(side) for side in mask["size"])
         runs = _unpack(mask["counts"]) if isinstance(mask["counts"], str) else [int(run) for run in mask["counts"]]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise BadSample("mask", f"expected a run-length encoded mask with size and counts ({error!r})") from error
     if min(height, width) < 1 or height * width > MAX_PIXELS or any(run < 0 for run in runs):
         raise BadSample("mask", f"a mask of {width}x{height} pixels in {len(runs)} runs cannot be")
@@ -44,6 +46,8 @@ def _unpack(text: str) -> list[int]:
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:
+            if shift > _MAX_SHIFT:
+                raise ValueError("a number that does not end")
             continue
         if bits & 16:
             value -= 1 << shift

@@ -13,7 +13,7 @@ from datamodules.convert.source import Finding, Findings, IndexSource, Source, W
 from datamodules.decode import decode
 from datamodules.encode import encode
 from datamodules.faults import BadSample
-from datamodules.schema import Sample, SchemaError
+from datamodules.schema import SchemaError
 from datamodules.shard_index import INCOMPLETE
 from datamodules.shards import write_shard
 from datamodules.transforms import ImageTransform
@@ -65,7 +65,7 @@ def write_samples(source: Source, items: Sequence[Any], target: Path, scratch: P
         The shard's row (None if every sample was dropped: then nothing is written) and what was found.
     """
     findings = Findings()
-    row = write_shard(scratch, target.name, _encoded(source.samples(items), findings, check))
+    row = write_shard(scratch, target.name, _encoded(source, items, findings, check))
     written, index = scratch / f"{target.name}{INCOMPLETE}", scratch / f"{target.stem}.idx{INCOMPLETE}"
     if not row.count:
         written.unlink()
@@ -77,10 +77,10 @@ def write_samples(source: Source, items: Sequence[Any], target: Path, scratch: P
 
 
 def _encoded(
-    samples: Iterator[Sample | Finding], findings: Findings, check: bool
+    source: Source, items: Sequence[Any], findings: Findings, check: bool
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     keys: set[str] = set()
-    for sample in samples:
+    for sample in source.samples(items):
         if isinstance(sample, Finding):
             findings.add(sample)
             continue
@@ -88,6 +88,8 @@ def _encoded(
         try:
             if key in keys:
                 raise BadSample("key", f"key {key!r} comes twice")
+            if absent := next((name for name in source.required if _is_blank(sample.get(name))), None):
+                raise BadSample("field", f"no {absent}")
             files = encode(sample)
             if max(len(f"{key}.{name}".encode()) for name in files) > tarfile.LENGTH_NAME:
                 raise BadSample("key", f"key {key!r} is too long for a tar")
@@ -95,8 +97,14 @@ def _encoded(
                 _FITS(decode(key, files), 0, 0)
         except SchemaError as error:
             findings.add(Finding("field", key, str(error)))
+        except UnicodeEncodeError as error:  # half a character, which JSON can write and UTF-8 cannot
+            findings.add(Finding("text", key, f"a text with half a character ({error})"))
         except BadSample as bad:
             findings.add(Finding(bad.reason, key, bad.detail))
         else:
             keys.add(key)
             yield key, files
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())

@@ -81,6 +81,7 @@ class Source:
         source: folder (or, for tables, a name on the hub) of the dataset as published.
         samples_per_item: most samples that one item usually gives; decides how many items a shard takes.
         published: split -> the totals that `counted` must give when the whole set is there.
+        required: fields without which a sample is dropped; a blank text is none.
         published_apart: splits come from different places, so that those which are not there do not count.
     """
 
@@ -88,6 +89,7 @@ class Source:
     samples_per_item: ClassVar[int] = 1
     published: ClassVar[Mapping[str, Mapping[str, int]]] = {}
     published_apart: ClassVar[bool] = False
+    required: ClassVar[tuple[str, ...]] = ()
     source: str
 
     def splits(self) -> dict[str, Sequence[Any]]:

@@ -14,15 +14,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, overload
 
-from datamodules.convert.files import inside, read_file
+from datamodules.convert.files import inside, read_file, read_found
 from datamodules.convert.source import ConversionError
 from datamodules.faults import BadSample
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-_BATCH = 16  # rows held in memory at once: with images of several MB each, enough
+_BATCH = 16  # rows decoded at once: with images of several MB each, enough
+_BUFFER_BYTES = 2**20  # read at once of a column of a local file, whose row groups may have many GB
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Rows(Sequence["Rows"]):
         split: our name of the split, with which keys begin.
         files, counts: the parquet files and the rows of each; empty for what `datasets` reads.
         origin: path or hub name, configuration and split, for `datasets`. size: bytes of all files, 0 if unknown.
+        of_images: made by `datasets` from a folder of images, so that it alone chose the files that cells name.
     """
 
     split: str
@@ -42,6 +45,7 @@ class Rows(Sequence["Rows"]):
     size: int
     start: int
     stop: int
+    of_images: bool = False
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -83,7 +87,24 @@ class Rows(Sequence["Rows"]):
     def _from_datasets(self) -> Iterator[tuple[int, dict[str, Any] | BadSample]]:
         table = load_table(*self.origin)
         for number in range(self.start, self.stop):
-            yield number, table[number]
+            yield number, self._with_images(table[number]) if self.of_images else table[number]
+
+    def _with_images(self, row: dict[str, Any]) -> dict[str, Any] | BadSample:
+        """A row with the images that lie in a zip file or in the cache of `datasets`; others are read when used."""
+        here = Path(self.origin[0]).is_dir()
+        try:
+            return {name: cell if here and not _is_packed(cell) else _with_bytes(cell) for name, cell in row.items()}
+        except BadSample as bad:
+            return bad
+
+
+def _is_packed(cell: Any) -> bool:
+    return isinstance(cell, dict) and "::" in (cell.get("path") or "")
+
+
+def _with_bytes(cell: Any) -> Any:
+    names_a_file = isinstance(cell, dict) and cell.get("bytes") is None and isinstance(cell.get("path"), str)
+    return {**cell, "bytes": read_found(cell["path"])} if names_a_file else cell
 
 
 def _file_rows(path: str, first: int, start: int, stop: int) -> Iterator[tuple[int, dict[str, Any] | BadSample]]:
@@ -98,9 +119,11 @@ def _file_rows(path: str, first: int, start: int, stop: int) -> Iterator[tuple[i
             try:
                 for batch in file.iter_batches(_BATCH, row_groups=[group]):
                     for offset in range(max(0, done - number), min(batch.num_rows, stop - number)):
-                        yield number + offset, batch.slice(offset, 1).to_pylist()[0]
+                        yield number + offset, _cells(batch.slice(offset, 1))
                         done = number + offset + 1
                     number += batch.num_rows
+                    if number >= stop:
+                        break
             except (pa.ArrowException, OSError, ValueError) as error:
                 if "://" in path:  # the network more likely than the file; nothing is given up for that
                     raise ConversionError(
@@ -110,6 +133,14 @@ def _file_rows(path: str, first: int, start: int, stop: int) -> Iterator[tuple[i
                 bad = BadSample("parquet", f"{Path(path).name}, row group {group}: {error}")
                 yield from ((row, bad) for row in range(done, min(end, stop)))
         number = end
+
+
+def _cells(row: pa.RecordBatch) -> dict[str, Any] | BadSample:
+    """The cells of a single row."""
+    try:
+        return row.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        return BadSample("text", f"a text that is no UTF-8 ({error})")
 
 
 def column_names(rows: Rows) -> list[str]:
@@ -131,8 +162,19 @@ def column(rows: Rows, name: str) -> list[Any]:
         )
     if not rows.files:
         return list(load_table(*rows.origin)[name])[rows.start : rows.stop]
-    parts = (open_parquet(path).read([name]).column(0).to_pylist() for path in rows.files)
-    return list(chain.from_iterable(parts))[rows.start : rows.stop]
+    return list(chain.from_iterable(_file_column(path, name) for path in rows.files))[rows.start : rows.stop]
+
+
+def _file_column(path: str, name: str) -> list[Any]:
+    import pyarrow as pa
+
+    file = open_parquet(path)
+    if name not in file.schema_arrow.names:
+        raise ConversionError(f"{path}: no column {name!r}, which other files of the split have; fetch it again")
+    try:
+        return file.read([name]).column(0).to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ConversionError(f"{path}: column {name!r} cannot be read ({one_line(error)}); fetch it again") from error
 
 
 @lru_cache(maxsize=4)
@@ -147,7 +189,9 @@ def open_parquet(path: str) -> pq.ParquetFile:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(fsspec.open(path, "rb").open() if "://" in path else path)
+        if "://" in path:
+            return pq.ParquetFile(fsspec.open(path, "rb").open())
+        return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise ConversionError(f"{path}: cannot be read as parquet ({error}); fetch it again") from error
 

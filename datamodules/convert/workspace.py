@@ -120,7 +120,9 @@ class Workspace:
 
     def end(self, report: dict[str, Any]) -> None:
         """Write the report, which makes the conversion finished, and tidy up."""
-        replace_file(self.out / REPORT_FILE, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+        text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+        # a name that is no UTF-8 is half a character to Python; a backslash before it is how JSON writes that
+        replace_file(self.out / REPORT_FILE, text.encode("utf-8", "backslashreplace"))
         shutil.rmtree(self.folder)
 
     def _record(self, section: Section) -> Path:

@@ -60,10 +60,10 @@ def ipr2pr_files(prompts: int, seeds: int = 2, caption: str = "input") -> dict[s
     return {"seeds.json": listed, **files}
 
 
-def zipped(files: Mapping[str, bytes | str | Any]) -> bytes:
+def zipped(files: Mapping[str, bytes | str | Any], method: int = zipfile.ZIP_STORED) -> bytes:
     """The same files as a zip."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w", method) as archive:
         for name, content in files.items():
             archive.writestr(name, content if isinstance(content, bytes | str) else json.dumps(content))
     return buffer.getvalue()

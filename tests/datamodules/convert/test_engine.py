@@ -174,6 +174,28 @@ def test_a_disk_that_is_too_small_is_found_before_anything_is_written(tmp_path: 
     assert report["splits"]["train"]["dropped"] == {"large": 1}
 
 
+def test_a_disk_that_fills_up_is_one_line_and_the_same_command_goes_on(
+    root: Path, source: Path, alone: Path, tmp_path: Path
+) -> None:
+    """A limit of the shell on the size of files stands for the disk: both make writing fail with an error number."""
+    out = tmp_path / "out"
+    arguments = ["--partial", "--samples-per-shard", "4", "--workers", "2"]
+    command = [sys.executable, "-m", "datamodules.convert", "ipr2pr", "--source", str(source), "--out", str(out)]
+    limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "bash", *command, *arguments]  # kB
+    done = subprocess.run(limited, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 1 and "finished shards are kept: make room and run the same command again" in done.stderr
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith(f"{out}: no room (")
+    converted(ipr2pr(str(source)), out, samples_per_shard=4)
+    assert contents(out) == contents(alone)
+
+
+def test_a_name_that_is_no_unicode_is_reported_too(tmp_path: Path) -> None:
+    files = ipr2pr_files(2)
+    files["seeds.json"].append(["\ud800", ["1"]])
+    report = converted(ipr2pr(str(write(tmp_path / "source", files))), tmp_path / "out")
+    assert report["splits"]["test"]["dropped"] == {"outside": 1} and report["findings"][0]["item"] == "\ud800"
+
+
 def test_the_report_counts_and_names_what_was_dropped(alone: Path) -> None:
     report = json.loads((alone / "conversion.json").read_bytes())
     train = report["splits"]["train"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from datamodules.convert.engine import Options, convert
 from datamodules.convert.ipr2pr import by_position, ipr2pr
+from datamodules.convert.prompts import find_prompts
 from datamodules.convert.source import ConversionError
 from datamodules.shard_index import ShardIndex
 from datamodules.stream import ShardStream
@@ -148,21 +150,60 @@ def test_without_seeds_json_prompts_and_seeds_are_those_that_are_there(packed: b
     assert len(keys) == 20 and [key[:7] for key in keys] == sorted(key[:7] for key in keys)
 
 
+def test_without_seeds_json_it_is_found_again_as_the_authors_program_writes_it(tmp_path: Path) -> None:
+    """Folders without a picture are not listed, and so move no other to another split; seeds go by file name."""
+    files = {f"0000003/{name}": picture(1) for name in ("5_0.jpg", "10_0.jpg", "100_0.jpg", "5_1.jpg")}
+    write(tmp_path, {**files, "0000001/prompt.json": {"edit": "x"}})
+    (prompt,) = find_prompts(str(tmp_path))
+    assert (prompt.name, prompt.seeds, prompt.position) == ("0000003", ("100", "10", "5"), 0)
+
+
 def test_a_damaged_zip_is_one_line(tmp_path: Path) -> None:
     write(tmp_path, {"seeds.json": [], "a.zip": b"PK no zip"})
     with pytest.raises(ConversionError, match=r"a\.zip: cannot be read as a zip file"):
         ipr2pr(str(tmp_path)).splits()
 
 
-def test_entries_of_a_zip_that_lie_are_dropped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("place", [4, 30])
+def test_entries_of_a_zip_that_lie_are_dropped(method: int, place: int, tmp_path: Path) -> None:
     files = ipr2pr_files(4)
     listed = files.pop("seeds.json")
-    data = bytearray(zipped(files))
-    place = data.index(files["0000000/0_0.jpg"])
-    data[place + 40] ^= 0xFF
+    data = bytearray(zipped(files, method))
+    name = b"0000000/0_0.jpg"
+    begin = data.index(name) + len(name) + place
+    data[begin : begin + 20] = bytes(byte ^ 0x5A for byte in data[begin : begin + 20])
     write(tmp_path / "source", {"seeds.json": listed, "a.zip": bytes(data)})
     report = converted(ipr2pr(str(tmp_path / "source")), tmp_path / "out")
     assert report["splits"]["train"]["dropped"] == {"archive": 1}
+
+
+def test_a_zip_whose_names_are_no_utf8_is_one_line(tmp_path: Path) -> None:
+    data = zipped({"0000001/caf\u00e9.txt": b"x"}).replace("\u00e9".encode(), b"\xff\xfe")
+    write(tmp_path, {"seeds.json": [], "a.zip": data})
+    with pytest.raises(ConversionError, match=r"a\.zip: cannot be read as a zip file"):
+        ipr2pr(str(tmp_path)).splits()
+
+
+def test_json_beyond_measure_is_not_parsed(tmp_path: Path) -> None:
+    files = ipr2pr_files(4)
+    listed = files.pop("seeds.json")
+    files["0000000/prompt.json"] = '{"edit": "x", "more": "' + "x" * 2**24 + '"}'
+    archive = zipped(files, zipfile.ZIP_DEFLATED)
+    assert len(archive) < 2**20
+    write(tmp_path / "source", {"seeds.json": listed, "a.zip": archive})
+    report = converted(ipr2pr(str(tmp_path / "source")), tmp_path / "out")
+    assert report["splits"]["train"]["dropped"] == {"large": 1}
+
+
+@pytest.mark.parametrize(
+    ("texts", "reason"),
+    [('{"edit": "half \\ud83d"}', "text"), ('{"edit": ""}', "field"), ('{"edit": " \\n"}', "field")],
+)
+def test_an_instruction_that_is_none_drops_its_samples(texts: str, reason: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "source", {**ipr2pr_files(4), "0000000/prompt.json": texts})
+    report = converted(ipr2pr(str(source)), tmp_path / "out")
+    assert report["splits"]["train"]["dropped"] == {reason: 2} and report["splits"]["train"]["samples"] == 4
 
 
 def _table(rows: int, first: str = "original_image") -> dict[str, list]:

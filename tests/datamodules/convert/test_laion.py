@@ -126,6 +126,21 @@ def test_a_damaged_parquet_file_costs_no_sample(tmp_path: Path) -> None:
     assert train["samples"] == 1 and train["kept"] == {"unknown: punsafe": 1}
 
 
+def test_json_beyond_measure_is_left_to_the_stream(tmp_path: Path) -> None:
+    write_img2dataset(tmp_path / "laion", 0, [{"caption": "a", "punsafe": 0.9, "more": "x" * 2**24}])
+    train = converted(Laion(str(tmp_path / "laion"), Filters(max_punsafe=0.5)), tmp_path / "out")["splits"]["train"]
+    assert train["samples"] == 1 and train["kept"] == {"unknown: punsafe": 1}
+
+
+def test_the_room_for_an_index_goes_by_the_number_of_samples(source: Path, tmp_path: Path) -> None:
+    """The pictures of these shards are tiny; a share of the tars' bytes would be far from right."""
+    laion = Laion(str(source))
+    expected = laion.estimate(laion.splits()["train"])
+    converted(laion, tmp_path / "out")
+    needed = sum(path.stat().st_size for path in (tmp_path / "out" / "train").glob("*.idx"))
+    assert 0.7 * expected < needed < expected
+
+
 def test_damage_stays_in_the_index_so_that_it_counts(source: Path, tmp_path: Path) -> None:
     tar = source / "00000.tar"
     os.truncate(tar, tar.stat().st_size // 2)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from datamodules.convert.brush_mask import editable
@@ -115,6 +116,40 @@ def test_rows_without_a_session_are_dropped(tmp_path: Path) -> None:
     write_parquet(tmp_path / "source" / "train.parquet", _table(TURNS, img_id=["1", None, "2"]))
     report = converted(magicbrush(str(tmp_path / "source")), tmp_path / "out")
     assert report["splits"]["train"]["dropped"] == {"field": 1} and report["splits"]["train"]["samples"] == 2
+
+
+def test_rows_without_session_or_turn_are_no_repetition(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "source" / "train.parquet", _table(TURNS, img_id=["1", None, None], turn_index=[1, 1, 1]))
+    report = converted(magicbrush(str(tmp_path / "source")), tmp_path / "out")
+    assert report["splits"]["train"]["dropped"] == {"field": 2} and report["splits"]["train"]["samples"] == 1
+
+
+@pytest.mark.parametrize("name", ["source_img", "target_img", "instruction"])
+def test_rows_without_what_an_edit_needs_are_dropped(name: str, tmp_path: Path) -> None:
+    table = _table(TURNS)
+    write_parquet(tmp_path / "source" / "train.parquet", {**table, name: [None, *table[name][1:]]})
+    report = converted(magicbrush(str(tmp_path / "source")), tmp_path / "out")
+    assert report["splits"]["train"]["dropped"] == {"field": 1} and report["splits"]["train"]["samples"] == 2
+
+
+def test_a_damaged_column_of_sessions_is_one_line(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "train.parquet", _table(TURNS))
+    chunk = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    data = bytearray(path.read_bytes())
+    begin = chunk.dictionary_page_offset or chunk.data_page_offset
+    data[begin : begin + 30] = b"\xff" * 30
+    path.write_bytes(data)
+    with pytest.raises(ConversionError, match=r"column 'img_id' cannot be read .*; fetch it again") as caught:
+        magicbrush(str(tmp_path)).splits()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_lacks_a_column_of_the_others_is_one_line(tmp_path: Path) -> None:
+    table = _table(TURNS)
+    write_parquet(tmp_path / "train-0.parquet", table)
+    write_parquet(tmp_path / "train-1.parquet", {name: cells for name, cells in table.items() if name != "turn_index"})
+    with pytest.raises(ConversionError, match=r"train-1\.parquet: no column 'turn_index', which other files"):
+        magicbrush(str(tmp_path)).splits()
 
 
 def test_another_table_is_one_line(tmp_path: Path) -> None:

@@ -210,6 +210,37 @@ def test_a_pair_without_requests_is_dropped_and_counted(tmp_path: Path) -> None:
     assert report["splits"]["train"]["dropped"] == {"field": 2} and report["splits"]["train"]["samples"] == 1
 
 
+def test_blank_requests_are_dropped_and_counted(tmp_path: Path) -> None:
+    files = _evr_files()
+    files["dataset/adobe/valid.json"][0]["sents"][1] = " "
+    report = converted(EVR(str(write(tmp_path / "evr", files))), tmp_path / "out")
+    assert report["splits"]["val"]["dropped"] == {"field": 1} and report["splits"]["val"]["samples"] == 5
+    files = _ma5k_files()
+    del files["annotations/train_sess_1.json"][0]["request"]
+    report = converted(MA5k(str(write(tmp_path / "ma5k", files))), tmp_path / "out-ma5k")
+    assert report["splits"]["train"]["dropped"] == {"field": 1} and report["splits"]["train"]["samples"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(EVR, "train.json"), (GIER, "train_sess_3.json"), (MA5k, "val_sess_1.json")]
+)
+def test_annotations_without_entries_are_one_line(kind: type, name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="found there; is it the right folder"):
+        converted(kind(str(write(tmp_path / "source", {name: []}))), tmp_path / "out")
+
+
+def test_pictures_are_found_where_many_of_the_first_are_missing(tmp_path: Path) -> None:
+    entries = [_evr_entry(number, 1) for number in range(400)]
+    files = {"train.json": entries, **{f"images/{entry['img0']}": picture(0) for entry in entries[300:]}}
+    assert EVR(str(write(tmp_path, files))).splits()["train"][0].source == "images/Reddit.com_0_a.jpg"
+
+
+def test_a_subset_of_gier_that_names_no_numbers_is_one_line(tmp_path: Path) -> None:
+    files = {**_gier_files(), "splits/train_global_sess_3.json": [[1]]}
+    with pytest.raises(ConversionError, match=r"train_global_sess_3\.json: expected a list of numbers, found '\[1\]'"):
+        GIER(str(write(tmp_path, files))).splits()
+
+
 def test_an_annotation_cannot_name_files_elsewhere(tmp_path: Path) -> None:
     files = _evr_files()
     files["dataset/adobe/train.json"][1]["img1"] = "../../outside.png"

@@ -44,6 +44,12 @@ def test_long_packed_runs_take_several_characters() -> None:
         {"size": [2, 2], "counts": "\x00"},
         {"size": [2, 2], "counts": "P"},
         {"size": ["a", 2], "counts": [4]},
+        {"size": [float("inf"), 2], "counts": [4]},  # JSON's 1e999
+        {"size": [2, 2], "counts": [float("inf")]},
+        {
+            "size": [2, 2],
+            "counts": "o" * 10_000_000,
+        },  # one number of 50 million bits: hours
     ],
 )
 def test_what_is_no_mask_is_a_bad_sample(mask: Any) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import pickle
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from datamodules.convert.emu_edit import EmuEdit
@@ -16,7 +22,7 @@ from datamodules.convert.tables import Rows, column
 from datamodules.shard_index import ShardIndex
 from datamodules.stream import ShardStream
 from datamodules.transforms import ImageTransform
-from tests.datamodules.convert.layouts import picture, write, write_parquet
+from tests.datamodules.convert.layouts import picture, write, write_parquet, zipped
 from tests.datamodules.convert.results import contents, converted, samples
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
@@ -105,6 +111,79 @@ def test_a_folder_of_images_is_read_through_datasets(tmp_path: Path) -> None:
     assert picture(2) in (tmp_path / "out" / "train" / "00000.tar").read_bytes()
 
 
+def test_a_packed_folder_of_images_is_read_through_datasets(tmp_path: Path) -> None:
+    notes = "file_name,text\na.jpg,one\nb.jpg,two\n"
+    files = {"a.jpg": picture(1), "b.jpg": picture(2), "metadata.csv": notes}
+    source = write(tmp_path / "packed", {"train.zip": zipped(files)})
+    converted(HuggingFace(str(source), None, {"target": "image", "target_caption": "text"}), tmp_path / "out")
+    assert [s["target_caption"] for s in samples(tmp_path / "out" / "train").values()] == ["one", "two"]
+    assert picture(2) in (tmp_path / "out" / "train" / "00000.tar").read_bytes()
+
+
+def test_a_table_cannot_name_a_packed_file_elsewhere(tmp_path: Path) -> None:
+    write(tmp_path, {"other.zip": zipped({"a.jpg": picture(1)})})
+    name = f"zip://a.jpg::{tmp_path / 'other.zip'}"
+    source = write(tmp_path / "csv", {"train.csv": f"before,after,request\n{name},{name},x\n"})
+    report = converted(HuggingFace(str(source), None, COLUMNS), tmp_path / "out")
+    assert report["splits"]["train"]["dropped"] == {"missing": 1}
+
+
+def test_a_text_that_is_no_utf8_costs_its_row_only(tmp_path: Path) -> None:
+    texts = pa.array([b"one", b"caf\xe9", b"three"], pa.binary()).view(pa.string())
+    (tmp_path / "source").mkdir()
+    pq.write_table(pa.table({"text": texts}), tmp_path / "source" / "train.parquet")
+    report = converted(HuggingFace(str(tmp_path / "source"), None, {"instruction": "text"}), tmp_path / "out")
+    assert report["splits"]["train"]["dropped"] == {"text": 1}
+    assert [s["instruction"] for s in samples(tmp_path / "out" / "train").values()] == ["one", "three"]
+
+
+def test_a_few_rows_of_a_large_row_group_are_read_without_the_rest_of_it(tmp_path: Path) -> None:
+    cells = [os.urandom(500) for _ in range(20_000)]
+    path = write_parquet(tmp_path / "train.parquet", {"picture": cells}, rows_in_group=len(cells))
+    rows = Rows("train", (str(tmp_path), None, "train"), (str(path),), (len(cells),), 0, 10, 20)
+    before = _bytes_read()
+    assert [row["picture"]["bytes"] for _, row in rows.read()] == cells[10:20]
+    assert _bytes_read() - before < path.stat().st_size / 2
+
+
+def _bytes_read() -> int:
+    """By this process from files, since it began."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+@pytest.mark.parametrize("suffix", ["pkl", "pyd", "pth", "npy", "npz"])
+def test_a_pickle_in_a_tar_is_never_executed(suffix: str, tmp_path: Path) -> None:
+    members = {f"a.{suffix}": pickle.dumps(Executed(tmp_path / "proof"), protocol=2), "a.txt": b"text"}
+    source = write(tmp_path / "source", {"train.tar": _tar(members)})
+    try:
+        converted(HuggingFace(str(source), None, {"instruction": "txt"}), tmp_path / "out")
+    except ConversionError as error:
+        assert "\n" not in str(error) and "`datasets` cannot read its splits" in str(error)
+    else:
+        assert [s["instruction"] for s in samples(tmp_path / "out" / "train").values()] == ["text"]
+    assert not (tmp_path / "proof").exists()
+
+
+class Executed:
+    """Unpickling it makes a file."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.proof,)
+
+
+def _tar(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
 def test_cells_of_another_type_cost_their_row_only(tmp_path: Path) -> None:
     table = {**_table(3), "request": [1, 2, 3]}
     write_parquet(tmp_path / "source" / "train.parquet", table)
@@ -183,6 +262,15 @@ def test_emu_edits_splits_get_their_right_names(answers: bool, tmp_path: Path) -
     sample = found["test"]["test-0000001"]
     assert sample["edit_type"] == "add" and sample["metadata"] == {"idx": 1, "hash": "00000001", "split": "test"}
     assert (sample["source_caption"], sample["target_caption"]) == ("before 1", "after 1")
+
+
+@pytest.mark.parametrize("name", ["image", "instruction"])
+def test_rows_of_emu_edit_without_what_an_edit_needs_are_dropped(name: str, tmp_path: Path) -> None:
+    table = _emu(3, "test", answers=False)
+    table |= {name: [None, *table[name][1:]], "input_caption": [None] * 3}  # which it can do without
+    write_parquet(tmp_path / "source" / "data" / "test-00000-of-00001.parquet", table)
+    report = converted(EmuEdit(str(tmp_path / "source")), tmp_path / "out")
+    assert report["splits"]["test"]["dropped"] == {"field": 1} and report["splits"]["test"]["samples"] == 2
 
 
 def test_emu_edits_own_answers_are_attached_and_are_no_targets(tmp_path: Path) -> None:
