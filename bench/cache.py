@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.stages.build import TINY, build_parts, build_stage
 from bench.stages.count import Pieces, operations
-from bench.stages.sizes import PUBLISHED
+from bench.stages.sizes import PUBLISHED, QUARTER
 from bench.tools.process import keep_freed_memory
 from datamodules.schema import Batch, Sample
 from datamodules.shard_data import ShardData
@@ -53,24 +53,6 @@ from mmig.stages.stage1 import Stage1
 GOAL = 0.9
 SAMPLES = 64
 Methods = dict[str, Callable[[], TrainingModule]]
-SMALL = replace(
-    PUBLISHED,
-    llm=PUBLISHED.llm
-    | {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 16, "num_attention_heads": 4},
-    text=PUBLISHED.text
-    | {"hidden_size": 192, "intermediate_size": 768, "projection_dim": 192, "num_attention_heads": 3},
-    unet=PUBLISHED.unet
-    | {
-        "block_out_channels": (80, 160, 320, 320),
-        "norm_num_groups": 16,
-        "attention_head_dim": 2,
-        "cross_attention_dim": 192,
-    },
-    vae=PUBLISHED.vae | {"block_out_channels": (32, 64, 128, 128)},
-    mmsm=(192, 2),
-    resolution=128,
-)
-"""A quarter of the published widths, of the LLM an eighth and half of the layers; heads as wide as published."""
 
 
 class Side:
@@ -132,19 +114,19 @@ def noise_pairs(count: int, side: int) -> Iterator[Sample]:
 
 def published(folder: Path) -> tuple[Methods, int]:
     """The published configurations in small, saved with random weights to `folder`; noise goes to folder/pairs."""
-    write_shards(noise_pairs(SAMPLES, SMALL.resolution), folder / "pairs", 32)
-    parts = build_parts(Stage1, SMALL, torch.device("cpu"), torch.float32, False)
+    write_shards(noise_pairs(SAMPLES, QUARTER.resolution), folder / "pairs", 32)
+    parts = build_parts(Stage1, QUARTER, torch.device("cpu"), torch.float32, False)
     for name in ("vae", "unet", "text_encoder", "scheduler"):
         getattr(parts, name).save_pretrained(folder / "diffusion" / name)
     load_tokenizer(TINY / "stable-diffusion").save_pretrained(folder / "diffusion" / "tokenizer")
     parts.llm.save_pretrained(folder / "llm")
     parts.llm_tokenizer.save_pretrained(folder / "llm")
     diffusion = str(folder / "diffusion")
-    backbones, mmsm = BackboneConfig(diffusion, str(folder / "llm")), MMSMConfig(*SMALL.mmsm)
+    backbones, mmsm = BackboneConfig(diffusion, str(folder / "llm")), MMSMConfig(*QUARTER.mmsm)
     return {
         "stage1": lambda: Stage1(backbones, OptimizerConfig(), mmsm),
         "instruct_pix2pix": lambda: InstructPix2PixModule(OptimizerConfig(), {"noise": 1.0}, diffusion, diffusion),
-    }, SMALL.resolution
+    }, QUARTER.resolution
 
 
 class _Reader:

@@ -29,7 +29,8 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-from bench.tools.loops import Alternating, BareLoop, Times, small_world
+from bench.tools.clock import Pairs
+from bench.tools.loops import Alternating, BareLoop, small_world
 from bench.tools.process import quiet_and_single
 from bench.tools.set_up import ROOT, set_up
 from datamodules.schema import Batch
@@ -80,7 +81,7 @@ def fastest(loop: BareLoop, batches: list[Batch], steps: int = 8) -> float:
     return min(times)
 
 
-def measure_denoiser(batches: list[Batch], steps: int, warm_up: int, depth: int) -> Times:
+def measure_denoiser(batches: list[Batch], steps: int, warm_up: int, depth: int) -> Pairs:
     """Alternate steps of the small denoiser; its trainer draws a progress bar, as on a terminal."""
     loader = Alternating(batches, BareLoop(Denoiser(depth), steps + warm_up, EMA_DECAY), steps, warm_up)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +101,7 @@ def measure_denoiser(batches: list[Batch], steps: int, warm_up: int, depth: int)
     return loader.times()
 
 
-def measure_stage(number: int, batches: list[Batch], steps: int, warm_up: int) -> tuple[Times, BareLoop, L.Trainer]:
+def measure_stage(number: int, batches: list[Batch], steps: int, warm_up: int) -> tuple[Pairs, BareLoop, L.Trainer]:
     """Alternate steps of a stage as configs/demo has it; also returns what took them."""
     config = ROOT / f"configs/demo/stage{number}.yaml"
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -117,13 +118,13 @@ def average_of(trainer: L.Trainer) -> EMA:
     return next(callback for callback in trainer.callbacks if isinstance(callback, EMA))
 
 
-def line(name: str, times: Times) -> str:
+def line(name: str, times: Pairs) -> str:
     """What is printed of a measurement."""
-    (bare, trainer), (bare_cpu, trainer_cpu) = times.milliseconds(0), times.milliseconds(1)
+    (bare, trainer), (bare_cpu, trainer_cpu) = (times.seconds(clock) for clock in (0, 1))
     return (
-        f"{name} ratio {times.ratio(0):.3f} (goal >= {GOAL}; bare {bare:.1f} ms, Lightning {trainer:.1f} ms a step; by "
-        f"processor time {times.ratio(1):.3f}, {bare_cpu:.1f} and {trainer_cpu:.1f} ms; {len(times.bare)} pairs, load "
-        f"{os.getloadavg()[0]:.1f})"
+        f"{name} ratio {times.ratio():.3f} (goal >= {GOAL}; bare {1e3 * bare:.1f} ms, Lightning {1e3 * trainer:.1f} ms "
+        f"a step; by processor time {times.ratio(1):.3f}, {1e3 * bare_cpu:.1f} and {1e3 * trainer_cpu:.1f} ms; "
+        f"{len(times.base)} pairs, load {os.getloadavg()[0]:.1f})"
     )
 
 

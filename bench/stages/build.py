@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -66,38 +67,52 @@ def build_parts(
     kind: type[MMIGStage], sizes: Sizes, device: torch.device, dtype: torch.dtype, checkpointing: bool
 ) -> Parts:
     """The parts of a stage with random weights; arguments as of `build_stage`."""
-    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-    from transformers import (
-        CLIPTextConfig,
-        CLIPTextModel,
-        CLIPVisionConfig,
-        CLIPVisionModel,
-        LlamaConfig,
-        LlamaForCausalLM,
-    )
+    from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
     def build(make: Callable[[], nn.Module], trained: bool = False, mixed: bool = False) -> nn.Module:
         """A part in its dtype; what is `mixed` trains in places, which its own class takes to float32."""
         with device, _default_dtype(torch.float32 if trained and not mixed else dtype):
             return prepare(make(), frozen=not trained, gradient_checkpointing=checkpointing)
 
-    unet = build(lambda: UNet2DConditionModel(**sizes.unet), "unet" in kind.trained_parts)
-    vae = build(lambda: AutoencoderKL(**sizes.vae))
     dim, heads = sizes.mmsm
     with device:
         mmsm = MMSM(sizes.llm["hidden_size"], sizes.unet["block_out_channels"][-1], dim, heads)
     return Parts(
-        unet.to(memory_format=torch.channels_last),
-        vae.to(memory_format=torch.channels_last),
-        build(lambda: CLIPTextModel(CLIPTextConfig(**sizes.text))),
-        load_tokenizer(TINY / "stable-diffusion"),
-        DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
-        build(lambda: LlamaForCausalLM(LlamaConfig(**sizes.llm))),
-        load_llm_tokenizer(TINY / "llama"),
-        nn.ModuleDict({"mid_block": mmsm}),
-        build(lambda: CLIPVisionModel(CLIPVisionConfig(**sizes.vision))) if kind is not Stage1 else None,
-        _build_captioner(build, sizes, "captioner" in kind.trained_parts) if "blip2" in kind.counted_losses else None,
+        **build_denoiser(sizes, device, dtype, trained="unet" in kind.trained_parts, checkpointing=checkpointing),
+        llm=build(lambda: LlamaForCausalLM(LlamaConfig(**sizes.llm))),
+        llm_tokenizer=load_llm_tokenizer(TINY / "llama"),
+        mmsm=nn.ModuleDict({"mid_block": mmsm}),
+        vision=build(lambda: CLIPVisionModel(CLIPVisionConfig(**sizes.vision))) if kind is not Stage1 else None,
+        captioner=_build_captioner(build, sizes, "captioner" in kind.trained_parts)
+        if "blip2" in kind.counted_losses
+        else None,
     )
+
+
+def build_denoiser(
+    sizes: Sizes, device: torch.device, dtype: torch.dtype, *, trained: bool = False, checkpointing: bool = False
+) -> dict[str, Any]:
+    """A Stable Diffusion with random weights: unet, vae, text_encoder, tokenizer, scheduler.
+
+    Args:
+        sizes, device, checkpointing: as of `build_stage`.
+        dtype: of what is frozen.
+        trained: whether the UNet trains, in float32.
+    """
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    def build(make: Callable[[], nn.Module], trained: bool = False) -> nn.Module:
+        with device, _default_dtype(torch.float32 if trained else dtype):
+            return prepare(make(), frozen=not trained, gradient_checkpointing=checkpointing)
+
+    return {
+        "unet": build(lambda: UNet2DConditionModel(**sizes.unet), trained).to(memory_format=torch.channels_last),
+        "vae": build(lambda: AutoencoderKL(**sizes.vae)).to(memory_format=torch.channels_last),
+        "text_encoder": build(lambda: CLIPTextModel(CLIPTextConfig(**sizes.text))),
+        "tokenizer": load_tokenizer(TINY / "stable-diffusion"),
+        "scheduler": DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+    }
 
 
 def _build_captioner(build: Callable[..., nn.Module], sizes: Sizes, trained: bool) -> Captioner:

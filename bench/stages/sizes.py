@@ -1,6 +1,6 @@
 """The published configurations of MMIG's parts, as facts with their source: no file is read and none is fetched."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -93,3 +93,22 @@ PUBLISHED = Sizes(
         "image_token_index": 50265,
     },
 )
+
+QUARTER = replace(
+    PUBLISHED,
+    llm=PUBLISHED.llm
+    | {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 16, "num_attention_heads": 4},
+    text=PUBLISHED.text
+    | {"hidden_size": 192, "intermediate_size": 768, "projection_dim": 192, "num_attention_heads": 3},
+    unet=PUBLISHED.unet
+    | {
+        "block_out_channels": (80, 160, 320, 320),
+        "norm_num_groups": 16,
+        "attention_head_dim": 2,
+        "cross_attention_dim": 192,
+    },
+    vae=PUBLISHED.vae | {"block_out_channels": (32, 64, 128, 128)},
+    mmsm=(192, 2),
+    resolution=128,
+)
+"""A quarter of the published widths, of the LLM an eighth and half of the layers; heads as wide as published."""

@@ -4,15 +4,13 @@ They alternate step by step: the trainer's loader runs the hand-written loop's s
 sides of a pair therefore see the same load of the machine, the same batch and the same draws.
 """
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import cycle, islice
-from statistics import median
 
 import torch
 from torch import nn
 
+from bench.tools.clock import Instant, Pairs, now, since
 from datamodules.schema import Batch, collate
 from datamodules.tinyworld.sample import make_sample
 from mmig.callbacks.ema import ema_decay
@@ -62,23 +60,6 @@ class BareLoop:
         torch._foreach_lerp_(self.averages, self.weights, 1 - ema_decay(self.decay, self.taken))
 
 
-@dataclass
-class Times:
-    """(wall-clock, processor) seconds of steps in pairs, those of the hand-written loop and the trainer's."""
-
-    bare: list[tuple[float, float]] = field(default_factory=list)
-    trainer: list[tuple[float, float]] = field(default_factory=list)
-
-    def ratio(self, clock: int) -> float:
-        """Median over the pairs of the bare step's time as a part of the trainer's; clock 0 wall, 1 processor."""
-        return median(one[clock] / other[clock] for one, other in zip(self.bare, self.trainer, strict=True))
-
-    def milliseconds(self, clock: int) -> tuple[float, float]:
-        """Medians of both sides, bare and trainer."""
-        bare, trainer = (1e3 * median(step[clock] for step in side) for side in (self.bare, self.trainer))
-        return bare, trainer
-
-
 class Alternating:
     """A trainer's loader that runs the hand-written loop's step before each batch, and times both.
 
@@ -91,34 +72,27 @@ class Alternating:
     def __init__(self, batches: list[Batch], loop: BareLoop, steps: int, warm_up: int) -> None:
         self.batches, self.loop, self.warm_up = batches, loop, warm_up
         self.length = warm_up + steps
-        self._times = Times()
+        self._bare: list[Instant] = []
+        self._trainer: list[Instant] = []
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[Batch]:
-        given: tuple[float, float] | None = None
+        given: Instant | None = None
         for batch in islice(cycle(self.batches), self.length):
-            asked = _now()
+            asked = now(self.loop.module.device)
             if given is not None:
-                self._times.trainer.append(_since(given, asked))
+                self._trainer.append(since(given, asked))
             self.loop.step(batch)
-            given = _now()
-            self._times.bare.append(_since(asked, given))
+            given = now(self.loop.module.device)
+            self._bare.append(since(asked, given))
             yield batch
 
-    def times(self) -> Times:
+    def times(self) -> Pairs:
         """The pairs after the warm-up; of the last one the trainer's end is not seen."""
         pairs = slice(self.warm_up, self.length - 1)
-        return Times(self._times.bare[pairs], self._times.trainer[pairs])
-
-
-def _now() -> tuple[float, float]:
-    return time.perf_counter(), time.process_time()
-
-
-def _since(start: tuple[float, float], end: tuple[float, float]) -> tuple[float, float]:
-    return end[0] - start[0], end[1] - start[1]
+        return Pairs(self._bare[pairs], self._trainer[pairs])
 
 
 def small_world(batch_size: int, count: int) -> list[Batch]:
