@@ -114,3 +114,17 @@ def ema_weights(trainer: L.Trainer) -> Iterator[None]:
             if isinstance(callback, EMA):
                 stack.enter_context(callback.averaged(module))
         yield
+
+
+@contextlib.contextmanager
+def trained_weights(trainer: L.Trainer) -> Iterator[None]:
+    """Run a `with` block on the weights that are trained, also in the middle of a validation."""
+    module = trainer.lightning_module
+    swapped = [callback for callback in trainer.callbacks if isinstance(callback, EMA) and callback._swapped]
+    for callback in swapped:
+        callback._swap(module)
+    try:
+        yield
+    finally:
+        for callback in swapped:
+            callback._swap(module)

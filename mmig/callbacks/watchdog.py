@@ -1,0 +1,125 @@
+"""Ends a run that hangs, with a stack trace of every rank."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from mmig.alarm import Alarm
+from mmig.stack_traces import StackTraces
+
+STATUS = 124
+"""Exit status of a rank that was given up; timeout(1) has the same."""
+
+
+class Watchdog(L.Callback):
+    """Gives a run up in which some rank goes no further.
+
+    Ranks wait for each other in every step, so that one that hangs is soon followed by all others; each of them
+    writes its stack trace to `directory`, has its neighbours on the host do the same, those that were stopped too, and
+    ends. What has started the ranks (srun --kill-on-bad-exit, torchrun, Lightning) ends those on other hosts.
+
+    Args:
+        directory: where stack traces go.
+        step_seconds: longest time between two steps, saving included.
+        evaluation_seconds: longest time for one batch of a validation or evaluation, and for the end of the run.
+        start_seconds: longest time to the end of the first step, compilation included.
+
+    Raises:
+        ValueError: a time that is not positive.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        step_seconds: float = 900.0,
+        evaluation_seconds: float = 1800.0,
+        start_seconds: float = 3600.0,
+    ) -> None:
+        times = {"step": step_seconds, "evaluation": evaluation_seconds, "start": start_seconds}
+        for name, seconds in times.items():
+            if not seconds > 0:
+                raise ValueError(f"watchdog.{name}_seconds: expected more than 0 (.inf: no limit), found {seconds}")
+        self.directory = Path(directory)
+        self.step_seconds, self.evaluation_seconds, self.start_seconds = times.values()
+        self._alarm = Alarm(self._give_up)
+        self._traces: StackTraces | None = None
+        self._module: Any = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Watch over the start of a training."""
+        if stage == "fit" and not trainer.fast_dev_run:
+            self._module = pl_module
+            self._traces = StackTraces(self.directory, trainer.global_rank)
+            self._set(self.start_seconds)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Learn where the other ranks run."""
+        if self._traces is not None:
+            self._traces.meet()
+        self._set(self.start_seconds)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """A step is done."""
+        self._set(self.step_seconds)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A validation begins."""
+        self._set(self.evaluation_seconds)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """A batch of a validation is done."""
+        self._set(self.evaluation_seconds)
+
+    def between_batches(self) -> bool:
+        """A batch of an evaluation is done; it is to go on."""
+        self._set(self.evaluation_seconds)
+        return False
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The next step is due."""
+        self._set(self.step_seconds)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """What is left is to save."""
+        self._set(self.evaluation_seconds)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Watch no longer."""
+        self._alarm.cancel()
+        if self._traces is not None:
+            self._traces.close()
+            self._traces = None
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Watch no longer: this rank ends, and the other ranks watch themselves."""
+        self.teardown(trainer, pl_module, "fit")
+
+    def _set(self, seconds: float) -> None:
+        if self._traces is not None:
+            self._alarm.set(seconds)
+
+    def _give_up(self, seconds: float) -> None:
+        """Runs in the alarm's thread; the one that trains may be stuck for ever, so nothing else is cleaned up."""
+        traces = self._traces
+        if traces is None:
+            return
+        reason = f"rank {traces.rank}: nothing has moved for {seconds:g} s after step {self._module.step}"
+        try:
+            traces.report(reason)
+            sys.stderr.write(f"{reason}; the run is given up, stack traces of its ranks are in {self.directory}\n")
+            sys.stderr.flush()
+        finally:
+            os._exit(STATUS)

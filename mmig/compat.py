@@ -1,0 +1,30 @@
+"""Where Lightning's own handling of signals is switched off; `mmig.callbacks.preemption` stands in its place.
+
+Lightning 2.6.6 broadcasts inside its handler of SIGTERM, which hangs the ranks that are somewhere else at that moment;
+in a SLURM job it saves inside its handler of SIGUSR1; and with several ranks it broadcasts a flag before every step and
+waits for the device to read it. tests/mmig/test_compat.py fails where a version brings any of it back.
+"""
+
+import lightning as L
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+
+def without_lightning_signals(trainer: L.Trainer) -> L.Trainer:
+    """The same trainer, which from now on installs no signal handler and asks no rank for a signal."""
+    trainer._signal_connector.register_signal_handlers = _nothing
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _nothing
+    environment = trainer._accelerator_connector.cluster_environment
+    if isinstance(environment, SLURMEnvironment):
+        environment.auto_requeue = False
+    return trainer
+
+
+def run_validation(trainer: L.Trainer) -> None:
+    """Run the validation that the training loop would run now."""
+    trainer.validating = True
+    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training = True
+
+
+def _nothing() -> None:
+    """In place of a method; no lambda, since spawned ranks pickle the trainer."""
