@@ -15,11 +15,16 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from mmig.callbacks.data_faults import DataFaults
 from mmig.callbacks.ema import EMA
+from mmig.callbacks.overdue_validation import OverdueValidation
 from mmig.callbacks.prediction_writer import PredictionWriter
+from mmig.callbacks.preemption import Preempted, Preemption
 from mmig.callbacks.progress import progress
 from mmig.callbacks.run_checkpoint import RunCheckpoint, checkpoints_in
 from mmig.callbacks.step_guard import StepGuard
+from mmig.callbacks.watchdog import Watchdog
 from mmig.checkpoint import find_checkpoint, init_weights, read_checkpoint
+from mmig.compat import without_lightning_signals
+from mmig.flight_recorder import flight_recorder
 from mmig.manifest import RunLockedError, append_submission, run_lock, write_text_atomically
 from mmig.programs import one_line_errors, refusal, root_cause
 from mmig.resume import check_resumable
@@ -91,7 +96,9 @@ class MMIGCLI(LightningCLI):
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(StepGuard, "guard")
-        parser.set_defaults({"checkpoint.directory": "", "guard.directory": ""})
+        parser.add_lightning_class_args(Preemption, "preemption")
+        parser.add_lightning_class_args(Watchdog, "watchdog")
+        parser.set_defaults({"checkpoint.directory": "", "guard.directory": "", "watchdog.directory": ""})
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let a checkpoint's hyper-parameters beat the command line; here nothing does."""
@@ -114,6 +121,7 @@ class MMIGCLI(LightningCLI):
             self.options.name = Path(str(self.options.config[0])).stem
         self.options.checkpoint.directory = str(self.run_directory / "checkpoints")
         self.options.guard.directory = str(self.run_directory)
+        self.options.watchdog.directory = str(self.run_directory / "hang")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Add the logger and callbacks that live in the run directory."""
@@ -125,9 +133,11 @@ class MMIGCLI(LightningCLI):
         # without a bar of ours Lightning would draw its own
         kwargs["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in shown)
         writes = [PredictionWriter(self.run_directory / "predictions")] if self.subcommand == "predict" else []
-        watches = [DataFaults(self.run_directory)] if self.subcommand == "fit" else []
+        watches = [DataFaults(self.run_directory), OverdueValidation()] if self.subcommand == "fit" else []
         self.trainer_defaults["callbacks"] = [*shown, *writes, *watches]
-        return super().instantiate_trainer(**kwargs)
+        for name, value in flight_recorder(self.run_directory / "hang").items():
+            os.environ.setdefault(name, value)
+        return without_lightning_signals(super().instantiate_trainer(**kwargs))
 
     def resolved_config(self) -> dict[str, Any]:
         """The merged configuration as plain values."""
@@ -195,4 +205,9 @@ def main(args: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message=".*overridden `transfer_batch_to_device`.*")  # on purpose
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between lightning and torch
     with one_line_errors(RunLockedError, MisconfigurationException):
-        MMIGCLI(args)
+        try:
+            MMIGCLI(args)
+        except Preempted as end:
+            if end.message:
+                sys.stderr.write(f"{end.message}\n")
+            raise

@@ -22,6 +22,7 @@ TRACE_SIGNAL = signal.SIGRTMIN + 3
 """Writes the stack trace of the process that gets it."""
 GRACE_SECONDS = 5.0
 """How long the other processes have to write and end."""
+COLLECTIVES = ".collectives.pickle"
 _END = "end of the report\n"
 
 
@@ -46,7 +47,7 @@ class StackTraces:
         self.directory, self.rank = directory, rank
         self.peers: list[Peer] = []
         directory.mkdir(parents=True, exist_ok=True)
-        self._path(rank).unlink(missing_ok=True)
+        self._put_away()
         self._file = self._path(rank).open("a")
         faulthandler.register(TRACE_SIGNAL, self._file, all_threads=True)
 
@@ -87,6 +88,13 @@ class StackTraces:
                 self._path(self.rank).unlink()
                 self.directory.rmdir()  # only if it was the last one
 
+    def _put_away(self) -> None:
+        """Give what an earlier submission of the run has left the time of its writing as a name."""
+        for path in (self._path(self.rank), self._path(self.rank).with_suffix(COLLECTIVES)):
+            if path.exists():
+                written = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
+                path.rename(path.with_name(f"{written}.{path.name}"))
+
     def _path(self, rank: int) -> Path:
         return self.directory / f"rank{rank}.txt"
 
@@ -104,7 +112,7 @@ class StackTraces:
             return
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         dump = torch._C._distributed_c10d._dump_fr_trace(backend=backend)
-        (self.directory / f"rank{self.rank}.collectives.pickle").write_bytes(dump)
+        self._path(self.rank).with_suffix(COLLECTIVES).write_bytes(dump)
 
 
 def _lives(peer: Peer) -> bool:

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,16 @@ from mmig.metrics.suite import MetricSuite, check_names
 from mmig.modes import evaluating
 
 
+class EvaluationInterruptedError(Exception):
+    """A callback wants the run to end; raised on all ranks together, between two batches."""
+
+
 class Evaluate(L.Callback):
     """Edits the first validation samples every `every_n_steps`, logs `eval/<metric>`, `eval/num_samples` and a grid.
 
     Training goes on as if the callback were not there: random states, train modes and weights are put back. All ranks
-    take part with their share of the samples; rank 0 logs the values of all.
+    take part with their share of the samples; rank 0 logs the values of all. An evaluation that a signal interrupts is
+    done when the run continues.
 
     Args:
         every_n_steps: optimiser steps between two evaluations.
@@ -56,6 +61,7 @@ class Evaluate(L.Callback):
         self.num_examples = num_examples
         check_names(self.scoring.metrics)
         self._suite: MetricSuite | None = None
+        self._overdue = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Load CLIP model and judge and look at the data now, so that wrong ones stop the run at its beginning.
@@ -78,12 +84,33 @@ class Evaluate(L.Callback):
                 f"Evaluate, validation data: {error}; set data.init_args.val to such data, or leave the callback out"
             ) from error
 
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Make up for the evaluation that was interrupted at the step of the checkpoint."""
+        if self._overdue:
+            self._overdue = False
+            self._evaluate_unless_interrupted(trainer, pl_module)
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Evaluate when the step is due."""
         if pl_module.step % self.every_n_steps == 0:
+            self._evaluate_unless_interrupted(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note what is overdue."""
+        if self._overdue:
+            checkpoint["evaluation_overdue"] = True
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Learn what is overdue."""
+        self._overdue = checkpoint.get("evaluation_overdue", False)
+
+    def _evaluate_unless_interrupted(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        try:
             self.evaluate(trainer, pl_module)
+        except EvaluationInterruptedError:
+            self._overdue = True  # the callback that wants it ends the run after this step
 
     def evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> EvaluationResult:
         """Sample, score and log now; every rank must call it."""
@@ -93,7 +120,7 @@ class Evaluate(L.Callback):
         with undisturbed(pl_module), ema_weights(trainer):
             result = evaluate_editor(
                 pl_module.make_pipeline(),
-                self._batches(trainer),
+                attended(trainer, self._batches(trainer)),
                 self._suite,
                 [self.seed],
                 device=pl_module.device,
@@ -127,6 +154,19 @@ class Evaluate(L.Callback):
             logger.log_metrics(scalars, step=step)
             if hasattr(logger.experiment, "add_image"):
                 logger.experiment.add_image("eval/grid", grid, step, dataformats="HWC")
+
+
+def attended(trainer: L.Trainer, batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The batches; before each one every callback with `between_batches` is asked whether the run is to end.
+
+    Raises:
+        EvaluationInterruptedError: it is, according to one of them.
+    """
+    asked = [callback.between_batches for callback in trainer.callbacks if hasattr(callback, "between_batches")]
+    for batch in batches:
+        if any(ask() for ask in asked):
+            raise EvaluationInterruptedError
+        yield batch
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ class Preempted(SystemExit):
     """A signal ended the run, on all ranks together.
 
     Attributes:
-        message: what happened and how it goes on, in one line.
+        message: what happened and how it goes on, in one line; empty on ranks that have nothing to add.
         code: exit status of this process.
     """
 
@@ -110,8 +110,9 @@ class Preemption(Checkpoint):
         if not failed and self._agreement is not None:
             self._agreement.wait()  # or SLURM might end the first rank, for another's end, before it has requeued
         # the other ranks end well: what started them would else kill the first one before it has said its last line
-        code = 1 if failed else 0 if again.done or not trainer.is_global_zero else 128 + self._agreed
-        raise Preempted(f"{name} after step {step}: {saved}; {again.text}", code)
+        first = trainer.is_global_zero
+        code = 1 if failed else 128 + self._agreed if first and not again.done else 0
+        raise Preempted(f"{name} after step {step}: {saved}; {again.text}" if first or failed else "", code)
 
     def _save(self, trainer: L.Trainer, step: int) -> tuple[str, bool]:
         """Save on all ranks together; what came of it, and whether it failed on this one."""
@@ -121,9 +122,8 @@ class Preemption(Checkpoint):
         try:
             with trained_weights(trainer):
                 path = checkpoint.save(trainer, step)
-            if hasattr(checkpoint, "finish"):
-                checkpoint.finish()
-        except Exception as error:  # whatever it is, the job must still be requeued
+            checkpoint.finish()
+        except Exception as error:  # noqa: BLE001, whatever it is, the job must still be requeued
             reason = (str(error) or type(error).__name__).splitlines()[0]
             return f"saving failed ({reason}), the last checkpoint is {_newest(checkpoint.directory)}", True
         return f"saved {path}", False

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +118,10 @@ class Watchdog(L.Callback):
         if traces is None:
             return
         reason = f"rank {traces.rank}: nothing has moved for {seconds:g} s after step {self._module.step}"
+        sys.stderr.write(f"{reason}; the run is given up, stack traces of its ranks are in {self.directory}\n")
         try:
             traces.report(reason)
-            sys.stderr.write(f"{reason}; the run is given up, stack traces of its ranks are in {self.directory}\n")
-            sys.stderr.flush()
-        finally:
-            os._exit(STATUS)
+        except Exception:  # noqa: BLE001, whatever it is, the process must end
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(STATUS)
