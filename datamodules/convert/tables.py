@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 from datamodules.convert.files import inside, read_file, read_found
 from datamodules.convert.source import ConversionError
 from datamodules.faults import BadSample
+from datamodules.storage import is_url
 
 if TYPE_CHECKING:
     import datasets
@@ -109,8 +110,6 @@ def _with_bytes(cell: Any) -> Any:
 
 def _file_rows(path: str, first: int, start: int, stop: int) -> Iterator[tuple[int, dict[str, Any] | BadSample]]:
     """Rows `start`..`stop` of the split, all in this file, whose first row is row `first` of the split."""
-    import pyarrow as pa
-
     file, number = open_parquet(path), first
     for group in range(file.num_row_groups):
         end = number + file.metadata.row_group(group).num_rows
@@ -124,8 +123,8 @@ def _file_rows(path: str, first: int, start: int, stop: int) -> Iterator[tuple[i
                     number += batch.num_rows
                     if number >= stop:
                         break
-            except (pa.ArrowException, OSError, ValueError) as error:
-                if "://" in path:  # the network more likely than the file; nothing is given up for that
+            except _failures(path) as error:
+                if is_url(path):  # the network more likely than the file; nothing is given up for that
                     raise ConversionError(
                         f"{path}: cannot be read ({one_line(error)}); finished shards are kept: run the same "
                         "command again"
@@ -166,14 +165,12 @@ def column(rows: Rows, name: str) -> list[Any]:
 
 
 def _file_column(path: str, name: str) -> list[Any]:
-    import pyarrow as pa
-
     file = open_parquet(path)
     if name not in file.schema_arrow.names:
         raise ConversionError(f"{path}: no column {name!r}, which other files of the split have; fetch it again")
     try:
         return file.read([name]).column(0).to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except _failures(path) as error:
         raise ConversionError(f"{path}: column {name!r} cannot be read ({one_line(error)}); fetch it again") from error
 
 
@@ -185,15 +182,22 @@ def open_parquet(path: str) -> pq.ParquetFile:
         ConversionError: it cannot be opened, or its footer is damaged.
     """
     import fsspec
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        if "://" in path:
+        if is_url(path):
             return pq.ParquetFile(fsspec.open(path, "rb").open())
         return pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
-        raise ConversionError(f"{path}: cannot be read as parquet ({error}); fetch it again") from error
+    except _failures(path) as error:
+        what_to_do = "run the same command again" if is_url(path) else "fetch it again"
+        raise ConversionError(f"{path}: cannot be read as parquet ({one_line(error)}); {what_to_do}") from error
+
+
+def _failures(path: str) -> tuple[type[Exception], ...]:
+    """What reading a parquet file raises; each file system behind a URL has error classes of its own."""
+    import pyarrow as pa
+
+    return (Exception,) if is_url(path) else (pa.ArrowException, OSError, ValueError)
 
 
 @lru_cache(maxsize=4)

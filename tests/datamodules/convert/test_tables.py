@@ -24,6 +24,7 @@ from datamodules.stream import ShardStream
 from datamodules.transforms import ImageTransform
 from tests.datamodules.convert.layouts import picture, write, write_parquet, zipped
 from tests.datamodules.convert.results import contents, converted, samples
+from tests.datamodules.range_server import Fault, answer_500, close_early, serving
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 COLUMNS = {"source": "before", "target": "after", "instruction": "request"}
@@ -90,6 +91,21 @@ def test_a_url_that_cannot_be_read_stops_the_conversion_instead_of_losing_rows(p
     rows = Rows("train", ("set", None, "train"), ("memory://set/broken.parquet",), (10,), 0, 0, 10)
     with pytest.raises(ConversionError, match="finished shards are kept: run the same command again"):
         list(rows.read())
+
+
+@pytest.mark.parametrize("fault", [answer_500, close_early])
+@pytest.mark.parametrize("opened_before", [False, True])
+def test_a_server_that_fails_is_one_line(fault: Fault, opened_before: bool, tmp_path: Path) -> None:
+    cells = [os.urandom(20_000) for _ in range(500)]
+    write_parquet(tmp_path / "train.parquet", {"picture": cells}, rows_in_group=100)
+    with serving(tmp_path) as server:
+        rows = Rows("train", (server.url, None, "train"), (f"{server.url}/train.parquet",), (500,), 0, 0, 500)
+        reading = rows.read()
+        assert not opened_before or next(reading)[0] == 0
+        server.misbehave(fault, r"\.parquet$")
+        with pytest.raises(ConversionError, match=r"/train\.parquet: cannot be read") as caught:
+            list(reading)
+    assert "\n" not in str(caught.value)
 
 
 def test_csv_with_names_of_files_is_read_through_datasets(tmp_path: Path) -> None:
