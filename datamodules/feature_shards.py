@@ -92,7 +92,7 @@ def open_features(directory: Path, of: ShardIndex) -> ShardIndex:
     recipe = directory / RECIPE_FILE
     if not recipe.is_file() or not (directory / INDEX_FILE).is_file():
         raise FeatureError(f"{directory}: no complete cache of features; write it with `python -m mmig.cache`")
-    if (found := json.loads(recipe.read_bytes())["of"]) != of.fingerprint:
+    if (found := _read_recipe(recipe)["of"]) != of.fingerprint:
         raise FeatureError(
             f"{directory}: features of data {found[:12]}, the configuration names data {of.fingerprint[:12]} "
             f"({of.directory}); give the same data, or write the cache anew with `python -m mmig.cache`"
@@ -154,7 +154,7 @@ def _keep_recipe(directory: Path, recipe: dict[str, Any]) -> None:
         if any(directory.glob("*.tar")):
             raise FeatureError(f"{directory}: holds other shards; choose another folder for the features")
         replace_file(path, json.dumps(recipe, indent=1, sort_keys=True).encode())
-    found = json.loads(path.read_bytes())
+    found = _read_recipe(path)
     if found != recipe:
         before, now = ({"data": value["of"], **value["facts"]} for value in (found, recipe))
         name = next(name for name in sorted(before | now) if before.get(name) != now.get(name))
@@ -162,6 +162,14 @@ def _keep_recipe(directory: Path, recipe: dict[str, Any]) -> None:
             f"{directory}: holds features of {name} {before.get(name)!r}, this configuration has {now.get(name)!r}; "
             "remove the folder or choose another one"
         )
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        recipe = json.loads(path.read_bytes())
+        return {"of": str(recipe["of"]), "facts": dict(recipe["facts"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise FeatureError(f"{path}: damaged ({error!r}); remove the folder and write the cache anew") from error
 
 
 def _check_space(directory: Path, shards: Sequence[ShardInfo], written: Sequence[ShardInfo]) -> None:

@@ -144,8 +144,9 @@ class ShardData(L.LightningDataModule):
         """
         folder = self.folders[split]
         if not isinstance(folder, str) or folder.lstrip().startswith("["):
+            found = "a list of sources" if isinstance(folder, list) else folder
             raise ValueError(
-                f"data.init_args.{split}: expected a folder of shards, found {folder}; correct the configuration"
+                f"data.init_args.{split}: expected a folder of shards, found {found}; correct the configuration"
             )
         index_folder = Path(self.index_directory) / split if self.index_directory else None
         return open_index(folder, index_folder, self.storage)

@@ -108,6 +108,8 @@ def main(args: list[str] | None = None) -> None:
     with one_line_errors():
         cli = CacheCLI(args)
         options, method = cli.config, cli.model
+        if not options.splits:
+            raise ValueError("--splits: expected at least one of train, val and test, found none")
         if options.init_from is not None:
             init_weights(method, read_checkpoint(options.init_from))
         device = chosen_device(options.device)

@@ -25,6 +25,7 @@ from datamodules.shard_data import ShardData
 from datamodules.shard_index import ShardIndex
 from datamodules.shard_reader import ShardReader
 from datamodules.shards import index_shards, verify, write_shards
+from datamodules.sources import Source
 from datamodules.stream import ShardStream
 from datamodules.transforms import ImageTransform
 from tests.datamodules.feature_program import BATCH_SIZE, FACTS, SQUARE, compute
@@ -262,6 +263,25 @@ def test_validation_may_do_without_features(tmp_path: Path) -> None:
     data = ShardData(train=plain, val=plain, features=str(tmp_path), resolution=16, global_batch_size=2)
     assert "feature_facts" in next(iter(data.train_dataloader()))
     assert "feature_facts" not in next(iter(data.val_dataloader()))
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"of": "x"}'])
+def test_a_damaged_recipe_is_one_clear_line(tmp_path: Path, damage: bytes) -> None:
+    index = write(tmp_path)
+    recipe = tmp_path / "features" / "features.json"
+    recipe.write_bytes(damage)
+    for read in (lambda: open_features(tmp_path / "features", index), lambda: write(tmp_path)):
+        with pytest.raises(FeatureError, match=r"features\.json: damaged .* remove the folder") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_sources_cannot_be_cached_and_is_not_spelled_out(tmp_path: Path) -> None:
+    data = ShardData(train=[Source(f"file://me:secret@{tmp_path}")])
+    with pytest.raises(
+        ValueError, match=r"data\.init_args\.train: expected a folder of shards, found a list of sources"
+    ):
+        data.load_index("train")
 
 
 def test_the_recipe_says_what_the_features_are_made_of(tmp_path: Path) -> None:

@@ -95,6 +95,12 @@ def test_another_prompt_is_refused_in_one_line(workspace: Workspace) -> None:
     assert "this run has 'Q: {instruction} A:'" in word and "\n" not in word
 
 
+def test_no_split_to_write_is_one_clear_line(workspace: Workspace) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cache(["--config", str(workspace.folder / "config.yaml"), "--out", "nowhere", "--splits", "[]"])
+    assert stop.value.code == "error: --splits: expected at least one of train, val and test, found none"
+
+
 def test_data_that_are_cut_anew_each_time_are_refused_in_one_line(workspace: Workspace) -> None:
     out = str(workspace.folder / "drawn")
     with pytest.raises(SystemExit) as stop:
