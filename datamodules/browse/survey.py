@@ -10,6 +10,7 @@ import multiprocessing
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -22,6 +23,7 @@ from datamodules.faults import BadSample
 from datamodules.schema import IMAGE_FIELDS, TEXT_FIELDS, Fault, Sample
 from datamodules.shard_index import ShardIndex
 from datamodules.shard_reader import ShardReader
+from datamodules.tar_index import ShardError
 
 BAD_EXAMPLES = 12
 """Bad samples of each reason that are named one by one."""
@@ -95,7 +97,7 @@ def survey(index: ShardIndex, most: int, shown: int, seed: int, workers: int = 0
         workers: processes that read (0: this one); the result does not depend on it.
 
     Raises:
-        ShardError: a member index that cannot be used.
+        ShardError: a member index that cannot be used, or a process that was killed.
     """
     found, places = Survey(), Places(index, most, shown, seed)
     for part in _read(index, places.chunks(), workers):
@@ -110,11 +112,14 @@ def _read(index: ShardIndex, tasks: Iterator[list[Place]], workers: int) -> Iter
         yield from (_survey_part(index, reader, places) for places in tasks)
         return
     fork = multiprocessing.get_context("fork")  # without importing torch again in every process
-    with ProcessPoolExecutor(workers, fork, _begin, (index,)) as pool:
-        waiting = deque(pool.submit(_survey_in_worker, places) for places in islice(tasks, 4 * workers))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(_survey_in_worker, places) for places in islice(tasks, 1))
+    try:
+        with ProcessPoolExecutor(workers, fork, _begin, (index,)) as pool:
+            waiting = deque(pool.submit(_survey_in_worker, places) for places in islice(tasks, 4 * workers))
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(_survey_in_worker, places) for places in islice(tasks, 1))
+    except BrokenProcessPool as error:
+        raise ShardError("a process that reads was killed (out of memory?); try fewer --workers") from error
 
 
 def _stand_ins(index: ShardIndex, found: Survey, places: Places) -> Survey:

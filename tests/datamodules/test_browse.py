@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import multiprocessing
 import re
 import shutil
 from collections import Counter
@@ -22,7 +23,7 @@ from datamodules.browse.thumbnails import SIDE, data_address, make_card, shorten
 from datamodules.faults import REASONS
 from datamodules.schema import Sample
 from datamodules.shard_index import ShardIndex
-from datamodules.shards import write_shards
+from datamodules.shards import ShardError, write_shards
 from tests.datamodules.make_samples import make_image
 from tests.datamodules.range_server import serving
 
@@ -174,6 +175,16 @@ def test_as_many_samples_are_shown_as_were_asked_for_while_there_are_good_ones(
     options = ("--limit", str(limit), "--seed", seed)
     reader = Reader(_page(tmp_path / "data", tmp_path / "page.html", *options))
     assert reader.tags["article"] == min(limit, 47 - 16)
+
+
+def test_a_process_that_is_killed_is_one_line(folder: Path) -> None:
+    others = set(multiprocessing.active_children())
+    parts = survey(ShardIndex.load(folder), 0, 1, seed=0, workers=1)
+    next(parts)
+    (process,) = set(multiprocessing.active_children()) - others
+    process.kill()
+    with pytest.raises(ShardError, match="a process that reads was killed"):
+        list(parts)
 
 
 def test_where_all_samples_are_bad_none_is_shown_and_each_is_read_once(folder: Path, tmp_path: Path) -> None:
