@@ -6,11 +6,19 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from torch import Tensor
+from torch.distributed.checkpoint import CheckpointException
 
-from mmig.callbacks.run_checkpoint import checkpoints_in
+from mmig.checkpoint_files import checkpoints_in, read, read_outline
 from mmig.programs import RefusedSettingsError, instantiate
 from mmig.stages.base import TrainingModule
+
+UNREADABLE = (
+    RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, IndexError, ValueError, SafetensorError,
+    CheckpointException,
+)  # fmt: skip
+"""What torch and safetensors raise on a file that is truncated, or something else."""
 
 
 class CheckpointError(ValueError):
@@ -24,7 +32,7 @@ def find_checkpoint(path: str | Path) -> Path:
         CheckpointError: there is none.
     """
     path = Path(path)
-    if path.is_file():
+    if path.is_file() or (path.suffix == ".ckpt" and path.is_dir()):
         return path
     found = checkpoints_in(path / "checkpoints") or checkpoints_in(path)
     if not found:
@@ -48,16 +56,20 @@ def run_directory(path: str | Path) -> Path:
     raise CheckpointError(f"{path} belongs to no run: no config.yaml beside it; give a directory below runs/")
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Open a checkpoint with `weights_only=True`: tensors and plain values, never code.
+def read_checkpoint(path: str | Path, outline: bool = False) -> dict[str, Any]:
+    """Open a checkpoint of any strategy, whole: tensors and plain values, never code.
+
+    Args:
+        path: of the checkpoint, or a run directory.
+        outline: leave out the weights of a sharded one, which cannot be mapped; empty tensors tell their shapes.
 
     Raises:
         CheckpointError: the file is missing, truncated, or holds something else than tensors and plain values.
     """
     file = find_checkpoint(path)
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, IndexError, ValueError) as error:
+        checkpoint = read_outline(file) if outline else read(file)
+    except UNREADABLE as error:
         found = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"cannot read checkpoint {file}: {found}; delete it and use an earlier one") from error
     for key in ("state_dict", "step", "backbones"):

@@ -19,10 +19,11 @@ from mmig.callbacks.overdue_validation import OverdueValidation
 from mmig.callbacks.prediction_writer import PredictionWriter
 from mmig.callbacks.preemption import Preempted, Preemption
 from mmig.callbacks.progress import progress
-from mmig.callbacks.run_checkpoint import RunCheckpoint, checkpoints_in
+from mmig.callbacks.run_checkpoint import RunCheckpoint
 from mmig.callbacks.step_guard import StepGuard
 from mmig.callbacks.watchdog import Watchdog
 from mmig.checkpoint import find_checkpoint, init_weights, read_checkpoint
+from mmig.checkpoint_files import AnyFormIO, checkpoints_in
 from mmig.compat import without_lightning_signals
 from mmig.flight_recorder import flight_recorder
 from mmig.manifest import RunLockedError, append_submission, run_lock, write_text_atomically
@@ -137,7 +138,9 @@ class MMIGCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = [*shown, *writes, *watches]
         for name, value in flight_recorder(self.run_directory / "hang").items():
             os.environ.setdefault(name, value)
-        return without_lightning_signals(super().instantiate_trainer(**kwargs))
+        trainer = without_lightning_signals(super().instantiate_trainer(**kwargs))
+        trainer.strategy.checkpoint_io = AnyFormIO()
+        return trainer
 
     def resolved_config(self) -> dict[str, Any]:
         """The merged configuration as plain values."""
@@ -192,7 +195,7 @@ class MMIGCLI(LightningCLI):
         else:
             path = find_checkpoint(self.options.resume)
         if path is not None:
-            read_checkpoint(path)  # maps the file, reads no weights: a broken one is named before anything starts
+            read_checkpoint(path, outline=True)  # reads no weights: a broken one is named before anything starts
         return path
 
 

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from mmig.sharding import full
+
 
 @dataclass
 class OptimizerGroup:
@@ -117,6 +119,15 @@ def build_adamw(named_parameters: Iterable[tuple[str, nn.Parameter]], config: Op
         ):
             groups.append({"params": members, "weight_decay": decay, "lr": own.lr, "initial_lr": own.lr})
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, fused=True)
+
+
+def clip_grad_norm(parameters: list[nn.Parameter], max_norm: float | None) -> torch.Tensor:
+    """Clip gradients to a norm (None: not at all) and return what it was, over all shards of sharded ones.
+
+    Lightning's own clipping refuses fused AdamW.
+    """
+    limit = float("inf") if max_norm is None else max_norm
+    return full(nn.utils.clip_grad_norm_(parameters, limit, foreach=True))
 
 
 def state_by_name(state: dict[str, Any], names: list[str]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from mmig.sharding import local
+
 
 def ema_decay(decay: float, updates: int) -> float:
     """Decay of update number `updates` (1 = the first): min(decay, (1 + n) / (10 + n)), latent diffusion's warm-up."""
@@ -40,9 +42,9 @@ class EMA(L.Callback):
         for name, parameter in trained.items():
             value = self.shadow.get(name, parameter.detach())
             self.shadow[name] = value.to(parameter.device, copy=True)
-        # listed once, for a walk through thousands of frozen weights takes milliseconds
-        self._averages = [self.shadow[name] for name in trained]
-        self._weights = [parameter.detach() for parameter in trained.values()]
+        # listed once, for a walk through thousands of frozen weights takes milliseconds; sharded: this rank's part
+        self._averages = [local(self.shadow[name]) for name in trained]
+        self._weights = [local(parameter.detach()) for parameter in trained.values()]
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -96,9 +98,10 @@ class EMA(L.Callback):
     def _swap(self, pl_module: L.LightningModule) -> None:
         self._swapped = not self._swapped
         for name, parameter in _trained(pl_module).items():
-            weights = parameter.detach().clone()
-            parameter.data.copy_(self.shadow[name])
-            self.shadow[name].copy_(weights)
+            own, average = local(parameter.detach()), local(self.shadow[name])
+            weights = own.clone()
+            own.copy_(average)
+            average.copy_(weights)
 
 
 def _trained(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -17,6 +17,7 @@ from mmig.evaluation.grid import draw_grid
 from mmig.evaluation.rows import by_key
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor
 from mmig.evaluation.settings import ScoringSettings, build_suite, read_settings
+from mmig.fsdp import whole_weights
 from mmig.metrics.suite import MetricSuite, check_names
 from mmig.modes import evaluating
 
@@ -117,7 +118,7 @@ class Evaluate(L.Callback):
         if self._suite is None:
             self._suite = build_suite(self.scoring, pl_module.device)
         self._suite.reset()
-        with undisturbed(pl_module), ema_weights(trainer):
+        with undisturbed(pl_module), ema_weights(trainer), whole_weights(trainer):
             result = evaluate_editor(
                 pl_module.make_pipeline(),
                 attended(trainer, self._batches(trainer)),
@@ -126,8 +127,10 @@ class Evaluate(L.Callback):
                 device=pl_module.device,
                 num_examples=self.num_examples,
             )
+        scalars = _scalars(result)
+        trainer.callback_metrics.update(scalars)  # the same on every rank, for the choice of the best checkpoint
         if trainer.is_global_zero:
-            self._log(trainer.loggers, result, pl_module.step)
+            self._log(trainer.loggers, scalars, result, pl_module.step)
         return result
 
     def _batches(self, trainer: L.Trainer) -> Iterator[dict[str, Any]]:
@@ -143,12 +146,7 @@ class Evaluate(L.Callback):
         finally:
             data.eval_batch_size = size
 
-    def _log(self, loggers: Sequence[Any], result: EvaluationResult, step: int) -> None:
-        scalars = {"eval/num_samples": float(len(result.rows))}
-        for name in result.rows[0].values:
-            values = by_key(result.rows, name)
-            if values:
-                scalars[f"eval/{name}"] = float(np.mean(list(values.values())))
+    def _log(self, loggers: Sequence[Any], scalars: dict[str, float], result: EvaluationResult, step: int) -> None:
         grid = np.asarray(draw_grid(result.examples))
         for logger in loggers:
             logger.log_metrics(scalars, step=step)
@@ -167,6 +165,15 @@ def attended(trainer: L.Trainer, batches: Iterable[dict[str, Any]]) -> Iterator[
         if any(ask() for ask in asked):
             raise EvaluationInterruptedError
         yield batch
+
+
+def _scalars(result: EvaluationResult) -> dict[str, float]:
+    scalars = {"eval/num_samples": float(len(result.rows))}
+    for name in result.rows[0].values:
+        values = by_key(result.rows, name)
+        if values:
+            scalars[f"eval/{name}"] = float(np.mean(list(values.values())))
+    return scalars
 
 
 @contextlib.contextmanager

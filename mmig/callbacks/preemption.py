@@ -15,7 +15,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from mmig.agreement import Agreement
 from mmig.callbacks.ema import trained_weights
-from mmig.callbacks.run_checkpoint import RunCheckpoint, checkpoints_in
+from mmig.callbacks.run_checkpoint import RunCheckpoint
+from mmig.checkpoint_files import checkpoints_in
 from mmig.requeue import Requeue, requeue_job
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)

@@ -14,8 +14,9 @@ import lightning as L
 from mmig.callbacks.bad_step import bad_step_row, blame, shown
 from mmig.callbacks.loss_window import LossWindow
 from mmig.callbacks.row_file import RowFile
-from mmig.callbacks.run_checkpoint import RunCheckpoint, checkpoints_in
+from mmig.callbacks.run_checkpoint import RunCheckpoint
 from mmig.callbacks.stopping import stop_together
+from mmig.checkpoint_files import checkpoints_in
 from mmig.evaluation.rows import gather
 from mmig.stages.base import StepOutcome
 

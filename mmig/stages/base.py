@@ -18,7 +18,8 @@ from datamodules.schema import Batch
 from mmig.cache.frozen import FrozenFeatures
 from mmig.editing import Editor, EditOutput
 from mmig.evaluation.batches import check_fields, readable
-from mmig.optim import OptimizerConfig, build_adamw, lr_factor, parameters_by_group
+from mmig.fsdp import whole_weights
+from mmig.optim import OptimizerConfig, build_adamw, clip_grad_norm, lr_factor, parameters_by_group
 from mmig.rng import Draws, derive_seed, generator
 from mmig.stages.loss_meter import LossMeter
 from mmig.stages.micro_batches import micro_batches
@@ -212,15 +213,14 @@ class TrainingModule(StoredModule):
             group["lr"] = group["initial_lr"] * lr_factor(config, self.step, total)
 
     def _clip_gradients(self) -> dict[str, Tensor]:
-        """Clip the gradient norm of each group; Lightning's own clipping refuses fused AdamW.
+        """Clip the gradient norm of each group.
 
         Returns:
             The norms as they were: "grad_norm" over all parameters and "grad_norm/<prefix>" of each named group.
         """
         norms = {}
         for prefix, parameters in self._clipped_together.items():
-            clip = self.optimizer_config.group(prefix).clip_norm
-            norm = nn.utils.clip_grad_norm_(parameters, float("inf") if clip is None else clip, foreach=True)
+            norm = clip_grad_norm(parameters, self.optimizer_config.group(prefix).clip_norm)
             norms[prefix] = norm.to(self.device)  # of a group without gradient it would lie on the CPU
         total = norms[""] if norms.keys() == {""} else torch.linalg.vector_norm(torch.stack(list(norms.values())))
         return {"grad_norm": total} | {f"grad_norm/{prefix}": norm for prefix, norm in norms.items() if prefix}
@@ -268,6 +268,15 @@ class TrainingModule(StoredModule):
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
+
+    def on_predict_epoch_start(self) -> None:
+        """Let ranks edit different numbers of images."""
+        self._whole = contextlib.ExitStack()
+        self._whole.enter_context(whole_weights(self.trainer))
+
+    def on_predict_epoch_end(self) -> None:
+        """Go back to shards."""
+        self._whole.close()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> EditOutput:
         """Edit the readable images of a batch; the result depends on seed and key alone, not on the batch around it.

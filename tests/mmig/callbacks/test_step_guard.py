@@ -11,9 +11,9 @@ from torch.multiprocessing import ProcessRaisedException
 
 from mmig.callbacks.bad_step import KEYS_SHOWN, bad_step_row, blame, shown
 from mmig.callbacks.row_file import RowFile
-from mmig.callbacks.run_checkpoint import checkpoints_in
 from mmig.callbacks.step_guard import WARN_EVERY, BadStepsError, StepGuard
 from mmig.checkpoint import read_checkpoint
+from mmig.checkpoint_files import checkpoints_in
 from mmig.rng import Draws
 from mmig.stages.base import StepOutcome
 from tests.toy import ToyModule, fit

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmig.callbacks.run_checkpoint import checkpoints_in
 from mmig.checkpoint import read_checkpoint
+from mmig.checkpoint_files import checkpoints_in
 from mmig.optim import OptimizerConfig
 from mmig.rng import Draws
 from tests.toy import NUM_FEATURES, ToyModule, ToyStream, fit

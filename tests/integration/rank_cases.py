@@ -1,0 +1,100 @@
+"""Trains small stages on the ranks that the environment names (torchrun), and leaves losses and weights behind.
+
+    torchrun --nproc_per_node 2 tests/integration/rank_cases.py BACKBONES OUT CASE...
+
+A case is STAGE:STRATEGY:MICRO_BATCH_SIZE ("stage5:fsdp2:1"; 0 for the whole part). Rank 0 writes OUT/CASE.pt.
+"""
+
+import dataclasses
+import importlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import lightning as L
+import torch
+
+from datamodules.schema import Batch, collate
+from datamodules.tinyworld.sample import make_sample
+from mmig.optim import OptimizerConfig
+from mmig.sharding import full
+from tests.mmig.stages.support import settled_stage
+from tests.tiny_fixtures import TinyBackbones
+
+NUM_STEPS = 2
+GLOBAL_BATCH = 4
+BARE = ({"key", "instruction", "response"}, {"key", "target", "target_caption"})
+"""Fields of the last two samples of each global batch, which are a rank's whole part: the other rank has all fields."""
+
+
+def part_of(step: int, rank: int, world_size: int) -> Batch:
+    """A rank's part of a global batch, of which the second half lacks nearly everything."""
+    share = GLOBAL_BATCH // world_size
+    first = step * GLOBAL_BATCH + rank * share
+    samples = []
+    for position in range(first, first + share):
+        sample = make_sample(0, "val", position, photographs=False)
+        place = position % GLOBAL_BATCH - GLOBAL_BATCH // 2
+        samples.append(sample if place < 0 else {name: value for name, value in sample.items() if name in BARE[place]})
+    return collate(samples, positions=range(first, first + share), size=(64, 64))
+
+
+class Parts:
+    """The batches of one rank."""
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        self.rank, self.world_size = rank, world_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step in range(NUM_STEPS):
+            yield part_of(step, self.rank, self.world_size)
+
+
+class Losses(L.Callback):
+    """Keeps the outcome of each step."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[tuple[float, float]] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        self.outcomes.append(tuple(pl_module.outcome))
+
+
+def run(folders: TinyBackbones, case: str, out: Path) -> None:
+    """Train one case and write what came of it."""
+    stage, strategy, micro_batch = case.split(":")
+    kind = getattr(importlib.import_module(f"mmig.stages.{stage}"), stage.capitalize())
+    module = settled_stage(folders, kind, optimizer=OptimizerConfig(lr=1e-3), micro_batch_size=int(micro_batch) or None)
+    losses = Losses()
+    trainer = L.Trainer(
+        accelerator="cpu", devices="auto" if strategy == "auto" else 2, strategy=strategy, max_steps=NUM_STEPS,
+        callbacks=[losses], logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(module, Parts(trainer.global_rank, trainer.world_size))
+    trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    weights = {name: full(parameter.detach()) for name, parameter in trained}
+    if trainer.is_global_zero:
+        torch.save({"outcomes": losses.outcomes, "weights": weights}, out / f"{case}.pt")
+
+
+def main() -> None:
+    """Run every case of the command line."""
+    torch.set_num_threads(1)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    root, out, *cases = sys.argv[1:]
+    import mmig.fsdp  # noqa: F401, names the strategy "fsdp2"
+
+    folders = TinyBackbones(*(Path(root) / field.name.replace("_", "-") for field in dataclasses.fields(TinyBackbones)))
+    for case in cases:
+        run(folders, case, Path(out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Every stage on two ranks takes the steps that it takes on one: DDP and FSDP2, with and without accumulation."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.integration.workspace import ROOT
+from tests.mmig.stages.support import seeing_backbones
+
+STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
+CASES = [(stage, strategy, size) for stage in STAGES for strategy in ("ddp", "fsdp2") for size in (0, 1)]
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def run_cases(backbones: Path, out: Path, processes: int, cases: Sequence[str]) -> None:
+    """Run cases by torchrun, as a cluster would."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", str(free_port())]
+    result = subprocess.run(
+        [sys.executable, *launcher, "tests/integration/rank_cases.py", str(backbones), str(out), *cases],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-5000:]
+
+
+pytestmark = pytest.mark.timeout(900)  # all cases run within the first test
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with what every case left behind; all cases of a number of ranks run in the same processes."""
+    folder, out = tmp_path_factory.mktemp("backbones"), tmp_path_factory.mktemp("outcomes")
+    seeing_backbones(folder)
+    run_cases(folder, out, 1, [f"{stage}:auto:0" for stage in STAGES])
+    run_cases(folder, out, 2, [f"{stage}:{strategy}:{size}" for stage, strategy, size in CASES])
+    return out
+
+
+@pytest.mark.parametrize(("stage", "strategy", "size"), CASES)
+def test_two_ranks_take_the_steps_of_one(outcomes: Path, stage: str, strategy: str, size: int) -> None:
+    """Also where the samples of one rank lack masks, captions, concepts, or everything but a text."""
+    one = torch.load(outcomes / f"{stage}:auto:0.pt", weights_only=True)
+    two = torch.load(outcomes / f"{stage}:{strategy}:{size}.pt", weights_only=True)
+    torch.testing.assert_close(torch.tensor(two["outcomes"]), torch.tensor(one["outcomes"]), rtol=1e-5, atol=0)
+    assert two["weights"].keys() == one["weights"].keys()
+    for name, value in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], value, rtol=1e-4, atol=1e-5)
