@@ -70,7 +70,13 @@ def _rank(rank: int, folder: str) -> None:
     data = ShardData(val=f"{folder}/val", eval_batch_size=4)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     trainer: Any = SimpleNamespace(
-        datamodule=data, global_rank=rank, world_size=2, is_global_zero=False, callbacks=[], strategy=strategy
+        callback_metrics={},
+        datamodule=data,
+        global_rank=rank,
+        world_size=2,
+        is_global_zero=False,
+        callbacks=[],
+        strategy=strategy,
     )
     module = trainer.lightning_module = CopyModule()
     data.trainer = trainer
