@@ -11,6 +11,7 @@ import signal
 import weakref
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -150,7 +151,13 @@ class ShardStream:
                 self._consume(batch)
                 yield batch
         except Exception as error:
+            lost = not isinstance(error, ValueError) and self._has_lost_worker()
             self.close()  # or the traceback, a cycle through this frame, would keep the workers until it is collected
+            if lost:
+                raise StreamError(
+                    f"{self.mixture.directory}: a process that reads the data was killed (out of memory?); resume with "
+                    "fewer data.init_args.num_workers"
+                ) from error
             _raise_without_traceback(error)
             raise
 
@@ -187,6 +194,13 @@ class ShardStream:
         iterator, self._loader._iterator = self._loader._iterator, None  # torch has no public way to do this
         if iterator is not None:
             iterator._shutdown_workers()
+            for worker in iterator._workers:  # one that waits for a storage hears neither that nor SIGTERM
+                worker.kill()
+
+    def _has_lost_worker(self) -> bool:
+        """Whether a worker has ended by itself; what the trainer meets first may be a connection that broke with it."""
+        workers = getattr(self._loader._iterator, "_workers", ())
+        return bool(workers) and bool(wait([worker.sentinel for worker in workers], timeout=1))
 
     def remaining(self) -> Iterator[list[int]]:
         """Positions of this rank's part of each global batch that the current epoch still holds."""

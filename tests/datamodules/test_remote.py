@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +117,18 @@ def test_a_fault_that_stays_is_counted_for_its_shard(
     keys = [key for batch in stream for key in batch["key"]]
     assert len(keys) == 20 and not {f"{number:06d}" for number in range(4, 8)} & set(keys)
     assert set(stream.fault_counts) == {(reason, "00001.tar")} and stream.fault_counts[reason, "00001.tar"] >= 4
+
+
+def test_closing_does_not_wait_for_a_server_that_stalls(server: Server) -> None:
+    server.misbehave(stall, r"0000[1-4]\.tar")
+    stream = _stream(_open(server, Storage(timeout_s=120)), num_workers=1, shuffle=False)
+    next(iter(stream))
+    (worker,) = stream._loader._iterator._workers
+    while not server.asked(r"00001\.tar"):
+        worker.join(0.01)
+    stream.close()
+    worker.join(20)
+    assert worker.exitcode == -signal.SIGKILL
 
 
 def test_a_server_that_is_gone_costs_one_attempt_a_request_once_all_have_failed(server: Server) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import json
 import multiprocessing
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from itertools import chain
@@ -175,6 +177,16 @@ def test_an_error_in_a_worker_is_the_same_one_line_as_without(index: ShardIndex,
             list(_stream(ShardIndex.load(stale), num_workers=workers))
         found.append(str(caught.value))
     assert found[0] == found[1] and "\n" not in found[0] and "00000.idx: lists 2 samples" in found[0]
+
+
+def test_a_worker_that_is_killed_is_one_clear_line(index: ShardIndex) -> None:
+    stream = _stream(index, num_workers=2, prefetch=1)
+    batches = iter(stream)
+    next(batches)
+    os.kill(stream._loader._iterator._workers[1].pid, signal.SIGKILL)
+    with pytest.raises(StreamError, match=r"a process that reads the data was killed .* fewer .*num_workers") as caught:
+        list(batches)
+    assert "\n" not in str(caught.value)
 
 
 def test_evaluation_starts_at_the_beginning_each_time(index: ShardIndex) -> None:
