@@ -23,6 +23,24 @@ LLM_TOKENS, RESPONSE_TOKENS, CAPTION_TOKENS = 512, 128, 64
 
 
 @dataclass(frozen=True)
+class Load:
+    """What a step reads of each sample; the default is the largest step.
+
+    Attributes:
+        llm, response, caption: tokens of the LLM's text, of its response, and of BLIP-2's caption with the start.
+        captioned: share of the samples whose predicted image BLIP-2 sees.
+    """
+
+    llm: float = LLM_TOKENS
+    response: float = RESPONSE_TOKENS
+    caption: float = CAPTION_TOKENS + 1
+    captioned: float = 1.0
+
+
+LARGEST = Load()
+
+
+@dataclass(frozen=True)
 class Memory:
     """Parameters, and bytes that do not depend on the batch."""
 
@@ -70,10 +88,11 @@ class Pieces:
     Args:
         model: built on the meta device.
         sizes: of its parts.
+        load: what a step reads.
     """
 
-    def __init__(self, model: MMIG, sizes: Sizes) -> None:
-        self.model, self.sizes = model, sizes
+    def __init__(self, model: MMIG, sizes: Sizes, load: Load = LARGEST) -> None:
+        self.model, self.sizes, self.load = model, sizes, load
         self.dtype = model.vae.dtype
         self.latents = latent_shape(model.vae, sizes.resolution, sizes.resolution)
 
@@ -113,12 +132,13 @@ class Pieces:
         """One pass of the denoiser with MMSM; `grad`: e0 carries one to the LLM."""
         model = self.model
         length, width = self.sizes.text["max_position_embeddings"], self.sizes.text["hidden_size"]
-        states = self.zeros(1, RESPONSE_TOKENS, self.sizes.llm["hidden_size"], like=model.mmsm, grad=grad)
+        response = round(self.load.response)
+        states = self.zeros(1, response, self.sizes.llm["hidden_size"], like=model.mmsm, grad=grad)
         return model.denoise(
             self.zeros(1, *self.latents, like=model.unet),
             torch.zeros(1, device="meta", dtype=torch.int64),
             Conditioning(self.zeros(1, length, width, like=model.unet)),
-            ResponseStates(states, torch.ones(1, RESPONSE_TOKENS, device="meta", dtype=torch.bool)),
+            ResponseStates(states, torch.ones(1, response, device="meta", dtype=torch.bool)),
         )[0]
 
     def encoded(self) -> Tensor:
@@ -150,7 +170,7 @@ class Pieces:
         """BLIP-2's language model on the projected queries, a start token and a caption."""
         model = self.model.captioner.model.language_model
         embedding = model.get_input_embeddings().weight
-        words = torch.zeros(1, CAPTION_TOKENS + 1, embedding.shape[1], device="meta", dtype=embedding.dtype)
+        words = torch.zeros(1, round(self.load.caption), embedding.shape[1], device="meta", dtype=embedding.dtype)
         inputs = torch.cat([queries.to(embedding.dtype), words], dim=1)
         length = inputs.shape[1]
         places = torch.arange(length, device="meta")[None]
@@ -182,13 +202,13 @@ def forward_operations(pieces: Pieces) -> dict[str, int]:
 def step_operations(stage: MMIGStage, pieces: Pieces, known: dict[tuple, int] | None = None) -> int:
     """Operations of one training step for one sample: every forward and backward pass, run on the meta device.
 
-    Counted with the longest texts, and with an image for BLIP-2 in every row, as a batch of one has it. What gradient
-    checkpointing computes again is not in it.
+    Counted for the load of `pieces`: by default with the longest texts, and with an image for BLIP-2 in every row, as a
+    batch of one has it. What gradient checkpointing computes again is not in it.
 
     Args:
         stage: built on the meta device.
         pieces: its calls.
-        known: passes that were counted for a stage of the same sizes already; new ones are added.
+        known: passes that were counted for a stage of the same sizes and load already; new ones are added.
     """
     terms, trained = stage.loss_weights, stage.trained_parts
     adapts, layered = "mllm.adapters" in trained, "fg" in terms or "bg" in terms
@@ -205,13 +225,14 @@ def step_operations(stage: MMIGStage, pieces: Pieces, known: dict[tuple, int] | 
     total += cost("unet", lambda: pieces.unet(adapts), backward=True, times=2 if layered else 1)  # forwards A and B
     if "as" in terms or "ar" in terms:
         total += cost("unet", pieces.unet)  # forward C
-    targets = RESPONSE_TOKENS + 1 if "mmt" in terms else 0
-    total += cost("llm", lambda: pieces.llm(LLM_TOKENS, targets, grad=adapts), backward=adapts)
+    targets = round(pieces.load.response) + 1 if "mmt" in terms else 0
+    total += cost("llm", lambda: pieces.llm(round(pieces.load.llm), targets, grad=adapts), backward=adapts)
     if stage.mmig.mllm.vision is not None:
         total += cost("vision", pieces.vision, backward=adapts)
     if "blip2" in terms:
-        total += cost("decoded", lambda: pieces.decoded(grad=True), backward=True)
-        total += cost("caption", lambda: pieces.caption(grad=True), backward=True)
+        seen = cost("decoded", lambda: pieces.decoded(grad=True), backward=True)
+        seen += cost("caption", lambda: pieces.caption(grad=True), backward=True)
+        total += round(pieces.load.captioned * seen)
     return total
 
 

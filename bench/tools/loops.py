@@ -4,7 +4,8 @@ They alternate step by step: the trainer's loader runs the hand-written loop's s
 sides of a pair therefore see the same load of the machine, the same batch and the same draws.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import cycle, islice
 
 import torch
@@ -26,10 +27,17 @@ class BareLoop:
         module: whose losses and settings it takes; it is trained.
         total_steps: end of its learning-rate schedule.
         decay: largest decay of the average.
+        autocast: makes the context in which the losses are computed.
     """
 
-    def __init__(self, module: TrainingModule, total_steps: int, decay: float = 0.9999) -> None:
-        self.module, self.total_steps, self.decay = module, total_steps, decay
+    def __init__(
+        self,
+        module: TrainingModule,
+        total_steps: int,
+        decay: float = 0.9999,
+        autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self.module, self.total_steps, self.decay, self.autocast = module, total_steps, decay, autocast
         self.optimizer = build_adamw(module.named_parameters(), module.optimizer_config)
         self.groups = parameters_by_group(module.named_parameters(), module.optimizer_config)
         self.weights = [parameter.detach() for members in self.groups.values() for parameter in members]
@@ -45,7 +53,8 @@ class BareLoop:
             group["lr"] = group["initial_lr"] * factor
         self.optimizer.zero_grad()
         draws = Draws(module.seed, batch["position"])
-        counts, values = module.loss_counts(batch, draws), module.losses(batch, draws)
+        with self.autocast():
+            counts, values = module.loss_counts(batch, draws), module.losses(batch, draws)
         means = [
             weight * (values[name].float() * counts[name]).sum() / counts[name].sum().clamp(min=1e-12)
             for name, weight in module.loss_weights.items()

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bench.sampling import Calls, main, random_parts, tiny_parts
+from bench.stages.sizes import SMALL
 from bench.tools.clock import in_turn
-from tests.bench.small import CPU, SMALL
 
 
 def test_both_make_the_same_images_which_are_not_the_given_ones() -> None:
@@ -20,7 +20,7 @@ def test_both_make_the_same_images_which_are_not_the_given_ones() -> None:
 
 
 def test_ours_is_compiled_whole_and_theirs_is_not() -> None:
-    parts, resolution = random_parts(SMALL, str(CPU), torch.float32)
+    parts, resolution = random_parts(SMALL, "cpu", torch.float32)
     calls = Calls(parts, resolution, batch=1, steps=2, compiled="eager")
     assert calls.ours.unet._compiled_call_impl is not None and calls.theirs.unet._compiled_call_impl is None
     assert calls.largest_difference() <= 1

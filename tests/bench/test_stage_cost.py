@@ -9,9 +9,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from bench.stage_cost import count, main, measure, measured, random_batch
 from bench.stages.build import STAGES, build_stage
 from bench.stages.count import Pieces, forward_operations, memory, operations, step_operations, trained_by_part
-from bench.stages.sizes import PUBLISHED
+from bench.stages.sizes import PUBLISHED, SMALL
 from mmig.stages.mmig_stage import MMIGStage
-from tests.bench.small import CPU, SMALL
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
