@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from datamodules.schema import Sample
 from datamodules.shards import write_shards
 from datamodules.tinyworld.sample import make_sample
+from mmig.cli import main
 from tests.integration.losses import logged
 from tests.integration.recorder import recorded
 from tests.integration.workspace import Workspace
@@ -35,8 +37,8 @@ class Mixed(Workspace):
         write_shards(samples(45, 0), folder / "large", 8)
         write_shards(samples(24, 100), folder / "small", 8)
 
-    def fit(self, name: str, num_ranks: int, *callbacks: dict[str, Any]) -> int:
-        """Run train.py on so many ranks, each in a process of its own; returns its exit code."""
+    def mixed(self, name: str, num_ranks: int, *callbacks: dict[str, Any]) -> dict[str, Any]:
+        """Configuration of a run on so many ranks."""
         recorder = {"folder": str(self.folder / "seen" / name)}
         config = self.config(
             max_steps=NUM_STEPS,
@@ -55,14 +57,20 @@ class Mixed(Workspace):
             "num_workers": num_ranks - 1,
         }
         config["checkpoint"] = {"every_n_steps": EVERY}
-        return self.train(name, config=config).returncode
+        return config
+
+    def fit(self, name: str, num_ranks: int, *callbacks: dict[str, Any]) -> int:
+        """Run train.py, each rank in a process of its own; returns its exit code."""
+        return self.train(name, config=self.mixed(name, num_ranks, *callbacks)).returncode
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Mixed:
-    """With a run that nothing interrupts."""
+    """With a run that nothing interrupts, in this process."""
     made = Mixed(tmp_path_factory.mktemp("mixture"))
-    assert made.fit("whole", 1) == 0
+    file = made.folder / "whole.yaml"
+    file.write_text(yaml.safe_dump(made.mixed("whole", 1)), encoding="utf-8")
+    main(["fit", "--config", str(file), "--name", "whole", "--runs", str(made.folder / "runs")])
     return made
 
 
