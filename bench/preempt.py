@@ -60,12 +60,7 @@ class Outcome:
 def signal_at_random(running: Running, number: int, to_all: bool, draws: random.Random) -> float:
     """Signal the run at a random moment; returns when that was."""
     phase = draws.choice(list(PHASES))
-    left = draws.randint(1, PHASES[phase])
-    while left:
-        letter = os.read(running.told, 1)
-        if not letter:
-            raise RuntimeError(f"the run ended by itself: {running.log.read_text()[-500:]}")
-        left -= letter == phase
+    running.wait_for(phase, draws.randint(1, PHASES[phase]))
     until = time.monotonic() + draws.uniform(0, 0.05)  # somewhere inside it, not always at its beginning
     while time.monotonic() < until:
         pass

@@ -140,6 +140,8 @@ class MMIGCLI(LightningCLI):
             os.environ.setdefault(name, value)
         trainer = without_lightning_signals(super().instantiate_trainer(**kwargs))
         trainer.strategy.checkpoint_io = AnyFormIO()
+        # the average takes a step in before any callback of the configuration evaluates it
+        trainer.callbacks.sort(key=lambda callback: not isinstance(callback, EMA))
         return trainer
 
     def resolved_config(self) -> dict[str, Any]:

@@ -20,10 +20,13 @@ def without_lightning_signals(trainer: L.Trainer) -> L.Trainer:
 
 
 def run_validation(trainer: L.Trainer) -> None:
-    """Run the validation that the training loop would run now."""
+    """Run the validation that the training loop would have run after the last step."""
+    loop = trainer.fit_loop.epoch_loop
+    loop._batches_that_stepped -= 1  # there it logs before it counts the step
     trainer.validating = True
-    trainer.fit_loop.epoch_loop.val_loop.run()
+    loop.val_loop.run()
     trainer.training = True
+    loop._batches_that_stepped += 1
 
 
 def _nothing() -> None:

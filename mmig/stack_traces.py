@@ -20,8 +20,8 @@ from mmig.manifest import process_start
 
 TRACE_SIGNAL = signal.SIGRTMIN + 3
 """Writes the stack trace of the process that gets it."""
-GRACE_SECONDS = 5.0
-"""How long the other processes have to write and end."""
+GRACE_SECONDS = 20.0
+"""How long the other processes of a host have to write their reports; after it they are killed."""
 COLLECTIVES = ".collectives.pickle"
 _END = "end of the report\n"
 

@@ -5,6 +5,7 @@ on a busy machine. Apart from that each is what srun would start: a process that
 """
 
 import atexit
+import contextlib
 import multiprocessing.util
 import os
 import signal
@@ -104,6 +105,14 @@ class Running:
     told: int
     log: Path
 
+    def wait_for(self, event: bytes, count: int = 1) -> None:
+        """Wait until an event, a letter of `Told`, has come so often."""
+        while count:
+            letter = os.read(self.told, 1)
+            if not letter:
+                raise RuntimeError(f"the run ended by itself: {self.log.read_text()[-500:]}")
+            count -= letter == event
+
     def signal(self, number: int, rank: int | None) -> None:
         """Signal one rank, or all processes of the run."""
         if rank is None:
@@ -157,11 +166,12 @@ def start(folder: Path, name: str, settings: dict[str, Any], prepare: Callable[[
         pid = os.fork()
         if pid == 0:
             os.close(told)
-            os.setpgid(0, pids[0] if pids else 0)
+            with contextlib.suppress(PermissionError):  # the bench may have done it already
+                os.setpgid(0, pids[0] if pids else 0)
             _rank(arguments, {**environment, "LOCAL_RANK": str(rank)}, log, prepare)
-        if not pids:
-            os.setpgid(pid, pid)
         pids.append(pid)
+        with contextlib.suppress(PermissionError, ProcessLookupError):  # the rank may have done it, or be gone already
+            os.setpgid(pid, pids[0])
     os.close(tell)
     return Running(pids, told, log)
 
@@ -173,9 +183,9 @@ def _rank(arguments: list[str], environment: dict[str, str], log: Path, prepare:
     atexit.register(multiprocessing.util._exit_function)
     try:
         os.environ.update(environment)
-        with log.open("a") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = file = log.open("a", buffering=1)
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
         sys.argv = ["train.py", *arguments]
         if prepare is not None:
             prepare()

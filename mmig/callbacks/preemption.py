@@ -123,7 +123,7 @@ class Preemption(Checkpoint):
         try:
             with trained_weights(trainer):
                 path = checkpoint.save(trainer, step)
-            checkpoint.finish()
+                checkpoint.finish()
         except Exception as error:  # noqa: BLE001, whatever it is, the job must still be requeued
             reason = (str(error) or type(error).__name__).splitlines()[0]
             return f"saving failed ({reason}), the last checkpoint is {_newest(checkpoint.directory)}", True
