@@ -20,13 +20,13 @@ class Alarm:
 
     def __init__(self, ring: Callable[[float], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._ring, self._clock = ring, clock
-        self._seconds = self._left = 0.0
+        self._seconds = self._deadline = 0.0
         self._off = threading.Event()
         self._thread: threading.Thread | None = None
 
     def set(self, seconds: float) -> None:
         """Go off in so many seconds from now."""
-        self._seconds = self._left = seconds
+        self._seconds, self._deadline = seconds, self._clock() + seconds
         if self._thread is None:
             self._off.clear()
             self._thread = threading.Thread(target=self._watch, args=(self._off,), daemon=True, name="alarm")
@@ -39,10 +39,11 @@ class Alarm:
 
     def _watch(self, off: threading.Event) -> None:
         before = self._clock()
-        while not off.wait(min(INTERVAL, max(self._left, 0.0))):
+        while not off.wait(min(INTERVAL, max(self._deadline - before, 0.0))):
             now = self._clock()
-            self._left -= min(now - before, 2 * INTERVAL)  # more has passed only if this process was stopped
+            if now - before > 2 * INTERVAL:  # this process was stopped
+                self._deadline += now - before
             before = now
-            if self._left <= 0:
+            if now >= self._deadline:
                 self._ring(self._seconds)
                 return

@@ -20,8 +20,6 @@ from mmig.manifest import process_start
 
 TRACE_SIGNAL = signal.SIGRTMIN + 3
 """Writes the stack trace of the process that gets it."""
-GRACE_SECONDS = 20.0
-"""How long the other processes of a host have to write their reports; after it they are killed."""
 COLLECTIVES = ".collectives.pickle"
 _END = "end of the report\n"
 
@@ -41,10 +39,11 @@ class StackTraces:
     Args:
         directory: the folder of all files.
         rank: number of this rank.
+        grace_seconds: how long the other processes of the host have to write their reports; after it they are killed.
     """
 
-    def __init__(self, directory: Path, rank: int) -> None:
-        self.directory, self.rank = directory, rank
+    def __init__(self, directory: Path, rank: int, grace_seconds: float) -> None:
+        self.directory, self.rank, self.grace_seconds = directory, rank, grace_seconds
         self.peers: list[Peer] = []
         directory.mkdir(parents=True, exist_ok=True)
         self._put_away()
@@ -72,7 +71,7 @@ class StackTraces:
         for peer in neighbours:
             _send(peer, signal.SIGCONT)  # one that is stopped could not answer
             _send(peer, TRACE_SIGNAL)
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + self.grace_seconds
         while time.monotonic() < deadline and not all(self._has_ended(peer) for peer in neighbours):
             time.sleep(0.1)
         for peer in neighbours:

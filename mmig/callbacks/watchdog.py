@@ -27,6 +27,7 @@ class Watchdog(L.Callback):
         step_seconds: longest time between two steps, saving included.
         evaluation_seconds: longest time for one batch of a validation or evaluation, and for the end of the run.
         start_seconds: longest time to the end of the first step, compilation included.
+        grace_seconds: longest time for the reports of a host's ranks.
 
     Raises:
         ValueError: a time that is not positive.
@@ -38,12 +39,13 @@ class Watchdog(L.Callback):
         step_seconds: float = 900.0,
         evaluation_seconds: float = 1800.0,
         start_seconds: float = 3600.0,
+        grace_seconds: float = 20.0,
     ) -> None:
         times = {"step": step_seconds, "evaluation": evaluation_seconds, "start": start_seconds}
         for name, seconds in times.items():
             if not seconds > 0:
                 raise ValueError(f"watchdog.{name}_seconds: expected more than 0 (.inf: no limit), found {seconds}")
-        self.directory = Path(directory)
+        self.directory, self.grace_seconds = Path(directory), grace_seconds
         self.step_seconds, self.evaluation_seconds, self.start_seconds = times.values()
         self._alarm = Alarm(self._give_up)
         self._traces: StackTraces | None = None
@@ -53,7 +55,7 @@ class Watchdog(L.Callback):
         """Watch over the start of a training."""
         if stage == "fit" and not trainer.fast_dev_run:
             self._module = pl_module
-            self._traces = StackTraces(self.directory, trainer.global_rank)
+            self._traces = StackTraces(self.directory, trainer.global_rank, self.grace_seconds)
             self._set(self.start_seconds)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
