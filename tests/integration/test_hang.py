@@ -60,10 +60,3 @@ def test_a_rank_that_is_stopped(folder: Path) -> None:
     assert statuses[0] in (STATUS, -signal.SIGKILL)  # awake again it may have seen for itself that nothing moves
     for trace in traces(folder, "stopped"):
         assert "on_train_batch_end" in trace or "training_step" in trace or "advance" in trace
-
-
-def test_a_run_that_moves_leaves_nothing(folder: Path) -> None:
-    running = start(folder, "moves", {"trainer.max_steps": 6})
-    assert running.wait(120) == [0, 0], running.log.read_text()
-    running.close()
-    assert not (folder / "runs" / "moves" / "hang").exists()

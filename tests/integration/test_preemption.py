@@ -37,6 +37,10 @@ def end(running: Running) -> tuple[list[int] | None, str]:
     return statuses, running.log.read_text().rstrip().rpartition("\n")[2]
 
 
+def test_a_run_that_moves_leaves_no_stack_traces(folder: Path) -> None:
+    assert not (folder / "runs" / "whole" / "hang").exists()
+
+
 def test_a_signal_to_one_rank_in_the_middle_of_a_validation(folder: Path) -> None:
     running = begin(folder, "validation")
     running.wait_for(b"v", 3)
