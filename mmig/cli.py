@@ -24,7 +24,7 @@ from mmig.callbacks.step_guard import StepGuard
 from mmig.callbacks.watchdog import Watchdog
 from mmig.checkpoint import find_checkpoint, init_weights, read_checkpoint
 from mmig.checkpoint_files import AnyFormIO, checkpoints_in
-from mmig.compat import without_lightning_signals
+from mmig.compat import wait_for_launched, without_lightning_signals
 from mmig.flight_recorder import flight_recorder
 from mmig.manifest import RunLockedError, append_submission, run_lock, write_text_atomically
 from mmig.programs import one_line_errors, refusal, root_cause
@@ -184,7 +184,11 @@ class MMIGCLI(LightningCLI):
     def _train(self, resume: Path | None) -> None:
         if resume is None and self.options.init_from is not None:
             init_weights(self.model, read_checkpoint(self.options.init_from))
-        self.trainer.fit(self.model, self.datamodule, ckpt_path=resume, weights_only=True)
+        try:
+            self.trainer.fit(self.model, self.datamodule, ckpt_path=resume, weights_only=True)
+        except Preempted:
+            wait_for_launched(self.trainer, seconds=30)
+            raise
 
     def _evaluate(self, subcommand: str) -> None:
         path = self._resume_path() or find_checkpoint(self.run_directory)

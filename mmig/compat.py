@@ -5,8 +5,12 @@ in a SLURM job it saves inside its handler of SIGUSR1; and with several ranks it
 waits for the device to read it. tests/mmig/test_compat.py fails where a version brings any of it back.
 """
 
+import contextlib
+import subprocess
+
 import lightning as L
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 
 def without_lightning_signals(trainer: L.Trainer) -> L.Trainer:
@@ -27,6 +31,14 @@ def run_validation(trainer: L.Trainer) -> None:
     loop.val_loop.run()
     trainer.training = True
     loop._batches_that_stepped += 1
+
+
+def wait_for_launched(trainer: L.Trainer, seconds: float) -> None:
+    """Wait for the ranks that this process has started, which Lightning leaves behind."""
+    launcher = trainer.strategy.launcher
+    for process in launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else ():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
 
 
 def _nothing() -> None:
