@@ -50,6 +50,7 @@ class Watchdog(L.Callback):
         self._alarm = Alarm(self._give_up)
         self._traces: StackTraces | None = None
         self._module: Any = None
+        self._next_step = self.start_seconds
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Watch over the start of a training."""
@@ -62,13 +63,15 @@ class Watchdog(L.Callback):
         """Learn where the other ranks run."""
         if self._traces is not None:
             self._traces.meet()
-        self._set(self.start_seconds)
+        self._next_step = self.start_seconds
+        self._set(self._next_step)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """A step is done."""
-        self._set(self.step_seconds)
+        self._next_step = self.step_seconds
+        self._set(self._next_step)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A validation begins."""
@@ -92,8 +95,8 @@ class Watchdog(L.Callback):
         return False
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The next step is due."""
-        self._set(self.step_seconds)
+        """The next step is due; after a validation that a resumed run begins with it is the first."""
+        self._set(self._next_step)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """What is left is to save."""
