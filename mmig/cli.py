@@ -26,7 +26,14 @@ from mmig.checkpoint import find_checkpoint, init_weights, read_checkpoint
 from mmig.checkpoint_files import AnyFormIO, checkpoints_in
 from mmig.compat import wait_for_launched, without_lightning_signals
 from mmig.flight_recorder import flight_recorder
-from mmig.manifest import RunLockedError, append_submission, run_lock, write_text_atomically
+from mmig.manifest import (
+    RunLockedError,
+    append_submission,
+    mark_finished,
+    run_lock,
+    unmark_finished,
+    write_text_atomically,
+)
 from mmig.programs import one_line_errors, refusal, root_cause
 from mmig.resume import check_resumable
 from mmig.stages.base import TrainingModule
@@ -126,10 +133,6 @@ class MMIGCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Add the logger and callbacks that live in the run directory."""
-        if self.options.trainer.logger in (None, True) and not self.options.trainer.fast_dev_run:
-            from lightning.pytorch.loggers import TensorBoardLogger
-
-            kwargs["logger"] = TensorBoardLogger(self.options.runs, name=self.options.name, version="tensorboard")
         shown = [] if self.options.trainer.enable_progress_bar is False else [progress()]
         # without a bar of ours Lightning would draw its own
         kwargs["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in shown)
@@ -142,7 +145,18 @@ class MMIGCLI(LightningCLI):
         trainer.strategy.checkpoint_io = AnyFormIO()
         # the average takes a step in before any callback of the configuration evaluates it
         trainer.callbacks.sort(key=lambda callback: not isinstance(callback, EMA))
+        if self.options.trainer.logger is not False and not self.options.trainer.fast_dev_run:
+            self._log_to_run(trainer)
         return trainer
+
+    def _log_to_run(self, trainer: L.Trainer) -> None:
+        """Let TensorBoard write into the run directory, beside the loggers that the configuration names."""
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        named = [] if self.options.trainer.logger in (None, True) else trainer.loggers
+        if not any(isinstance(logger, TensorBoardLogger) for logger in named):
+            own = TensorBoardLogger(self.options.runs, name=self.options.name, version="tensorboard")
+            trainer.loggers = [own, *named]
 
     def resolved_config(self) -> dict[str, Any]:
         """The merged configuration as plain values."""
@@ -163,6 +177,7 @@ class MMIGCLI(LightningCLI):
             self._train(self._resume_path())
             return
         with run_lock(run):
+            unmark_finished(run)  # there may be more to do than there was
             resume = self._resume_path()
             if resume is not None:
                 self._check_settings(resume, config)
@@ -174,6 +189,13 @@ class MMIGCLI(LightningCLI):
                 seed=config["seed_everything"],
             )
             self._train(resume)
+            self._note_end()
+
+    def _note_end(self) -> None:
+        """Note a run that has reached its last step; one that was interrupted has not, and says nothing."""
+        last = self.trainer.max_steps
+        if 0 < last <= self.model.step:
+            mark_finished(self.run_directory, self.model.step)
 
     def _check_settings(self, resume: Path, config: dict[str, Any]) -> None:
         """Refuse other settings than those of this run so far, and of the run that the checkpoint belongs to."""

@@ -23,6 +23,11 @@ def without_lightning_signals(trainer: L.Trainer) -> L.Trainer:
     return trainer
 
 
+def log_step(trainer: L.Trainer) -> None:
+    """Hand the values of the step in progress to the loggers, as the loop does after the callbacks."""
+    trainer._logger_connector.update_train_step_metrics()
+
+
 def run_validation(trainer: L.Trainer) -> None:
     """Run the validation that the training loop would have run after the last step."""
     loop = trainer.fit_loop.epoch_loop

@@ -1,7 +1,7 @@
 """The run directory: who writes into it, and what was run.
 
-`runs/NAME/` holds config.yaml, manifest.json, checkpoints/ and the TensorBoard log. It is the same folder for every
-submission of the run; each submission adds an entry to the manifest.
+`runs/NAME/` holds config.yaml, manifest.json, checkpoints/, the TensorBoard log, and finished.json once its last step
+is done. It is the same folder for every submission of the run; each submission adds an entry to the manifest.
 """
 
 import contextlib
@@ -25,7 +25,13 @@ STALE_SECONDS = 60.0
 
 
 class RunLockedError(RuntimeError):
-    """Another process writes into the run directory."""
+    """Another process writes into the run directory.
+
+    Attributes:
+        job: of SLURM in which that process runs; None outside of one.
+    """
+
+    job: str | None = None
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -73,13 +79,25 @@ def append_submission(run: Path, **facts: Any) -> None:
     write_text_atomically(path, json.dumps(manifest, indent=2))
 
 
+def mark_finished(run: Path, step: int) -> None:
+    """Leave `finished.json`: the run has come to its end, and what is built on it may start (slurm/chain.sh)."""
+    facts = {"step": step, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_text_atomically(run / "finished.json", json.dumps(facts))
+
+
+def unmark_finished(run: Path) -> None:
+    """Take the mark away where a run is continued."""
+    (run / "finished.json").unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def run_lock(run: Path) -> Iterator[None]:
     """Hold the run directory for one writer; a heartbeat tells a live writer from one that was killed.
 
     Raises:
         RunLockedError: the lock's process is alive on this host, or it is another host's and its heartbeat is younger
-            than a minute. On this host both must hold where the system does not tell when a process started.
+            than a minute. On this host both must hold where the system does not tell when a process started. A job
+            that was queued again waits until its own lock of before is that old.
     """
     path = run / "lock.json"
     _take(path)
@@ -96,12 +114,20 @@ def run_lock(run: Path) -> Iterator[None]:
 
 def _take(path: Path) -> None:
     started = process_start(os.getpid())
-    content = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": started})
+    job = os.environ.get("SLURM_JOB_ID")
+    content = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": started, "job": job})
+    give_up = time.monotonic() + 2 * STALE_SECONDS
     while True:
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
-            _remove_if_dead(path)
+            try:
+                _remove_if_dead(path)
+            except RunLockedError as error:
+                # the node of this job's last attempt may have died a moment ago, or be alive and out of reach
+                if job is None or error.job != job or time.monotonic() > give_up:
+                    raise
+                time.sleep(HEARTBEAT_SECONDS / 10)
             continue
         with os.fdopen(descriptor, "w") as file:
             file.write(content)
@@ -114,10 +140,12 @@ def _remove_if_dead(path: Path) -> None:
     except FileNotFoundError:
         return
     if not _is_dead(owner, age):
-        raise RunLockedError(
+        error = RunLockedError(
             f"{path.parent} is being written by process {owner.get('pid')} on {owner.get('host')} "
             f"(last sign {age:.0f} s ago); wait for it, or choose another --name"
         )
+        error.job = owner.get("job")
+        raise error
     path.unlink(missing_ok=True)
 
 

@@ -152,6 +152,8 @@ class Evaluate(L.Callback):
             logger.log_metrics(scalars, step=step)
             if hasattr(logger.experiment, "add_image"):
                 logger.experiment.add_image("eval/grid", grid, step, dataformats="HWC")
+            elif hasattr(logger, "log_image"):
+                logger.log_image("eval/grid", [grid], step)
 
 
 def attended(trainer: L.Trainer, batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ from mmig.agreement import Agreement
 from mmig.callbacks.ema import trained_weights
 from mmig.callbacks.run_checkpoint import RunCheckpoint
 from mmig.checkpoint_files import checkpoints_in
+from mmig.compat import log_step
 from mmig.requeue import Requeue, requeue_job
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -65,6 +66,7 @@ class Preemption(Checkpoint):
     ) -> None:
         """End the run here if any rank was signalled; after the last step it is about to end anyhow."""
         if self.between_batches() and not 0 < trainer.max_steps <= pl_module.step:
+            log_step(trainer)  # the loop will not come to it
             self._end(trainer)
 
     def on_validation_batch_end(

@@ -1,5 +1,6 @@
 """kill -9 and resume: the surviving trajectory is the uninterrupted one, bit for bit."""
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def test_killed_run_continues_as_if_nothing_had_happened(
     every = ("--checkpoint.every_n_steps", str(EVERY))
     killed = workspace.train(name, *every, config=killed_config(workspace, step, where))
     assert killed.returncode == -signal.SIGKILL
+    assert not (workspace.folder / "runs" / name / "finished.json").exists()
     resumed = workspace.train(name, *every, config=workspace.config(max_steps=NUM_STEPS))
     assert resumed.returncode == 0, resumed.stderr
     run = workspace.folder / "runs" / name
@@ -55,12 +57,14 @@ def test_killed_run_continues_as_if_nothing_had_happened(
 
 
 def test_finished_run_has_nothing_left_to_do(workspace: Workspace, whole: Path) -> None:
+    assert json.loads((whole / "finished.json").read_text())["step"] == NUM_STEPS
     before = (whole / "checkpoints" / f"step-{NUM_STEPS:08d}.ckpt").read_bytes()
     again = workspace.train(
         "whole", "--checkpoint.every_n_steps", str(EVERY), config=workspace.config(max_steps=NUM_STEPS)
     )
     assert again.returncode == 0, again.stderr
     assert (whole / "checkpoints" / f"step-{NUM_STEPS:08d}.ckpt").read_bytes() == before
+    assert (whole / "finished.json").exists()
 
 
 def test_changed_setting_is_refused_by_name(workspace: Workspace, whole: Path) -> None:

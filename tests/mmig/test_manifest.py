@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mmig.manifest import RunLockedError, append_submission, process_start, run_lock
+from mmig.manifest import STALE_SECONDS, RunLockedError, append_submission, process_start, run_lock
 
 DAY = 24 * 3600.0
 
@@ -105,6 +105,15 @@ def test_lock_of_another_host_is_judged_by_its_heartbeat(tmp_path: Path, age: fl
     else:
         with pytest.raises(RunLockedError, match="elsewhere"), run_lock(tmp_path):
             raise AssertionError("two writers")
+
+
+@pytest.mark.parametrize(("job", "free"), [("12", True), ("13", False)])
+def test_a_requeued_job_waits_for_the_lock_of_its_last_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, free: bool
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", job)
+    leave_lock(tmp_path, pid=1, age=STALE_SECONDS - 1, host="elsewhere", job="12")
+    assert can_take(tmp_path) == free
 
 
 def test_every_submission_leaves_an_entry(tmp_path: Path) -> None:

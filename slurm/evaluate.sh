@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Evaluate a run on its test split.                                    sbatch slurm/evaluate.sh [options of evaluate.py]
+# CHECKPOINT names the run (default: that of stage 5), OUT the folder of the results. Settings: top of slurm/prelude.sh.
+#SBATCH --job-name=mmig-evaluate
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=0
+#SBATCH --time=06:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=slurm/logs/%x-%j.log
+cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" || exit 2
+[[ -r slurm/prelude.sh ]] || { echo "error: $PWD is not the repository's root: submit from there" >&2; exit 2; }
+# shellcheck source=slurm/prelude.sh
+source slurm/prelude.sh
+
+CHECKPOINT=${CHECKPOINT:-$(stage_run $NUM_STAGES)}
+OUT=${OUT:-$CHECKPOINT/evaluation}
+# evaluate.py reads its rank where torchrun puts it
+# shellcheck disable=SC2016 # each task's shell reads them
+ranked=(bash -c 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS exec "$@"' rank)
+command=("${ranked[@]}" "$MMIG_PYTHON" evaluate.py --checkpoint "$CHECKPOINT" --data "$MMIG_DATA" --out "$OUT" "$@")
+
+check_place "$MMIG_DATA"
+if dry_run; then
+    print_job "$CHECKPOINT" "${command[@]}"
+    exit
+fi
+job_environment "$CHECKPOINT"
+open_job "$CHECKPOINT"
+launch "${command[@]}"
+job_result="$CHECKPOINT evaluated, results in $OUT"

@@ -1,0 +1,106 @@
+"""DRY_RUN=1 shows what a script would do, without SLURM and without a GPU; what it shows is accepted by train.py."""
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import ROOT
+from tests.test_configs import ParsedError, ParseOnly
+
+SCRIPTS = sorted((ROOT / "slurm").glob("*.sh"))
+STAGES = [f"stage{number}.sh" for number in range(1, 6)]
+
+
+def dry_run(script: str, *arguments: str, cwd: Path = ROOT, **environment: str) -> str:
+    """Output of a script in a dry run, in an environment without anything of SLURM."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH", "MMIG"))}
+    result = subprocess.run(
+        ["bash", str(ROOT / "slurm" / script), *arguments],
+        cwd=cwd,
+        env={**clean, "DRY_RUN": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout + result.stderr
+
+
+def train_arguments(output: str) -> list[str]:
+    """Arguments of train.py in the command that a dry run shows."""
+    words = shlex.split(re.search(r"^command +(.*)$", output, re.MULTILINE)[1])
+    assert words[:3] == ["srun", "--kill-on-bad-exit=1", "--label"]
+    return words[words.index("train.py") + 1 :]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_bash_can_read_it(script: Path) -> None:
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+@pytest.mark.parametrize("script", [*STAGES, "sweep.sh"])
+def test_the_training_it_would_start_is_accepted(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = train_arguments(dry_run(script, "--trainer.max_steps", "7"))
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ParsedError) as caught:
+        ParseOnly(arguments)
+    merged = caught.value.args[0]
+    assert merged["trainer"]["max_steps"] == 7
+    assert (merged["trainer"]["num_nodes"], merged["trainer"]["devices"]) == (1, "8")
+
+
+def test_a_stage_starts_from_the_one_before() -> None:
+    for number, script in enumerate(STAGES, 1):
+        arguments = train_arguments(dry_run(script, MMIG_PREFIX="first-"))
+        assert arguments[arguments.index("--name") + 1] == f"first-stage{number}"
+        before = [arguments[i + 1] for i, word in enumerate(arguments) if word == "--init_from"]
+        assert before == ([] if number == 1 else [f"runs/first-stage{number - 1}"])
+
+
+@pytest.mark.parametrize("script", [path.name for path in SCRIPTS if path.name not in ("prelude.sh", "chain.sh")])
+def test_a_job_asks_to_be_requeued_and_keeps_its_log(script: str) -> None:
+    options = re.search(r"^resources +(.*)$", dry_run(script), re.MULTILINE)[1].split()
+    assert {"--requeue", "--open-mode=append"} <= set(options)
+    assert ("--signal=SIGUSR1@120" in options) == (script != "evaluate.sh")  # which has nothing to save
+
+
+def test_a_container_stands_around_the_program() -> None:
+    shown = dry_run("stage1.sh", MMIG_CONTAINER="mmig.sif", MMIG_PYTHON="python")
+    assert f"apptainer exec --nv --bind {ROOT} --pwd {ROOT} mmig.sif python train.py fit" in shown
+
+
+def test_variables_that_are_set_stay() -> None:
+    shown = dry_run("stage1.sh", MASTER_ADDR="10.0.0.7", NCCL_DEBUG="INFO", SLURM_JOB_ID="31234")
+    assert {"MASTER_ADDR=10.0.0.7", "NCCL_DEBUG=INFO", "MASTER_PORT=16234"} <= set(shown.split())
+
+
+def test_it_may_be_called_from_anywhere(tmp_path: Path) -> None:
+    assert "--config configs/mmig/stage2.yaml" in dry_run("stage2.sh", cwd=tmp_path)
+
+
+def test_the_chain_submits_what_is_not_finished(tmp_path: Path) -> None:
+    (tmp_path / "stage2").mkdir()
+    (tmp_path / "stage2" / "finished.json").touch()
+    shown = dry_run("chain.sh", MMIG_RUNS=str(tmp_path))
+    assert re.findall(r"^stage (\d)  (\w+)", shown, re.MULTILINE) == [
+        *(("1", "finished"), ("2", "finished")),
+        *((number, "submitted") for number in "345"),
+    ]
+    commands = [shlex.split(line) for line in shown.splitlines() if line.startswith("sbatch")]
+    assert [command[-1] for command in commands] == [f"slurm/stage{number}.sh" for number in (3, 4, 5)]
+    assert all("--kill-on-invalid-dep=yes" in command for command in commands)
+    depends = [[word for word in command if word.startswith("--dependency")] for command in commands]
+    assert depends == [[], ["--dependency=afterok:JOB3"], ["--dependency=afterok:JOB4"]]
+
+
+def test_outside_of_a_job_it_ends_in_one_line() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    result = subprocess.run(
+        ["bash", "slurm/stage1.sh"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert result.stderr == "error: not inside a SLURM job: submit it with sbatch, or look at it with DRY_RUN=1\n"
