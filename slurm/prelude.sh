@@ -111,8 +111,8 @@ job_environment() {
 # The newest checkpoint of a run and its age, as words.
 newest_checkpoint() {
     local path newest=
-    for path in "$1"/checkpoints/step-*; do
-        [[ $path == *.partial || ! -e $path ]] || newest=$path
+    for path in "$1"/checkpoints/step-????????.ckpt; do
+        [[ ! -e $path ]] || newest=$path
     done
     if [[ -z $newest ]]; then
         echo "no checkpoint yet"
