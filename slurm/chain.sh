@@ -19,7 +19,7 @@ queued() {
 # Submit stage N after a job ("": at once); prints the job's number.
 submit() {
     local number=$1 after=$2
-    local command=(sbatch --parsable --kill-on-invalid-dep=yes --job-name="mmig-${MMIG_PREFIX}stage$number"
+    local command=(sbatch --parsable --export=ALL --kill-on-invalid-dep=yes --job-name="mmig-${MMIG_PREFIX}stage$number"
         --comment="$(realpath -m "$(stage_run "$number")")")
     [[ -z $after ]] || command+=("--dependency=afterok:$after")
     # shellcheck disable=SC2206 # words on purpose

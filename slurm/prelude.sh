@@ -160,7 +160,7 @@ open_job() {
 
 # Start one process a task. Arguments: the program of Python and its own arguments.
 launch() {
-    local command=(srun --kill-on-bad-exit=1 --label)
+    local command=(srun --kill-on-bad-exit=1 --label --export=ALL)
     [[ -z ${SLURM_CPUS_PER_TASK:-} ]] || command+=("--cpus-per-task=$SLURM_CPUS_PER_TASK") # srun does not inherit it
     if [[ -n $MMIG_CONTAINER ]]; then
         # shellcheck disable=SC2206 # words on purpose

@@ -33,7 +33,7 @@ def dry_run(script: str, *arguments: str, cwd: Path = ROOT, **environment: str) 
 def train_arguments(output: str) -> list[str]:
     """Arguments of train.py in the command that a dry run shows."""
     words = shlex.split(re.search(r"^command +(.*)$", output, re.MULTILINE)[1])
-    assert words[:3] == ["srun", "--kill-on-bad-exit=1", "--label"]
+    assert words[:4] == ["srun", "--kill-on-bad-exit=1", "--label", "--export=ALL"]
     return words[words.index("train.py") + 1 :]
 
 
