@@ -40,8 +40,9 @@ class FSDP2Strategy(ModelParallelStrategy):
     Args:
         replicas: copies of the sharded model: 1 shards over all ranks, "nodes" keeps one on each node (HSDP), so that
             only gradients cross between nodes. A number must divide the number of ranks.
-        shard_frozen: shard the frozen weights as well. They are then gathered in every forward; else each rank holds
-            them whole, which is faster where they fit.
+        shard_frozen: dotted names of parts whose frozen weights are sharded as well, such as "mmig.mllm.llm"; they are
+            then gathered in every forward. All other frozen weights each rank holds whole, which is faster where they
+            fit, and must be so where ranks do not run a part equally often (the autoencoder decodes image by image).
         reshard_after_forward: free the gathered weights between forward and backward (ZeRO-3), which saves memory and
             gathers once more a micro-batch; False keeps them until the backward has used them (ZeRO-2).
         param_dtype: of the gathered weights, and of what the gathering moves; None: as they are stored. Gradients are
@@ -51,13 +52,13 @@ class FSDP2Strategy(ModelParallelStrategy):
         timeout: longest wait for another rank.
 
     Raises:
-        ValueError: `replicas` is below 1 or does not divide the number of ranks.
+        ValueError: `replicas` is below 1 or does not divide the number of ranks; or `shard_frozen` names no part.
     """
 
     def __init__(
         self,
         replicas: int | Literal["nodes"] = 1,
-        shard_frozen: bool = False,
+        shard_frozen: list[str] | None = None,
         reshard_after_forward: bool = True,
         param_dtype: Literal["bfloat16", "float32"] | None = None,
         units: list[str] | None = None,
@@ -68,7 +69,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         if replicas != "nodes" and replicas < 1:
             raise ValueError(f"replicas must be at least 1 or 'nodes', found {replicas}")
         self.replicas = replicas
-        self.shard_frozen = shard_frozen
+        self.shard_frozen = tuple(shard_frozen or ())
         self.reshard_after_forward = reshard_after_forward
         self.param_dtype = param_dtype
         self.units = tuple(units or UNITS)
@@ -163,9 +164,15 @@ class FSDP2Strategy(ModelParallelStrategy):
         return MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
 
     def _shard_options(self) -> dict[str, Any]:
-        module = self.lightning_module
-        frozen = set() if self.shard_frozen else {p for p in module.parameters() if not p.requires_grad}
-        return {"reshard_after_forward": self.reshard_after_forward, "ignored_params": frozen}
+        whole = {name: p for name, p in self.lightning_module.named_parameters() if not p.requires_grad}
+        for part in self.shard_frozen:
+            members = [name for name in whole if name.startswith(f"{part}.")]
+            if not members:
+                kind = type(self.lightning_module).__name__
+                raise ValueError(f"shard_frozen: {kind} has no frozen weights in {part!r}")
+            for name in members:
+                del whole[name]
+        return {"reshard_after_forward": self.reshard_after_forward, "ignored_params": set(whole.values())}
 
 
 def shard(

@@ -2,15 +2,18 @@
 
     torchrun --nproc_per_node 2 tests/integration/rank_cases.py BACKBONES OUT CASE...
 
-A case is STAGE:STRATEGY:MICRO_BATCH_SIZE ("stage5:fsdp2:1"; 0 for the whole part). Rank 0 writes OUT/CASE.pt.
+A case is STAGE:STRATEGY:MICRO_BATCH_SIZE ("stage5:fsdp2:1"; 0 for the whole part), the strategy one of those below.
+Rank 0 writes OUT/CASE.pt.
 """
 
 import dataclasses
 import importlib
 import logging
+import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import lightning as L
 import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from datamodules.schema import Batch, collate
 from datamodules.tinyworld.sample import make_sample
+from mmig.fsdp import FSDP2Strategy
 from mmig.optim import OptimizerConfig
 from mmig.sharding import full
 from tests.mmig.stages.support import settled_stage
@@ -44,6 +51,40 @@ def part_of(step: int, rank: int, world_size: int) -> Batch:
     return collate(samples, positions=range(first, first + share), size=(64, 64))
 
 
+REDUCED: Counter[str] = Counter()
+"""Buckets or groups of gradients that were reduced."""
+
+
+def reduce_bucket(state: Any, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """What DDP does by itself, counted."""
+    REDUCED["groups"] += 1
+    return allreduce_hook(state, bucket)
+
+
+def count_reduce_scatters() -> None:
+    """Count what FSDP2 reduces."""
+    for name in {"reduce_scatter_tensor", "reduce_scatter_single"} & set(vars(dist)):  # before and since torch 2.15
+        setattr(dist, name, _counted(getattr(dist, name)))
+
+
+def _counted(reduce: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        REDUCED["groups"] += 1
+        return reduce(*args, **kwargs)
+
+    return counted
+
+
+STRATEGIES: dict[str, Callable[[], Any]] = {
+    "one": lambda: "auto",
+    "ddp": lambda: DDPStrategy(ddp_comm_hook=reduce_bucket),
+    "fsdp2": FSDP2Strategy,
+    "fsdp2-frozen": lambda: FSDP2Strategy(shard_frozen=["mmig.mllm.llm", "mmig.captioner"]),
+    "fsdp2-kept": lambda: FSDP2Strategy(reshard_after_forward=False),
+    "hsdp": lambda: FSDP2Strategy(replicas=2),
+}
+
+
 class Parts:
     """The batches of one rank."""
 
@@ -62,7 +103,7 @@ class Losses(L.Callback):
         self.outcomes: list[tuple[float, float]] = []
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        self.outcomes.append(tuple(pl_module.outcome))
+        self.outcomes.append((pl_module.outcome.loss, pl_module.outcome.grad_norm))
 
 
 def run(folders: TinyBackbones, case: str, out: Path) -> None:
@@ -72,15 +113,16 @@ def run(folders: TinyBackbones, case: str, out: Path) -> None:
     module = settled_stage(folders, kind, optimizer=OptimizerConfig(lr=1e-3), micro_batch_size=int(micro_batch) or None)
     losses = Losses()
     trainer = L.Trainer(
-        accelerator="cpu", devices="auto" if strategy == "auto" else 2, strategy=strategy, max_steps=NUM_STEPS,
+        accelerator="cpu", devices=int(os.environ["WORLD_SIZE"]), strategy=STRATEGIES[strategy](), max_steps=NUM_STEPS,
         callbacks=[losses], logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip
+    REDUCED.clear()
     trainer.fit(module, Parts(trainer.global_rank, trainer.world_size))
     trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     weights = {name: full(parameter.detach()) for name, parameter in trained}
     if trainer.is_global_zero:
-        torch.save({"outcomes": losses.outcomes, "weights": weights}, out / f"{case}.pt")
+        torch.save({"outcomes": losses.outcomes, "weights": weights, "reduced": REDUCED["groups"]}, out / f"{case}.pt")
 
 
 def main() -> None:
@@ -89,8 +131,7 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     root, out, *cases = sys.argv[1:]
-    import mmig.fsdp  # noqa: F401, names the strategy "fsdp2"
-
+    count_reduce_scatters()
     folders = TinyBackbones(*(Path(root) / field.name.replace("_", "-") for field in dataclasses.fields(TinyBackbones)))
     for case in cases:
         run(folders, case, Path(out))

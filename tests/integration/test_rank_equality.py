@@ -1,4 +1,4 @@
-"""Every stage on two ranks takes the steps that it takes on one: DDP and FSDP2, with and without accumulation."""
+"""Every stage on several ranks takes the steps that it takes on one: DDP and FSDP2, with and without accumulation."""
 
 import os
 import socket
@@ -14,7 +14,12 @@ from tests.integration.workspace import ROOT
 from tests.mmig.stages.support import seeing_backbones
 
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
-CASES = [(stage, strategy, size) for stage in STAGES for strategy in ("ddp", "fsdp2") for size in (0, 1)]
+CASES = [
+    *((stage, strategy, size) for stage in STAGES for strategy in ("ddp", "fsdp2") for size in (0, 1)),
+    ("stage5", "fsdp2-frozen", 0),
+    ("stage3", "fsdp2-kept", 1),
+]
+ON_FOUR = [("stage2", "hsdp", 0)]
 
 
 def free_port() -> int:
@@ -42,17 +47,27 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with what every case left behind; all cases of a number of ranks run in the same processes."""
     folder, out = tmp_path_factory.mktemp("backbones"), tmp_path_factory.mktemp("outcomes")
     seeing_backbones(folder)
-    run_cases(folder, out, 1, [f"{stage}:auto:0" for stage in STAGES])
-    run_cases(folder, out, 2, [f"{stage}:{strategy}:{size}" for stage, strategy, size in CASES])
+    run_cases(folder, out, 1, [f"{stage}:one:0" for stage in STAGES])
+    for ranks, cases in ((2, CASES), (4, ON_FOUR)):
+        run_cases(folder, out, ranks, [f"{stage}:{strategy}:{size}" for stage, strategy, size in cases])
     return out
 
 
-@pytest.mark.parametrize(("stage", "strategy", "size"), CASES)
-def test_two_ranks_take_the_steps_of_one(outcomes: Path, stage: str, strategy: str, size: int) -> None:
+@pytest.mark.parametrize(("stage", "strategy", "size"), [*CASES, *ON_FOUR])
+def test_ranks_together_take_the_steps_of_one(outcomes: Path, stage: str, strategy: str, size: int) -> None:
     """Also where the samples of one rank lack masks, captions, concepts, or everything but a text."""
-    one = torch.load(outcomes / f"{stage}:auto:0.pt", weights_only=True)
-    two = torch.load(outcomes / f"{stage}:{strategy}:{size}.pt", weights_only=True)
-    torch.testing.assert_close(torch.tensor(two["outcomes"]), torch.tensor(one["outcomes"]), rtol=1e-5, atol=0)
-    assert two["weights"].keys() == one["weights"].keys()
+    one = torch.load(outcomes / f"{stage}:one:0.pt", weights_only=True)
+    more = torch.load(outcomes / f"{stage}:{strategy}:{size}.pt", weights_only=True)
+    torch.testing.assert_close(torch.tensor(more["outcomes"]), torch.tensor(one["outcomes"]), rtol=1e-5, atol=0)
+    assert more["weights"].keys() == one["weights"].keys()
     for name, value in one["weights"].items():
-        torch.testing.assert_close(two["weights"][name], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(more["weights"][name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_gradients_are_reduced_once_a_step_also_with_accumulation(outcomes: Path, stage: str, strategy: str) -> None:
+    whole, parts = (
+        torch.load(outcomes / f"{stage}:{strategy}:{size}.pt", weights_only=True)["reduced"] for size in (0, 1)
+    )
+    assert parts == whole > 0
