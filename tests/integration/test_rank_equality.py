@@ -61,7 +61,8 @@ def test_ranks_together_take_the_steps_of_one(outcomes: Path, stage: str, strate
     torch.testing.assert_close(torch.tensor(more["outcomes"]), torch.tensor(one["outcomes"]), rtol=1e-5, atol=0)
     assert more["weights"].keys() == one["weights"].keys()
     for name, value in one["weights"].items():
-        torch.testing.assert_close(more["weights"][name], value, rtol=1e-4, atol=1e-5)
+        # not element by element: AdamW's first steps go by the sign of the gradient, also of one that is nearly 0
+        assert (more["weights"][name] - value).norm() <= 1e-4 * value.norm() + 1e-6, name
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
