@@ -35,12 +35,10 @@ class StepOutcome(NamedTuple):
     Attributes:
         loss: weighted sum of the loss terms over the global batch.
         grad_norm: over all trained parameters, before clipping.
-        terms: mean of each loss term, by name.
     """
 
     loss: float
     grad_norm: float
-    terms: dict[str, float]
 
     @property
     def taken(self) -> bool:
@@ -148,8 +146,7 @@ class TrainingModule(StoredModule):
         means = self._means(self._reduce(self._backward(batch)))
         grad_norms = self._clip_gradients()
         # one wait for the device a step; the next one is launched faster than it runs
-        loss, *terms, grad_norm = torch.stack([*means.values(), grad_norms["grad_norm"]]).tolist()
-        self.outcome = StepOutcome(loss, grad_norm, dict(zip(self.loss_weights, terms, strict=True)))
+        self.outcome = StepOutcome(*torch.stack([means["loss"], grad_norms["grad_norm"]]).tolist())
         if self.outcome.taken:
             optimizer.step()
         self.step += 1

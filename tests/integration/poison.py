@@ -41,7 +41,7 @@ class LeaveOut(L.Callback):
         def training_step(batch: Any, batch_idx: int) -> None:
             if pl_module.step + 1 in self.steps:
                 pl_module.step += 1
-                pl_module.outcome = StepOutcome(float("nan"), float("nan"), {})
+                pl_module.outcome = StepOutcome(float("nan"), float("nan"))
             else:
                 done(batch, batch_idx)
 
