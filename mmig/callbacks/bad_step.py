@@ -11,24 +11,24 @@ KEYS_SHOWN = 8
 """Keys that a line names; the file has all."""
 
 
-def bad_step_row(kind: str, step: int, outcome: StepOutcome, keys: list[list[str]], **facts: float) -> dict[str, Any]:
+def bad_step_row(kind: str, step: int, outcome: StepOutcome, keys: list[list[str]], **facts: Any) -> dict[str, Any]:
     """What the file says of a step; numbers that are not finite as text.
 
     Args:
         kind: "skipped" or "spike". step: number of the step, the first being 1.
-        outcome: loss, gradient norm and, where the module tells them, the mean of each term over the global batch.
+        outcome: of the step.
         keys: of the samples, rank by rank.
-        facts: more numbers, all finite.
+        facts: more of it, numbers finite.
     """
     numbers = {"loss": outcome.loss, "grad_norm": outcome.grad_norm}
     plain = {name: _plain(value) for name, value in numbers.items()}
-    terms = {name: _plain(value) for name, value in _terms(outcome).items()}
+    terms = {name: _plain(value) for name, value in outcome.terms.items()}
     return {"step": step, "kind": kind, **plain, "terms": terms, **facts, "keys": keys}
 
 
 def blame(outcome: StepOutcome) -> str:
     """What was not finite, in words: the loss terms, the total or the gradient."""
-    terms = [f"{name} is {value}" for name, value in _terms(outcome).items() if not math.isfinite(value)]
+    terms = [f"{name} is {value}" for name, value in outcome.terms.items() if not math.isfinite(value)]
     if terms:
         return f"loss term {', '.join(terms)}"
     if not math.isfinite(outcome.loss):
@@ -41,10 +41,6 @@ def shown(keys_of_ranks: Sequence[Sequence[str]]) -> str:
     in_turn = [key for keys in zip_longest(*keys_of_ranks) for key in keys if key is not None]
     left = len(in_turn) - KEYS_SHOWN
     return ", ".join(in_turn[:KEYS_SHOWN]) + (f" and {left} more" if left > 0 else "")
-
-
-def _terms(outcome: StepOutcome) -> dict[str, float]:
-    return getattr(outcome, "terms", {})
 
 
 def _plain(value: float) -> float | str:

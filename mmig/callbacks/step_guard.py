@@ -18,7 +18,7 @@ from mmig.callbacks.run_checkpoint import RunCheckpoint
 from mmig.callbacks.stopping import stop_together
 from mmig.checkpoint_files import checkpoints_in
 from mmig.evaluation.rows import gather
-from mmig.stages.base import StepOutcome
+from mmig.stages.base import StepOutcome, TrainingModule
 
 WARN_EVERY = 100
 """Steps after a warning in which no other of its kind follows; the counts go on."""
@@ -72,7 +72,7 @@ class StepGuard(L.Callback):
             self.in_a_row = 0
             self._watch_loss(trainer, step, outcome, batch["key"])
         else:
-            self._count_skipped(trainer, step, outcome, batch["key"])
+            self._count_skipped(trainer, pl_module, batch["key"])
         if step % trainer.log_every_n_steps == 0:
             counts = {"skipped_steps": self.skipped, "skipped_in_a_row": self.in_a_row, "spikes": self.spikes}
             self.log_dict({f"train/{name}": float(count) for name, count in counts.items()})
@@ -88,14 +88,15 @@ class StepGuard(L.Callback):
         self.spikes = state_dict["spikes"]
         self._window = LossWindow(self._window.losses.maxlen, state_dict["losses"])
 
-    def _count_skipped(self, trainer: L.Trainer, step: int, outcome: StepOutcome, keys: list[str]) -> None:
+    def _count_skipped(self, trainer: L.Trainer, pl_module: TrainingModule, keys: list[str]) -> None:
+        step, outcome = pl_module.step, pl_module.outcome
         self.skipped += 1
         self.in_a_row += 1
-        # Lightning counts calls of the optimiser, and would train on after max_steps for each that there was none
-        trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.increment_by(1)
         keys_of_ranks = gather([keys])
-        self._record(trainer, bad_step_row("skipped", step, outcome, keys_of_ranks, in_a_row=self.in_a_row))
-        finding = f"{blame(outcome)}; samples {shown(keys_of_ranks)}"
+        guilty = gather([[keys[row] for row in pl_module.rows_not_finite()]])
+        facts = {"in_a_row": self.in_a_row, "keys_not_finite": guilty}
+        self._record(trainer, bad_step_row("skipped", step, outcome, keys_of_ranks, **facts))
+        finding = f"{blame(outcome)}; samples {shown(guilty if any(guilty) else keys_of_ranks)}"
         if self.in_a_row >= self.max_skipped_in_a_row:
             stop_together(trainer, BadStepsError(self._last_words(trainer, step, finding)))
         if trainer.is_global_zero and self._may_warn("skipped", step):

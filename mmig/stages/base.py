@@ -7,6 +7,8 @@ the learning rate is a function of the step. What a checkpoint holds is in `mmig
 
 import contextlib
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple, cast
 
 import torch
@@ -35,10 +37,12 @@ class StepOutcome(NamedTuple):
     Attributes:
         loss: weighted sum of the loss terms over the global batch.
         grad_norm: over all trained parameters, before clipping.
+        terms: mean of each loss term over the global batch, by name.
     """
 
     loss: float
     grad_norm: float
+    terms: Mapping[str, float] = MappingProxyType({})
 
     @property
     def taken(self) -> bool:
@@ -85,6 +89,7 @@ class TrainingModule(StoredModule):
         self.micro_batch_size = micro_batch_size
         self._meter = LossMeter(loss_weights, self.terms_without_timestep)
         self._clipped_together: dict[str, list[nn.Parameter]] = {}
+        self._tables: list[Tensor] = []  # of each micro-batch of the last step, the terms of its samples, [B, terms]
 
     # What a subclass defines -------------------------------------------------------------------------------------
 
@@ -146,12 +151,20 @@ class TrainingModule(StoredModule):
         means = self._means(self._reduce(self._backward(batch)))
         grad_norms = self._clip_gradients()
         # one wait for the device a step; the next one is launched faster than it runs
-        self.outcome = StepOutcome(*torch.stack([means["loss"], grad_norms["grad_norm"]]).tolist())
+        grad_norm, *values = torch.stack([grad_norms["grad_norm"], *means.values()]).tolist()
+        terms = dict(zip(means, values, strict=True))
+        self.outcome = StepOutcome(terms.pop("loss"), grad_norm, terms)
         if self.outcome.taken:
             optimizer.step()
+        else:  # Lightning counts calls of the optimiser, and would train on after max_steps for each that is missing
+            self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.increment_by(1)
         self.step += 1
         if self.step % self.trainer.log_every_n_steps == 0:
             self._log_training(means, grad_norms)
+
+    def rows_not_finite(self) -> list[int]:
+        """Rows of this rank's last training batch that have a loss term that is not finite."""
+        return (~torch.cat(self._tables).isfinite()).any(dim=1).nonzero().flatten().tolist() if self._tables else []
 
     def _backward(self, batch: Batch) -> Tensor:
         """Forward and backward of every micro-batch; returns (sum, count) of each term on this rank, [terms, 2]."""
@@ -161,7 +174,7 @@ class TrainingModule(StoredModule):
         weights = counts.new_tensor(list(self.loss_weights.values()))
         # DDP averages gradients over ranks
         scale = weights * self.trainer.world_size / total_counts.clamp(min=1e-12)
-        sums = torch.zeros_like(own_counts)
+        sums, self._tables = torch.zeros_like(own_counts), []
         size = self.micro_batch_size or len(counts)
         parts = list(zip(micro_batches(batch, size), counts.split(size), strict=True))
         for number, (part, part_counts) in enumerate(parts):
@@ -193,6 +206,7 @@ class TrainingModule(StoredModule):
                 f"the losses are {sorted(values)}; every term needs a weight (0 switches it off)"
             )
         table = torch.stack([values[name].float() for name in self.loss_weights], dim=1)
+        self._tables.append(table.detach())
         return (table * counts).sum(dim=0)
 
     def _reduce(self, tensor: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class LeaveOut(L.Callback):
             if pl_module.step + 1 in self.steps:
                 pl_module.step += 1
                 pl_module.outcome = StepOutcome(float("nan"), float("nan"))
+                trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.increment_by(1)
             else:
                 done(batch, batch_idx)
 

@@ -46,7 +46,7 @@ def test_the_run_ends_on_both_ranks_with_one_line(poisoned: subprocess.Completed
     lines = poisoned.stderr.splitlines()
     [last] = [line for line in lines if line.startswith("error: ")]
     assert lines[-1] == last and "Traceback" not in poisoned.stderr
-    assert "steps 6 to 8 were skipped" in last and "is nan; samples " in last
+    assert "steps 6 to 8 were skipped" in last and "loss term sdm is nan" in last
     for part in (run / "bad_steps.jsonl", run / "checkpoints" / "step-00000005.ckpt"):
         assert str(part) in last
 
@@ -57,6 +57,7 @@ def test_every_skipped_step_is_there_with_the_keys_of_both_ranks(run: Path) -> N
     for row in rows:
         first, second = row["keys"]
         assert len(first) == len(second) == BATCH // 2 and not set(first) & set(second)
+        assert not row["keys_not_finite"][0] and row["keys_not_finite"][1]
 
 
 def test_skipped_steps_are_counted_in_the_log(run: Path) -> None:

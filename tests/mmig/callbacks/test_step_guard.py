@@ -46,6 +46,7 @@ class LeftOut(ToyModule):
         if self.step + 1 in self.at:
             self.step += 1
             self.outcome = StepOutcome(NAN, NAN)
+            self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.increment_by(1)
         else:
             super().training_step(batch, batch_idx)
 
@@ -104,17 +105,20 @@ def test_a_gradient_that_is_not_finite_is_skipped_as_well(tmp_path: Path) -> Non
     fit(resumed, tmp_path, 2, resume=tmp_path / "step-00000001.ckpt", more_callbacks=guard(tmp_path))
     assert equal(dict(resumed.state_dict()), before)
     [row] = RowFile(tmp_path / "bad_steps.jsonl", "step").read()
-    assert row["grad_norm"] == "nan" and row["loss"] > 0
+    assert row["grad_norm"] == "nan" and row["loss"] > 0 and row["keys_not_finite"] == [[]]
 
 
 def test_every_skipped_step_is_written_down_with_the_keys_of_all_ranks(tmp_path: Path) -> None:
-    fit(Poisoned(position(2), position(5, 0)), tmp_path, 6, devices=2, more_callbacks=guard(tmp_path))
+    module = Poisoned(position(2), position(5, 0), micro_batch_size=4)
+    fit(module, tmp_path, 6, devices=2, more_callbacks=guard(tmp_path))
     rows = RowFile(tmp_path / "bad_steps.jsonl", "step").read()
     assert [(row["step"], row["kind"], row["loss"], row["in_a_row"]) for row in rows] == [
         (2, "skipped", "nan", 1),
         (5, "skipped", "nan", 1),
     ]
     assert rows[0]["keys"] == [[str(n) for n in range(12, 18)], [str(n) for n in range(18, 24)]]
+    assert [row["keys_not_finite"] for row in rows] == [[[], ["23"]], [["48"], []]]
+    assert rows[0]["terms"]["squared"] == "nan" and rows[0]["terms"]["l1"] > 0
 
 
 def test_too_many_in_a_row_stop_the_run_and_nothing_is_saved(tmp_path: Path) -> None:
@@ -124,7 +128,12 @@ def test_too_many_in_a_row_stop_the_run_and_nothing_is_saved(tmp_path: Path) -> 
         fit(module, tmp_path / "checkpoints", 20, every_n_steps=3, more_callbacks=settings)
     newest = checkpoints_in(tmp_path / "checkpoints")[-1]
     assert newest.name == "step-00000003.ckpt" and module.step == 6
-    for part in ("samples 60, 61", "and 4 more", str(tmp_path / "bad_steps.jsonl"), str(newest), "--guard.max_skipped"):
+    for part in (
+        "loss term squared is nan; samples 71; ",
+        str(tmp_path / "bad_steps.jsonl"),
+        str(newest),
+        "--guard.max_skipped",
+    ):
         assert part in str(stop.value)
     assert "\n" not in str(stop.value)
 
@@ -187,21 +196,14 @@ def test_rows_of_work_done_again_replace_the_old_ones(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
-class WithTerms(StepOutcome):
-    terms: dict[str, float]
-
-
-def outcome(loss: float, grad_norm: float, **terms: float) -> StepOutcome:
-    made = WithTerms(loss, grad_norm)
-    made.terms = terms
-    return made
-
-
 def test_what_was_not_finite_is_named() -> None:
-    assert blame(outcome(NAN, NAN, sdm=1.0, mmsm=NAN, ar=float("inf"))) == "loss term mmsm is nan, ar is inf"
+    assert (
+        blame(StepOutcome(NAN, NAN, {"sdm": 1.0, "mmsm": NAN, "ar": float("inf")}))
+        == "loss term mmsm is nan, ar is inf"
+    )
     assert blame(StepOutcome(NAN, NAN)) == "the loss is nan"
-    assert blame(outcome(1.5, float("inf"), sdm=1.5)) == "the gradient norm is inf while the loss is 1.5"
-    assert bad_step_row("skipped", 3, outcome(NAN, 2.0, sdm=NAN), [["a"]], in_a_row=1) == {
+    assert blame(StepOutcome(1.5, float("inf"), {"sdm": 1.5})) == "the gradient norm is inf while the loss is 1.5"
+    assert bad_step_row("skipped", 3, StepOutcome(NAN, 2.0, {"sdm": NAN}), [["a"]], in_a_row=1) == {
         "step": 3, "kind": "skipped", "loss": "nan", "grad_norm": 2.0, "terms": {"sdm": "nan"},
         "in_a_row": 1, "keys": [["a"]],
     }  # fmt: skip
