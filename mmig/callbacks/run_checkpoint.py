@@ -62,6 +62,7 @@ class RunCheckpoint(Checkpoint):
         self._writer: CheckpointWriter | None = None
         self._best_value = math.inf
         self._best_step: int | None = None
+        self._due = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Clear what a killed run has left half written, and remember what is there."""
@@ -75,8 +76,13 @@ class RunCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where the step is due, or the best so far."""
-        if pl_module.step % self.every_n_steps == 0 or self._improved(trainer, pl_module.step):
+        """Save where the step is due, or the best so far; a due step that was skipped waits for the next that is not.
+
+        In a streak of skipped steps the weights may be what is wrong: a good checkpoint must not make room for them.
+        """
+        self._due = self._due or pl_module.step % self.every_n_steps == 0
+        if (self._due and pl_module.outcome.taken) or self._improved(trainer, pl_module.step):
+            self._due = False
             self.save(trainer, pl_module.step)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -138,6 +138,11 @@ def test_too_many_in_a_row_stop_the_run_and_nothing_is_saved(tmp_path: Path) -> 
     assert "\n" not in str(stop.value)
 
 
+def test_a_checkpoint_that_falls_on_a_skipped_step_waits_for_the_next(tmp_path: Path) -> None:
+    fit(Poisoned(position(4), position(5)), tmp_path, 7, every_n_steps=4, more_callbacks=guard(tmp_path))
+    assert [path.name for path in checkpoints_in(tmp_path)] == ["step-00000006.ckpt", "step-00000007.ckpt"]
+
+
 def test_all_ranks_stop_for_the_one_that_is_hit(tmp_path: Path) -> None:
     with pytest.raises(ProcessRaisedException, match="steps 2 to 3 were skipped"):  # or rank 0 would wait for ever
         settings = guard(tmp_path, max_skipped_in_a_row=2)
