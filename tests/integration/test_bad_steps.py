@@ -46,7 +46,7 @@ def test_the_run_ends_on_both_ranks_with_one_line(poisoned: subprocess.Completed
     lines = poisoned.stderr.splitlines()
     [last] = [line for line in lines if line.startswith("error: ")]
     assert lines[-1] == last and "Traceback" not in poisoned.stderr
-    assert "steps 6 to 8 were skipped" in last and "loss term sdm is nan" in last
+    assert "steps 6 to 8 were skipped" in last and "mmsm is nan, sdm is nan; samples " in last
     for part in (run / "bad_steps.jsonl", run / "checkpoints" / "step-00000005.ckpt"):
         assert str(part) in last
 
