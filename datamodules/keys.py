@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from datamodules.tar_index import MemberIndex, ShardError
 
+_CHUNK = 2**20  # hashes compared at once
 _ESCAPED = str.maketrans({character: f"%{ord(character):02X}" for character in "%/.\\"})
 
 
@@ -31,19 +33,30 @@ def refuse_repeated_keys(tars: Sequence[Path], indices: Sequence[Path]) -> None:
     Raises:
         ShardError: naming the key and the two shards.
     """
-    hashes = [np.array([hash(key) for key in _keys(path)], np.int64) for path in indices]
-    ends = np.cumsum([len(of_shard) for of_shard in hashes])
-    together = np.concatenate(hashes)
-    order = np.argsort(together, kind="stable")
-    for place in np.flatnonzero(together[order[1:]] == together[order[:-1]]).tolist():
-        numbers = order[place : place + 2].tolist()
-        shards = [int(np.searchsorted(ends, number, side="right")) for number in numbers]
-        first, second = (_keys(indices[shard])[n - ends[shard]] for n, shard in zip(numbers, shards, strict=True))
-        if first == second:
-            raise ShardError(
-                f"{tars[shards[1]]}: key {first!r} came before, in {tars[shards[0]].name}; expected unique keys: "
-                "rename its members, or leave one of the two out"
-            )
+    hashes = array("q")  # grows in place, where lists and parts would need room for all of it again
+    for path in indices:
+        hashes.extend(map(hash, _keys(path)))
+    ascending = np.frombuffer(hashes, np.int64)
+    ascending.sort()
+    for start in range(0, len(ascending), _CHUNK):
+        part = ascending[start : start + _CHUNK + 1]
+        if repeated := set(part[1:][part[1:] == part[:-1]].tolist()):
+            _refuse(tars, indices, repeated)
+
+
+def _refuse(tars: Sequence[Path], indices: Sequence[Path], hashes: set[int]) -> None:
+    """Raise for the first key that comes again; return where only different keys share a hash."""
+    seen: dict[str, Path] = {}
+    for tar, path in zip(tars, indices, strict=True):
+        for key in _keys(path):
+            if hash(key) not in hashes:
+                continue
+            if key in seen:
+                raise ShardError(
+                    f"{tar}: key {key!r} came before, in {seen[key].name}; expected unique keys: rename its members, "
+                    "or leave one of the two out"
+                )
+            seen[key] = tar
 
 
 def _keys(path: Path) -> list[str]:
