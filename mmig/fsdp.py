@@ -164,6 +164,11 @@ class FSDP2Strategy(ModelParallelStrategy):
         return MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
 
     def _shard_options(self) -> dict[str, Any]:
+        if self.shard_frozen and getattr(self.lightning_module.trainer.datamodule, "features", None) is not None:
+            raise ValueError(
+                "shard_frozen and data.features: with cached features the frozen parts run on some ranks and not on "
+                "others, for which a sharded part would wait for ever; leave one of them out"
+            )
         whole = {name: p for name, p in self.lightning_module.named_parameters() if not p.requires_grad}
         for part in self.shard_frozen:
             members = [name for name in whole if name.startswith(f"{part}.")]

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import lightning as L
 import torch
 import torch.distributed as dist
-from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
 
 from datamodules.schema import Batch, collate
 from datamodules.tinyworld.sample import make_sample
@@ -77,7 +77,7 @@ def _counted(reduce: Callable[..., Any]) -> Callable[..., Any]:
 
 STRATEGIES: dict[str, Callable[[], Any]] = {
     "one": lambda: "auto",
-    "ddp": lambda: DDPStrategy(ddp_comm_hook=reduce_bucket),
+    "ddp": lambda: "ddp",
     "fsdp2": FSDP2Strategy,
     "fsdp2-frozen": lambda: FSDP2Strategy(shard_frozen=["mmig.mllm.llm", "mmig.captioner"]),
     "fsdp2-kept": lambda: FSDP2Strategy(reshard_after_forward=False),
@@ -97,13 +97,17 @@ class Parts:
 
 
 class Losses(L.Callback):
-    """Keeps the outcome of each step."""
+    """Keeps the loss of each step, and counts what DDP reduces."""
 
     def __init__(self) -> None:
-        self.outcomes: list[tuple[float, float]] = []
+        self.losses: list[float] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if isinstance(trainer.model, DistributedDataParallel):  # Lightning hooks in on GPUs only
+            trainer.model.register_comm_hook(None, reduce_bucket)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        self.outcomes.append((pl_module.outcome.loss, pl_module.outcome.grad_norm))
+        self.losses.append(pl_module.outcome.loss)
 
 
 def run(folders: TinyBackbones, case: str, out: Path) -> None:
@@ -122,7 +126,7 @@ def run(folders: TinyBackbones, case: str, out: Path) -> None:
     trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     weights = {name: full(parameter.detach()) for name, parameter in trained}
     if trainer.is_global_zero:
-        torch.save({"outcomes": losses.outcomes, "weights": weights, "reduced": REDUCED["groups"]}, out / f"{case}.pt")
+        torch.save({"losses": losses.losses, "weights": weights, "reduced": REDUCED["groups"]}, out / f"{case}.pt")
 
 
 def main() -> None:
