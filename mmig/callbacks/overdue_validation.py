@@ -25,7 +25,4 @@ class OverdueValidation(L.Callback):
         interval = trainer.val_check_interval
         by_steps = isinstance(interval, int) and trainer.check_val_every_n_epoch is None
         if resumed and by_steps and pl_module.step % interval == 0 and trainer.enable_validation:
-            loop = trainer.fit_loop.epoch_loop
-            loop._batches_that_stepped -= 1  # it counts a batch only after its validation, and logs by it
             run_validation(trainer)
-            loop._batches_that_stepped += 1

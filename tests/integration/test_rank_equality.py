@@ -60,9 +60,9 @@ def test_ranks_together_take_the_steps_of_one(outcomes: Path, stage: str, strate
     more = torch.load(outcomes / f"{stage}:{strategy}:{size}.pt", weights_only=True)
     assert more["losses"] == pytest.approx(one["losses"], rel=1e-5)
     assert more["weights"].keys() == one["weights"].keys()
-    for name, value in one["weights"].items():
-        # not element by element: AdamW's first steps go by the sign of the gradient, also of one that is nearly 0
-        assert (more["weights"][name] - value).norm() <= 1e-3 * value.norm() + 1e-6, name
+    # all weights together: AdamW's first steps go by the sign of a gradient, also of one that is nothing but rounding
+    weights = [torch.cat([value.flatten() for value in found["weights"].values()]) for found in (one, more)]
+    assert (weights[1] - weights[0]).norm() <= 1e-4 * weights[0].norm()
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
