@@ -110,7 +110,7 @@ def init_weights(module: TrainingModule, checkpoint: dict[str, Any], complete: b
             one that this module trains and that is neither a backbone's nor in a part that is new in this stage.
         ValueError: a backbone that both have is not the same.
     """
-    weights = checkpoint_weights(checkpoint, ema=True)
+    weights = module.own_names(checkpoint_weights(checkpoint, ema=True))
     shared = checkpoint["backbones"].keys() & module.describe_backbones().keys()
     module.check_backbones({name: checkpoint["backbones"][name] for name in shared})
     own = module.state_dict()
@@ -162,19 +162,24 @@ def build_module(config: dict[str, Any]) -> TrainingModule:
         raise CheckpointError(f"the run's config.yaml does not fit this code: model: {error}") from error
 
 
-def load_module(run: str | Path, ema: bool = True, map_location: str | torch.device = "cpu") -> TrainingModule:
+def load_module(
+    run: str | Path, ema: bool = True, map_location: str | torch.device = "cpu", quantised: bool = True
+) -> TrainingModule:
     """Rebuild the module of a run: its config.yaml, its backbones, its newest weights; in eval mode.
 
     Args:
         run: run directory or checkpoint file.
         ema: take the averaged weights where the run kept them.
         map_location: device of the result.
+        quantised: load the language model as the run did; False loads it whole, also on a machine without GPU.
 
     Raises:
         CheckpointError: no such run, an unreadable file, or other backbones than it was trained on.
     """
     checkpoint = read_checkpoint(run)
     config = yaml.safe_load((run_directory(run) / "config.yaml").read_text(encoding="utf-8"))
+    if not quantised:
+        config["model"]["init_args"].get("backbones", {}).pop("quantise_llm", None)
     module = build_module(config)
     module.check_backbones(checkpoint["backbones"])
     load_weights(module, checkpoint, ema)

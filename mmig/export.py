@@ -16,6 +16,7 @@ import yaml
 from mmig.checkpoint import load_module, run_directory
 from mmig.dem.saving import write_json
 from mmig.evaluation.single import trained_resolution
+from mmig.lora import merge_lora
 from mmig.model_card import CardFacts, model_card
 from mmig.pipeline import MMIGPipeline
 from mmig.programs import one_line_errors
@@ -33,6 +34,8 @@ class ExportError(ValueError):
 def export_run(checkpoint: str | Path, out: str | Path, ema: bool = True, report: str | Path | None = None) -> Path:
     """Write the pipeline of a run in diffusers' layout with README.md; the whole folder or nothing. Returns the folder.
 
+    Low-rank updates are merged into their weights, and a quantised language model is written whole.
+
     Args:
         checkpoint: run directory, or a checkpoint file in one.
         out: folder to make.
@@ -46,9 +49,10 @@ def export_run(checkpoint: str | Path, out: str | Path, ema: bool = True, report
     out = Path(out)
     if out.exists():
         raise ExportError(f"--out {out}: exists already; nothing is overwritten: give another folder, or delete it")
-    stage = load_module(checkpoint, ema=ema)
+    stage = load_module(checkpoint, ema=ema, quantised=False)
     if not isinstance(stage, MMIGStage):
         raise ExportError(f"--checkpoint {checkpoint}: a run of {type(stage).__name__}, expected one of an MMIG stage")
+    merge_lora(stage.mmig)
     run = run_directory(checkpoint)
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     facts = CardFacts(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from mmig.quantised import bitsandbytes
 from mmig.sharding import full
 
 
@@ -32,6 +33,8 @@ class OptimizerConfig:
 
     Attributes:
         lr: peak learning rate.
+        kind: "adamw" is torch's, fused; "adamw_8bit" keeps its moments in 8 bits, "paged_adamw_8bit" moves them to the
+            host's memory too where the GPU's runs short (both of bitsandbytes, on NVIDIA GPUs).
         betas: AdamW's decay rates of the first and second moment.
         weight_decay: decoupled decay of matrices and convolution kernels; vectors (biases, norms) are not decayed.
         clip_norm: largest gradient norm, None for no clipping. It is the norm over all parameters that are in no
@@ -44,6 +47,7 @@ class OptimizerConfig:
     """
 
     lr: float = 1e-4
+    kind: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
     clip_norm: float | None = 1.0
@@ -102,13 +106,14 @@ def parameters_by_group(
     return {prefix: parameters for prefix, parameters in grouped.items() if parameters}
 
 
-def build_adamw(named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> torch.optim.AdamW:
-    """Fused AdamW; each group of the config in two, decayed and not.
+def build_adamw(named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """AdamW, fused or in 8 bits; each group of the config in two, decayed and not.
 
     Each of its `param_groups` keeps its peak learning rate as "initial_lr", as torch's schedulers do.
 
     Raises:
         ValueError: a group of the config gets no parameter, or nothing is trainable.
+        MissingLibraryError: 8 bits without bitsandbytes or without a GPU.
     """
     groups = []
     for prefix, parameters in parameters_by_group(named_parameters, config).items():
@@ -118,7 +123,12 @@ def build_adamw(named_parameters: Iterable[tuple[str, nn.Parameter]], config: Op
             (0.0, [p for p in parameters if p.ndim <= 1]),
         ):
             groups.append({"params": members, "weight_decay": decay, "lr": own.lr, "initial_lr": own.lr})
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, fused=True)
+    groups = [group for group in groups if group["params"]]
+    if config.kind == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    optimizers = bitsandbytes(f"optimizer.kind: {config.kind}", "take adamw").optim
+    kinds = {"adamw_8bit": optimizers.AdamW8bit, "paged_adamw_8bit": optimizers.PagedAdamW8bit}
+    return kinds[config.kind](groups, lr=config.lr, betas=config.betas)
 
 
 def clip_grad_norm(parameters: list[nn.Parameter], max_norm: float | None) -> torch.Tensor:

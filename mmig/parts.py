@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from mmig.backbones.llm import Quantisation
 from mmig.captioner import Captioner, load_captioner
 from mmig.mmsm import MMSM
 
@@ -23,6 +24,8 @@ class BackboneConfig:
         captioner: BLIP-2 (stage 5, and captions of new images); None for none.
         dtype: of the frozen weights.
         gradient_checkpointing: compute activations again in the backward pass to save memory.
+        quantise_llm: "4bit" keeps the frozen language model's matrices in 4 bits (NF4; an NVIDIA GPU and the extra
+            `cuda`); its fingerprint stays that of the files.
     """
 
     diffusion: str
@@ -32,6 +35,7 @@ class BackboneConfig:
     captioner: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
+    quantise_llm: Quantisation = "none"
 
 
 @dataclass
@@ -84,7 +88,7 @@ def load_parts(backbones: BackboneConfig, mmsm: MMSMConfig, trained: Container[s
     vae = diffusion.load_vae(root, **options).to(memory_format=torch.channels_last)
     text_encoder, tokenizer = diffusion.load_text_encoder(root, **options), diffusion.load_tokenizer(root)
     diffusion.check_compatible(unet, text_encoder, vae, tokenizer)
-    model = llm.load_llm(backbones.llm, **options)
+    model = llm.load_llm(backbones.llm, quantise=backbones.quantise_llm, **options)
     modules = {
         path.replace(".", "-"): MMSM(model.config.hidden_size, feature_width(unet, path), mmsm.dim, mmsm.heads)
         for path in mmsm.locations

@@ -143,6 +143,20 @@ def _hf(options: argparse.Namespace) -> Source:
     return HuggingFace(options.source, options.config, columns, options.keep)
 
 
+def _folder_options(parser: Parser) -> None:
+    _shapes_options(parser)
+    parser.add_argument("--table", required=True, help="CSV or JSON lines: source, target, instruction, ...")
+    parser.add_argument(
+        "--val", type=float, default=0.1, help="share of the source pictures for validation (default %(default)s)"
+    )
+
+
+def _folder(options: argparse.Namespace) -> Source:
+    from datamodules.convert.folder import Folder
+
+    return Folder(options.source, options.shapes, options.table, options.val)
+
+
 CONVERTERS: Mapping[str, Converter] = {
     "ipr2pr": Converter("InstructPix2Pix: folders or zips with seeds.json, or parquet", _ipr2pr_options, _ipr2pr),
     "laion": Converter("img2dataset's shards, used as they are: an index, with filters", _laion_options, _laion),
@@ -151,5 +165,6 @@ CONVERTERS: Mapping[str, Converter] = {
     "gier": Converter("GIER, with masks of local edits", _shapes_options, _gier),
     "ma5k": Converter("MA5k-Req (FiveK with requests)", _shapes_options, _ma5k),
     "emu_edit": Converter("Emu Edit's benchmark, and the set with its generations", _emu_edit_options, _emu_edit),
+    "folder": Converter("a folder of pictures of your own, with a table of edits", _folder_options, _folder),
     "hf": Converter("any dataset that `datasets` reads, with a map of its columns", _hf_options, _hf),
 }

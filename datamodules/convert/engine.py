@@ -126,6 +126,11 @@ def _plan(source: Source, splits: dict[str, Sequence[Any]], options: Options) ->
     }
 
 
+def digest_of(splits: dict[str, Sequence[Any]]) -> str:
+    """A name for all items of a dataset: equal for equal ones, in every process."""
+    return _digest(list(splits.items()))
+
+
 def _digest(items: Sequence[Any]) -> str:
     digest = hashlib.sha256()
     for item in [items] if not isinstance(items, list) else items:

@@ -7,11 +7,14 @@ import torch
 
 from mmig.backbones.files import check_kind
 from mmig.backbones.hub import locate
-from mmig.backbones.loading import load_strictly, prepare
+from mmig.backbones.loading import as_dtype, load_strictly, prepare
 from mmig.backbones.parts import LLM, LLM_TOKENIZER, BackboneError
+from mmig.quantised import bitsandbytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+Quantisation = Literal["none", "4bit"]
 
 
 def load_llm(
@@ -21,6 +24,7 @@ def load_llm(
     frozen: bool = True,
     gradient_checkpointing: bool = False,
     attn_implementation: str | None = None,
+    quantise: Quantisation = "none",
 ) -> "PreTrainedModel":
     """A causal language model: ids int64 [B,L] -> logits [B,L,V] and hidden states [B,L,D].
 
@@ -29,9 +33,12 @@ def load_llm(
 
     Args:
         attn_implementation: of transformers ("sdpa", "eager", "flash_attention_2"); default: its own choice.
+        quantise: "4bit" keeps matrices in 4 bits (Dettmers et al. 2023, NF4 with scales quantised too) and computes in
+            `dtype`; for frozen models.
 
     Raises:
         BackboneError: a missing or broken file, or another model in that folder.
+        MissingLibraryError: 4 bits without bitsandbytes or without a GPU.
     """
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -44,8 +51,22 @@ def load_llm(
         "a causal language model's, such as llama",
     )
     options: dict[str, Any] = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    if quantise != "none":
+        options["quantization_config"] = _four_bits(dtype)
     model = load_strictly(AutoModelForCausalLM, folder, dtype, **options)
     return prepare(model, frozen=frozen, gradient_checkpointing=gradient_checkpointing)
+
+
+def _four_bits(dtype: torch.dtype | str) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    bitsandbytes("backbones.quantise_llm: 4bit", "leave it out, or cache the frozen model's states (docs/cache.md)")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=as_dtype(dtype),
+    )
 
 
 def load_llm_tokenizer(

@@ -48,6 +48,10 @@ class StoredModule(L.LightningModule):
         """
         self._carried |= frozenset(names)
 
+    def own_names(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of another run under the names that they have in this module; a subclass knows of renamed ones."""
+        return weights
+
     def stored_names(self) -> set[str]:
         """Names of the weights and buffers that a checkpoint holds: what is carried, and all but frozen backbones."""
         frozen = {
@@ -59,7 +63,9 @@ class StoredModule(L.LightningModule):
         # tied weights stand in the state under each of their names
         tensors = dict(self.named_parameters(remove_duplicate=False))
         tensors |= dict(self.named_buffers(remove_duplicate=False))
-        return {name for name in self.state_dict() if name in self._carried or id(tensors[name]) not in frozen}
+        # what stands in the state alone are the scales of quantised layers, which come with their backbone
+        names = [name for name in self.state_dict() if name in tensors]
+        return {name for name in names if name in self._carried or id(tensors[name]) not in frozen}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what differs from the backbones, key the optimiser by name, and drop Lightning's loop counters."""

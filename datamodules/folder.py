@@ -1,0 +1,94 @@
+"""A user's own pictures and table of edits as a LightningDataModule: converts them once, then reads shards."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+from datamodules.convert.engine import Options, convert, digest_of
+from datamodules.convert.folder import Folder
+from datamodules.shard_data import ShardData, Split
+from datamodules.sources import Source
+
+logger = logging.getLogger(__name__)
+
+
+class FolderData(ShardData):
+    """Training and validation samples from a folder and a CSV or JSON lines with `source`, `target`, `instruction`.
+
+    The shards lie in a folder of `root` named after the table and a digest of all rows and of the sizes and times of
+    the pictures, so that a changed table or picture never meets old shards.
+
+    Args:
+        source: folder of the pictures. table: the edits; columns are said in `docs/finetune.md`.
+        root: folder for the shards of all tables.
+        val_fraction: share of the source pictures for validation, chosen by their names; 0 for none. Without meaning
+            where the table has a column `split`.
+        shapes: what becomes of pairs of different shapes: "resize" the target or "drop" the pair.
+        beside: further sources that are mixed in, with weights that count beside `weight` (see `ShardData`).
+        weight: of the user's own samples, where there are others beside.
+        writers: processes that convert.
+        global_batch_size, resolution, num_workers, seed, eval_batch_size, limit_val, limit_test, flip,
+            max_bad_fraction, features: as in `ShardData`, whose other arguments keep their defaults.
+
+    Raises:
+        ValueError: a table or folder that cannot be used; one line names the row.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        table: str,
+        root: str = "data/own",
+        val_fraction: float = 0.1,
+        shapes: Literal["resize", "drop"] = "resize",
+        beside: list[Source] | None = None,
+        weight: float = 1.0,
+        writers: int = 1,
+        global_batch_size: int = 16,
+        resolution: int = 512,
+        num_workers: int = 0,
+        seed: int = 0,
+        eval_batch_size: int = 16,
+        limit_val: int | None = None,
+        limit_test: int | None = None,
+        flip: bool = False,
+        max_bad_fraction: float = 0.01,
+        features: str | None = None,
+    ) -> None:
+        self.edits, self.writers = Folder(source, shapes, table, val_fraction), writers
+        splits = self.edits.splits()
+        if not splits.get("train"):
+            raise ValueError(f"{table}: expected rows to train on, found none; check the column split")
+        self.shards = Path(root) / f"{Path(table).stem}-{digest_of(splits)}"
+        folders: dict[Split, str | None] = {
+            split: str(self.shards / split) if split in splits else None for split in ("train", "val", "test")
+        }
+        own = [Source(str(folders["train"]), weight=weight), *beside] if beside else folders["train"]
+        super().__init__(
+            train=own,
+            val=folders["val"],
+            test=folders["test"] or folders["val"],
+            global_batch_size=global_batch_size,
+            resolution=resolution,
+            num_workers=num_workers,
+            seed=seed,
+            eval_batch_size=eval_batch_size,
+            limit_val=limit_val,
+            limit_test=limit_test,
+            flip=flip,
+            max_bad_fraction=max_bad_fraction,
+            features=features,
+        )
+        self.prepare_data_per_node = False  # one writer, also where several nodes share a file system
+
+    def prepare_data(self) -> None:
+        """Convert what is not there yet; what a killed process left is gone on with."""
+        report = convert(self.edits, self.shards, Options(self.writers))
+        for split, part in report["splits"].items():
+            dropped = sum(part["dropped"].values())
+            logger.info("%s/%s: %d samples, %d dropped", self.shards, split, part["samples"], dropped)
+            if dropped:
+                logger.warning("%s/%s: %d rows cannot be used, see conversion.json there", self.shards, split, dropped)
+        super().prepare_data()

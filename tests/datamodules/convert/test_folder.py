@@ -1,0 +1,178 @@
+"""A user's own table of edits: what its rows become, and one clear line with the row for everything that is wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from datamodules.convert.edit_table import read_table
+from datamodules.convert.folder import Folder
+from datamodules.convert.source import ConversionError
+from datamodules.folder import FolderData
+from tests.datamodules.convert.layouts import picture, write
+from tests.datamodules.convert.results import contents, converted, samples
+
+Table = list[dict[str, Any]]
+
+
+def edits(count: int = 6, **more: Any) -> Table:
+    return [{"source": f"{n}a.jpg", "target": f"{n}b.jpg", "instruction": f"edit {n}", **more} for n in range(count)]
+
+
+def pictures(folder: Path, count: int = 6) -> Path:
+    return write(folder, {f"{n}{side}.jpg": picture(10 * n + (side == "b")) for n in range(count) for side in "ab"})
+
+
+def as_csv(table: Table, separator: str = ",") -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(table[0]), delimiter=separator)
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue()
+
+
+def as_lines(table: Table) -> str:
+    return "".join(json.dumps(row) + "\n" for row in table)
+
+
+def source(folder: Path, table: str, name: str = "edits.csv", **settings: Any) -> Folder:
+    pictures(folder)
+    write(folder, {name: table})
+    return Folder(str(folder), table=str(folder / name), **settings)
+
+
+def test_csv_with_any_separator_and_json_lines_give_the_same_samples(tmp_path: Path) -> None:
+    table = edits(response="a, picture; of something")
+    forms = {"a.csv": as_csv(table), "b.csv": as_csv(table, ";"), "c.tsv": as_csv(table, "\t")}
+    forms["d.jsonl"] = as_lines(table)
+    found = []
+    for name, text in forms.items():
+        converted(source(tmp_path, text, name), tmp_path / f"out-{name}")
+        train, val = (samples(tmp_path / f"out-{name}" / split) for split in ("train", "val"))
+        found.append({key: (s["instruction"], s["response"]) for key, s in (train | val).items()})
+        assert len(val) == 1 and len(train) == 5
+    assert found[0] == found[1] == found[2] == found[3]
+    assert found[0]["row0000003"] == ("edit 3", "a, picture; of something")
+
+
+def test_pictures_stay_byte_for_byte_and_columns_have_any_case(tmp_path: Path) -> None:
+    text = as_csv(edits()).replace("source,target,instruction", "Source, TARGET ,Instruction")
+    converted(source(tmp_path, text, val=0.0), tmp_path / "out")
+    tar = (tmp_path / "out" / "train" / "00000.tar").read_bytes()
+    assert all((tmp_path / f"{n}{side}.jpg").read_bytes() in tar for n in range(6) for side in "ab")
+
+
+def test_a_missing_response_is_the_target_caption_or_else_the_instruction(tmp_path: Path) -> None:
+    table = edits(3, response="", target_caption="")
+    table[0]["response"], table[1]["target_caption"] = "said", "seen"
+    converted(source(tmp_path, as_csv(table), val=0.0), tmp_path / "out")
+    found = samples(tmp_path / "out" / "train")
+    assert [sample["response"] for sample in found.values()] == ["said", "seen", "edit 2"]
+    origins = [sample["metadata"].get("response_from") for sample in found.values()]
+    assert origins == [None, "target_caption", "instruction"]
+
+
+def test_every_optional_column_reaches_its_field(tmp_path: Path) -> None:
+    Image.new("L", (16, 16), 255).save(tmp_path / "mask.png")
+    fields = {
+        "response": "a red ball",
+        "source_caption": "a ball",
+        "target_caption": "a red ball on grass",
+        "object_phrase": "ball",
+        "background_phrase": "grass",
+        "edit_type": "recolour",
+    }
+    others = {"mask": "mask.png", "reference_mask": "mask.png", "concepts": ["red ball", "grass"], "key": "first/1"}
+    row = {**edits(1)[0], **fields, **others}
+    converted(source(tmp_path, as_lines([row]), "edits.jsonl"), tmp_path / "out")
+    found = samples(tmp_path / "out" / "train")["first%2F1"]
+    assert {name: found[name] for name in fields} == fields
+    assert found["concepts"] == [{"phrase": "red ball"}, {"phrase": "grass"}]
+    assert found["target_mask"].getextrema() == found["reference_mask"].getextrema() == (255, 255)
+
+
+def test_edits_of_one_picture_are_on_one_side_and_always_the_same(tmp_path: Path) -> None:
+    table = [row | {"source": f"{n % 3}a.jpg"} for n, row in enumerate(edits())]
+    splits = source(tmp_path, as_csv(table), val=0.4).splits()
+    sides = {split: {pair.source for pair in pairs} for split, pairs in splits.items()}
+    assert len(sides["val"]) == 1 and not sides["train"] & sides["val"]
+    shuffled = source(tmp_path, as_csv(table[::-1]), "other.csv", val=0.4).splits()
+    assert {pair.source for pair in shuffled["val"]} == sides["val"]
+
+
+def test_a_column_split_decides_for_itself(tmp_path: Path) -> None:
+    table = [row | {"split": split} for row, split in zip(edits(), ["train", "val", "test", "", "", ""], strict=True)]
+    splits = source(tmp_path, as_csv(table)).splits()
+    assert {split: len(pairs) for split, pairs in splits.items()} == {"train": 4, "val": 1, "test": 1}
+
+
+HEAD = "source,target,instruction\n"
+WRONG = [
+    ("edits.csv", "source,target\n0a.jpg,0b.jpg\n", r"edits.csv:1: expected the columns source, target, instruction"),
+    ("edits.csv", "source,target,instruction,sauce\n", r"edits.csv:1: no column is called 'sauce'; known are source"),
+    ("edits.csv", "source,target,instruction,Source\n", r"edits.csv:1: the column source is there twice"),
+    ("edits.csv", HEAD + "0a.jpg,0b.jpg,x\n1a.jpg,,x\n", r"edits.csv:3: target is empty; fill it in"),
+    ("edits.csv", HEAD + "0a.jpg,0b.jpg,x, y\n", r"edits.csv:2: expected 3 cells .* found 4; put texts"),
+    ("edits.csv", HEAD + '0a.jpg,0b.jpg,"x\n', r"edits.csv:2: not CSV"),
+    ("edits.csv", HEAD + "0a.jpg,9b.jpg,x\n", r"edits.csv:2: target: '9b.jpg': no such file in"),
+    ("edits.csv", HEAD + "../0a.jpg,0b.jpg,x\n", r"edits.csv:2: source: .* outside of"),
+    ("edits.csv", HEAD, r"edits.csv: expected at least one row"),
+    ("edits.csv", "", r"edits.csv:1: expected the columns"),
+    ("edits.csv", HEAD.strip() + ",key\n0a.jpg,0b.jpg,x,k\n1a.jpg,1b.jpg,x,k\n", r"edits.csv:3: the key 'k' is .*:2"),
+    ("edits.csv", HEAD.strip() + ",split\n0a.jpg,0b.jpg,x,dev\n", r"edits.csv:2: split: expected train, val, test"),
+    ("edits.jsonl", '{"source": "0a.jpg"}\n', r"edits.jsonl:1: expected the columns .*: target is missing"),
+    ("edits.jsonl", "{}\n[1]\n", r"edits.jsonl:1: expected the columns"),
+    ("edits.jsonl", "[1]\n", r"edits.jsonl:1: expected a JSON object, found list"),
+    ("edits.jsonl", "{\n", r"edits.jsonl:1: expected one JSON object a line"),
+    ("edits.txt", HEAD, r"edits.txt: expected a table that ends in .csv"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "message"), WRONG, ids=[str(number) for number in range(len(WRONG))])
+def test_what_is_wrong_is_said_in_one_line(name: str, text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=message) as caught:
+        source(tmp_path, text, name).splits()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_table_and_text_in_another_encoding_are_said(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=r"none.csv: cannot be read \(No such file"):
+        read_table(tmp_path / "none.csv")
+    (tmp_path / "latin.csv").write_bytes(HEAD.encode() + "0a.jpg,0b.jpg,schöner\n".encode("latin-1"))
+    with pytest.raises(ConversionError, match=r"latin.csv: expected text in UTF-8"):
+        read_table(tmp_path / "latin.csv")
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_by_its_row(tmp_path: Path) -> None:
+    folder = source(tmp_path, as_csv(edits()), val=0.0)
+    write(tmp_path, {"2b.jpg": b"no picture"})
+    report = converted(folder, tmp_path / "out")
+    assert report["splits"]["train"]["samples"] == 5
+    assert [finding["item"] for finding in report["findings"]] == ["edits.csv:4"]
+
+
+def test_the_datamodule_converts_once_and_anew_when_the_table_or_a_picture_changes(tmp_path: Path) -> None:
+    source(tmp_path, as_csv(edits()))
+
+    def data() -> FolderData:
+        table, root = str(tmp_path / "edits.csv"), str(tmp_path / "own")
+        module = FolderData(str(tmp_path), table, root=root, resolution=16, global_batch_size=4)
+        module.prepare_data()
+        return module
+
+    first = data()
+    written = contents(first.shards)
+    batch = next(iter(first.train_dataloader()))
+    assert batch["source"].shape == (4, 3, 16, 16) and all(batch["has_response"])
+    assert data().shards == first.shards and contents(first.shards) == written
+    write(tmp_path, {"3b.jpg": picture(99)})
+    changed = data()
+    assert changed.shards != first.shards
+    write(tmp_path, {"edits.csv": as_csv(edits(5))})
+    assert len({first.shards, changed.shards, data().shards}) == 3
