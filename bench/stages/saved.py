@@ -54,7 +54,7 @@ def saved_bytes(stage: MMIGStage, sizes: Sizes, checkpointing: bool) -> int:
 
 
 def _kept(stage: MMIGStage, work: Callable[[], Tensor]) -> int:
-    with torch.autocast("cpu", torch.bfloat16), Kept(stage) as kept:
+    with Kept(stage) as kept:
         value = work()
     del value
     return kept.total
@@ -65,7 +65,7 @@ def _largest_unit(stage: MMIGStage, work: Callable[[], Tensor]) -> int:
     largest, starts = 0, []
     model = stage.mmig
     units = [module for module in model.modules() if type(module).__name__ in UNITS]
-    with torch.autocast("cpu", torch.bfloat16), Kept(stage) as kept:
+    with Kept(stage) as kept:
 
         def begin(*_: object) -> None:
             starts.append(kept.total)
