@@ -92,7 +92,11 @@ def test_laions_filters_come_from_the_command_line(tmp_path: Path, capsys: pytes
     assert "dropped: filter: punsafe" in text and "kept: unknown: nsfw" in text
 
 
-ARGUMENTS = {"hf": ["--map", "source=image"], "laion": ["--min-width", "9", "--nsfw", "UNSURE", "--missing", "drop"]}
+ARGUMENTS = {
+    "folder": ["--table", "edits.csv"],
+    "hf": ["--map", "source=image"],
+    "laion": ["--min-width", "9", "--nsfw", "UNSURE", "--missing", "drop"],
+}
 
 
 @pytest.mark.parametrize("name", list(CONVERTERS))
