@@ -36,7 +36,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.stages.build import TINY, build_parts, build_stage
 from bench.stages.count import Pieces, operations
 from bench.stages.sizes import PUBLISHED, QUARTER
-from bench.tools.process import keep_freed_memory
 from datamodules.schema import Batch, Sample
 from datamodules.shard_data import ShardData
 from datamodules.shards import write_shards
@@ -46,6 +45,7 @@ from mmig.cache.__main__ import write_split
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.optim import OptimizerConfig, build_adamw
 from mmig.parts import BackboneConfig, MMSMConfig
+from mmig.programs import keep_freed_memory
 from mmig.rng import Draws
 from mmig.stages.base import TrainingModule
 from mmig.stages.stage1 import Stage1

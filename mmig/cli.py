@@ -34,7 +34,7 @@ from mmig.manifest import (
     unmark_finished,
     write_text_atomically,
 )
-from mmig.programs import one_line_errors, refusal, root_cause
+from mmig.programs import keep_freed_memory, one_line_errors, refusal, root_cause
 from mmig.resume import check_resumable
 from mmig.stages.base import TrainingModule
 
@@ -229,6 +229,7 @@ class MMIGCLI(LightningCLI):
 
 def main(args: list[str] | None = None) -> None:
     """Run train.py; what a user can mend ends in one line, not in a traceback (MMIG_TRACEBACK=1 shows it)."""
+    keep_freed_memory()  # data loader workers inherit it
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # hardware lists and tips at every start
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the config says how many

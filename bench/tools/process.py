@@ -1,17 +1,11 @@
 """What every measurement asks of its own process first."""
 
-import ctypes
 import logging
 import warnings
 
 import torch
 
-
-def keep_freed_memory() -> None:
-    """Let glibc reuse freed blocks of any size; else page faults cost a process 20 % on one side or the other."""
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # M_TRIM_THRESHOLD and so on in glibc's malloc.h
-    for option, size in ((trim_threshold, 2**31 - 1), (top_pad, 2**28), (mmap_threshold, 2**31 - 1)):
-        ctypes.CDLL(None).mallopt(option, size)
+from mmig.programs import keep_freed_memory
 
 
 def quiet_and_single() -> None:
