@@ -81,6 +81,7 @@ STRATEGIES: dict[str, Callable[[], Any]] = {
     "fsdp2": FSDP2Strategy,
     "fsdp2-frozen": lambda: FSDP2Strategy(shard_frozen=["mmig.mllm.llm", "mmig.captioner"]),
     "fsdp2-kept": lambda: FSDP2Strategy(reshard_after_forward=False),
+    "fsdp2-bf16": lambda: FSDP2Strategy(param_dtype="bfloat16"),
     "hsdp": lambda: FSDP2Strategy(replicas=2),
 }
 
@@ -118,6 +119,7 @@ def run(folders: TinyBackbones, case: str, out: Path) -> None:
     losses = Losses()
     trainer = L.Trainer(
         accelerator="cpu", devices=int(os.environ["WORLD_SIZE"]), strategy=STRATEGIES[strategy](), max_steps=NUM_STEPS,
+        precision="bf16-mixed" if strategy.endswith("bf16") else "32-true",
         callbacks=[losses], logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False,
     )  # fmt: skip

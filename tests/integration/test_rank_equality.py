@@ -19,6 +19,7 @@ CASES = [
     ("stage5", "fsdp2-frozen", 0),
     ("stage3", "fsdp2-kept", 1),
 ]
+IN_BFLOAT16 = [("stage5", "fsdp2-bf16", 0)]
 ON_FOUR = [("stage2", "hsdp", 0)]
 
 
@@ -48,7 +49,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, out = tmp_path_factory.mktemp("backbones"), tmp_path_factory.mktemp("outcomes")
     seeing_backbones(folder)
     run_cases(folder, out, 1, [f"{stage}:one:0" for stage in STAGES])
-    for ranks, cases in ((2, CASES), (4, ON_FOUR)):
+    for ranks, cases in ((2, CASES + IN_BFLOAT16), (4, ON_FOUR)):
         run_cases(folder, out, ranks, [f"{stage}:{strategy}:{size}" for stage, strategy, size in cases])
     return out
 
@@ -63,6 +64,15 @@ def test_ranks_together_take_the_steps_of_one(outcomes: Path, stage: str, strate
     # all weights together: AdamW's first steps go by the sign of a gradient, also of one that is nothing but rounding
     weights = [torch.cat([value.flatten() for value in found["weights"].values()]) for found in (one, more)]
     assert (weights[1] - weights[0]).norm() <= 1e-4 * weights[0].norm()
+
+
+@pytest.mark.parametrize(("stage", "strategy", "size"), IN_BFLOAT16)
+def test_mixed_precision_moves_bfloat16_and_keeps_float32(outcomes: Path, stage: str, strategy: str, size: int) -> None:
+    one = torch.load(outcomes / f"{stage}:one:0.pt", weights_only=True)
+    mixed = torch.load(outcomes / f"{stage}:{strategy}:{size}.pt", weights_only=True)
+    assert mixed["losses"] == pytest.approx(one["losses"], rel=1e-2)
+    assert mixed["losses"] != one["losses"]
+    assert {value.dtype for value in mixed["weights"].values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
