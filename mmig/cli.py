@@ -236,6 +236,7 @@ def main(args: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # the frozen backbones
     warnings.filterwarnings("ignore", message=".*overridden `transfer_batch_to_device`.*")  # on purpose
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between lightning and torch
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # whoever has SLURM knows
     with one_line_errors(RunLockedError, MisconfigurationException):
         try:
             MMIGCLI(args)

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import ClassVar, NamedTuple, cast
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
@@ -212,7 +213,9 @@ class TrainingModule(StoredModule):
     def _reduce(self, tensor: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
             return tensor
-        return self.trainer.strategy.reduce(tensor.clone(), reduce_op="sum")  # the strategies reduce in place
+        total = tensor.clone()
+        dist.all_reduce(total)  # Lightning's `reduce` would have all ranks wait at a barrier first
+        return total
 
     def _without_gradient_sync(self) -> contextlib.AbstractContextManager[None]:
         strategy = self.trainer.strategy
