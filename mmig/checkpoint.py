@@ -1,28 +1,15 @@
 """Reading checkpoints: find them, open them safely, rebuild the module of a run from them."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
 from torch import Tensor
-from torch.distributed.checkpoint import CheckpointException
 
-from mmig.checkpoint_files import checkpoints_in, read, read_outline
+from mmig.checkpoint_files import CheckpointError, checkpoints_in, read, read_outline
 from mmig.programs import RefusedSettingsError, instantiate
 from mmig.stages.base import TrainingModule
-
-UNREADABLE = (
-    RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, IndexError, ValueError, SafetensorError,
-    CheckpointException,
-)  # fmt: skip
-"""What torch and safetensors raise on a file that is truncated, or something else."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is missing, unreadable or does not fit."""
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -56,6 +43,48 @@ def run_directory(path: str | Path) -> Path:
     raise CheckpointError(f"{path} belongs to no run: no config.yaml beside it; give a directory below runs/")
 
 
+def newest_readable(directory: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint of a folder that can be read, and what is wrong with those after it.
+
+    Raises:
+        CheckpointError: there are some, but none can be read: a run must not begin anew without being told to.
+    """
+    broken: list[str] = []
+    for path in reversed(checkpoints_in(directory)):
+        try:
+            read_checkpoint(path, outline=True)
+        except CheckpointError as error:
+            broken.append(str(error).removesuffix("; use an earlier one"))
+        else:
+            return path, broken
+    if broken:
+        raise CheckpointError(
+            f"no checkpoint in {directory} can be read ({len(broken)} tried); {broken[0]}. Give another with --resume, "
+            "or move them away to begin this run anew"
+        )
+    return None, []
+
+
+def run_config(path: str | Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Configuration of the run that a checkpoint belongs to: its config.yaml, or else what the checkpoint itself holds.
+
+    Args:
+        path: checkpoint or run directory.
+        checkpoint: as read from there.
+
+    Raises:
+        CheckpointError: neither is there.
+    """
+    try:
+        file = run_directory(path) / "config.yaml"
+    except CheckpointError:
+        config = checkpoint.get("manifest", {}).get("config")
+        if config is None:
+            raise
+        return config
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
 def read_checkpoint(path: str | Path, outline: bool = False) -> dict[str, Any]:
     """Open a checkpoint of any strategy, whole: tensors and plain values, never code.
 
@@ -67,11 +96,7 @@ def read_checkpoint(path: str | Path, outline: bool = False) -> dict[str, Any]:
         CheckpointError: the file is missing, truncated, or holds something else than tensors and plain values.
     """
     file = find_checkpoint(path)
-    try:
-        checkpoint = read_outline(file) if outline else read(file)
-    except UNREADABLE as error:
-        found = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"cannot read checkpoint {file}: {found}; delete it and use an earlier one") from error
+    checkpoint = read_outline(file) if outline else read(file)
     for key in ("state_dict", "step", "backbones"):
         if key not in checkpoint:
             raise CheckpointError(f"{file} is not a checkpoint of this repository: it has no entry {key!r}")
@@ -165,10 +190,10 @@ def build_module(config: dict[str, Any]) -> TrainingModule:
 def load_module(
     run: str | Path, ema: bool = True, map_location: str | torch.device = "cpu", quantised: bool = True
 ) -> TrainingModule:
-    """Rebuild the module of a run: its config.yaml, its backbones, its newest weights; in eval mode.
+    """Rebuild the module of a run: its configuration, its backbones, its newest weights; in eval mode.
 
     Args:
-        run: run directory or checkpoint file.
+        run: run directory, a checkpoint, which may lie alone, or a file of weights.
         ema: take the averaged weights where the run kept them.
         map_location: device of the result.
         quantised: load the language model as the run did; False loads it whole, also on a machine without GPU.
@@ -177,7 +202,7 @@ def load_module(
         CheckpointError: no such run, an unreadable file, or other backbones than it was trained on.
     """
     checkpoint = read_checkpoint(run)
-    config = yaml.safe_load((run_directory(run) / "config.yaml").read_text(encoding="utf-8"))
+    config = run_config(run, checkpoint)
     if not quantised:
         config["model"]["init_args"].get("backbones", {}).pop("quantise_llm", None)
     module = build_module(config)

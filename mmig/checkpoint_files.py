@@ -1,28 +1,45 @@
 """The two forms of a checkpoint on disk: one file, or a folder into which every rank writes its own shards.
 
 Both hold the same nested values and read the same. A folder `step-XXXXXXXX.ckpt/` has `values.pt` (everything that is
-not sharded, and in place of each sharded tensor an empty one that tells shape and dtype) and safetensors files written
-by torch.distributed.checkpoint. Nothing is ever unpickled but tensors and plain values.
+not sharded, in place of each sharded tensor an empty one that tells shape and dtype, and the names and sizes of the
+other files) and safetensors files written by torch.distributed.checkpoint. Nothing is ever unpickled but tensors and
+plain values.
 """
 
+import contextlib
 import os
+import pickle
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
 from lightning.fabric.plugins.io import TorchCheckpointIO
+from safetensors import SafetensorError
 from torch import Tensor
+from torch.distributed.checkpoint import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from mmig.sharding import shard_like
+from mmig.weights_file import SUFFIX, read_weights
 
 VALUES = "values.pt"
+SHARD_SIZES = "shard_sizes"
+"""Entry of the values of a folder: bytes of each file of shards."""
 _NAME = re.compile(r"step-(\d{8})\.ckpt")
+_UNREADABLE = (
+    RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError, IndexError, ValueError, AssertionError,
+    SafetensorError, CheckpointException,
+)  # fmt: skip
+"""What torch and safetensors raise on a file that is truncated, or something else."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, unreadable or does not fit."""
 
 
 def checkpoints_in(directory: Path) -> list[Path]:
@@ -77,16 +94,22 @@ def write_file(values: dict[str, Any], path: Path) -> None:
             torch.save(values, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        _give_name(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    _sync_folder(path.parent)
 
 
 def finish_folder(values: dict[str, Any], partial: Path, path: Path) -> None:
     """Complete a folder into which all ranks have written, and give it its name."""
-    write_file(values, partial / VALUES)
-    _sync_folder(partial)
+    sizes = {file.name: file.stat().st_size for file in sorted(partial.glob("*.safetensors"))}
+    write_file({**values, SHARD_SIZES: sizes}, partial / VALUES)
+    _give_name(partial, path)
+
+
+def _give_name(partial: Path, path: Path) -> None:
+    """Rename what is whole; a checkpoint of that name, broken or of a time before the run went back, is replaced."""
+    if path.is_dir() or (partial.is_dir() and path.exists()):  # else the system replaces in one step
+        remove(path)
     os.replace(partial, path)
     _sync_folder(path.parent)
 
@@ -94,7 +117,7 @@ def finish_folder(values: dict[str, Any], partial: Path, path: Path) -> None:
 def remove(path: Path) -> None:
     """Delete a checkpoint; a folder loses its name first, so that half of one is never taken for a checkpoint."""
     if path.is_dir():
-        doomed = path.with_suffix(".partial")
+        doomed = path.with_suffix(".old.partial")
         os.replace(path, doomed)
         shutil.rmtree(doomed)
     else:
@@ -114,11 +137,11 @@ def read(path: Path, parameters: Mapping[str, Tensor] | None = None) -> dict[str
         path: file or folder.
         parameters: of a sharded module, by name. Tensors of a parameter's name and shape (its weight, average,
             moments) come as this rank's shards, of which no more is read than that; every rank must call.
+
+    Raises:
+        CheckpointError: it is damaged, or holds something else than tensors and plain values.
     """
     own = parameters or {}
-    if not path.is_dir():
-        values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return map_tensors(values, lambda place, tensor: shard_like(tensor, _owner(place, tensor, own)))
     values = read_outline(path)
     wanted: dict[str, Tensor] = {}
 
@@ -131,16 +154,46 @@ def read(path: Path, parameters: Mapping[str, Tensor] | None = None) -> dict[str
         return shard_like(tensor, owner)
 
     values = map_tensors(values, prepare)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process reads all: on purpose
-        dcp.load(wanted, storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=parameters is None)
+    if path.is_dir():
+        with _one_line(path), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process reads all
+            dcp.load(wanted, storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=parameters is None)
     return values
 
 
 def read_outline(path: Path) -> dict[str, Any]:
-    """The values without the data of large tensors: a file is mapped, a folder's shards stand as empty tensors."""
-    file = path / VALUES if path.is_dir() else path
-    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    """The values without the data of large tensors: a file is mapped, a folder's shards stand as empty tensors.
+
+    A file of weights (`mmig.weights_file`) gives what it has.
+
+    Raises:
+        CheckpointError: it is damaged, or holds something else than tensors and plain values.
+    """
+    with _one_line(path):
+        if path.suffix == SUFFIX:
+            return read_weights(path)
+        if not path.is_dir():
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if not (path / VALUES).exists():
+            raise ValueError(f"there is no {VALUES} in it")
+        values = torch.load(path / VALUES, map_location="cpu", weights_only=True, mmap=True)
+        for name, size in values.pop(SHARD_SIZES).items():
+            found = (path / name).stat().st_size if (path / name).exists() else None
+            if found != size:
+                raise ValueError(f"{name} has {size:,} bytes, found " + ("none" if found is None else f"{found:,}"))
+        return values
+
+
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Turn what libraries raise on a damaged checkpoint into one line that says how to go on."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        found = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):
+            found = "it holds code, or is no checkpoint; nothing of it was run"  # torch would say how to run it
+        raise CheckpointError(f"cannot read checkpoint {path}: {found}; use an earlier one") from error
 
 
 class AnyFormIO(TorchCheckpointIO):

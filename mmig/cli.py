@@ -22,13 +22,14 @@ from mmig.callbacks.progress import progress
 from mmig.callbacks.run_checkpoint import RunCheckpoint
 from mmig.callbacks.step_guard import StepGuard
 from mmig.callbacks.watchdog import Watchdog
-from mmig.checkpoint import find_checkpoint, init_weights, read_checkpoint
-from mmig.checkpoint_files import AnyFormIO, checkpoints_in
+from mmig.checkpoint import CheckpointError, find_checkpoint, init_weights, newest_readable, read_checkpoint
+from mmig.checkpoint_files import AnyFormIO
 from mmig.compat import wait_for_launched, without_lightning_signals
 from mmig.flight_recorder import flight_recorder
 from mmig.manifest import (
     RunLockedError,
     append_submission,
+    describe_code,
     mark_finished,
     run_lock,
     unmark_finished,
@@ -182,12 +183,11 @@ class MMIGCLI(LightningCLI):
             if resume is not None:
                 self._check_settings(resume, config)
             write_text_atomically(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-            append_submission(
-                run,
-                resumed_from=resume and str(resume),
-                world_size=self.trainer.world_size,
-                seed=config["seed_everything"],
-            )
+            facts = {"world_size": self.trainer.world_size, "strategy": type(self.trainer.strategy).__name__}
+            append_submission(run, resumed_from=resume and str(resume), seed=config["seed_everything"], **facts)
+            for callback in self.trainer.checkpoint_callbacks:
+                if isinstance(callback, RunCheckpoint):
+                    callback.manifest = {"name": run.name, "config": config, **describe_code(), **facts}
             self._train(resume)
             self._note_end()
 
@@ -202,6 +202,9 @@ class MMIGCLI(LightningCLI):
         for folder in (self.run_directory, *resume.parents[:2]):
             if (folder / "config.yaml").exists():
                 check_resumable(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), config)
+        saved = read_checkpoint(resume, outline=True).get("manifest", {}).get("config")  # it may lie alone
+        if saved is not None:
+            check_resumable(saved, config)
 
     def _train(self, resume: Path | None) -> None:
         if resume is None and self.options.init_from is not None:
@@ -218,12 +221,15 @@ class MMIGCLI(LightningCLI):
 
     def _resume_path(self) -> Path | None:
         if self.options.resume == "auto":
-            found = checkpoints_in(self.run_directory / "checkpoints")
-            path = found[-1] if found else None
-        else:
-            path = find_checkpoint(self.options.resume)
-        if path is not None:
-            read_checkpoint(path, outline=True)  # reads no weights: a broken one is named before anything starts
+            path, broken = newest_readable(self.run_directory / "checkpoints")
+            if self.trainer.global_rank == 0:
+                for problem in broken:
+                    sys.stderr.write(f"warning: {problem}; going on from {path}, this one will be written again\n")
+            return path
+        path = find_checkpoint(self.options.resume)
+        values = read_checkpoint(path, outline=True)  # a broken one is named before anything starts
+        if "optimizer_states" not in values:
+            raise CheckpointError(f"--resume {path}: it holds weights only; start a new run from it with --init_from")
         return path
 
 

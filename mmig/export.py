@@ -1,6 +1,7 @@
-"""From a training run to a folder that `MMIGPipeline.from_pretrained` opens, with a model card.
+"""From a training run to a folder that `MMIGPipeline.from_pretrained` opens, with a model card; or to one file.
 
 python -m mmig.export --checkpoint runs/NAME --out exported/NAME
+python -m mmig.export --checkpoint runs/NAME --out NAME.safetensors   (weights of any method, for --init_from)
 """
 
 import argparse
@@ -11,9 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mmig.checkpoint import load_module, run_directory
+from mmig.checkpoint import CheckpointError, checkpoint_weights, load_module, read_checkpoint, run_config, run_directory
 from mmig.dem.saving import write_json
 from mmig.evaluation.single import trained_resolution
 from mmig.lora import merge_lora
@@ -21,6 +20,7 @@ from mmig.model_card import CardFacts, model_card
 from mmig.pipeline import MMIGPipeline
 from mmig.programs import one_line_errors
 from mmig.stages.mmig_stage import MMIGStage
+from mmig.weights_file import SUFFIX, write_weights
 
 logger = logging.getLogger(__name__)
 ORIGINS = ("_name_or_path", "name_or_path")
@@ -37,7 +37,7 @@ def export_run(checkpoint: str | Path, out: str | Path, ema: bool = True, report
     Low-rank updates are merged into their weights, and a quantised language model is written whole.
 
     Args:
-        checkpoint: run directory, or a checkpoint file in one.
+        checkpoint: run directory, a checkpoint, which may lie alone, or a file of weights.
         out: folder to make.
         ema: take the averaged weights where the run kept them.
         report: metrics.json of an evaluation, for the card; default: RUN/evaluation/metrics.json where it exists.
@@ -47,23 +47,21 @@ def export_run(checkpoint: str | Path, out: str | Path, ema: bool = True, report
         CheckpointError: no such run, or an unreadable file.
     """
     out = Path(out)
-    if out.exists():
-        raise ExportError(f"--out {out}: exists already; nothing is overwritten: give another folder, or delete it")
+    _refuse_existing(out)
     stage = load_module(checkpoint, ema=ema, quantised=False)
     if not isinstance(stage, MMIGStage):
         raise ExportError(f"--checkpoint {checkpoint}: a run of {type(stage).__name__}, expected one of an MMIG stage")
     merge_lora(stage.mmig)
-    run = run_directory(checkpoint)
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    values = read_checkpoint(checkpoint, outline=True)
     facts = CardFacts(
         name=out.name,
-        run=run.name,
+        run=_run_name(checkpoint, values),
         step=stage.step,
-        averaged=ema,
-        config=config,
+        averaged=values.get("averaged", ema),
+        config=run_config(checkpoint, values),
         losses=stage.loss_weights,
         backbones=stage.backbone_paths(),
-        report=_read_report(run, report),
+        report=_read_report(checkpoint, report),
     )
     pipeline = MMIGPipeline.from_model(stage.mmig, stage.sampling, trained_resolution(checkpoint))
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
@@ -77,16 +75,54 @@ def export_run(checkpoint: str | Path, out: str | Path, ema: bool = True, report
     return out
 
 
-def _read_report(run: Path, path: str | Path | None) -> Any:
-    usual = run / "evaluation" / "metrics.json"
-    if path is None and not usual.is_file():
-        return None
+def export_weights(checkpoint: str | Path, out: str | Path, ema: bool = True) -> Path:
+    """Write the weights of a run of any method as one safetensors file (see `mmig.weights_file`). Returns the file.
+
+    Args:
+        checkpoint: run directory, or a checkpoint of either form.
+        out: file to write.
+        ema: take the averaged weights where the run kept them.
+
+    Raises:
+        ExportError: the file exists.
+        CheckpointError: no such run, or an unreadable file.
+    """
+    out = Path(out)
+    _refuse_existing(out)
+    values = read_checkpoint(checkpoint)
+    manifest = {**values.get("manifest", {}), "config": run_config(checkpoint, values)}
+    averaged = values.get("averaged", ema and "ema" in values)
+    facts = {"step": values["step"], "backbones": values["backbones"], "manifest": manifest, "averaged": averaged}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_weights(out, checkpoint_weights(values, ema), facts)
+    return out
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists():
+        raise ExportError(f"--out {out}: exists already; nothing is overwritten: give another name, or delete it")
+
+
+def _run_name(checkpoint: str | Path, values: dict[str, Any]) -> str:
     try:
-        return json.loads(Path(path or usual).read_text(encoding="utf-8"))
+        return run_directory(checkpoint).name
+    except CheckpointError:  # it lies alone
+        return values.get("manifest", {}).get("name") or Path(checkpoint).stem
+
+
+def _read_report(checkpoint: str | Path, path: str | Path | None) -> Any:
+    if path is None:
+        try:
+            usual = run_directory(checkpoint) / "evaluation" / "metrics.json"
+        except CheckpointError:
+            return None
+        if not usual.is_file():
+            return None
+        path = usual
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ExportError(
-            f"--report {path or usual}: not readable ({error}); give an evaluation's metrics.json"
-        ) from error
+        raise ExportError(f"--report {path}: not readable ({error}); give an evaluation's metrics.json") from error
 
 
 def _forget_origins(folder: Path) -> None:
@@ -107,14 +143,17 @@ def _without_origins(config: Any) -> Any:
 def main(arguments: list[str] | None = None) -> None:
     """Export a run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="run directory, or a .ckpt file in one")
-    parser.add_argument("--out", required=True, help="folder to make; it must not exist")
+    parser.add_argument("--checkpoint", required=True, help="run directory, a checkpoint, or a file of weights")
+    parser.add_argument("--out", required=True, help="folder to make, or a file NAME.safetensors; it must not exist")
     parser.add_argument("--no-ema", action="store_true", help="take the trained weights instead of their average")
     parser.add_argument("--report", help="metrics.json for the card (default: RUN/evaluation/metrics.json, if there)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with one_line_errors():
-        out = export_run(options.checkpoint, options.out, not options.no_ema, options.report)
+        if Path(options.out).suffix == SUFFIX:
+            out = export_weights(options.checkpoint, options.out, not options.no_ema)
+        else:
+            out = export_run(options.checkpoint, options.out, not options.no_ema, options.report)
         logger.info("written: %s", out)
 
 

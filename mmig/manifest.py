@@ -61,6 +61,11 @@ def git_commit() -> str | None:
     return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
 
 
+def describe_code() -> dict[str, Any]:
+    """The package versions and the commit that run."""
+    return {"versions": package_versions(), "commit": git_commit()}
+
+
 def append_submission(run: Path, **facts: Any) -> None:
     """Add this submission to `manifest.json`: time, host, command, job, versions, commit and the given facts."""
     path = run / "manifest.json"
@@ -71,8 +76,7 @@ def append_submission(run: Path, **facts: Any) -> None:
             "host": socket.gethostname(),
             "command": sys.argv,
             "job": os.environ.get("SLURM_JOB_ID"),
-            "versions": package_versions(),
-            "commit": git_commit(),
+            **describe_code(),
             **facts,
         }
     )

@@ -4,15 +4,27 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from mmig.callbacks.stopping import stop_together
 from mmig.checkpoint_files import checkpoint_path, checkpoints_in, remove, remove_leftovers, step_of
 from mmig.checkpoint_writer import CheckpointWriteError, CheckpointWriter
 from mmig.manifest import write_text_atomically
+
+
+class Best(NamedTuple):
+    """The checkpoint of the best value.
+
+    Attributes:
+        step: of the checkpoint. value: smaller is better.
+    """
+
+    step: int
+    value: float
 
 
 class RunCheckpoint(Checkpoint):
@@ -60,8 +72,8 @@ class RunCheckpoint(Checkpoint):
         self.manifest: dict[str, Any] = {}
         self._saved: int | None = None
         self._writer: CheckpointWriter | None = None
-        self._best_value = math.inf
-        self._best_step: int | None = None
+        self._best: Best | None = None  # on disk
+        self._candidate: Best | None = None  # being written
         self._due = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -81,38 +93,53 @@ class RunCheckpoint(Checkpoint):
         In a streak of skipped steps the weights may be what is wrong: a good checkpoint must not make room for them.
         """
         self._due = self._due or pl_module.step % self.every_n_steps == 0
-        if (self._due and pl_module.outcome.taken) or self._improved(trainer, pl_module.step):
+        best = self._better(trainer, pl_module.step)
+        if best is not None or (self._due and pl_module.outcome.taken):
             self._due = False
-            self.save(trainer, pl_module.step)
+            self.save(trainer, pl_module.step, best)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the best so far."""
-        if trainer.state.fn == TrainerFn.FITTING and self._improved(trainer, pl_module.step):
-            self.save(trainer, pl_module.step)
+        best = self._better(trainer, pl_module.step)
+        if best is not None and trainer.state.fn == TrainerFn.FITTING:
+            self.save(trainer, pl_module.step, best)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the final state and wait for it.
 
         Raises:
-            CheckpointWriteError: it could not be written.
+            CheckpointWriteError: it could not be written; on the first rank, the others end quietly.
         """
         self.save(trainer, pl_module.step)
-        self.finish()
+        try:
+            self.finish()
+        except CheckpointWriteError as error:
+            stop_together(trainer, error)
         self._writer.close()
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write the manifest into the checkpoint."""
         checkpoint["manifest"] = self.manifest
 
-    def save(self, trainer: L.Trainer, step: int) -> Path:
-        """Begin to write the checkpoint of `step`; does nothing where it is there, or in a fast_dev_run."""
+    def save(self, trainer: L.Trainer, step: int, best: Best | None = None) -> Path:
+        """Begin to write the checkpoint of `step`; does nothing where it is there, or in a fast_dev_run.
+
+        Args:
+            trainer: the run's.
+            step: the present one.
+            best: the value for which this checkpoint is to be kept, if it is.
+        """
         path = checkpoint_path(self.directory, step)
-        if step == self._saved or trainer.fast_dev_run:
+        if trainer.fast_dev_run or (step == self._saved and best is None):
             return path
-        problem = self._writer.wait()
+        problem = self._settle()
         if problem is not None and trainer.is_global_zero:
-            print(f"warning: checkpoint not written, {_advice(problem)}; the run goes on", file=sys.stderr, flush=True)  # noqa: T201, the log
-        self._writer.start(path)
+            print(f"warning: {_advice(problem)}; the run goes on", file=sys.stderr, flush=True)  # noqa: T201, the log
+        self._candidate = best
+        if step == self._saved and problem is None:
+            self._writer.written_before(path)
+        else:
+            self._writer.start(path)
         self._saved = step
         return path
 
@@ -122,43 +149,53 @@ class RunCheckpoint(Checkpoint):
         Raises:
             CheckpointWriteError: it could not be written.
         """
-        problem = self._writer.wait()
+        problem = self._settle()
         if problem is not None:
             self._saved = None
-            raise CheckpointWriteError(f"checkpoint not written, {_advice(problem)}")
+            raise CheckpointWriteError(_advice(problem))
+
+    def _settle(self) -> str | None:
+        """Wait for what is being written; what went wrong, the same on every rank, or None."""
+        problem = self._writer.wait()
+        if problem is None:
+            self._best = self._candidate or self._best
+        self._candidate = None
+        return problem
 
     def _tidy(self, path: Path) -> None:
-        """Delete what need not stay, now that a newer checkpoint is whole."""
-        if self._best_step == step_of(path):
-            best = {
-                "step": self._best_step,
-                "name": self.best,
-                "value": self._sign * self._best_value,
-                "file": path.name,
-            }
-            write_text_atomically(self.directory / "best.json", json.dumps(best))
-        for old in checkpoints_in(self.directory)[: -self.keep]:
-            kept = self.keep_every_n_steps is not None and step_of(old) % self.keep_every_n_steps == 0
-            if not kept and step_of(old) != self._best_step:
+        """Delete what need not stay, now that a newer checkpoint is whole; runs in the writing thread."""
+        best = self._best
+        if self._candidate is not None:
+            best = self._candidate
+            facts = {"step": best.step, "name": self.best, "value": self._sign * best.value, "file": path.name}
+            write_text_atomically(self.directory / "best.json", json.dumps(facts))
+        # later ones are of a time before this run went back: one that is broken must not displace a whole one
+        older = [old for old in checkpoints_in(self.directory) if step_of(old) <= step_of(path)]
+        for old in older[: -self.keep]:
+            step = step_of(old)
+            kept = self.keep_every_n_steps is not None and step % self.keep_every_n_steps == 0
+            if not kept and (best is None or step != best.step):
                 remove(old)
 
-    def _improved(self, trainer: L.Trainer, step: int) -> bool:
-        """Whether the watched value is there, and better than ever; the same on every rank, for the value is."""
-        value = trainer.callback_metrics.get(self.best)
-        if self.best is None or value is None:
-            return False
-        if not self._sign * float(value) < self._best_value:
-            return False
-        self._best_value, self._best_step = self._sign * float(value), step
-        return True
+    def _better(self, trainer: L.Trainer, step: int) -> Best | None:
+        """The watched value, if it is there and better than ever; the same on every rank, for the value is."""
+        value = None if self.best is None else trainer.callback_metrics.get(self.best)
+        if value is None:
+            return None
+        ever = self._candidate or self._best
+        found = Best(step, self._sign * float(value))
+        return found if found.value < (math.inf if ever is None else ever.value) else None
 
     def _read_best(self, trainer: L.Trainer) -> None:
         file = self.directory / "best.json"
         found = json.loads(file.read_text()) if trainer.is_global_zero and file.exists() else None
         found = trainer.strategy.broadcast(found)
         if found is not None and found["name"] == self.best:
-            self._best_value, self._best_step = self._sign * found["value"], found["step"]
+            self._best = Best(found["step"], self._sign * found["value"])
 
 
 def _advice(problem: str) -> str:
-    return f"{problem}; the checkpoints before it are whole. Free some disk space, or make the folder writable"
+    return (
+        f"checkpoint not saved, {problem}; the checkpoints before it are whole. Free some disk space, or make the "
+        "folder writable"
+    )

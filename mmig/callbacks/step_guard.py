@@ -5,6 +5,7 @@ counted, written down with the keys of their samples, and end the run when there
 jumps is only said.
 """
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mmig.callbacks.row_file import RowFile
 from mmig.callbacks.run_checkpoint import RunCheckpoint
 from mmig.callbacks.stopping import stop_together
 from mmig.checkpoint_files import checkpoints_in
+from mmig.checkpoint_writer import CheckpointWriteError
 from mmig.evaluation.rows import gather
 from mmig.stages.base import StepOutcome, TrainingModule
 
@@ -146,6 +148,7 @@ def _last_good(trainer: L.Trainer, step: int) -> str:
     checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)), None)
     if checkpoint is None or trainer.fast_dev_run:
         return "none"
-    checkpoint.finish()
+    with contextlib.suppress(CheckpointWriteError):  # then it is none of those that are there
+        checkpoint.finish()
     good = [path for path in checkpoints_in(checkpoint.directory) if int(path.stem.rpartition("-")[2]) <= step]
     return str(good[-1]) if good else "none"

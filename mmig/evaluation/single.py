@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from PIL import Image, UnidentifiedImageError
 
 from datamodules.schema import Batch, Sample, collate
-from mmig.checkpoint import load_module, run_directory
+from mmig.checkpoint import load_module, read_checkpoint, run_config
 from mmig.editing import Editor, EditOutput
 from mmig.editor import MMIGEditor
 from mmig.evaluation.attention_grid import draw_attention
@@ -122,7 +121,7 @@ def read_image(path: Path) -> Image.Image:
 
 def trained_resolution(checkpoint: str | Path) -> int | None:
     """Resolution of the data that the run was trained on, None where its config does not say."""
-    config = yaml.safe_load((run_directory(checkpoint) / "config.yaml").read_text(encoding="utf-8"))
+    config = run_config(checkpoint, read_checkpoint(checkpoint, outline=True))
     return ((config.get("data") or {}).get("init_args") or {}).get("resolution")
 
 
