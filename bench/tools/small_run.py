@@ -51,15 +51,33 @@ class SmallEditor(TrainingModule):
 
 
 class Told(L.Callback):
-    """Tells the bench where the first rank is, a letter an event (step, save, validation), and keeps every loss.
+    """Tells the bench where the first rank is, a letter an event, and keeps every loss.
+
+    t: a step begins, v: a batch of a validation begins, s: a checkpoint is being taken, w: the writing thread has
+    opened a file of one, r: it is about to give a checkpoint its name.
 
     Args:
         descriptor: of the pipe's end to write to.
         losses: file of the losses, a line a step.
+        die_at_rename: the how-manieth checkpoint, from 1, does not get its name: the first rank kills itself then.
     """
 
-    def __init__(self, descriptor: int, losses: str) -> None:
-        self.descriptor, self.losses = descriptor, losses
+    def __init__(self, descriptor: int, losses: str, die_at_rename: int = 0) -> None:
+        self.descriptor, self.losses, self.die_at_rename = descriptor, losses, die_at_rename
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """See the files of checkpoints on the first rank."""
+        if trainer.is_global_zero:
+            sys.addaudithook(self._see)
+
+    def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and "/step-" in str(arguments[0]) and ".partial" in str(arguments[0]):
+            os.write(self.descriptor, b"w")
+        if event == "os.rename" and Path(arguments[1]).suffix == ".ckpt":
+            os.write(self.descriptor, b"r")
+            self.die_at_rename -= 1
+            if self.die_at_rename == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def _tell(self, trainer: L.Trainer, letter: bytes) -> None:
         if trainer.is_global_zero:
@@ -149,20 +167,30 @@ class Running:
         return True
 
 
-def start(folder: Path, name: str, settings: dict[str, Any], prepare: Callable[[], None] | None = None) -> Running:
+def start(
+    folder: Path,
+    name: str,
+    settings: dict[str, Any],
+    prepare: Callable[[], None] | None = None,
+    num_ranks: int = NUM_RANKS,
+    die_at_rename: int = 0,
+) -> Running:
     """Start the ranks of run `name` in `folder`.
 
     Args:
         settings: options of train.py by name.
         prepare: called in each rank before it begins.
+        num_ranks: how many.
+        die_at_rename: see `Told`.
     """
     told, tell = os.pipe()
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(_config(folder, name, tell)), encoding="utf-8")
+    config = _config(folder, name, {"descriptor": tell, "die_at_rename": die_at_rename}, num_ranks)
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     options = [f"--{key}={value}" for key, value in settings.items()]
     arguments = ["fit", "--config", str(folder / f"{name}.yaml"), "--name", name, f"--runs={folder / 'runs'}", *options]
     environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
     log, pids = folder / f"{name}.log", list[int]()
-    for rank in range(NUM_RANKS):
+    for rank in range(num_ranks):
         pid = os.fork()
         if pid == 0:
             os.close(told)
@@ -209,8 +237,8 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _config(folder: Path, name: str, tell: int) -> dict[str, Any]:
-    told = {"descriptor": tell, "losses": str(folder / f"{name}.losses")}
+def _config(folder: Path, name: str, told: dict[str, Any], num_ranks: int) -> dict[str, Any]:
+    told = {**told, "losses": str(folder / f"{name}.losses")}
     return {
         "model": {"class_path": "bench.tools.small_run.SmallEditor"},
         "data": {
@@ -225,8 +253,8 @@ def _config(folder: Path, name: str, tell: int) -> dict[str, Any]:
         },
         "trainer": {
             "accelerator": "cpu",
-            "devices": NUM_RANKS,
-            "strategy": "ddp",
+            "devices": num_ranks,
+            "strategy": "ddp" if num_ranks > 1 else "auto",
             "max_steps": 40,
             "val_check_interval": 10,
             "log_every_n_steps": 1,
