@@ -140,31 +140,37 @@ class Running:
 
     def wait(self, seconds: float) -> list[int] | None:
         """Exit statuses of the ranks once no process of the run is left; None, and all are killed, if that is late."""
-        deadline, left, statuses = time.monotonic() + seconds, list(self.pids), {}
-        while left or self._lives():
-            if time.monotonic() > deadline:
-                os.killpg(self.pids[0], signal.SIGKILL)
-                for pid in left:
-                    os.waitpid(pid, 0)
-                return None
-            for pid in list(left):
-                done, status = os.waitpid(pid, os.WNOHANG)
-                if done:
-                    statuses[pid] = os.waitstatus_to_exitcode(status)
-                    left.remove(pid)
-            time.sleep(0.005)
-        return [statuses[pid] for pid in self.pids]
+        return wait_for_end(self.pids, seconds)
 
     def close(self) -> None:
         """Close the pipe."""
         os.close(self.told)
 
-    def _lives(self) -> bool:
-        try:
-            os.killpg(self.pids[0], 0)
-        except ProcessLookupError:
-            return False
-        return True
+
+def wait_for_end(pids: list[int], seconds: float) -> list[int] | None:
+    """Exit statuses of `fork_ranks` once no process of the group is left; None, and all are killed, if that is late."""
+    deadline, left, statuses = time.monotonic() + seconds, list(pids), {}
+    while left or _lives(pids[0]):
+        if time.monotonic() > deadline:
+            os.killpg(pids[0], signal.SIGKILL)
+            for pid in left:
+                os.waitpid(pid, 0)
+            return None
+        for pid in list(left):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                statuses[pid] = os.waitstatus_to_exitcode(status)
+                left.remove(pid)
+        time.sleep(0.005)
+    return [statuses[pid] for pid in pids]
+
+
+def _lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def start(
@@ -188,23 +194,34 @@ def start(
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     options = [f"--{key}={value}" for key, value in settings.items()]
     arguments = ["fit", "--config", str(folder / f"{name}.yaml"), "--name", name, f"--runs={folder / 'runs'}", *options]
+    log = folder / f"{name}.log"
+    pids = fork_ranks(arguments, num_ranks, log, lambda: (os.close(told), prepare and prepare()))
+    os.close(tell)
+    return Running(pids, told, log)
+
+
+def fork_ranks(arguments: list[str], num_ranks: int, log: Path, prepare: Callable[[], object] | None) -> list[int]:
+    """Run a command line of train.py in so many forks, which are a process group; returns their process ids.
+
+    Args:
+        log: file to which all their output is added.
+        prepare: called in each rank before it begins.
+    """
     environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
-    log, pids = folder / f"{name}.log", list[int]()
+    pids: list[int] = []
     for rank in range(num_ranks):
         pid = os.fork()
         if pid == 0:
-            os.close(told)
             with contextlib.suppress(PermissionError):  # the bench may have done it already
                 os.setpgid(0, pids[0] if pids else 0)
             _rank(arguments, {**environment, "LOCAL_RANK": str(rank)}, log, prepare)
         pids.append(pid)
         with contextlib.suppress(PermissionError, ProcessLookupError):  # the rank may have done it, or be gone already
             os.setpgid(pid, pids[0])
-    os.close(tell)
-    return Running(pids, told, log)
+    return pids
 
 
-def _rank(arguments: list[str], environment: dict[str, str], log: Path, prepare: Callable[[], None] | None) -> None:
+def _rank(arguments: list[str], environment: dict[str, str], log: Path, prepare: Callable[[], object] | None) -> None:
     """Run train.py's command line in this fork and end as a program does; never returns."""
     status = 1
     atexit._clear()  # what the bench would do at its own end, such as removing folders, is not ours to do
