@@ -12,6 +12,7 @@ import pickle
 import re
 import shutil
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -173,15 +174,21 @@ def read_outline(path: Path) -> dict[str, Any]:
         if path.suffix == SUFFIX:
             return read_weights(path)
         if not path.is_dir():
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return _load(path)
         if not (path / VALUES).exists():
             raise ValueError(f"there is no {VALUES} in it")
-        values = torch.load(path / VALUES, map_location="cpu", weights_only=True, mmap=True)
+        values = _load(path / VALUES)
         for name, size in values.pop(SHARD_SIZES).items():
             found = (path / name).stat().st_size if (path / name).exists() else None
             if found != size:
                 raise ValueError(f"{name} has {size:,} bytes, found " + ("none" if found is None else f"{found:,}"))
         return values
+
+
+def _load(file: Path) -> dict[str, Any]:
+    if not zipfile.is_zipfile(file):  # torch would say that it cannot map it
+        raise ValueError(f"it is cut off or no checkpoint ({file.stat().st_size:,} bytes)")
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
 
 
 @contextlib.contextmanager
