@@ -30,6 +30,7 @@ from mmig.manifest import (
     RunLockedError,
     append_submission,
     describe_code,
+    make_run_folder,
     mark_finished,
     run_lock,
     unmark_finished,
@@ -173,7 +174,7 @@ class MMIGCLI(LightningCLI):
         if self.options.trainer.fast_dev_run:
             self._train(None)
             return
-        run.mkdir(parents=True, exist_ok=True)
+        make_run_folder(run)
         if os.environ.get("LOCAL_RANK", "0") != "0" or self.trainer.global_rank != 0:
             self._train(self._resume_path())
             return

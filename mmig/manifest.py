@@ -34,6 +34,24 @@ class RunLockedError(RuntimeError):
     job: str | None = None
 
 
+class RunFolderError(ValueError):
+    """Nothing can be written into the run directory."""
+
+
+def make_run_folder(run: Path) -> None:
+    """Make the run directory, where it is not there yet.
+
+    Raises:
+        RunFolderError: it cannot be made, or not be written into.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"cannot make the folder of the run ({error}); give another with --runs") from error
+    if not os.access(run, os.W_OK):
+        raise RunFolderError(f"cannot write into {run}; make it writable, or give another folder with --runs")
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old or the new content, never a part."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")

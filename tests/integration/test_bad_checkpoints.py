@@ -17,6 +17,7 @@ import yaml
 
 from bench.tools.small_run import fork_ranks, wait_for_end, write_data
 from mmig.checkpoint import load_module, read_checkpoint
+from mmig.export import export_weights
 
 SECONDS = 120.0
 CHANNELS = 256
@@ -129,6 +130,22 @@ def test_a_read_only_folder_leaves_the_last_good_checkpoint(data: Path, tmp_path
     assert "make the folder writable" in run.said[-1]
 
 
+def test_a_read_only_run_is_refused_before_anything_starts(data: Path, tmp_path: Path) -> None:
+    run = Run(data, tmp_path / "runs")
+    (run.runs / run.name).mkdir(parents=True)
+    if subprocess.run(["mount", "--bind", run.runs, run.runs], check=False).returncode != 0:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", run.runs], check=True)
+        assert run.train(2) == [1]
+        existing, run.name = run.said, "new"
+        assert run.train(2) == [1]
+    finally:
+        subprocess.run(["umount", run.runs], check=True)
+    assert len(existing) == 1 and "make it writable, or give another folder with --runs" in existing[0]
+    assert len(run.said) == 1 and "Read-only file system" in run.said[0] and "--runs" in run.said[0]
+
+
 @pytest.fixture(scope="module")
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of runs whose last steps are 2 and 4, in either form."""
@@ -199,6 +216,14 @@ def test_a_damaged_checkpoint_that_is_asked_for_is_refused(data: Path, whole: di
     assert run.train(4, "--resume", str(newest)) == [1]
     assert len(run.said) == 1 and run.said[0].startswith(f"error: cannot read checkpoint {newest}: ")
     assert run.said[0].endswith("use an earlier one")
+
+
+def test_a_file_of_weights_cannot_be_continued(data: Path, whole: dict[str, Path], tmp_path: Path) -> None:
+    weights = export_weights(whole["shards"] / "run", tmp_path / "weights.safetensors")
+    run = Run(data, tmp_path / "runs")
+    assert run.train(4, "--resume", str(weights)) == [1]
+    assert len(run.said) == 1 and "holds weights only; start a new run from it with --init_from" in run.said[0]
+    assert run.train(2, "--init_from", str(weights)) == [0]
 
 
 @pytest.mark.parametrize("form", ["file", "shards"])

@@ -159,6 +159,26 @@ def test_the_card_shows_the_report_that_is_given(run: Path, tmp_path: Path) -> N
     assert not (tmp_path / "second").exists()
 
 
+def test_the_folder_is_a_backbone_of_new_runs(run: Path, exported: Path) -> None:
+    model = yaml.safe_load((run / "config.yaml").read_text())["model"]
+    own = {**model["init_args"]["backbones"], "diffusion": str(exported), "unet": str(exported)}
+    started = stage_of({**model, "init_args": {**model["init_args"], "backbones": own}}).mmig
+    trained = load_module(run).mmig
+    for part in ("unet", "vae"):
+        expected = getattr(trained, part).state_dict()
+        found = getattr(started, part).state_dict()
+        assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_one_file_of_weights_gives_the_same_folder(run: Path, exported: Path, tmp_path: Path) -> None:
+    """Run -> safetensors, alone -> diffusers folder."""
+    export.main(["--checkpoint", str(run), "--out", str(tmp_path / "five.safetensors")])
+    folder = export_run(tmp_path / "five.safetensors", tmp_path / "out" / "five")
+    files = sorted(path.relative_to(exported) for path in exported.rglob("*.safetensors"))
+    assert files and all((folder / path).read_bytes() == (exported / path).read_bytes() for path in files)
+    assert "| steps | 1,234 |" in (folder / "README.md").read_text(encoding="utf-8")
+
+
 def test_nothing_is_overwritten(run: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(ExportError, match=r"there: exists already; nothing is overwritten"):
