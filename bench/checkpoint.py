@@ -83,7 +83,7 @@ def report(form: str, times: Times, steps: int, size: int) -> str:
     return (
         f"checkpoint_cost ratio {shares['wall']:.5f} (goal <= {GOAL}; {form}, {num_ranks} x {strategy}, "
         f"{size / 1e6:.0f} MB, every {INTERVAL} steps of {step:.2f} s; by processor time {shares['processor']:.5f}; "
-        f"the loop stands still for {stalls['beside']:.3f} s a save, {stalls['waited']:.3f} s if it waits for the disk; "
+        f"the loop stands still for {stalls['beside']:.3f} s a save, {stalls['waited']:.3f} s if it waits for disk; "
         f"load {os.getloadavg()[0]:.1f})"
     )
 
