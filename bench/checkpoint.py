@@ -6,7 +6,7 @@ round with it takes longer than one without, standing still and slowed down toge
 share is that cost per 1,000 steps, the default interval. Processor time is printed beside, for a machine with other
 work. Then the same copy and writing for 1 GB of tensors.
 
-    python bench/checkpoint.py [--rounds 7] [--steps 12] [--gigabytes 1]
+    python bench/checkpoint.py [--rounds 5] [--steps 6] [--gigabytes 1]
 """
 
 import argparse
@@ -109,8 +109,8 @@ def size_of(checkpoint: Path) -> int:
 def main() -> None:
     """Measure both forms, then a large state."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--gigabytes", type=float, default=1.0)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -226,6 +226,8 @@ def _rank(arguments: list[str], environment: dict[str, str], log: Path, prepare:
     status = 1
     atexit._clear()  # what the bench would do at its own end, such as removing folders, is not ours to do
     atexit.register(multiprocessing.util._exit_function)
+    # torch makes its thread pool anew in a fork, without a lock: before there are other threads that would do it too
+    torch.set_num_threads(torch.get_num_threads())
     try:
         os.environ.update(environment)
         sys.stdout = sys.stderr = file = log.open("a", buffering=1)
