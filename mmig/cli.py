@@ -155,9 +155,11 @@ class MMIGCLI(LightningCLI):
         """Let TensorBoard write into the run directory, beside the loggers that the configuration names."""
         from lightning.pytorch.loggers import TensorBoardLogger
 
+        from mmig.curves import Curves
+
         named = [] if self.options.trainer.logger in (None, True) else trainer.loggers
         if not any(isinstance(logger, TensorBoardLogger) for logger in named):
-            own = TensorBoardLogger(self.options.runs, name=self.options.name, version="tensorboard")
+            own = Curves(self.options.runs, name=self.options.name, version="tensorboard")
             trainer.loggers = [own, *named]
 
     def resolved_config(self) -> dict[str, Any]:

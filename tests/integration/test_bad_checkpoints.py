@@ -57,7 +57,7 @@ class Run:
             },
             "trainer": {
                 "accelerator": "cpu", "devices": self.num_ranks, "strategy": self.strategy, "max_steps": steps,
-                "enable_progress_bar": False,
+                "enable_progress_bar": False, "log_every_n_steps": 1,
             },
             "checkpoint": {"every_n_steps": 2},
         }  # fmt: skip
