@@ -1,7 +1,7 @@
 """What training on many GPUs sends, and how efficient it can be: 1 to 64 nodes of 8 A100, each stage, each strategy.
 
 On paper, from the parts at the published sizes (built on the meta device). P are a stage's trained parameters, n the
-GPUs that share one copy; frozen weights lie whole on every GPU (`shard_frozen` names none) and send nothing. A GPU sends
+GPUs that share one copy; frozen weights lie whole on each GPU (`shard_frozen` names none) and send nothing. A GPU sends
 
     all-reduce of S bytes among n         2 (n-1)/n S         gather or reduce-scatter       (n-1)/n S
     DDP      2 (n-1)/n 4P                                     gradients in float32
