@@ -39,6 +39,8 @@ def commands() -> list[str]:
 def short_form(command: str) -> list[str]:
     """The command with the small world's sizes: published backbones need the network and a GPU."""
     words = shlex.split(command)
+    if words[-1] == "mmig.finetune_demo":
+        return [sys.executable, *words[1:], "--short"]
     more: dict[str, str] = {}
     if any(word.startswith("configs/finetune/") for word in words):
         more = {f"model.init_args.{name}": value for name, value in TINY.items()} | NO_GPU | SMALL
