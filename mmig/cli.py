@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import lightning as L
 import yaml
+from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -200,14 +201,27 @@ class MMIGCLI(LightningCLI):
         if 0 < last <= self.model.step:
             mark_finished(self.run_directory, self.model.step)
 
+    def _with_defaults(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """A run's settings with the defaults of those that the code has got since; as they are if it lost some."""
+        parser = self._parser(self.subcommand)
+        parser.exit_on_error = False
+        try:
+            completed = parser.parse_object(saved)
+        except ArgumentError:
+            return saved
+        finally:
+            parser.exit_on_error = True
+        return yaml.safe_load(parser.dump(completed, skip_none=False, format="yaml"))
+
     def _check_settings(self, resume: Path, config: dict[str, Any]) -> None:
         """Refuse other settings than those of this run so far, and of the run that the checkpoint belongs to."""
         for folder in (self.run_directory, *resume.parents[:2]):
             if (folder / "config.yaml").exists():
-                check_resumable(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")), config)
+                saved = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+                check_resumable(self._with_defaults(saved), config)
         saved = read_checkpoint(resume, outline=True).get("manifest", {}).get("config")  # it may lie alone
         if saved is not None:
-            check_resumable(saved, config)
+            check_resumable(self._with_defaults(saved), config)
 
     def _train(self, resume: Path | None) -> None:
         if resume is None and self.options.init_from is not None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from mmig.checkpoint import read_checkpoint
 from tests.integration.losses import logged
@@ -40,3 +41,14 @@ def test_two_ranks_take_the_steps_of_one(workspace: Workspace, one_rank: Path) -
     assert list(logged(run).values()) == pytest.approx(list(logged(one_rank).values()), rel=1e-5)
     for name, value in read_checkpoint(one_rank)["state_dict"].items():
         torch.testing.assert_close(read_checkpoint(run)["state_dict"][name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_setting_that_is_newer_than_the_run_has_its_default(workspace: Workspace, one_rank: Path) -> None:
+    file = one_rank / "config.yaml"
+    settings = yaml.safe_load(file.read_text())
+    del settings["model"]["init_args"]["seed"], settings["model"]["init_args"]["optimizer"]["kind"]
+    file.write_text(yaml.safe_dump(settings))
+    assert workspace.train("one", config=workspace.config(max_steps=NUM_STEPS)).returncode == 0
+    file.write_text(yaml.safe_dump(settings))
+    other = workspace.train("one", "--model.init_args.seed", "1", config=workspace.config(max_steps=NUM_STEPS))
+    assert "model.init_args.seed: 0 -> 1" in other.stderr
