@@ -5,33 +5,43 @@ the same samples with the same noise, and prints paired differences. `--short` d
 """
 
 import argparse
-import json
+import shutil
 import time
+from pathlib import Path
 
 from mmig.demo import console, run
 from mmig.programs import positive
 
 CONFIG = "configs/finetune/outline.yaml"
-WORLD = {"outline": ("outline", 1, 2000), "others": ("train", 0, 4000)}
-"""Folder below the data's, split of the small world, seed, samples: other seeds of a split are other samples."""
+WORLD = {"outline": ("outline", 1), "others": ("train", 0)}
+"""Folder below the data's, split of the small world, seed: other seeds of a split are other samples."""
+SAMPLES = 2000
+"""Of each folder: one ordinary edit beside every outline, so that those are not forgotten."""
 TESTS = ("outline", "test")
 """Splits that are tested on: the new edit type, and the ordinary ones."""
 
 
-def write_data(root: str, short: bool) -> None:
-    """Write what is trained on."""
-    for folder, (split, seed, count) in WORLD.items():
+def write_data(root: Path, count: int) -> None:
+    """Write what is trained on: both kinds in one folder of shards, and what frozen parts make of them."""
+    mixed = root / "mixed"
+    mixed.mkdir(parents=True, exist_ok=True)
+    for folder, (split, seed) in WORLD.items():
         run(
             f"Samples of the small world: {folder}",
             *("-m", "datamodules.tinyworld", "--out", f"{root}/{folder}", "--split", split),
-            *("--count", str(32 if short else count), "--seed", str(seed)),
+            *("--count", str(count), "--seed", str(seed)),
         )
+        for shard in sorted((root / folder).glob("*.tar")):
+            shard.replace(mixed / f"{folder}-{shard.name}")
+        shutil.rmtree(root / folder)
+    run("Both in one folder", "-m", "datamodules.shards", "index", str(mixed))
+    given = ("--data.init_args.train", str(mixed), "--out", str(root / "features"), "--batch_size", "32")
+    run("Features of the frozen parts", "-m", "mmig.cache", "--config", CONFIG, *given)
 
 
-def fit(name: str, root: str, *more: str) -> None:
+def fit(name: str, root: Path, *more: str) -> None:
     """Train one run."""
-    sources = [{"path": f"{root}/{folder}", "weight": weight} for folder, weight in (("outline", 3), ("others", 1))]
-    given = ("--data.init_args.train", json.dumps(sources))
+    given = ("--data.init_args.train", str(root / "mixed"), "--data.init_args.features", str(root / "features"))
     run(f"Training {name}", "train.py", "fit", "--config", CONFIG, "--name", name, *given, *more)
 
 
@@ -49,7 +59,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="a few steps and samples only, as the tests run it")
     parser.add_argument("--name", default="finetune", help="name of the run below runs/ (default: finetune)")
-    parser.add_argument("--root", default="data/finetune", help="folder of the training data; must hold none yet")
+    parser.add_argument(
+        "--root", type=Path, default=Path("data/finetune"), help="folder of the training data; must hold none yet"
+    )
     parser.add_argument("--data", default="configs/data/demo.yaml", help="the small world that is tested on")
     parser.add_argument("--limit", type=positive, default=128, help="test samples a split (default: 128)")
     parser.add_argument("--sampling", nargs="+", default=[], metavar="NAME=VALUE", help="as of evaluate.py")
@@ -57,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     start, before, limit = time.monotonic(), f"{options.name}-before", 4 if options.short else options.limit
     short = ["--trainer.max_steps", "2"] if options.short else []
     sampling = ["--sampling", *options.sampling] if options.sampling else []
-    write_data(options.root, options.short)
+    write_data(options.root, 32 if options.short else SAMPLES)
     # with a learning rate of 0 nothing moves: the pretrained models as they are
     fit(before, options.root, "--trainer.max_steps", "1", "--model.init_args.optimizer.lr", "0")
     fit(options.name, options.root, *short)

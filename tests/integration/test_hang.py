@@ -36,7 +36,9 @@ def test_a_rank_that_is_stuck(folder: Path) -> None:
     running = begin(folder, "stuck", **{"trainer.callbacks+": hang})
     running.wait_for(b"t", 6)
     begun = time.monotonic()
-    assert running.wait(LIMIT) == [STATUS, STATUS], running.log.read_text()
+    statuses = running.wait(LIMIT)
+    # the first to see it ends its neighbour too, where that is slower
+    assert statuses and STATUS in statuses and set(statuses) <= {STATUS, -signal.SIGKILL}, running.log.read_text()
     assert time.monotonic() - begun >= SECONDS / 2
     running.close()
     first, second = traces(folder, "stuck")
