@@ -1,7 +1,8 @@
 """The fine-tuning demo: what it trains on is not what it tests on, and before and after see the same edits."""
 
+from pathlib import Path
+
 import pytest
-import yaml
 
 from datamodules.tinyworld.sample import make_sample
 from mmig import finetune_demo
@@ -12,11 +13,19 @@ def option(command: list[str], name: str) -> str | None:
 
 
 @pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The commands that would run."""
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that would run; those that write samples leave a tar."""
     found: list[list[str]] = []
-    monkeypatch.setattr(finetune_demo, "run", lambda title, *command: found.append([*command]))
-    finetune_demo.main(["--name", "f", "--root", "r", "--limit", "9", "--sampling", "num_steps=10"])
+
+    def run(title: str, *command: str) -> None:
+        found.append([*command])
+        if "datamodules.tinyworld" in command:
+            folder = Path(option([*command], "--out"))
+            folder.mkdir()
+            (folder / "00000.tar").touch()
+
+    monkeypatch.setattr(finetune_demo, "run", run)
+    finetune_demo.main(["--name", "f", "--root", str(tmp_path), "--limit", "9", "--sampling", "num_steps=10"])
     return found
 
 
@@ -32,17 +41,23 @@ def test_both_runs_are_evaluated_on_the_same_edits_and_compared(commands: list[l
     assert same == {("configs/data/demo.yaml", "9", "num_steps=10")}
 
 
-def test_nothing_moves_before_and_the_sources_are_those_of_the_configuration(commands: list[list[str]]) -> None:
+def test_both_kinds_lie_in_one_folder_of_which_the_features_are(commands: list[list[str]], tmp_path: Path) -> None:
+    assert sorted(file.name for file in (tmp_path / "mixed").iterdir()) == ["others-00000.tar", "outline-00000.tar"]
+    cached = next(command for command in commands if "mmig.cache" in command)
+    assert option(cached, "--data.init_args.train") == str(tmp_path / "mixed")
+    assert option(cached, "--out") == str(tmp_path / "features")
+
+
+def test_nothing_moves_before_and_both_train_on_the_same(commands: list[list[str]], tmp_path: Path) -> None:
     before, after = (command for command in commands if command[0] == "train.py")
     assert option(before, "--model.init_args.optimizer.lr") == "0" and "--model.init_args.optimizer.lr" not in after
-    given = [yaml.safe_load(option(command, "--data.init_args.train")) for command in (before, after)]
-    with open(finetune_demo.CONFIG, encoding="utf-8") as file:
-        own = yaml.safe_load(file)["data"]["init_args"]["train"]
-    assert given[0] == given[1] == [source | {"path": source["path"].replace("data/finetune", "r")} for source in own]
+    for command in (before, after):
+        assert option(command, "--data.init_args.train") == str(tmp_path / "mixed")
+        assert option(command, "--data.init_args.features") == str(tmp_path / "features")
 
 
 def test_outline_edits_that_are_trained_on_are_not_those_that_are_tested_on() -> None:
-    split, seed, _ = finetune_demo.WORLD["outline"]
+    split, seed = finetune_demo.WORLD["outline"]
     trained = {make_sample(seed, split, index)["source"].tobytes() for index in range(20)}
     tested = {make_sample(0, "outline", index)["source"].tobytes() for index in range(20)}
     assert seed != 0 and not trained & tested
