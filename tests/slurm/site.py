@@ -1,6 +1,7 @@
 """A site: a cluster, a small world with random tiny backbones for all five stages, and the settings of the scripts."""
 
 import copy
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ class Site:
     def python_without_scontrol(self) -> str:
         """An interpreter from which no program of SLURM can be reached, as in a container."""
         path = self.folder / "python"
-        path.write_text(f'#!/bin/sh\nPATH=/nowhere exec '{sys.executable}' "$@"\n', encoding="utf-8")
+        path.write_text(f'#!/bin/sh\nPATH=/nowhere exec {shlex.quote(sys.executable)} "$@"\n', encoding="utf-8")
         path.chmod(0o755)
         return str(path)
 
