@@ -38,7 +38,6 @@ import torch
 from bench.tools.large_index import make_large_index
 from bench.tools.pipelines import bare_decode, datasets_pipeline, make_pairs, stream, webdataset_pipeline
 from datamodules.shards import write_shards
-from mmig.programs import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_SAMPLES, WARM_UP_SAMPLES = 100_000, 20_000
@@ -132,7 +131,6 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--only", choices=("speed", "memory", "scale"))
     options = parser.parse_args()
-    keep_freed_memory()  # as train.py does, here for every side
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as name:
