@@ -7,6 +7,7 @@ plain values.
 """
 
 import contextlib
+import math
 import os
 import pickle
 import re
@@ -56,6 +57,12 @@ def checkpoint_path(directory: Path, step: int) -> Path:
 def step_of(path: Path) -> int:
     """The step of a checkpoint, by its name."""
     return int(_NAME.fullmatch(path.name)[1])
+
+
+def newest_in_words(directory: Path, up_to: float = math.inf) -> str:
+    """The newest checkpoint up to a step, for messages; "none" where there is none."""
+    found = [path for path in checkpoints_in(directory) if step_of(path) <= up_to]
+    return str(found[-1]) if found else "none"
 
 
 def map_tensors(values: Any, change: Callable[[tuple[str, ...], Tensor], Tensor], place: tuple[str, ...] = ()) -> Any:

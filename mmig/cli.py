@@ -20,7 +20,7 @@ from mmig.callbacks.overdue_validation import OverdueValidation
 from mmig.callbacks.prediction_writer import PredictionWriter
 from mmig.callbacks.preemption import Preempted, Preemption
 from mmig.callbacks.progress import progress
-from mmig.callbacks.run_checkpoint import RunCheckpoint
+from mmig.callbacks.run_checkpoint import RunCheckpoint, run_checkpoint
 from mmig.callbacks.step_guard import StepGuard
 from mmig.callbacks.watchdog import Watchdog
 from mmig.checkpoint import CheckpointError, find_checkpoint, init_weights, newest_readable, read_checkpoint
@@ -38,7 +38,7 @@ from mmig.manifest import (
     write_text_atomically,
 )
 from mmig.programs import keep_freed_memory, one_line_errors, refusal, root_cause
-from mmig.resume import check_resumable
+from mmig.resume import ResumeError, check_resumable
 from mmig.stages.base import TrainingModule
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -189,9 +189,7 @@ class MMIGCLI(LightningCLI):
             write_text_atomically(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
             facts = {"world_size": self.trainer.world_size, "strategy": type(self.trainer.strategy).__name__}
             append_submission(run, resumed_from=resume and str(resume), seed=config["seed_everything"], **facts)
-            for callback in self.trainer.checkpoint_callbacks:
-                if isinstance(callback, RunCheckpoint):
-                    callback.manifest = {"name": run.name, "config": config, **describe_code(), **facts}
+            run_checkpoint(self.trainer).manifest = {"name": run.name, "config": config, **describe_code(), **facts}
             self._train(resume)
             self._note_end()
 
@@ -215,12 +213,18 @@ class MMIGCLI(LightningCLI):
 
     def _check_settings(self, resume: Path, config: dict[str, Any]) -> None:
         """Refuse other settings than those of this run so far, and of the run that the checkpoint belongs to."""
-        for folder in (self.run_directory, *resume.parents[:2]):
-            if (folder / "config.yaml").exists():
-                saved = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-                check_resumable(self._with_defaults(saved), config)
+        files = {(folder / "config.yaml").resolve() for folder in (self.run_directory, *resume.parents[:2])}
+        for file in sorted(files):
+            if file.exists():
+                self._check_resumable(yaml.safe_load(file.read_text(encoding="utf-8")), config)
         saved = read_checkpoint(resume, outline=True).get("manifest", {}).get("config")  # it may lie alone
         if saved is not None:
+            self._check_resumable(saved, config)
+
+    def _check_resumable(self, saved: dict[str, Any], config: dict[str, Any]) -> None:
+        try:
+            check_resumable(saved, config)
+        except ResumeError:  # maybe for want of settings that are newer than the run; to parse it again takes a while
             check_resumable(self._with_defaults(saved), config)
 
     def _train(self, resume: Path | None) -> None:

@@ -93,7 +93,6 @@ def export_weights(checkpoint: str | Path, out: str | Path, ema: bool = True) ->
     manifest = {**values.get("manifest", {}), "config": run_config(checkpoint, values)}
     averaged = values.get("averaged", ema and "ema" in values)
     facts = {"step": values["step"], "backbones": values["backbones"], "manifest": manifest, "averaged": averaged}
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_weights(out, checkpoint_weights(values, ema), facts)
     return out
 

@@ -204,12 +204,10 @@ def shard(
     module._get_fsdp_state()._lazy_init()  # else a part that runs first, in sampling, would take itself for the root
 
 
-@contextlib.contextmanager
-def whole_weights(trainer: L.Trainer) -> Iterator[None]:
-    """Run a `with` block in which every rank can use all weights by itself; every rank must enter."""
+def whole_weights(trainer: L.Trainer) -> contextlib.AbstractContextManager[None]:
+    """For a `with` block in which every rank can use all weights by itself; every rank must enter."""
     strategy = trainer.strategy
-    with strategy.gathered() if isinstance(strategy, FSDP2Strategy) else contextlib.nullcontext():
-        yield
+    return strategy.gathered() if isinstance(strategy, FSDP2Strategy) else contextlib.nullcontext()
 
 
 StrategyRegistry.register("fsdp2", FSDP2Strategy, description="fully sharded training of mmig's modules")

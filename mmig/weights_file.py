@@ -5,13 +5,14 @@ its metadata step, backbones and manifest. Optimiser and position are left out: 
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from mmig.evaluation.files import replacing
 
 SUFFIX = ".safetensors"
 _ENTRY = "mmig"
@@ -26,13 +27,9 @@ def write_weights(path: Path, weights: dict[str, Tensor], facts: dict[str, Any])
         weights: by name.
         facts: plain values: "step", "backbones" and whatever else is worth knowing.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     own = {name: weight.contiguous().clone() for name, weight in weights.items()}  # none may share memory
-    try:
+    with replacing(path) as partial:
         save_file(own, partial, metadata={"format": "pt", _ENTRY: json.dumps(facts)})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_weights(path: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ signal to any one of them is enough. docs/reliability.md says what each signal d
 """
 
 import signal
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -15,8 +14,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from mmig.agreement import Agreement
 from mmig.callbacks.ema import trained_weights
-from mmig.callbacks.run_checkpoint import RunCheckpoint
-from mmig.checkpoint_files import checkpoints_in
+from mmig.callbacks.run_checkpoint import run_checkpoint
+from mmig.checkpoint_files import newest_in_words
 from mmig.compat import log_step
 from mmig.requeue import Requeue, requeue_job
 
@@ -119,8 +118,8 @@ class Preemption(Checkpoint):
 
     def _save(self, trainer: L.Trainer, step: int) -> tuple[str, bool]:
         """Save on all ranks together; what came of it, and whether it failed on this one."""
-        checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)), None)
-        if checkpoint is None or trainer.fast_dev_run:
+        checkpoint = run_checkpoint(trainer)
+        if checkpoint is None:
             return "nothing is saved in this run", False
         try:
             with trained_weights(trainer):
@@ -128,10 +127,5 @@ class Preemption(Checkpoint):
                 checkpoint.finish()
         except Exception as error:  # noqa: BLE001, whatever it is, the job must still be requeued
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            return f"saving failed ({reason}), the last checkpoint is {_newest(checkpoint.directory)}", True
+            return f"saving failed ({reason}), the last checkpoint is {newest_in_words(checkpoint.directory)}", True
         return f"saved {path}", False
-
-
-def _newest(directory: Path) -> str:
-    found = checkpoints_in(directory)
-    return str(found[-1]) if found else "none"

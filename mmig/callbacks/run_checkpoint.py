@@ -194,6 +194,12 @@ class RunCheckpoint(Checkpoint):
             self._best = Best(found["step"], self._sign * found["value"])
 
 
+def run_checkpoint(trainer: L.Trainer) -> RunCheckpoint | None:
+    """The callback that saves a run; None where nothing is saved, as in a fast_dev_run."""
+    found = (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, RunCheckpoint))
+    return None if trainer.fast_dev_run else next(found, None)
+
+
 def _advice(problem: str) -> str:
     return (
         f"checkpoint not saved, {problem}; the checkpoints before it are whole. Free some disk space, or make the "

@@ -15,9 +15,9 @@ import lightning as L
 from mmig.callbacks.bad_step import bad_step_row, blame, shown
 from mmig.callbacks.loss_window import LossWindow
 from mmig.callbacks.row_file import RowFile
-from mmig.callbacks.run_checkpoint import RunCheckpoint
+from mmig.callbacks.run_checkpoint import run_checkpoint
 from mmig.callbacks.stopping import stop_together
-from mmig.checkpoint_files import checkpoints_in
+from mmig.checkpoint_files import newest_in_words
 from mmig.checkpoint_writer import CheckpointWriteError
 from mmig.evaluation.rows import gather
 from mmig.stages.base import StepOutcome, TrainingModule
@@ -145,10 +145,9 @@ class StepGuard(L.Callback):
 
 def _last_good(trainer: L.Trainer, step: int) -> str:
     """The newest checkpoint up to a step."""
-    checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)), None)
-    if checkpoint is None or trainer.fast_dev_run:
+    checkpoint = run_checkpoint(trainer)
+    if checkpoint is None:
         return "none"
     with contextlib.suppress(CheckpointWriteError):  # then it is none of those that are there
         checkpoint.finish()
-    good = [path for path in checkpoints_in(checkpoint.directory) if int(path.stem.rpartition("-")[2]) <= step]
-    return str(good[-1]) if good else "none"
+    return newest_in_words(checkpoint.directory, step)

@@ -1,7 +1,6 @@
 """Every stage on several ranks takes the steps that it takes on one: DDP and FSDP2, with and without accumulation."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,16 +22,10 @@ IN_BFLOAT16 = [("stage5", "fsdp2-bf16", 0)]
 ON_FOUR = [("stage2", "hsdp", 0)]
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
 def run_cases(backbones: Path, out: Path, processes: int, cases: Sequence[str]) -> None:
     """Run cases by torchrun, as a cluster would."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", str(free_port())]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     result = subprocess.run(
         [sys.executable, *launcher, "tests/integration/rank_cases.py", str(backbones), str(out), *cases],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
