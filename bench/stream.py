@@ -38,6 +38,7 @@ import torch
 from bench.tools.large_index import make_large_index
 from bench.tools.pipelines import bare_decode, datasets_pipeline, make_pairs, stream, webdataset_pipeline
 from datamodules.shards import write_shards
+from mmig.programs import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_SAMPLES, WARM_UP_SAMPLES = 100_000, 20_000
@@ -129,8 +130,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument(
+        "--keep-memory", action="store_true", help="keep freed memory, as train.py does, here on every side"
+    )
     parser.add_argument("--only", choices=("speed", "memory", "scale"))
     options = parser.parse_args()
+    if options.keep_memory:
+        keep_freed_memory()
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as name:

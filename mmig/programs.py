@@ -53,8 +53,8 @@ def _raised_in(error: BaseException) -> str:
 def keep_freed_memory() -> None:
     """Let glibc keep freed blocks of any size for what comes next; does nothing with another C library.
 
-    Otherwise it gives each batch of images back to the system and fetches the same pages again: half the time of a
-    batch of 512 px (docs/performance.md).
+    Otherwise it gives each batch of images back to the system and fetches the same pages again
+    (`bench/stream.py --keep-memory`).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # M_TRIM_THRESHOLD and so on in glibc's malloc.h
