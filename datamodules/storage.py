@@ -24,6 +24,9 @@ REQUEST_BYTES = 8 * 2**20
 _LONGEST_PAUSE_S = 30.0
 _NO_SUCH_RANGE = 416
 _MAY_PASS = (408, 425, 429)  # client errors that another attempt may not meet
+_systems: dict[int, AsyncFileSystem] = {}
+"""Every file system in use, so that a forked worker never lets go of those of its parent: fsspec would close their
+connections in the worker, by way of the epoll that it shares with the parent, which then waits for answers in vain."""
 _USER, _QUERY = re.compile(r"(?<=://)[^/?#\s]*@"), re.compile(r"(\w://[^\s?'\"]*)\?[^\s'\"]*")
 
 
@@ -184,6 +187,7 @@ class RemoteFolder:
         try:
             if not isinstance(system, AsyncFileSystem):
                 return system.cat_file(path, start=start, end=end)
+            _systems[id(system)] = system
             waiting = asyncio.run_coroutine_threadsafe(system._cat_file(path, start=start, end=end), system.loop)
             try:
                 return waiting.result(self._storage.timeout_s)

@@ -96,7 +96,7 @@ def _served(service: Service, folder: Path) -> Iterator[ShardIndex]:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     with serving(folder) as server:
         service.misbehave(server)
-        storage = Storage(timeout_s=0.4, attempts=2, backoff_s=0.01, **(cache if service.cache_bytes else {}))
+        storage = Storage(timeout_s=1.0, attempts=2, backoff_s=0.01, **(cache if service.cache_bytes else {}))
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (service.file_limit or before[0], before[1]))
             yield open_index(f"{server.url}/data", storage=storage)
