@@ -39,3 +39,13 @@ class Agreement:
         if self._group is not None:
             with contextlib.suppress(RuntimeError):  # a rank that has ended closes its connection
                 dist.barrier(self._group)
+
+
+def leave_process_group() -> None:
+    """Leave the process group, if there is one; for ranks that end together, after their last collective.
+
+    A thread of gloo may still hold the tensors of that collective; Python, once it has begun to end, would let the
+    thread abort the whole process with SIGABRT. Lightning leaves only groups of nccl.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

@@ -14,6 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from mmig.agreement import leave_process_group
 from mmig.callbacks.data_faults import DataFaults
 from mmig.callbacks.ema import EMA
 from mmig.callbacks.overdue_validation import OverdueValidation
@@ -270,4 +271,6 @@ def main(args: list[str] | None = None) -> None:
         except Preempted as end:
             if end.message:
                 sys.stderr.write(f"{end.message}\n")
+            leave_process_group()
             raise
+        leave_process_group()

@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datamodules.schema import Batch, collate
 from datamodules.tinyworld.sample import make_sample
+from mmig.agreement import leave_process_group
 from mmig.fsdp import FSDP2Strategy
 from mmig.optim import OptimizerConfig
 from mmig.sharding import full
@@ -141,6 +142,7 @@ def main() -> None:
     folders = TinyBackbones(*(Path(root) / field.name.replace("_", "-") for field in dataclasses.fields(TinyBackbones)))
     for case in cases:
         run(folders, case, Path(out))
+    leave_process_group()
 
 
 if __name__ == "__main__":
