@@ -51,7 +51,7 @@ chain-demo: $(STAMP)
 
 test: $(STAMP)
 	@echo "== tests: $(WORKERS) processes"
-	@$(ONE_THREAD) $(OFFLINE) "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile
+	@$(ONE_THREAD) $(OFFLINE) "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 slurm-test: $(STAMP)
 	@echo "== tests on SLURM: $(WORKERS) clusters"

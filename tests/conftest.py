@@ -15,6 +15,22 @@ import torch
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
+LONGEST = (
+    "tests/test_readme.py",
+    "tests/test_finetune_docs.py",
+    "tests/integration/test_rank_equality.py",
+    "tests/bench/test_gpu.py",
+    "tests/bench/test_scaling.py",
+    "tests/integration",
+    "tests/mmig/stages",
+)
+"""Files and folders that take minutes. They go first: a file that begins last would keep one process busy alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files; within a file nothing changes."""
+    places = {ROOT / path: place for place, path in enumerate(LONGEST)}
+    items.sort(key=lambda item: min(places.get(path, len(LONGEST)) for path in (item.path, *item.path.parents)))
 
 
 @pytest.fixture(scope="session")

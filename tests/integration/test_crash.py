@@ -16,7 +16,7 @@ from tests.integration.losses import logged
 from tests.integration.workspace import Workspace
 
 NUM_STEPS, EVERY = 14, 4
-SECONDS = 120.0
+SECONDS = 300.0
 LAYOUTS = ((1, "auto"), (2, "ddp"), (2, "fsdp2"))
 KILLS = {
     (1, "auto"): [("forward", 2, 0), ("write", 4, 0), ("rename", 4, 0), ("validation", 8, 0), ("copy", 12, 0)],

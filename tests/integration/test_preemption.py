@@ -110,7 +110,7 @@ def test_lightning_starts_the_ranks_and_its_process_alone_is_signalled(folder: P
         while not process.stdout.readline().startswith("step "):
             assert process.poll() is None, process.stderr.read()
         process.send_signal(signal.SIGTERM)
-        errors = process.communicate(timeout=120)[1]
+        errors = process.communicate(timeout=300)[1]
         assert process.returncode == 143, errors
         assert re.match(r"SIGTERM after step \d+: saved \S+; the same command", errors.rstrip().rpartition("\n")[2])
         with pytest.raises(ProcessLookupError):
