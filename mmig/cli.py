@@ -166,8 +166,7 @@ class MMIGCLI(LightningCLI):
 
     def resolved_config(self) -> dict[str, Any]:
         """The merged configuration as plain values."""
-        text = self._parser(self.subcommand).dump(self.options, skip_none=False, format="yaml")
-        return yaml.safe_load(text)
+        return _plain_values(self._parser(self.subcommand), self.options)
 
     def _run_subcommand(self, subcommand: str) -> None:
         runner = self._fit if subcommand == "fit" else self._evaluate
@@ -210,7 +209,7 @@ class MMIGCLI(LightningCLI):
             return saved
         finally:
             parser.exit_on_error = True
-        return yaml.safe_load(parser.dump(completed, skip_none=False, format="yaml"))
+        return _plain_values(parser, completed)
 
     def _check_settings(self, resume: Path, config: dict[str, Any]) -> None:
         """Refuse other settings than those of this run so far, and of the run that the checkpoint belongs to."""
@@ -253,6 +252,11 @@ class MMIGCLI(LightningCLI):
         if "optimizer_states" not in values:
             raise CheckpointError(f"--resume {path}: it holds weights only; start a new run from it with --init_from")
         return path
+
+
+def _plain_values(parser: LightningArgumentParser, settings: Any) -> dict[str, Any]:
+    """Parsed settings as what YAML holds; those that are None stay in."""
+    return yaml.safe_load(parser.dump(settings, skip_unset=False, format="yaml"))
 
 
 def main(args: list[str] | None = None) -> None:

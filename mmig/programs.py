@@ -81,7 +81,7 @@ def instantiate(base: type, section: Mapping[str, Any]) -> Any:
         parsed = parser.parse_object({"settings": dict(section)})
     except ArgumentError as error:
         raise RefusedSettingsError(refusal(str(error)).removeprefix("settings").lstrip(" :")) from error
-    return parser.instantiate_classes(parsed).settings
+    return parser.instantiate(parsed).settings
 
 
 def refusal(message: str) -> str:

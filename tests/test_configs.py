@@ -4,13 +4,16 @@ import importlib
 import importlib.util
 import re
 import shlex
+import warnings
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import yaml
 
 from mmig.cli import MMIGCLI
+from mmig.programs import instantiate
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml"))
@@ -55,6 +58,16 @@ def test_training_config_is_accepted(config: str) -> None:
     own = yaml.safe_load((ROOT / config).read_text(encoding="utf-8"))
     for section in {"model", "data"} & set(own):
         assert merged[section]["class_path"] == own[section]["class_path"]
+
+
+def test_nothing_is_used_that_the_next_jsonargparse_will_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning's own use of it is Lightning's to mend."""
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "all")  # else once a process
+    with warnings.catch_warnings(record=True, action="always") as caught:
+        merged = parse(*composition(MODEL))
+        instantiate(L.LightningDataModule, merged["data"])
+    ours = [str(said.message) for said in caught if Path(said.filename).is_relative_to(ROOT / "mmig")]
+    assert not [text for text in ours if "deprecated" in text]
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -176,7 +176,7 @@ def test_a_yaml_can_give_the_scoring_as_values_or_as_a_path(tmp_path: Path) -> N
             "class_path": "mmig.callbacks.evaluate.Evaluate",
             "init_args": {"every_n_steps": 5, "scoring": scoring},
         }
-        callback = parser.instantiate_classes(parser.parse_object({"callback": given})).callback
+        callback = parser.instantiate(parser.parse_object({"callback": given})).callback
         assert callback.scoring == ScoringSettings(metrics=["l1_input"])
 
 
