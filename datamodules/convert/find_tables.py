@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,20 +38,35 @@ def find_tables(source: str, config: str | None = None) -> dict[str, Rows]:
         raise ConversionError(f"{source}: files of kind {kind!r} are not read; expected one of {', '.join(_KINDS)}")
     if kind != "parquet":
         return _whole_tables(source, config, of_images=kind == "imagefolder")
-    return {str(split): _parquet_rows(source, config, str(split), files) for split, files in _data_files(builder)}
+    described = builder.info.features
+    return {
+        str(split): _parquet_rows((source, config, str(split)), files, described)
+        for split, files in _data_files(builder)
+    }
 
 
 def _data_files(builder: datasets.DatasetBuilder) -> list[tuple[Any, Sequence[str]]]:
     return list((builder.config.data_files or {}).items())
 
 
-def _parquet_rows(source: str, config: str | None, split: str, files: Sequence[str]) -> Rows:
+def _parquet_rows(
+    origin: tuple[str, str | None, str], files: Sequence[str], described: datasets.Features | None
+) -> Rows:
+    """Rows of parquet files; what the dataset's card says of their columns goes before what the files say."""
     counts, size = [], 0
+    features = described or library().Features.from_arrow_schema(open_parquet(str(files[0])).schema_arrow)
     for file in files:
         metadata = open_parquet(str(file)).metadata
         counts.append(metadata.num_rows)
         size += sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    return Rows(split, (source, config, split), tuple(map(str, files)), tuple(counts), size, 0, sum(counts))
+    rows = Rows(origin[2], origin, tuple(map(str, files)), tuple(counts), size, 0, sum(counts))
+    return replace(rows, classes=_classes(features))
+
+
+def _classes(features: datasets.Features) -> dict[str, list[str]]:
+    """Names of the classes of each column of class labels."""
+    kind = library().ClassLabel
+    return {name: feature.names for name, feature in features.items() if isinstance(feature, kind)}
 
 
 def _whole_tables(source: str, config: str | None, of_images: bool) -> dict[str, Rows]:
@@ -58,7 +74,7 @@ def _whole_tables(source: str, config: str | None, of_images: bool) -> dict[str,
     for name in _split_names(source, config):
         table = load_table(source, config, name)
         origin, size = (source, config, name), table.dataset_size or 0
-        splits[name] = Rows(name, origin, (), (len(table),), size, 0, len(table), of_images)
+        splits[name] = Rows(name, origin, (), (len(table),), size, 0, len(table), of_images, _classes(table.features))
     return splits
 
 

@@ -6,8 +6,8 @@ row group, so that a worker begins anywhere and nothing is copied into a cache; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -37,6 +37,7 @@ class Rows(Sequence["Rows"]):
         files, counts: the parquet files and the rows of each; empty for what `datasets` reads.
         origin: path or hub name, configuration and split, for `datasets`. size: bytes of all files, 0 if unknown.
         of_images: made by `datasets` from a folder of images, so that it alone chose the files that cells name.
+        classes: column of class labels -> names of the classes, in the place of whose numbers the cells have them.
     """
 
     split: str
@@ -47,6 +48,7 @@ class Rows(Sequence["Rows"]):
     start: int
     stop: int
     of_images: bool = False
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -73,9 +75,12 @@ class Rows(Sequence["Rows"]):
 
     def read(self) -> Iterator[tuple[int, dict[str, Any] | BadSample]]:
         """Number and cells by column of each row; what went wrong in the place of a row that cannot be read."""
-        if not self.files:
-            return self._from_datasets()
-        return self._from_parquet()
+        for number, row in self._from_parquet() if self.files else self._from_datasets():
+            yield number, row if isinstance(row, BadSample) else self._with_class_names(row)
+
+    def _with_class_names(self, row: dict[str, Any]) -> dict[str, Any]:
+        named = {column: _class_name(row[column], names) for column, names in self.classes.items() if column in row}
+        return row | named
 
     def _from_parquet(self) -> Iterator[tuple[int, dict[str, Any] | BadSample]]:
         first = 0
@@ -97,6 +102,13 @@ class Rows(Sequence["Rows"]):
             return {name: cell if here and not _is_packed(cell) else _with_bytes(cell) for name, cell in row.items()}
         except BadSample as bad:
             return bad
+
+
+def _class_name(cell: Any, names: Sequence[str]) -> Any:
+    """The name of a class, None for -1 (`datasets` marks unknown classes so); other cells stay."""
+    if not isinstance(cell, int) or cell >= len(names):
+        return cell
+    return names[cell] if cell >= 0 else None
 
 
 def _is_packed(cell: Any) -> bool:
