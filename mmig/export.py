@@ -23,6 +23,8 @@ from mmig.stages.mmig_stage import MMIGStage
 from mmig.weights_file import SUFFIX, write_weights
 
 logger = logging.getLogger(__name__)
+READ_BY = {"llm": "llm_tokenizer", "captioner": "captioner_processor"}
+"""Parts whose tokenizer or processor transformers, and a run that starts from them, expect in the same folder."""
 ORIGINS = ("_name_or_path", "name_or_path")
 """Entries in which diffusers and transformers keep the folder that a part was loaded from."""
 
@@ -34,7 +36,8 @@ class ExportError(ValueError):
 def export_run(checkpoint: str | Path, out: str | Path, ema: bool = True, report: str | Path | None = None) -> Path:
     """Write the pipeline of a run in diffusers' layout with README.md; the whole folder or nothing. Returns the folder.
 
-    Low-rank updates are merged into their weights, and a quantised language model is written whole.
+    Low-rank updates are merged into their weights, and a quantised language model is written whole. The folders of the
+    language model and of the captioner are complete for transformers, with tokenizer or processor.
 
     Args:
         checkpoint: run directory, a checkpoint, which may lie alone, or a file of weights.
@@ -67,6 +70,9 @@ def export_run(checkpoint: str | Path, out: str | Path, ema: bool = True, report
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         pipeline.save_pretrained(partial)
+        for part, reader in READ_BY.items():
+            if getattr(pipeline, reader) is not None:
+                getattr(pipeline, reader).save_pretrained(partial / part)
         _forget_origins(partial)
         (partial / "README.md").write_text(model_card(facts), encoding="utf-8")
         os.rename(partial, out)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 
 import edit
 from mmig import export
@@ -161,13 +162,29 @@ def test_the_card_shows_the_report_that_is_given(run: Path, tmp_path: Path) -> N
 
 def test_the_folder_is_a_backbone_of_new_runs(run: Path, exported: Path) -> None:
     model = yaml.safe_load((run / "config.yaml").read_text())["model"]
-    own = {**model["init_args"]["backbones"], "diffusion": str(exported), "unet": str(exported)}
+    places = {"diffusion": "", "unet": "", "llm": "llm", "vision": "vision", "captioner": "captioner"}
+    own = {name: str(exported / place) for name, place in places.items()}
     started = stage_of({**model, "init_args": {**model["init_args"], "backbones": own}}).mmig
     trained = load_module(run).mmig
-    for part in ("unet", "vae"):
-        expected = getattr(trained, part).state_dict()
-        found = getattr(started, part).state_dict()
+    for part in ("unet", "vae", "text_encoder", "mllm.llm", "mllm.vision", "captioner.model"):
+        expected = trained.get_submodule(part).state_dict()
+        found = started.get_submodule(part).state_dict()
         assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+    text = "put a red hat on the circle"
+    assert started.mllm.tokenizer(text).input_ids == trained.mllm.tokenizer(text).input_ids
+
+
+def test_transformers_opens_language_model_and_captioner_by_themselves(run: Path, exported: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(exported / "llm")
+    ids = tokenizer("put a red hat on the circle", return_tensors="pt").input_ids
+    trained = load_module(run).mmig
+    assert torch.equal(AutoModelForCausalLM.from_pretrained(exported / "llm")(ids).logits, trained.mllm.llm(ids).logits)
+    processor = AutoProcessor.from_pretrained(exported / "captioner")
+    read = processor(images=Image.linear_gradient("L").convert("RGB"), text="a photo", return_tensors="pt")
+    expected = trained.captioner.processor(
+        images=Image.linear_gradient("L").convert("RGB"), text="a photo", return_tensors="pt"
+    )
+    assert all(torch.equal(read[name], expected[name]) for name in expected)
 
 
 def test_one_file_of_weights_gives_the_same_folder(run: Path, exported: Path, tmp_path: Path) -> None:
