@@ -3,16 +3,18 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
 
 _log = logging.getLogger(__name__)
 
 
 class Curves(TensorBoardLogger):
-    """A TensorBoardLogger whose values are lost, with one warning, while nothing can be written.
+    """A TensorBoardLogger whose values and pictures are lost, with one warning, while nothing can be written.
 
     TensorBoard's own thread keeps the error of a failed write, raises it at the next one, and never writes again; so a
     new file is begun from time to time, until one can be written.
@@ -30,6 +32,16 @@ class Curves(TensorBoardLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write values of a step, if anything can be written."""
         self._attempt(lambda: super(Curves, self).log_metrics(metrics, step))
+
+    def log_image(self, key: str, images: Sequence[NDArray[np.uint8]], step: int | None = None) -> None:
+        """Write pictures of a step, each uint8 [H,W,3], if anything can be written; called as WandbLogger's is."""
+        names = [key] if len(images) == 1 else [f"{key}/{number}" for number in range(len(images))]
+
+        def write() -> None:
+            for name, image in zip(names, images, strict=True):
+                self.experiment.add_image(name, image, step, dataformats="HWC")
+
+        self._attempt(write)
 
     def save(self) -> None:
         """Flush to the disk, if anything can be written."""

@@ -150,10 +150,10 @@ class Evaluate(L.Callback):
         grid = np.asarray(draw_grid(result.examples))
         for logger in loggers:
             logger.log_metrics(scalars, step=step)
-            if hasattr(logger.experiment, "add_image"):
-                logger.experiment.add_image("eval/grid", grid, step, dataformats="HWC")
-            elif hasattr(logger, "log_image"):
+            if hasattr(logger, "log_image"):
                 logger.log_image("eval/grid", [grid], step)
+            elif hasattr(logger.experiment, "add_image"):
+                logger.experiment.add_image("eval/grid", grid, step, dataformats="HWC")
 
 
 def attended(trainer: L.Trainer, batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -39,6 +40,7 @@ def test_a_full_disk_costs_values_and_not_the_run(full_disk: Path, caplog: pytes
     with caplog.at_level(logging.WARNING):
         for step in range(3):
             curves.log_metrics({"loss": float(step)}, step)
+            curves.log_image("grid", [np.zeros((8, 8, 3), np.uint8)], step)
             curves.save()
     said = [record.getMessage() for record in caplog.records if "curves are not written" in record.getMessage()]
     assert len(said) == 1 and "No space left on device" in said[0]

@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from datamodules.shard_data import ShardData
 from mmig.callbacks.ema import EMA
 from mmig.callbacks.evaluate import Evaluate, undisturbed
+from mmig.curves import Curves
 from mmig.evaluation.settings import ScoringSettings
 from mmig.metrics.suite import UnknownMetricError
 from mmig.optim import OptimizerConfig
@@ -28,7 +30,7 @@ def fit(
     folder: Path,
     callbacks: list[L.Callback],
     steps: int = 6,
-    logger: bool = True,
+    logger: bool | TensorBoardLogger = True,
     data: L.LightningDataModule | None = None,
 ) -> tuple[CopyModule, L.Trainer]:
     torch.manual_seed(0)
@@ -36,7 +38,7 @@ def fit(
     trainer = L.Trainer(
         max_steps=steps,
         accelerator="cpu",
-        logger=TensorBoardLogger(folder) if logger else False,
+        logger=TensorBoardLogger(folder) if logger is True else logger,
         callbacks=callbacks,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -62,6 +64,23 @@ def test_metrics_and_a_grid_are_logged_at_our_step(tmp_path: Path) -> None:
         assert [event.step for event in logged.Scalars(f"eval/{name}")] == [3, 6]
     assert [event.value for event in logged.Scalars("eval/num_samples")] == [5, 5]
     assert [event.step for event in logged.Images("eval/grid")] == [3, 6]
+
+
+def test_curves_get_the_grid_too(tmp_path: Path) -> None:
+    _, trainer = fit(tmp_path, [Evaluate(3, num_samples=5, scoring=SCORING)], logger=Curves(tmp_path))
+    assert [event.step for event in events(trainer).Images("eval/grid")] == [3, 6]
+
+
+def test_a_grid_that_cannot_be_written_does_not_end_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_image", fail)
+    module, _ = fit(tmp_path, [Evaluate(3, num_samples=5, scoring=SCORING)], logger=Curves(tmp_path))
+    assert module.step == 6
+    assert len([record for record in caplog.records if "curves are not written" in record.getMessage()]) == 1
 
 
 def _rank(rank: int, folder: str) -> None:
