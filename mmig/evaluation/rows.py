@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ class SampleRow:
     """What one edit of one sample scored.
 
     Attributes:
-        key: the sample's key.
+        key: the sample's key; see `tell_apart` where several have the same.
         seed: the sampling seed.
         edit_type: type of the edit, "" if unknown.
         values: metric name -> value, None where skipped.
@@ -56,6 +56,31 @@ def deduplicate(rows: Iterable[SampleRow]) -> tuple[list[SampleRow], int]:
         unique.setdefault((row.key, row.seed), row)
         num_seen += 1
     return [unique[place] for place in sorted(unique)], num_seen - len(unique)
+
+
+def tell_apart(placed: Iterable[tuple[int | None, SampleRow]]) -> list[SampleRow]:
+    """Rows of different samples with the same key, of several sources, under different keys.
+
+    The one that comes first in the split keeps its key, the others get KEY.2, KEY.3 and so on; no sample's own key
+    has a dot. Two runs over the same split find the same keys.
+
+    Args:
+        placed: rows with their sample's position in the split; None for those that are another's duplicate if their
+            key is there, which come last.
+    """
+    placed = sorted(placed, key=lambda entry: entry[0] is None)
+    places: dict[str, set[int]] = defaultdict(set)
+    for position, row in placed:
+        if position is not None:
+            places[row.key].add(position)
+    numbers = {
+        (key, position): number for key, of_key in places.items() for number, position in enumerate(sorted(of_key), 1)
+    }
+    rows = []
+    for position, row in placed:
+        number = numbers.get((row.key, position), 1)
+        rows.append(row if number == 1 else replace(row, key=f"{row.key}.{number}"))
+    return rows
 
 
 def by_key(rows: Iterable[SampleRow], metric: str) -> dict[str, float]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from mmig.editing import Editor, EditOutput
 from mmig.evaluation.batches import check_fields, move_batch, readable
 from mmig.evaluation.grid import Example, varied
-from mmig.evaluation.rows import SampleRow, deduplicate, gather
+from mmig.evaluation.rows import SampleRow, deduplicate, gather, tell_apart
 from mmig.evaluation.seeds import sample_generators
 from mmig.metrics.base import SampleValues
 from mmig.metrics.images import signed_to_unit, to_bytes
@@ -31,7 +31,7 @@ class EvaluationResult:
         seeds: sampling seeds.
         response_source: where the response came from, "given", "generated" or "none".
         examples: images of the first samples, for a grid.
-        num_duplicates: rows dropped because their (key, seed) was there already.
+        num_duplicates: rows dropped because their sample's (key, seed) was there already.
         faults: unusable samples of the stream by reason.
     """
 
@@ -60,7 +60,8 @@ def evaluate_editor(
 
     Args:
         editor: any `Editor`.
-        batches: batches of the schema; a sample may occur more than once, a fault only on one rank.
+        batches: batches of the schema; a sample may occur more than once, a fault only on one rank. Where they come
+            from a stream (they have `repeated`), the same key at another position is another sample.
         suite: the metrics; they also keep their own states (sum, count), which count duplicates.
         seeds: sampling seeds.
         device: where batches are moved to.
@@ -82,7 +83,8 @@ def evaluate_editor(
             written = {"response": output.texts, "caption": output.extras.get("captions") or ()}
             remake = partial(suite.bank, batch) if bank is None else bank.with_edited
             bank = remake(output.images, written)
-            found.rows.extend(_rows(batch, output, seed, suite.update(bank), bank.truncated()))
+            rows = _rows(batch, output, seed, suite.update(bank), bank.truncated())
+            found.rows.extend(zip(_positions(batch), rows, strict=True))
             if seed == seeds[0]:
                 found.show(batch, output)
             if progress is not None:
@@ -95,7 +97,7 @@ class _Found:
     """What one rank has collected."""
 
     num_examples: int
-    rows: list[SampleRow] = field(default_factory=list)
+    rows: list[tuple[int | None, SampleRow]] = field(default_factory=list)
     examples: list[Example] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
 
@@ -109,7 +111,7 @@ class _Found:
 
     def gathered(self, seeds: list[int], response_source: str) -> EvaluationResult:
         """The results of all ranks as one."""
-        rows, num_duplicates = deduplicate(gather(self.rows))
+        rows, num_duplicates = deduplicate(tell_apart(gather(self.rows)))
         if not rows:
             raise ValueError("evaluation: expected at least one sample, found none; check the split and --limit")
         faults = sum((Counter(part) for part in gather([dict(self.faults)])), Counter())
@@ -132,6 +134,14 @@ def collect_examples(batch: Mapping[str, Any], output: EditOutput) -> list[Examp
         )
         for row, key in enumerate(batch["key"])
     ]
+
+
+def _positions(batch: Mapping[str, Any]) -> list[int | None]:
+    """Place of each sample in the split; None for one that repeats another, and where no stream says which do."""
+    if "repeated" not in batch:
+        return [None] * len(batch["key"])
+    places = zip(batch["position"].tolist(), batch["repeated"].tolist(), strict=True)
+    return [None if repeated else position for position, repeated in places]
 
 
 def _has(batch: Mapping[str, Any], name: str, row: int) -> bool:

@@ -8,14 +8,17 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from datamodules.order import rank_parts
+from datamodules.shard_data import ShardData
+from datamodules.shards import write_shards
+from datamodules.sources import Source
 from mmig.evaluation.batches import MissingFieldError, first
 from mmig.evaluation.data import SplitBatches
 from mmig.evaluation.files import write_json_lines
-from mmig.evaluation.rows import SampleRow, by_key, deduplicate, read_rows
+from mmig.evaluation.rows import SampleRow, by_key, deduplicate, read_rows, tell_apart
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor
 from mmig.evaluation.summary import compare, summarise
 from mmig.metrics.suite import MetricSuite
-from tests.mmig.evaluation.support import BrightJudge, NoisyCopy, batches, pick
+from tests.mmig.evaluation.support import BrightJudge, NoisyCopy, batches, pick, random_samples
 from tests.mmig.metrics.support import random_batch
 
 NAMES = ["l1_target", "ssim_target", "success"]
@@ -53,6 +56,24 @@ def test_repeated_samples_count_once() -> None:
     result = evaluate(padded, 3)
     assert result.num_duplicates == 4
     assert result.rows == evaluate(batch, 4).rows
+
+
+def test_samples_of_several_sources_that_share_their_keys_all_count(tmp_path: Path) -> None:
+    samples = random_samples(4)
+    halves = [[{**sample, "key": f"s{row}"} for row, sample in enumerate(samples[start:][:2])] for start in (0, 2)]
+    folders = [str(tmp_path / str(number)) for number in (0, 1)]
+    for half, folder in zip(halves, folders, strict=True):
+        write_shards(half, Path(folder))
+
+    def scored(test: str | list[Source]) -> EvaluationResult:
+        batches = ShardData(test=test, eval_batch_size=3).test_dataloader()
+        return evaluate_editor(NoisyCopy(), batches, MetricSuite(["l1_target"]), (0, 1))
+
+    expected = {(row.key, row.seed): row.values for row in scored(folders[0]).rows}
+    expected |= {(f"{row.key}.2", row.seed): row.values for row in scored(folders[1]).rows}
+    result = scored([Source(folder) for folder in folders])
+    assert len(expected) == 8 and result.num_duplicates == 0
+    assert {(row.key, row.seed): row.values for row in result.rows} == expected
 
 
 def test_unreadable_samples_are_left_out_and_faults_counted() -> None:
@@ -181,6 +202,14 @@ def test_two_real_ranks_with_uneven_data_find_what_one_finds(tmp_path: Path) -> 
     for part in batches(pick(random_batch(7), [0, 1, 2, 3, 4, 5, 6, 0]), 8):
         suite.update(suite.bank(part, part["source"]))
     assert means == other_means == pytest.approx(suite.compute())
+
+
+def test_a_stand_in_never_takes_the_place_of_the_sample_whose_key_it_has() -> None:
+    stand_in, first, second = (SampleRow("a", 0, "", {"x": value}) for value in (2.0, 1.0, 2.0))
+    rows, num_dropped = deduplicate(tell_apart([(None, stand_in), (5, second), (3, first)]))
+    assert [(row.key, row.values["x"]) for row in rows] == [("a", 1.0), ("a.2", 2.0)]
+    assert num_dropped == 1
+    assert tell_apart([(None, stand_in)]) == [stand_in]
 
 
 def test_deduplication_keeps_the_first() -> None:
