@@ -75,6 +75,15 @@ tasks_per_node() {
     fi
 }
 
+# CPUs of a task; nothing where a job does not say.
+cpus_per_task() {
+    if [[ -n ${SLURM_JOB_ID:-} ]]; then
+        printf '%s' "${SLURM_CPUS_PER_TASK:-}"
+    else
+        asked_for cpus-per-task
+    fi
+}
+
 # Address of the first node. A name would have to be resolved on every node, and often means 127.0.1.1 on its own.
 first_address() {
     local node name address
@@ -99,7 +108,8 @@ job_environment() {
     export MASTER_ADDR
     export MASTER_PORT=${MASTER_PORT:-$((15000 + ${SLURM_JOB_ID:-0} % 15000))} # below the ports that systems hand out
     export HF_HUB_OFFLINE=${HF_HUB_OFFLINE:-1}                                # thousands of ranks would ask the hub
-    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
+    [[ -n ${OMP_NUM_THREADS:-} ]] || OMP_NUM_THREADS=$(cpus_per_task)
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
     export TOKENIZERS_PARALLELISM=${TOKENIZERS_PARALLELISM:-false}
     export PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1 # stack traces of what dies inside a library
     # What NCCL has to say goes into the log; train.py switches torch's flight recorder on, which writes to RUN/hang.
@@ -160,8 +170,9 @@ open_job() {
 
 # Start one process a task. Arguments: the program of Python and its own arguments.
 launch() {
-    local command=(srun --kill-on-bad-exit=1 --label --export=ALL)
-    [[ -z ${SLURM_CPUS_PER_TASK:-} ]] || command+=("--cpus-per-task=$SLURM_CPUS_PER_TASK") # srun does not inherit it
+    local command=(srun --kill-on-bad-exit=1 --label --export=ALL) cpus
+    cpus=$(cpus_per_task)
+    [[ -z $cpus ]] || command+=("--cpus-per-task=$cpus") # srun does not inherit it
     if [[ -n $MMIG_CONTAINER ]]; then
         # shellcheck disable=SC2206 # words on purpose
         command+=(apptainer exec $MMIG_CONTAINER_OPTIONS --bind "$PWD" --pwd "$PWD" "$MMIG_CONTAINER")

@@ -81,6 +81,15 @@ def test_variables_that_are_set_stay() -> None:
     assert {"MASTER_ADDR=10.0.0.7", "NCCL_DEBUG=INFO", "MASTER_PORT=16234"} <= set(shown.split())
 
 
+def test_tasks_get_the_processors_that_the_job_asks_for() -> None:
+    asked = dry_run("stage1.sh", OMP_NUM_THREADS="")
+    in_job = dry_run("stage1.sh", OMP_NUM_THREADS="", SLURM_JOB_ID="7", SLURM_CPUS_PER_TASK="3")
+    for shown, cpus in ((asked, 8), (in_job, 3)):
+        assert f"OMP_NUM_THREADS={cpus}" in shown.split()
+        assert f"--cpus-per-task={cpus}" in re.search(r"^command +(.*)$", shown, re.MULTILINE)[1].split()
+    assert "OMP_NUM_THREADS=2" in dry_run("stage1.sh", OMP_NUM_THREADS="2").split()
+
+
 def test_it_may_be_called_from_anywhere(tmp_path: Path) -> None:
     assert "--config configs/mmig/stage2.yaml" in dry_run("stage2.sh", cwd=tmp_path)
 
