@@ -1,6 +1,7 @@
 """Five stages in order through train.py's command line, each from the last, on random tiny backbones."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 import yaml
 
 from datamodules.schema import collate
+from datamodules.shard_index import ShardIndex
 from datamodules.shards import write_shards
 from datamodules.tinyworld.sample import make_sample
 from mmig.checkpoint import load_module, read_checkpoint
@@ -63,6 +65,17 @@ def test_each_stage_carries_what_the_earlier_ones_trained(chain: tuple[Workspace
     third = read_checkpoint(runs[3])["state_dict"]  # frozen there, trained in stage 2
     adapter = next(name for name in stored[3] if name.startswith("mmig.mllm.adapters.") and "down" in name)
     assert torch.equal(third[adapter], read_checkpoint(runs[2])["ema"]["weights"][adapter])
+
+
+def test_run_and_checkpoint_say_what_was_trained_on(chain: tuple[Workspace, dict[int, Path]]) -> None:
+    workspace, runs = chain
+    checkpoint = read_checkpoint(runs[2])
+    (submission,) = json.loads((runs[2] / "manifest.json").read_text(encoding="utf-8"))["submissions"]
+    assert submission["backbones"] == checkpoint["backbones"] and "vision" in str(submission["backbones"])
+    assert submission["versions"] == checkpoint["manifest"]["versions"]
+    assert submission["commit"] == checkpoint["manifest"]["commit"]
+    assert checkpoint["manifest"]["config"] == yaml.safe_load((runs[2] / "config.yaml").read_text(encoding="utf-8"))
+    assert checkpoint["ShardData"]["train"]["fingerprint"] == ShardIndex.load(workspace.folder / "train").fingerprint
 
 
 def test_the_last_stage_edits_and_captions(chain: tuple[Workspace, dict[int, Path]]) -> None:

@@ -122,3 +122,4 @@ def test_every_submission_leaves_an_entry(tmp_path: Path) -> None:
     entries = json.loads((tmp_path / "manifest.json").read_text())["submissions"]
     assert [entry["resumed_from"] for entry in entries] == [None, "step-00000010.ckpt"]
     assert {"time", "host", "command", "versions", "commit"} <= entries[0].keys()
+    assert {"python", "torch", "peft", "pillow"} <= entries[0]["versions"].keys()  # pillow decodes and resizes
