@@ -120,10 +120,13 @@ def load_weights(module: TrainingModule, checkpoint: dict[str, Any], ema: bool =
     module.step = checkpoint["step"]
 
 
-def init_weights(module: TrainingModule, checkpoint: dict[str, Any], complete: bool = True) -> None:
+def init_weights(module: TrainingModule, checkpoint: dict[str, Any], complete: bool = True) -> list[str]:
     """Start a new stage from an earlier run's averaged weights; parts that are new keep their initial values.
 
     What the checkpoint holds stays in every later one, also where this stage trains it no longer.
+
+    Returns:
+        Names of the weights that were left out, because the module does without their part (`absent_parts`).
 
     Args:
         module: takes the weights.
@@ -135,7 +138,10 @@ def init_weights(module: TrainingModule, checkpoint: dict[str, Any], complete: b
             one that this module trains and that is neither a backbone's nor in a part that is new in this stage.
         ValueError: a backbone that both have is not the same.
     """
-    weights = module.own_names(checkpoint_weights(checkpoint, ema=True))
+    given = checkpoint_weights(checkpoint, ema=True)
+    absent = tuple(f"{part}." for part in module.absent_parts)
+    left_out = [name for name in given if name.startswith(absent)]
+    weights = module.own_names({name: value for name, value in given.items() if not name.startswith(absent)})
     shared = checkpoint["backbones"].keys() & module.describe_backbones().keys()
     module.check_backbones({name: checkpoint["backbones"][name] for name in shared})
     own = module.state_dict()
@@ -149,6 +155,7 @@ def init_weights(module: TrainingModule, checkpoint: dict[str, Any], complete: b
         _check_complete(module, weights)
     module.load_state_dict(weights, strict=False)
     module.carry(weights)
+    return left_out
 
 
 def _check_complete(module: TrainingModule, weights: dict[str, Tensor]) -> None:

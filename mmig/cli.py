@@ -230,12 +230,21 @@ class MMIGCLI(LightningCLI):
 
     def _train(self, resume: Path | None) -> None:
         if resume is None and self.options.init_from is not None:
-            init_weights(self.model, read_checkpoint(self.options.init_from))
+            self._start_from(self.options.init_from)
         try:
             self.trainer.fit(self.model, self.datamodule, ckpt_path=resume, weights_only=True)
         except Preempted:
             wait_for_launched(self.trainer, seconds=30)
             raise
+
+    def _start_from(self, run: str) -> None:
+        left_out = init_weights(self.model, read_checkpoint(run))
+        if left_out and self.trainer.global_rank == 0:
+            kind = type(self.model).__name__
+            sys.stderr.write(
+                f"warning: --init_from {run}: {len(left_out)} weights are left out of this run and its checkpoints, "
+                f"{left_out[0]} first, for {kind} does without {', '.join(self.model.absent_parts)}\n"
+            )
 
     def _evaluate(self, subcommand: str) -> None:
         path = self._resume_path() or find_checkpoint(self.run_directory)

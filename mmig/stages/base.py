@@ -63,12 +63,14 @@ class TrainingModule(StoredModule):
     Attributes:
         new_parts: dotted prefixes of the parameters that no earlier stage has. A checkpoint given to --init_from holds
             each of these parts whole or not at all; every other trained weight outside the backbones it must hold.
+        absent_parts: dotted prefixes of what other stages have and this one does without; --init_from leaves them out.
         terms_without_timestep: loss terms that validation does not split by timestep, see `LossMeter`.
         features: what asks its frozen parts and knows which features of theirs may be cached; None: none.
         outcome: of the last training step; None before the first.
     """
 
     new_parts: ClassVar[tuple[str, ...]] = ()
+    absent_parts: tuple[str, ...] = ()
     terms_without_timestep: ClassVar[tuple[str, ...]] = ()
     features: FrozenFeatures | None = None
     outcome: StepOutcome | None = None

@@ -47,6 +47,7 @@ class MMIGStage(TrainingModule):
         ValueError: a part that this stage trains, or a loss needs, is not configured.
     """
 
+    new_parts = ("mmig.mmsm", "mmig.mllm.adapters")  # outside of the chain of stages, which say themselves
     terms_without_timestep = ("mmt", "blip2")
     trained_parts: ClassVar[tuple[str, ...]]
     counted_losses: ClassVar[tuple[str, ...]]
@@ -193,6 +194,11 @@ class MMIGStage(TrainingModule):
             "blip2": paths.captioner,
         }
         return {name: path for name, path in named.items() if path is not None}
+
+    @property
+    def absent_parts(self) -> tuple[str, ...]:
+        """The captioner, of which stage 5 trains a part, where no loss of this stage asks it."""
+        return ("mmig.captioner",) if self.mmig.captioner is None else ()
 
     def make_pipeline(self) -> Editor:
         """MMIG's pipeline with this stage's weights."""

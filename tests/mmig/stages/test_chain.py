@@ -103,6 +103,19 @@ def test_resuming_from_another_stage_is_sent_to_init_from(tmp_path: Path) -> Non
     assert stage.step == 2 and isinstance(stage, ToyStage)
 
 
+def test_what_this_stage_does_without_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path, "first", "ToyStage", "--model.new", "true") == ""
+    first = str(tmp_path / "runs" / "first")
+    refusal = train(tmp_path, "second", "ToyStage", "--init_from", first)
+    assert refusal.startswith("error: --init_from: head.") and refusal.endswith("(no such weight)")
+    monkeypatch.setattr(ToyStage, "absent_parts", ("head",))
+    assert train(tmp_path, "second", "ToyStage", "--init_from", first) == ""
+    assert f"warning: --init_from {first}: 2 weights are left out of this run" in capsys.readouterr().err
+    assert "head.weight" not in read_checkpoint(tmp_path / "runs" / "second")["state_dict"]
+
+
 def test_resuming_another_run_with_other_settings_is_refused(tmp_path: Path) -> None:
     assert train(tmp_path, "first", "ToyStage") == ""
     first = str(tmp_path / "runs" / "first")

@@ -19,7 +19,9 @@ from mmig.pipeline import MMIGPipeline
 from mmig.rng import Draws
 from mmig.stages.finetune import FineTune, FineTuneDenoiser, Updates
 from mmig.stages.mmig_stage import MMIGStage
+from mmig.stages.stage1 import Stage1
 from mmig.stages.stage3 import Stage3
+from mmig.stages.stage5 import Stage5
 from tests.mmig.batches import edit_batch
 from tests.mmig.stages.support import build_stage, world_batch
 from tests.tiny_fixtures import TinyBackbones, build_all
@@ -85,6 +87,18 @@ def test_it_starts_from_a_run_that_trained_the_whole_denoiser(folders: TinyBackb
     again = build_stage(folders, FineTune, lora=BOTH)  # a base weight that was trained travels on
     init_weights(again, checkpoint_of(moved(stage)))
     assert _equal_states(stage, again)
+
+
+def test_it_starts_from_the_first_stage_and_from_the_last(folders: TinyBackbones) -> None:
+    """Stage 1 has no adapters of images yet; stage 5 trains BLIP-2's connector, which fine-tuning does without."""
+    stage = build_stage(folders, FineTune, lora=BOTH)
+    for kind in (Stage1, Stage5):
+        before = moved(build_stage(folders, kind))
+        left_out = init_weights(stage, checkpoint_of(before))
+        own, given = stage.mmig.mmsm.state_dict(), before.mmig.mmsm.state_dict()
+        assert own.keys() == given.keys() and all(torch.equal(own[name], value) for name, value in given.items())
+        assert {name.split(".")[1] for name in left_out} == ({"captioner"} if kind is Stage5 else set())
+        assert not stage.stored_names() & set(left_out)
 
 
 def test_it_starts_from_a_fine_tuned_run_and_refuses_other_updates_by_name(folders: TinyBackbones) -> None:
