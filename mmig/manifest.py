@@ -208,4 +208,5 @@ def process_start(pid: int) -> str | None:
 
 def _beat(path: Path, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
-        os.utime(path)
+        with contextlib.suppress(OSError):  # a shared file system may fail for a moment; the next beat tells
+            os.utime(path)

@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mmig import manifest
 from mmig.manifest import STALE_SECONDS, RunLockedError, append_submission, process_start, run_lock
 
 DAY = 24 * 3600.0
@@ -114,6 +116,21 @@ def test_a_requeued_job_waits_for_the_lock_of_its_last_attempt(
     monkeypatch.setenv("SLURM_JOB_ID", job)
     leave_lock(tmp_path, pid=1, age=STALE_SECONDS - 1, host="elsewhere", job="12")
     assert can_take(tmp_path) == free
+
+
+def test_the_heartbeat_outlives_a_file_system_that_fails_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times, answers = [], iter([False, False, True])
+
+    def utime(path: Path) -> None:
+        times.append(path)
+        if len(times) == 1:
+            raise OSError("Stale file handle")
+
+    monkeypatch.setattr(manifest.os, "utime", utime)
+    manifest._beat(tmp_path / "lock.json", SimpleNamespace(wait=lambda seconds: next(answers)))
+    assert times == [tmp_path / "lock.json"] * 2
 
 
 def test_every_submission_leaves_an_entry(tmp_path: Path) -> None:
