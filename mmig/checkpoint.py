@@ -8,6 +8,7 @@ import yaml
 from torch import Tensor
 
 from mmig.checkpoint_files import CheckpointError, checkpoints_in, read, read_outline
+from mmig.exported import is_exported, read_exported
 from mmig.programs import RefusedSettingsError, instantiate
 from mmig.stages.base import TrainingModule
 
@@ -101,6 +102,15 @@ def read_checkpoint(path: str | Path, outline: bool = False) -> dict[str, Any]:
         if key not in checkpoint:
             raise CheckpointError(f"{file} is not a checkpoint of this repository: it has no entry {key!r}")
     return checkpoint
+
+
+def read_start(path: str | Path) -> dict[str, Any]:
+    """What a new run starts from, for `init_weights`: a checkpoint, a run directory, or a folder of `mmig.export`.
+
+    Raises:
+        CheckpointError: as `read_checkpoint`, or the folder is damaged.
+    """
+    return read_exported(path) if is_exported(path) else read_checkpoint(path)
 
 
 def checkpoint_weights(checkpoint: dict[str, Any], ema: bool) -> dict[str, Tensor]:

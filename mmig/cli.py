@@ -24,7 +24,14 @@ from mmig.callbacks.progress import progress
 from mmig.callbacks.run_checkpoint import RunCheckpoint, run_checkpoint
 from mmig.callbacks.step_guard import StepGuard
 from mmig.callbacks.watchdog import Watchdog
-from mmig.checkpoint import CheckpointError, find_checkpoint, init_weights, newest_readable, read_checkpoint
+from mmig.checkpoint import (
+    CheckpointError,
+    find_checkpoint,
+    init_weights,
+    newest_readable,
+    read_checkpoint,
+    read_start,
+)
 from mmig.checkpoint_files import AnyFormIO
 from mmig.compat import wait_for_launched, without_lightning_signals
 from mmig.flight_recorder import flight_recorder
@@ -103,7 +110,10 @@ class MMIGCLI(LightningCLI):
             help="'auto' continues the run where a checkpoint of it exists; or a path to continue from exactly.",
         )
         parser.add_argument(
-            "--init_from", type=str | None, default=None, help="Run or checkpoint whose weights a new run starts from."
+            "--init_from",
+            type=str | None,
+            default=None,
+            help="Run, checkpoint or exported folder whose weights a new run starts from.",
         )
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
@@ -238,7 +248,7 @@ class MMIGCLI(LightningCLI):
             raise
 
     def _start_from(self, run: str) -> None:
-        left_out = init_weights(self.model, read_checkpoint(run))
+        left_out = init_weights(self.model, read_start(run))
         if left_out and self.trainer.global_rank == 0:
             kind = type(self.model).__name__
             sys.stderr.write(

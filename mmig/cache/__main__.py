@@ -18,7 +18,7 @@ from torch import Tensor
 
 from datamodules.schema import Batch
 from mmig.cache.compute import compute, sees_images
-from mmig.checkpoint import init_weights, read_checkpoint
+from mmig.checkpoint import init_weights, read_start
 from mmig.cli import MMIGCLI
 from mmig.evaluation.batches import chosen_device, move_batch
 from mmig.programs import one_line_errors
@@ -111,7 +111,7 @@ def main(args: list[str] | None = None) -> None:
         if not options.splits:
             raise ValueError("--splits: expected at least one of train, val and test, found none")
         if options.init_from is not None:
-            init_weights(method, read_checkpoint(options.init_from))
+            init_weights(method, read_start(options.init_from))
         device = chosen_device(options.device)
         method.to(device).eval()
         mixed = str(options.trainer.precision).startswith("bf16")

@@ -1,6 +1,7 @@
 """From a run to a folder in diffusers' layout with its card; edit.py on the same run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 
 import edit
 from mmig import export
-from mmig.checkpoint import load_module
+from mmig.checkpoint import CheckpointError, init_weights, load_module, read_start
 from mmig.export import ExportError, export_run
 from mmig.model_card import UNKNOWN, licence_of
 from mmig.pipeline import MMIGPipeline
@@ -160,18 +161,30 @@ def test_the_card_shows_the_report_that_is_given(run: Path, tmp_path: Path) -> N
     assert not (tmp_path / "second").exists()
 
 
-def test_the_folder_is_a_backbone_of_new_runs(run: Path, exported: Path) -> None:
+def test_a_new_run_starts_from_the_folder(run: Path, exported: Path) -> None:
     model = yaml.safe_load((run / "config.yaml").read_text())["model"]
     places = {"diffusion": "", "unet": "", "llm": "llm", "vision": "vision", "captioner": "captioner"}
     own = {name: str(exported / place) for name, place in places.items()}
-    started = stage_of({**model, "init_args": {**model["init_args"], "backbones": own}}).mmig
-    trained = load_module(run).mmig
-    for part in ("unet", "vae", "text_encoder", "mllm.llm", "mllm.vision", "captioner.model"):
+    stage = stage_of({**model, "init_args": {**model["init_args"], "backbones": own}})
+    assert init_weights(stage, read_start(exported)) == []
+    started, trained = stage.mmig, load_module(run).mmig
+    parts = ("unet", "vae", "text_encoder", "mllm.llm", "mllm.vision", "captioner.model", "mmsm", "mllm.adapters")
+    for part in parts:
         expected = trained.get_submodule(part).state_dict()
         found = started.get_submodule(part).state_dict()
         assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
     text = "put a red hat on the circle"
     assert started.mllm.tokenizer(text).input_ids == trained.mllm.tokenizer(text).input_ids
+
+
+def test_a_run_with_other_backbones_than_the_folder_has_is_refused(run: Path, exported: Path, tmp_path: Path) -> None:
+    stage = load_module(run)  # with the backbones that it was trained from
+    with pytest.raises(ValueError, match=rf"backbone \w+: the checkpoint was trained on {exported}.* the config names"):
+        init_weights(stage, read_start(exported))
+    shutil.copytree(exported / "connectors", tmp_path / "cut" / "connectors")
+    (tmp_path / "cut" / "connectors" / "diffusion_pytorch_model.safetensors").write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match=r"cannot read .*connectors: .*; export the run again"):
+        read_start(tmp_path / "cut")
 
 
 def test_transformers_opens_language_model_and_captioner_by_themselves(run: Path, exported: Path) -> None:
