@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
+import torch
 import yaml
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -157,6 +159,7 @@ class MMIGCLI(LightningCLI):
             os.environ.setdefault(name, value)
         trainer = without_lightning_signals(super().instantiate_trainer(**kwargs))
         trainer.strategy.checkpoint_io = AnyFormIO()
+        _allow_tf32(trainer)
         # the average takes a step in before any callback of the configuration evaluates it
         trainer.callbacks.sort(key=lambda callback: not isinstance(callback, EMA))
         if self.options.trainer.logger is not False and not self.options.trainer.fast_dev_run:
@@ -272,6 +275,12 @@ class MMIGCLI(LightningCLI):
         if "optimizer_states" not in values:
             raise CheckpointError(f"--resume {path}: it holds weights only; start a new run from it with --init_from")
         return path
+
+
+def _allow_tf32(trainer: L.Trainer) -> None:
+    """In mixed precision on GPUs let the products that autocast leaves in float32 run as TF32; nowhere else."""
+    if isinstance(trainer.accelerator, CUDAAccelerator) and trainer.precision.endswith("-mixed"):
+        torch.set_float32_matmul_precision("high")
 
 
 def _plain_values(parser: LightningArgumentParser, settings: Any) -> dict[str, Any]:
