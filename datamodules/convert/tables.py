@@ -48,7 +48,7 @@ class Rows(Sequence["Rows"]):
     start: int
     stop: int
     of_images: bool = False
-    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False)  # follow from the files
 
     def __len__(self) -> int:
         return self.stop - self.start

@@ -16,8 +16,9 @@ STAGES = [f"stage{number}.sh" for number in range(1, 6)]
 
 
 def dry_run(script: str, *arguments: str, cwd: Path = ROOT, **environment: str) -> str:
-    """Output of a script in a dry run, in an environment without anything of SLURM."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH", "MMIG"))}
+    """Output of a script in a dry run, in an environment without anything of a job."""
+    of_jobs = ("SLURM", "SBATCH", "MMIG", "MASTER_")  # Lightning leaves the last in the environment
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(of_jobs)}
     result = subprocess.run(
         ["bash", str(ROOT / "slurm" / script), *arguments],
         cwd=cwd,
