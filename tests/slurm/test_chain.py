@@ -12,7 +12,7 @@ from mmig.checkpoint import read_checkpoint
 from tests.slurm.cluster import ROOT, Cluster, until
 from tests.slurm.site import Site
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
 FEW_STEPS = {"MMIG_OVERRIDES": "--trainer.max_steps 2"}
 
 

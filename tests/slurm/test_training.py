@@ -10,7 +10,7 @@ from tests.integration.losses import logged
 from tests.slurm.cluster import Cluster, until
 from tests.slurm.site import STEPS, Site
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
 TWO_NODES = "--nodes=2"
 
 
