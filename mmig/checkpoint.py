@@ -135,13 +135,13 @@ def init_weights(module: TrainingModule, checkpoint: dict[str, Any], complete: b
 
     What the checkpoint holds stays in every later one, also where this stage trains it no longer.
 
-    Returns:
-        Names of the weights that were left out, because the module does without their part (`absent_parts`).
-
     Args:
         module: takes the weights.
         checkpoint: the earlier run's.
         complete: it must hold all that is not new in this stage; False to measure a run in a later stage's module.
+
+    Returns:
+        Names of the weights that were left out, because the module does without their part (`absent_parts`).
 
     Raises:
         CheckpointError: the checkpoint holds a weight that this module has not, or has in another shape; or it lacks

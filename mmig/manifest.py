@@ -20,8 +20,17 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    *("torch", "lightning", "diffusers", "transformers", "torchmetrics", "open_clip_torch", "jsonargparse"),
-    *("numpy", "peft", "pillow", "safetensors"),
+    "torch",
+    "lightning",
+    "diffusers",
+    "transformers",
+    "torchmetrics",
+    "open_clip_torch",
+    "jsonargparse",
+    "numpy",
+    "peft",
+    "pillow",
+    "safetensors",
 )
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0

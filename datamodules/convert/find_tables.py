@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +58,8 @@ def _parquet_rows(
         metadata = open_parquet(str(file)).metadata
         counts.append(metadata.num_rows)
         size += sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    rows = Rows(origin[2], origin, tuple(map(str, files)), tuple(counts), size, 0, sum(counts))
-    return replace(rows, classes=_classes(features))
+    paths, total = tuple(map(str, files)), sum(counts)
+    return Rows(origin[2], origin, paths, tuple(counts), size, 0, total, classes=_classes(features))
 
 
 def _classes(features: datasets.Features) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mmig.agreement import leave_process_group
 from mmig.checkpoint import find_checkpoint, load_module
 from mmig.evaluation.batches import chosen_device
 from mmig.evaluation.data import data_section, split_batches
@@ -60,8 +61,7 @@ def run(arguments: Namespace) -> None:
         if rank == 0:
             _report(arguments, suite, result, published, compared)
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        leave_process_group()
 
 
 def choose_settings(arguments: Namespace) -> ScoringSettings:

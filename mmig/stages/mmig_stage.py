@@ -47,7 +47,6 @@ class MMIGStage(TrainingModule):
         ValueError: a part that this stage trains, or a loss needs, is not configured.
     """
 
-    new_parts = ("mmig.mmsm", "mmig.mllm.adapters")  # outside of the chain of stages, which say themselves
     terms_without_timestep = ("mmt", "blip2")
     trained_parts: ClassVar[tuple[str, ...]]
     counted_losses: ClassVar[tuple[str, ...]]

@@ -9,4 +9,3 @@ class Stage3(MMIGStage):
     trained_parts = ("mmsm", "unet")
     counted_losses = ("sdm", "as", "ar", "fg", "bg", "mmsm")
     strict_losses = counted_losses
-    new_parts = ()

@@ -9,4 +9,3 @@ class Stage4(MMIGStage):
     trained_parts = ("mmsm", "mllm.adapters", "unet")
     counted_losses = ("mmt", "sdm", "as", "ar", "fg", "bg", "mmsm")
     strict_losses = counted_losses
-    new_parts = ()

@@ -9,4 +9,3 @@ class Stage5(MMIGStage):
     trained_parts = ("mmsm", "mllm.adapters", "unet", "captioner")
     counted_losses = ("sdm", "as", "ar", "fg", "bg", "mmt", "blip2", "mmsm")
     strict_losses = counted_losses
-    new_parts = ()
