@@ -20,6 +20,7 @@ class BackboneConfig:
         diffusion: pipeline folder with vae, unet, text_encoder, tokenizer and scheduler.
         llm: causal language model and its tokenizer.
         unet: another UNet than the pipeline folder's.
+        vae: another autoencoder than the pipeline folder's, with the same latents: one whose decoder was fine-tuned.
         vision: CLIP's image tower, through which the language model sees (stages 2-5); None for text only.
         captioner: BLIP-2 (stage 5, and captions of new images); None for none.
         dtype: of the frozen weights.
@@ -31,6 +32,7 @@ class BackboneConfig:
     diffusion: str
     llm: str
     unet: str | None = None
+    vae: str | None = None
     vision: str | None = None
     captioner: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -85,7 +87,7 @@ def load_parts(backbones: BackboneConfig, mmsm: MMSMConfig, trained: Container[s
     # convolutions are faster in this memory format, on CPUs and on GPUs with tensor cores
     unet_options = options | ({"dtype": torch.float32, "frozen": False} if "unet" in trained else {})
     unet = diffusion.load_unet(backbones.unet or root, **unet_options).to(memory_format=torch.channels_last)
-    vae = diffusion.load_vae(root, **options).to(memory_format=torch.channels_last)
+    vae = diffusion.load_vae(backbones.vae or root, **options).to(memory_format=torch.channels_last)
     text_encoder, tokenizer = diffusion.load_text_encoder(root, **options), diffusion.load_tokenizer(root)
     diffusion.check_compatible(unet, text_encoder, vae, tokenizer)
     model = llm.load_llm(backbones.llm, quantise=backbones.quantise_llm, **options)

@@ -32,8 +32,10 @@ FREE_SETTINGS = (
 BACKBONES = (
     "model.init_args.backbone",
     "model.init_args.unet",
+    "model.init_args.vae",
     "model.init_args.backbones.diffusion",
     "model.init_args.backbones.unet",
+    "model.init_args.backbones.vae",
     "model.init_args.backbones.llm",
     "model.init_args.backbones.vision",
     "model.init_args.backbones.captioner",

@@ -42,7 +42,9 @@ def short_form(command: str) -> list[str]:
     if words[-1] == "mmig.finetune_demo":
         return [sys.executable, *words[1:], "--short"]
     more: dict[str, str] = {}
-    if any(word.startswith("configs/finetune/") for word in words):
+    if "configs/finetune/decoder.yaml" in words:
+        more = {"model.init_args.vae": TINY["backbones.diffusion"]} | SMALL
+    elif any(word.startswith("configs/finetune/") for word in words):
         more = {f"model.init_args.{name}": value for name, value in TINY.items()} | NO_GPU | SMALL
     if "train.py" in words:
         more |= ON_CPU | {"trainer.val_check_interval": "2"}

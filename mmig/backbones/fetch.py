@@ -3,8 +3,9 @@
 References are found by key, anywhere in a config: `diffusion` (a pipeline with all five parts), `backbone` (a pipeline
 whose UNet is named apart, if at all), `vae`, `unet`, `text_encoder`, `tokenizer`, `scheduler`, `llm`, `llm_tokenizer`,
 `clip_vision` or `vision`, `blip2` or `captioner` (with its processor), `blip2_processor`; their value is a hub id or
-folder, or a mapping with `path`. A `unet` beside a `diffusion` takes the place of the pipeline's own. CLIP for metrics:
-`open_clip` or `clip`, a mapping with `name` and `weights`, or a string beside `open_clip_weights` or `clip_weights`.
+folder, or a mapping with `path`. A `unet` or `vae` beside a `diffusion` takes the place of the pipeline's own. CLIP for
+metrics: `open_clip` or `clip`, a mapping with `name` and `weights`, or a string beside `open_clip_weights` or
+`clip_weights`.
 Local folders are only checked.
 """
 
@@ -22,17 +23,19 @@ from mmig.backbones.parts import (
     PARTS,
     PIPELINE_PARTS,
     UNET,
+    VAE,
     BackboneError,
     Part,
 )
 
 logger = logging.getLogger(__name__)
 
-_WITHOUT_UNET = tuple(part for part in PIPELINE_PARTS if part is not UNET)
+_REPLACED = (UNET, VAE)
+"""Parts that may be named apart from their pipeline."""
 _OPEN_CLIP_KEYS = ("open_clip", "clip")
 _KEYS: dict[str, tuple[Part, ...]] = {
     "diffusion": PIPELINE_PARTS,
-    "backbone": _WITHOUT_UNET,
+    "backbone": tuple(part for part in PIPELINE_PARTS if part is not UNET),
     **{name: (part,) for name, part in PARTS.items() if part is not OPEN_CLIP},
     "llm": (PARTS["llm"], LLM_TOKENIZER),
     "vision": (PARTS["clip_vision"],),
@@ -125,6 +128,8 @@ def _reference(key: str, value: Any, siblings: dict[str, Any], where: str) -> li
     if key in _KEYS:
         path = value.get("path") if isinstance(value, dict) else value
         if isinstance(path, str):
-            replaced = key == "diffusion" and siblings.get("unet") is not None
-            return [Reference(where, path, _WITHOUT_UNET if replaced else _KEYS[key])]
+            parts = _KEYS[key]
+            if key == "diffusion":
+                parts = tuple(part for part in parts if part not in _REPLACED or siblings.get(part.name) is None)
+            return [Reference(where, path, parts)]
     return []

@@ -182,7 +182,7 @@ class MMIGStage(TrainingModule):
         """Where the pretrained parts come from."""
         paths = self.backbones
         named = {
-            "vae": paths.diffusion,
+            "vae": paths.vae or paths.diffusion,
             "text_encoder": paths.diffusion,
             "tokenizer": paths.diffusion,
             "scheduler": paths.diffusion,

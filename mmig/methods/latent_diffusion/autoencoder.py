@@ -1,26 +1,56 @@
-"""Training of the first stage: a KL autoencoder, without adversarial loss."""
+"""Training of the first stage: a KL autoencoder, or the decoder of a pretrained one; without adversarial loss."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.schema import Batch
+from mmig.backbones.diffusion import load_vae
 from mmig.optim import OptimizerConfig
 from mmig.rng import Draws
 from mmig.stages.base import TrainingModule
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 INITIAL_LOG_VARIANCE = -6.0
 """Log variance of the posterior before training."""
 
 
-class AutoencoderModule(TrainingModule):
-    """Trains a diffusers AutoencoderKL on the images of the stream, source and target evenly.
+class ReconstructionModule(TrainingModule):
+    """What trains a diffusers AutoencoderKL on one image a sample.
 
     Loss terms: `reconstruction`, mean |image - reconstruction|; `squared`, mean of its square, which makes large errors
     (the colour of a small object) count more; and `kl`, the KL divergence of the posterior from the standard normal,
     summed over the latents and divided by the number of image values. With the weights 1, 0 and 1e-6 their sum is that
     of Rombach et al. (sums over a sample, without LPIPS and GAN) up to one constant factor.
+    """
+
+    vae: "AutoencoderKL"
+
+    def images(self, batch: Batch, draws: Draws) -> Tensor:
+        """The image of each sample to reconstruct, [B,3,H,W]: source or target, with equal chance where both exist."""
+        return drawn_images(batch, draws)
+
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Errors of the reconstruction and KL of one image a sample, [B] each: those that have a weight."""
+        images = self.images(batch, draws).contiguous(memory_format=torch.channels_last)
+        posterior = self.vae.encode(images).latent_dist
+        noise = draws.normal("posterior", posterior.mean.shape[1:]).to(images.device)
+        output = self.vae.decode(posterior.mean + posterior.std * noise).sample
+        error = (output.float() - images).flatten(1)
+        terms = {
+            "reconstruction": error.abs().mean(dim=1),
+            "squared": error.square().mean(dim=1),
+            "kl": posterior.kl() / images[0].numel(),
+        }
+        return {name: terms[name] for name in self.loss_weights}
+
+
+class AutoencoderModule(ReconstructionModule):
+    """Trains a new autoencoder on the images of the stream, source and target evenly.
 
     Args:
         optimizer: AdamW and its schedule.
@@ -67,23 +97,60 @@ class AutoencoderModule(TrainingModule):
         for part in (self.vae.encoder, self.vae.quant_conv):
             part.requires_grad_(train_encoder)
 
-    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Errors of the reconstruction and KL of one image a sample, [B] each."""
-        images = drawn_images(batch, draws).contiguous(memory_format=torch.channels_last)
-        posterior = self.vae.encode(images).latent_dist
-        noise = draws.normal("posterior", posterior.mean.shape[1:]).to(images.device)
-        output = self.vae.decode(posterior.mean + posterior.std * noise).sample
-        error = (output.float() - images).flatten(1)
-        return {
-            "reconstruction": error.abs().mean(dim=1),
-            "squared": error.square().mean(dim=1),
-            "kl": posterior.kl() / images[0].numel(),
-        }
-
     def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """1 for samples that have an image."""
         has = (batch["has_source"] | batch["has_target"]).to(self.device).float()
         return dict.fromkeys(self.loss_weights, has)
+
+
+class FineTuneDecoder(ReconstructionModule):
+    """Trains the decoder of a pretrained autoencoder on the targets of the stream.
+
+    The latents stay as they are, and with them every denoiser of theirs: a fine-tuned denoiser can ask for pictures
+    that the decoder never saw. Export it with `mmig.methods.latent_diffusion.export`, then name that folder in
+    `backbones.vae`.
+
+    Args:
+        optimizer: AdamW and its schedule.
+        loss_weights: of `reconstruction` and `squared`.
+        vae: hub id or folder of the autoencoder, its own or a pipeline's.
+        seed: seed of every draw of the run.
+        micro_batch_size: samples a forward and backward.
+
+    Raises:
+        BackboneError: no autoencoder there.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimizerConfig,
+        loss_weights: dict[str, float],
+        vae: str,
+        seed: int = 0,
+        micro_batch_size: int | None = None,
+    ) -> None:
+        super().__init__(optimizer, loss_weights, seed, micro_batch_size)
+        self.origin = vae
+        self.vae = load_vae(vae).to(memory_format=torch.channels_last)
+        for part in (self.vae.decoder, self.vae.post_quant_conv):
+            if part is not None:
+                part.requires_grad_(True).train()
+
+    def images(self, batch: Batch, draws: Draws) -> Tensor:
+        """The targets, [B,3,H,W]."""
+        return batch["target"]
+
+    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """1 for samples that have a target."""
+        return dict.fromkeys(self.loss_weights, batch["has_target"].to(self.device).float())
+
+    def named_backbones(self) -> dict[str, nn.Module]:
+        """The autoencoder, whose encoder stays frozen."""
+        return {"vae": self.vae}
+
+    def backbone_paths(self) -> dict[str, str]:
+        """Where it comes from."""
+        return {"vae": self.origin}
 
 
 def drawn_images(batch: Batch, draws: Draws) -> Tensor:

@@ -2,8 +2,9 @@
 
 `python -m mmig.methods.latent_diffusion.export RUN --out DIR [--data configs/data/tinyworld.yaml]`
 
-An autoencoder's latent scale is measured on the data's validation split and stored as `scaling_factor`. A run that
-trained the decoder alone has the latents of the autoencoder in DIR: `--keep-scale` takes over its number.
+A new autoencoder's latent scale is measured on the data's validation split and stored as `scaling_factor`. A run that
+trained the decoder alone has the latents of the autoencoder in DIR: `--keep-scale` takes over its number. A fine-tuned
+decoder (`FineTuneDecoder`) has that of the autoencoder that it comes from.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from datamodules.schema import Batch
 
 if TYPE_CHECKING:
-    from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule
+    from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule, FineTuneDecoder, ReconstructionModule
     from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
 
 
@@ -44,7 +45,12 @@ def replace_decoder(module: "AutoencoderModule", out: Path) -> float:
     return _write_autoencoder(module, before.config.scaling_factor, out)
 
 
-def _write_autoencoder(module: "AutoencoderModule", scale: float, out: Path) -> float:
+def export_decoder(module: "FineTuneDecoder", out: Path) -> float:
+    """Write `out`/vae with a fine-tuned decoder; returns its scaling_factor, which is unchanged."""
+    return _write_autoencoder(module, module.vae.config.scaling_factor, out)
+
+
+def _write_autoencoder(module: "ReconstructionModule", scale: float, out: Path) -> float:
     from mmig.dem.saving import save_half
 
     module.vae.register_to_config(scaling_factor=scale)
@@ -72,12 +78,14 @@ def main(args: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(args)
     from mmig.checkpoint import load_module
     from mmig.evaluation.data import split_batches
-    from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule
+    from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule, FineTuneDecoder
     from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
 
     try:
         module = load_module(arguments.run)
-        if isinstance(module, AutoencoderModule) and arguments.keep_scale:
+        if isinstance(module, FineTuneDecoder):
+            message = f"{arguments.out / 'vae'}: scaling_factor {export_decoder(module, arguments.out)} kept"
+        elif isinstance(module, AutoencoderModule) and arguments.keep_scale:
             message = f"{arguments.out / 'vae'}: scaling_factor {replace_decoder(module, arguments.out)} kept"
         elif isinstance(module, AutoencoderModule):
             if arguments.data is None:
@@ -89,7 +97,9 @@ def main(args: Sequence[str] | None = None) -> None:
         elif isinstance(module, TextToImageModule):
             message = str(export_unet(module, arguments.out))
         else:
-            raise ValueError(f"{arguments.run}: expected an autoencoder or a UNet, found {type(module).__name__}")
+            raise ValueError(
+                f"{arguments.run}: expected an autoencoder, its decoder or a UNet, found {type(module).__name__}"
+            )
     except ValueError as error:
         parser.exit(1, f"error: {error}\n")
     print(message)  # noqa: T201, the result of the command

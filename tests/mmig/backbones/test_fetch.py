@@ -114,6 +114,16 @@ def test_a_unet_named_apart_takes_the_place_of_the_pipelines():
     assert found["assets/sd"] == found["assets/other"] == {"vae", "text_encoder", "tokenizer", "scheduler"}
 
 
+def test_an_autoencoder_named_apart_takes_the_place_of_the_pipelines_too():
+    config = {"diffusion": "assets/sd", "unet": "assets/ip2p", "vae": "assets/decoder"}
+    found = {each.path: {part.name for part in each.parts} for each in find_references(config, "c.yaml")}
+    assert found == {
+        "assets/sd": {"text_encoder", "tokenizer", "scheduler"},
+        "assets/ip2p": {"unet"},
+        "assets/decoder": {"vae"},
+    }
+
+
 def test_a_config_that_is_no_yaml_is_named(tmp_path: Path):
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(BackboneError, match=r"broken.yaml: expected a readable YAML file"):

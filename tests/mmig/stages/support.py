@@ -32,13 +32,16 @@ def seeing_backbones(root: Path) -> TinyBackbones:
     return folders
 
 
-def build_stage(folders: TinyBackbones, kind: type[MMIGStage], dtype: str = "float32", **settings: Any) -> MMIGStage:
+def build_stage(
+    folders: TinyBackbones, kind: type[MMIGStage], dtype: str = "float32", vae: Path | None = None, **settings: Any
+) -> MMIGStage:
     """A stage in "concat" mode, with the backbones that it needs."""
     torch.manual_seed(0)
     backbones = BackboneConfig(
         str(folders.stable_diffusion),
         str(folders.llama),
         unet=str(folders.instruct_pix2pix),
+        vae=None if vae is None else str(vae),
         vision=None if kind is Stage1 else str(folders.clip_vision),
         captioner=str(folders.blip2) if kind is Stage5 else None,
         dtype=dtype,

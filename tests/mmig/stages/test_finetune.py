@@ -24,7 +24,7 @@ from mmig.stages.stage3 import Stage3
 from mmig.stages.stage5 import Stage5
 from tests.mmig.batches import edit_batch
 from tests.mmig.stages.support import build_stage, world_batch
-from tests.tiny_fixtures import TinyBackbones, build_all
+from tests.tiny_fixtures import TinyBackbones, build_all, build_vae
 
 BOTH = Updates(LoRAConfig(4, targets=["to_q", "to_v", "conv1"]), LoRAConfig(2))
 
@@ -112,6 +112,17 @@ def test_it_starts_from_a_fine_tuned_run_and_refuses_other_updates_by_name(folde
     assert "\n" not in str(caught.value)
 
 
+def test_an_autoencoder_named_apart_is_used_and_belongs_to_the_run(folders: TinyBackbones, tmp_path: Path) -> None:
+    apart = build_stage(folders, FineTune, vae=build_vae(tmp_path / "vae", seed=3))
+    usual = build_stage(folders, FineTune)
+    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    images = [stage.mmig.vae.decode(latents).sample for stage in (apart, usual)]
+    assert (images[0] - images[1]).abs().max() > 1e-2
+    assert apart.describe_backbones()["vae"]["path"] == str(tmp_path / "vae")
+    with pytest.raises(ValueError, match=r"backbone vae: the checkpoint was trained on .*vae"):
+        init_weights(usual, checkpoint_of(apart))
+
+
 @pytest.fixture(scope="module")
 def run(folders: TinyBackbones, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fine-tuned run whose updates are not zero, as train.py leaves it."""
@@ -173,13 +184,13 @@ def test_adapters_merge_into_the_language_model_only_after_its_updates(run: Path
 WITHOUT_GPU = """
 import sys, torch
 from mmig.backbones.llm import load_llm
-from mmig.optim import OptimizerConfig, build_adamw
+from mmig.optim import OptimizerConfig, build_optimizer
 from mmig.programs import one_line_errors
 with one_line_errors():
     if sys.argv[1] == "llm":
         load_llm(sys.argv[2], quantise="4bit")
     else:
-        build_adamw([("a", torch.nn.Parameter(torch.zeros(2, 2)))], OptimizerConfig(kind=sys.argv[2]))
+        build_optimizer([("a", torch.nn.Parameter(torch.zeros(2, 2)))], OptimizerConfig(kind=sys.argv[2]))
 """
 
 

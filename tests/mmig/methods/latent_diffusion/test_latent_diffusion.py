@@ -10,8 +10,8 @@ import torch
 from mmig.backbones.diffusion import load_unet, load_vae
 from mmig.dem.fresh import UNetSize
 from mmig.dem.saving import save_half
-from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule, drawn_images
-from mmig.methods.latent_diffusion.export import export_autoencoder, export_unet, replace_decoder
+from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule, FineTuneDecoder, drawn_images
+from mmig.methods.latent_diffusion.export import export_autoencoder, export_decoder, export_unet, replace_decoder
 from mmig.methods.latent_diffusion.scale import measure_scale
 from mmig.methods.latent_diffusion.score import psnr, score_autoencoder
 from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
@@ -40,6 +40,10 @@ def autoencoder(**settings: Any) -> AutoencoderModule:
     torch.manual_seed(0)
     weights = {"reconstruction": 1.0, "squared": 0.0, "kl": 1e-6}
     return AutoencoderModule(OptimizerConfig(), weights, (8, 16, 16), 1, norm_num_groups=8, sample_size=64, **settings)
+
+
+def finetuned_decoder(folder: Path) -> FineTuneDecoder:
+    return FineTuneDecoder(OptimizerConfig(), {"reconstruction": 0.1, "squared": 1.0}, str(folder))
 
 
 def text_to_image(folder: Path, **settings: Any) -> TextToImageModule:
@@ -130,6 +134,27 @@ def test_a_new_decoder_keeps_the_scale(tmp_path: Path) -> None:
         module.vae.encoder.conv_in.weight.mul_(2)
     with pytest.raises(ValueError, match="another encoder"):
         replace_decoder(module, tmp_path)
+
+
+def test_a_pretrained_decoder_learns_targets_and_the_latents_stay(folder: Path, tmp_path: Path) -> None:
+    module, batch = finetuned_decoder(folder), captioned(2)
+    batch["source"] = torch.full_like(batch["source"], float("nan"))  # of no use here
+    losses = descend(module, batch, steps=12, lr=3e-3)
+    assert losses[-1] < 0.9 * losses[0]
+    assert {name.split(".")[1] for name in module.stored_names()} == {"decoder", "post_quant_conv"}
+    assert export_decoder(module, tmp_path / "new") == load_vae(folder).config.scaling_factor
+    before, after = load_vae(folder), load_vae(tmp_path / "new")
+    latents = [vae.encode(batch["target"]).latent_dist.mode() for vae in (before, after)]
+    torch.testing.assert_close(*latents, atol=2e-3, rtol=2e-3)  # saved in half precision
+    errors = [(vae.decode(latents[0]).sample - batch["target"]).square().mean() for vae in (before, after)]
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_samples_without_target_do_not_count_for_the_decoder(folder: Path) -> None:
+    batch = captioned(2)
+    batch["has_target"] = torch.tensor([True, False])
+    counts = finetuned_decoder(folder).loss_counts(batch, Draws(0, batch["position"]))
+    assert all(count.tolist() == [1.0, 0.0] for count in counts.values()) and len(counts) == 2
 
 
 def test_export_is_half_precision_and_names_no_path(folder: Path, tmp_path: Path) -> None:
