@@ -43,7 +43,7 @@ from datamodules.tinyworld.sample import make_sample
 from mmig.backbones.diffusion import load_tokenizer
 from mmig.cache.__main__ import write_split
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
-from mmig.optim import OptimizerConfig, build_adamw
+from mmig.optim import OptimizerConfig, build_optimizer
 from mmig.parts import BackboneConfig, MMSMConfig
 from mmig.programs import keep_freed_memory
 from mmig.rng import Draws
@@ -60,7 +60,7 @@ class Side:
 
     def __init__(self, method: TrainingModule, data: ShardData) -> None:
         self.method = method
-        self.optimizer = build_adamw(method.named_parameters(), method.optimizer_config)
+        self.optimizer = build_optimizer(method.named_parameters(), method.optimizer_config)
         self.trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
         stream = data.train_dataloader()
         self.batches: Iterator[Batch] = chain.from_iterable(iter(stream) for _ in repeat(None))

@@ -21,7 +21,7 @@ import torch
 
 from mmig.backbones.diffusion import load_unet
 from mmig.callbacks.ema import EMA
-from mmig.optim import OptimizerConfig, build_adamw
+from mmig.optim import OptimizerConfig, build_optimizer
 
 GOAL = 0.05
 UNET = Path(__file__).resolve().parent.parent / "assets/tiny/instruct-pix2pix"
@@ -35,7 +35,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     torch.manual_seed(0)
     unet = load_unet(UNET, frozen=False).to(memory_format=torch.channels_last)
-    optimizer = build_adamw(unet.named_parameters(), OptimizerConfig())
+    optimizer = build_optimizer(unet.named_parameters(), OptimizerConfig())
     width, channels = unet.config.cross_attention_dim, unet.config.in_channels
     noisy, text = torch.randn(BATCH_SIZE, channels, 16, 16), torch.randn(BATCH_SIZE, 77, width)
 

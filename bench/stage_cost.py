@@ -35,7 +35,7 @@ from bench.stages.build import STAGES, build_stage
 from bench.stages.count import Pieces, forward_operations, memory, step_operations
 from bench.stages.sizes import PUBLISHED, Sizes
 from datamodules.schema import Batch, collate
-from mmig.optim import OptimizerConfig, build_adamw
+from mmig.optim import OptimizerConfig, build_optimizer
 from mmig.rng import Draws
 from mmig.stages.mmig_stage import MMIGStage
 
@@ -110,7 +110,7 @@ def measure(stage: MMIGStage, batch: Batch, steps: int, device: torch.device) ->
         device: where it runs.
     """
     on_gpu = device.type == "cuda"
-    optimizer = build_adamw(stage.named_parameters(), OptimizerConfig())
+    optimizer = build_optimizer(stage.named_parameters(), OptimizerConfig())
     trained = [parameter for parameter in stage.parameters() if parameter.requires_grad]
     batch = stage.transfer_batch_to_device(batch, device, 0)
     if on_gpu:

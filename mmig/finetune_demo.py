@@ -1,7 +1,8 @@
 """Fine-tuning on the small world: `outline`, an edit that the tiny backbones were never trained on, with LoRA.
 
-Writes the data, trains (configs/finetune/outline.yaml), evaluates outline and the other edit types before and after on
-the same samples with the same noise, and prints paired differences. `--short` does the same in a few steps, for tests.
+Writes the data, trains the decoder (configs/finetune/outline_decoder.yaml) and the denoiser (outline.yaml), evaluates
+outline and the other edit types before and after on the same samples with the same noise, and prints paired
+differences. `--short` does the same in a few steps, for tests.
 """
 
 import argparse
@@ -13,36 +14,50 @@ from mmig.demo import console, run
 from mmig.programs import positive
 
 CONFIG = "configs/finetune/outline.yaml"
-WORLD = {"outline": ("outline", 1), "others": ("train", 0)}
-"""Folder below the data's, split of the small world, seed: other seeds of a split are other samples."""
-SAMPLES = 2000
-"""Of each folder: one ordinary edit beside every outline, so that those are not forgotten."""
+DECODER = "configs/finetune/outline_decoder.yaml"
+WORLD = {"outline": ("outline", 1, 2000), "others": ("train", 0, 2000), "removals": ("removals", 1, 450)}
+"""Folder below the data's, split of the small world, seed (other seeds of a split are other samples) and how many: an
+ordinary edit beside every outline, so that those are not forgotten, and more removals, since an outlined picture keeps
+its objects."""
 TESTS = ("outline", "test")
 """Splits that are tested on: the new edit type, and the ordinary ones."""
 
 
-def write_data(root: Path, count: int) -> None:
-    """Write what is trained on: both kinds in one folder of shards, and what frozen parts make of them."""
+def write_data(root: Path, most: int | None = None) -> None:
+    """Write what is trained on, at most so many of a kind: all kinds in one folder of shards."""
     mixed = root / "mixed"
     mixed.mkdir(parents=True, exist_ok=True)
-    for folder, (split, seed) in WORLD.items():
+    for folder, (split, seed, count) in WORLD.items():
         run(
             f"Samples of the small world: {folder}",
             *("-m", "datamodules.tinyworld", "--out", f"{root}/{folder}", "--split", split),
-            *("--count", str(count), "--seed", str(seed)),
+            *("--count", str(min(count, most or count)), "--seed", str(seed)),
         )
         for shard in sorted((root / folder).glob("*.tar")):
             shard.replace(mixed / f"{folder}-{shard.name}")
         shutil.rmtree(root / folder)
-    run("Both in one folder", "-m", "datamodules.shards", "index", str(mixed))
-    given = ("--data.init_args.train", str(mixed), "--out", str(root / "features"), "--batch_size", "32")
-    run("Features of the frozen parts", "-m", "mmig.cache", "--config", CONFIG, *given)
+    run("All in one folder", "-m", "datamodules.shards", "index", str(mixed))
 
 
-def fit(name: str, root: Path, *more: str) -> None:
-    """Train one run."""
-    given = ("--data.init_args.train", str(root / "mixed"), "--data.init_args.features", str(root / "features"))
-    run(f"Training {name}", "train.py", "fit", "--config", CONFIG, "--name", name, *given, *more)
+def fit(name: str, root: Path, config: str, *more: str) -> None:
+    """Train one run on the mixed samples."""
+    given = ("--data.init_args.train", str(root / "mixed"))
+    run(f"Training {name}", "train.py", "fit", "--config", config, "--name", name, *given, *more)
+
+
+def fit_decoder(name: str, root: Path, *more: str) -> None:
+    """Train the decoder and write it below the data's folder."""
+    fit(name, root, DECODER, *more)
+    out = str(root / "decoder")
+    run("The new decoder as a folder", "-m", "mmig.methods.latent_diffusion.export", f"runs/{name}", "--out", out)
+
+
+def fit_denoiser(name: str, root: Path, *more: str) -> None:
+    """Train the denoiser for the new decoder, on what the frozen parts make of the samples, computed once."""
+    features, vae = str(root / "features"), ("--model.init_args.backbones.vae", str(root / "decoder"))
+    given = ("--data.init_args.train", str(root / "mixed"), "--out", features, "--batch_size", "32")
+    run("Features of the frozen parts", "-m", "mmig.cache", "--config", CONFIG, *given, *vae)
+    fit(name, root, CONFIG, "--data.init_args.features", features, *vae, *more)
 
 
 def evaluate(name: str, split: str, data: str, limit: int, *more: str) -> None:
@@ -69,10 +84,12 @@ def main(arguments: list[str] | None = None) -> None:
     start, before, limit = time.monotonic(), f"{options.name}-before", 4 if options.short else options.limit
     short = ["--trainer.max_steps", "2"] if options.short else []
     sampling = ["--sampling", *options.sampling] if options.sampling else []
-    write_data(options.root, 32 if options.short else SAMPLES)
+    write_data(options.root, 16 if options.short else None)
     # with a learning rate of 0 nothing moves: the pretrained models as they are
-    fit(before, options.root, "--trainer.max_steps", "1", "--model.init_args.optimizer.lr", "0")
-    fit(options.name, options.root, *short)
+    untouched = ("--model.init_args.backbones.vae", "null", "--data.init_args.features", "null")
+    fit(before, options.root, CONFIG, *untouched, "--trainer.max_steps", "1", "--model.init_args.optimizer.lr", "0")
+    fit_decoder(f"{options.name}-decoder", options.root, *short)
+    fit_denoiser(options.name, options.root, *short)
     for split in TESTS:
         evaluate(before, split, options.data, limit, *sampling)
         evaluate(options.name, split, options.data, limit, *sampling, "--compare", f"runs/{before}/{split}")

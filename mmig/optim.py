@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from mmig.muon import Muon
 from mmig.quantised import bitsandbytes
 from mmig.sharding import full
 
@@ -29,12 +30,13 @@ class OptimizerGroup:
 
 @dataclass
 class OptimizerConfig:
-    """AdamW with clipping, warm-up and a constant or cosine schedule.
+    """AdamW or Muon with clipping, warm-up and a constant or cosine schedule.
 
     Attributes:
         lr: peak learning rate.
         kind: "adamw" is torch's, fused; "adamw_8bit" keeps its moments in 8 bits, "paged_adamw_8bit" moves them to the
-            host's memory too where the GPU's runs short (both of bitsandbytes, on NVIDIA GPUs).
+            host's memory too where the GPU's runs short (both of bitsandbytes, on NVIDIA GPUs). "muon" makes updates of
+            matrices and kernels orthogonal (`mmig.muon`; not with FSDP): fewer steps, each a little longer.
         betas: AdamW's decay rates of the first and second moment.
         weight_decay: decoupled decay of matrices and convolution kernels; vectors (biases, norms) are not decayed.
         clip_norm: largest gradient norm, None for no clipping. It is the norm over all parameters that are in no
@@ -47,7 +49,7 @@ class OptimizerConfig:
     """
 
     lr: float = 1e-4
-    kind: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    kind: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "muon"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
     clip_norm: float | None = 1.0
@@ -106,13 +108,15 @@ def parameters_by_group(
     return {prefix: parameters for prefix, parameters in grouped.items() if parameters}
 
 
-def build_adamw(named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW, fused or in 8 bits; each group of the config in two, decayed and not.
+def build_optimizer(
+    named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
+) -> torch.optim.Optimizer:
+    """AdamW, fused or in 8 bits, or Muon; each group of the config in two, decayed and not.
 
     Each of its `param_groups` keeps its peak learning rate as "initial_lr", as torch's schedulers do.
 
     Raises:
-        ValueError: a group of the config gets no parameter, or nothing is trainable.
+        ValueError: a group of the config gets no parameter, nothing is trainable, or Muon for sharded parameters.
         MissingLibraryError: 8 bits without bitsandbytes or without a GPU.
     """
     groups = []
@@ -126,6 +130,9 @@ def build_adamw(named_parameters: Iterable[tuple[str, nn.Parameter]], config: Op
     groups = [group for group in groups if group["params"]]
     if config.kind == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    if config.kind == "muon":
+        matrices = [{**group, "orthogonal": group["params"][0].ndim > 1} for group in groups]
+        return Muon(matrices, lr=config.lr, betas=config.betas)
     optimizers = bitsandbytes(f"optimizer.kind: {config.kind}", "take adamw").optim
     kinds = {"adamw_8bit": optimizers.AdamW8bit, "paged_adamw_8bit": optimizers.PagedAdamW8bit}
     return kinds[config.kind](groups, lr=config.lr, betas=config.betas)

@@ -15,7 +15,7 @@ from bench.tools.clock import Instant, Pairs, now, since
 from datamodules.schema import Batch, collate
 from datamodules.tinyworld.sample import make_sample
 from mmig.callbacks.ema import ema_decay
-from mmig.optim import build_adamw, lr_factor, parameters_by_group
+from mmig.optim import build_optimizer, lr_factor, parameters_by_group
 from mmig.rng import Draws
 from mmig.stages.base import TrainingModule
 
@@ -38,7 +38,7 @@ class BareLoop:
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.module, self.total_steps, self.decay, self.autocast = module, total_steps, decay, autocast
-        self.optimizer = build_adamw(module.named_parameters(), module.optimizer_config)
+        self.optimizer = build_optimizer(module.named_parameters(), module.optimizer_config)
         self.groups = parameters_by_group(module.named_parameters(), module.optimizer_config)
         self.weights = [parameter.detach() for members in self.groups.values() for parameter in members]
         self.averages = [weight.clone() for weight in self.weights]

@@ -22,7 +22,7 @@ from mmig.cache.frozen import FrozenFeatures
 from mmig.editing import Editor, EditOutput
 from mmig.evaluation.batches import check_fields, readable
 from mmig.fsdp import whole_weights
-from mmig.optim import OptimizerConfig, build_adamw, clip_grad_norm, lr_factor, parameters_by_group
+from mmig.optim import OptimizerConfig, build_optimizer, clip_grad_norm, lr_factor, parameters_by_group
 from mmig.rng import Draws, derive_seed, generator
 from mmig.stages.loss_meter import LossMeter
 from mmig.stages.micro_batches import micro_batches
@@ -132,7 +132,7 @@ class TrainingModule(StoredModule):
         """AdamW over every parameter that requires a gradient, in the groups of `optimizer.groups`."""
         # kept, for a walk through thousands of frozen weights takes milliseconds a step
         self._clipped_together = parameters_by_group(self.named_parameters(), self.optimizer_config)
-        return build_adamw(self.named_parameters(), self.optimizer_config)
+        return build_optimizer(self.named_parameters(), self.optimizer_config)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move the tensors; texts and metadata stay (Lightning would walk through every scene graph)."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmig.optim import OptimizerConfig, OptimizerGroup, build_adamw, lr_factor, state_by_index, state_by_name
+from mmig.optim import OptimizerConfig, OptimizerGroup, build_optimizer, lr_factor, state_by_index, state_by_name
 
 
 def test_warm_up_then_constant() -> None:
@@ -20,7 +20,7 @@ def test_cosine_ends_at_the_final_ratio() -> None:
 
 
 def test_vectors_are_not_decayed() -> None:
-    optimizer = build_adamw(nn.Linear(2, 2).named_parameters(), OptimizerConfig(weight_decay=0.5))
+    optimizer = build_optimizer(nn.Linear(2, 2).named_parameters(), OptimizerConfig(weight_decay=0.5))
     assert [(group["params"][0].ndim, group["weight_decay"]) for group in optimizer.param_groups] == [
         (2, 0.5),
         (1, 0.0),
@@ -29,7 +29,7 @@ def test_vectors_are_not_decayed() -> None:
 
 def test_nothing_to_train_is_an_error() -> None:
     with pytest.raises(ValueError, match="no trainable parameter"):
-        build_adamw(nn.Linear(2, 2).requires_grad_(False).named_parameters(), OptimizerConfig())
+        build_optimizer(nn.Linear(2, 2).requires_grad_(False).named_parameters(), OptimizerConfig())
 
 
 def parts(**names: int) -> nn.ModuleDict:
@@ -50,7 +50,7 @@ def test_the_longest_prefix_wins_and_groups_inherit_what_they_leave_out() -> Non
     names = {id(p): name for name, p in model.named_parameters()}
     found = {
         names[id(p)]: (group["lr"], group["weight_decay"])
-        for group in build_adamw(model.named_parameters(), config).param_groups
+        for group in build_optimizer(model.named_parameters(), config).param_groups
         for p in group["params"]
     }
     assert found == {
@@ -73,7 +73,7 @@ def test_a_group_of_nothing_that_trains_is_named(prefix: str) -> None:
     model["frozen"].requires_grad_(False)
     config = OptimizerConfig(groups={prefix: OptimizerGroup(lr=1.0)})
     with pytest.raises(ValueError, match=rf"'{prefix}' gets no trainable .* 4, such as unet\.weight, ") as caught:
-        build_adamw(model.named_parameters(), config)
+        build_optimizer(model.named_parameters(), config)
     assert "\n" not in str(caught.value) and "List only what trains" in str(caught.value)
 
 

@@ -1,0 +1,85 @@
+"""Muon: momentum whose matrices are made orthogonal before each step (Jordan et al. 2024), AdamW for all else."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.9
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the odd quintic that drives singular values towards 1, about 0.7 to 1.2 after five rounds (Jordan et al. 2024)."""
+ROUNDS = 5
+ADAM_RMS = 0.2
+"""Root mean square of AdamW's usual update, to which every update is brought, so that the learning rates of both are
+alike (Liu et al. 2025, eq 4)."""
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """The nearest semi-orthogonal matrices, roughly: singular values near 1, singular vectors kept, [B,m,n].
+
+    By Newton-Schulz rounds, in the precision given. A matrix of zeros stays one.
+    """
+    turned = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
+    values = turned / (torch.linalg.matrix_norm(turned, keepdim=True) + 1e-12)
+    a, b, c = COEFFICIENTS
+    for _ in range(ROUNDS):
+        gram = values @ values.mT
+        values = a * values + (b * gram + c * gram @ gram) @ values
+    return values.mT if turned is not matrices else values
+
+
+class Muon(torch.optim.AdamW):
+    """Muon with Nesterov momentum for groups with `orthogonal`, torch's fused AdamW for the others.
+
+    A convolution kernel [out, in, h, w] is the matrix [out, in h w]. Matrices of one shape go through one batched
+    product.
+
+    Args:
+        groups: parameter groups as of AdamW; `orthogonal: True` for those whose parameters are matrices or kernels.
+        lr, betas: as of AdamW.
+
+    Raises:
+        ValueError: sharded parameters, of which no rank has a whole matrix.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float]) -> None:
+        super().__init__([{"orthogonal": False, **group} for group in groups], lr=lr, betas=betas, fused=True)
+        from torch.distributed.tensor import DTensor
+
+        if any(isinstance(parameter, DTensor) for group in self.param_groups for parameter in group["params"]):
+            raise ValueError("optimizer.kind: muon needs whole matrices, this strategy shards them; take adamw, or DDP")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of all groups."""
+        groups = self.param_groups
+        self.param_groups = [group for group in groups if not group["orthogonal"]]
+        try:
+            loss = super().step(closure)
+        finally:
+            self.param_groups = groups
+        by_shape = defaultdict(list)
+        for group, parameter, direction in self._directions():
+            by_shape[direction.shape].append((group, parameter, direction))
+        for (rows, columns), members in by_shape.items():
+            updates = orthogonalised(torch.stack([direction for _, _, direction in members]))
+            size = ADAM_RMS * max(rows, columns) ** 0.5  # an orthogonal matrix has a mean square of 1 / max(m, n)
+            for (group, parameter, _), update in zip(members, updates, strict=True):
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * size)
+        return loss
+
+    def _directions(self) -> Iterator[tuple[dict[str, Any], nn.Parameter, Tensor]]:
+        """(group, parameter, gradient with momentum as a matrix) of everything that is made orthogonal."""
+        for group in self.param_groups:
+            for parameter in group["params"] if group["orthogonal"] else ():
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["step"] = torch.zeros(())  # unused, but AdamW looks for it in whatever it loads
+                    state["momentum"] = torch.zeros_like(parameter)
+                state["momentum"].mul_(MOMENTUM).add_(parameter.grad)
+                yield group, parameter, (parameter.grad + MOMENTUM * state["momentum"]).flatten(1)
