@@ -26,7 +26,7 @@ class TinyWorldData(ShardData):
         photographs: with real photographs (backgrounds and the photographic edits) from scikit-image.
         world_seed: which world; `seed` decides only order and augmentation.
         test_split: what `test` and `predict` read: "test" or a held-out split (unseen_pairs, unseen_counts,
-            unseen_photographs, outline).
+            unseen_photographs, outline, removals).
         writers: processes that draw missing shards (0: this one).
         global_batch_size, resolution, num_workers, seed, eval_batch_size, limit_val, limit_test, flip,
             max_bad_fraction, features: as in `ShardData`, whose other arguments keep their defaults.

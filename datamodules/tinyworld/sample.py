@@ -17,7 +17,9 @@ from datamodules.tinyworld.render import render, silhouette, silhouettes
 from datamodules.tinyworld.scene import HELD_OUT_PAIRS, SIDE, Scene
 from datamodules.tinyworld.words import Description, background_noun, caption, noun, response
 
-SPLITS = ("train", "val", "test", "unseen_pairs", "unseen_counts", "unseen_photographs", "outline")
+ONE_TYPE = {"outline": "outline", "removals": "remove"}
+"""Splits of one edit type alone; `outline` is in no other split."""
+SPLITS = ("train", "val", "test", "unseen_pairs", "unseen_counts", "unseen_photographs", *ONE_TYPE)
 MAX_ATTEMPTS = 2000
 Sample = dict[str, Any]
 Mask = NDArray[np.bool_]
@@ -36,8 +38,8 @@ def split_rules(split: str, photographs: bool) -> Rules:
 
 def edit_types(split: str, photographs: bool) -> tuple[str, ...]:
     """The edit types that a split draws from, each equally often."""
-    if split == "outline":
-        return ("outline",)
+    if split in ONE_TYPE:
+        return (ONE_TYPE[split],)
     scenes_only = split in ("unseen_pairs", "unseen_counts") or not photographs
     return tuple(name for name in TRAINED_TYPES if not (scenes_only and name == "photographic"))
 

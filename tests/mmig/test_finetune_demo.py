@@ -41,23 +41,34 @@ def test_both_runs_are_evaluated_on_the_same_edits_and_compared(commands: list[l
     assert same == {("configs/data/demo.yaml", "9", "num_steps=10")}
 
 
-def test_both_kinds_lie_in_one_folder_of_which_the_features_are(commands: list[list[str]], tmp_path: Path) -> None:
-    assert sorted(file.name for file in (tmp_path / "mixed").iterdir()) == ["others-00000.tar", "outline-00000.tar"]
+def test_all_kinds_lie_in_one_folder_of_which_the_features_are(commands: list[list[str]], tmp_path: Path) -> None:
+    kinds = ("others", "outline", "removals")
+    assert sorted(file.name for file in (tmp_path / "mixed").iterdir()) == [f"{kind}-00000.tar" for kind in kinds]
     cached = next(command for command in commands if "mmig.cache" in command)
     assert option(cached, "--data.init_args.train") == str(tmp_path / "mixed")
     assert option(cached, "--out") == str(tmp_path / "features")
 
 
-def test_nothing_moves_before_and_both_train_on_the_same(commands: list[list[str]], tmp_path: Path) -> None:
-    before, after = (command for command in commands if command[0] == "train.py")
-    assert option(before, "--model.init_args.optimizer.lr") == "0" and "--model.init_args.optimizer.lr" not in after
-    for command in (before, after):
-        assert option(command, "--data.init_args.train") == str(tmp_path / "mixed")
-        assert option(command, "--data.init_args.features") == str(tmp_path / "features")
+def test_nothing_moves_before_and_all_train_on_the_same(commands: list[list[str]], tmp_path: Path) -> None:
+    before, decoder, after = (command for command in commands if command[0] == "train.py")
+    rate = "--model.init_args.optimizer.lr"
+    assert option(before, rate) == "0" and rate not in decoder and rate not in after
+    assert {option(c, "--data.init_args.train") for c in (before, decoder, after)} == {str(tmp_path / "mixed")}
+    assert option(after, "--data.init_args.features") == str(tmp_path / "features")
+
+
+def test_the_new_decoder_is_the_trained_denoisers_alone(commands: list[list[str]], tmp_path: Path) -> None:
+    exported = next(command for command in commands if "mmig.methods.latent_diffusion.export" in command)
+    assert "runs/f-decoder" in exported and option(exported, "--out") == str(tmp_path / "decoder")
+    before, _, after = (command for command in commands if command[0] == "train.py")
+    cached = next(command for command in commands if "mmig.cache" in command)
+    vae = "--model.init_args.backbones.vae"
+    assert option(before, vae) == "null" and option(before, "--data.init_args.features") == "null"
+    assert option(cached, vae) == option(after, vae) == str(tmp_path / "decoder")
 
 
 def test_outline_edits_that_are_trained_on_are_not_those_that_are_tested_on() -> None:
-    split, seed = finetune_demo.WORLD["outline"]
+    split, seed, _ = finetune_demo.WORLD["outline"]
     trained = {make_sample(seed, split, index)["source"].tobytes() for index in range(20)}
     tested = {make_sample(0, "outline", index)["source"].tobytes() for index in range(20)}
     assert seed != 0 and not trained & tested

@@ -102,6 +102,11 @@ def test_outline_outlines_one_object():
         assert not any(thing.outlined for thing in source.things)
 
 
+def test_removals_are_ordinary_edits_that_take_an_object_away():
+    assert edit_types("removals", True) == ("remove",)
+    assert all(len(target.things) < len(source.things) for source, target in scenes("removals", 20))
+
+
 def test_unknown_split_is_named():
     with pytest.raises(ValueError, match="split 'training': expected one of train, val"):
         make_sample(0, "training", 0)
