@@ -296,6 +296,7 @@ def main(args: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the config says how many
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # the frozen backbones
     warnings.filterwarnings("ignore", message=".*overridden `transfer_batch_to_device`.*")  # on purpose
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero.*")  # no validation split
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between lightning and torch
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # whoever has SLURM knows
     with one_line_errors(RunLockedError, MisconfigurationException):

@@ -15,6 +15,8 @@ from mmig.programs import positive
 
 CONFIG = "configs/finetune/outline.yaml"
 DECODER = "configs/finetune/outline_decoder.yaml"
+PRETRAINED = "assets/tiny/stable-diffusion"
+VAE = "--model.init_args.backbones.vae"
 WORLD = {"outline": ("outline", 1, 2000), "others": ("train", 0, 2000), "removals": ("removals", 1, 450)}
 """Folder below the data's, split of the small world, seed (other seeds of a split are other samples) and how many: an
 ordinary edit beside every outline, so that those are not forgotten, and more removals, since an outlined picture keeps
@@ -54,7 +56,7 @@ def fit_decoder(name: str, root: Path, *more: str) -> None:
 
 def fit_denoiser(name: str, root: Path, *more: str) -> None:
     """Train the denoiser for the new decoder, on what the frozen parts make of the samples, computed once."""
-    features, vae = str(root / "features"), ("--model.init_args.backbones.vae", str(root / "decoder"))
+    features, vae = str(root / "features"), (VAE, str(root / "decoder"))
     given = ("--data.init_args.train", str(root / "mixed"), "--out", features, "--batch_size", "32")
     run("Features of the frozen parts", "-m", "mmig.cache", "--config", CONFIG, *given, *vae)
     fit(name, root, CONFIG, "--data.init_args.features", features, *vae, *more)
@@ -86,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     sampling = ["--sampling", *options.sampling] if options.sampling else []
     write_data(options.root, 16 if options.short else None)
     # with a learning rate of 0 nothing moves: the pretrained models as they are
-    untouched = ("--model.init_args.backbones.vae", "null", "--data.init_args.features", "null")
+    untouched = (VAE, PRETRAINED, "--data.init_args.features", "null")
     fit(before, options.root, CONFIG, *untouched, "--trainer.max_steps", "1", "--model.init_args.optimizer.lr", "0")
     fit_decoder(f"{options.name}-decoder", options.root, *short)
     fit_denoiser(options.name, options.root, *short)

@@ -63,7 +63,8 @@ def test_the_new_decoder_is_the_trained_denoisers_alone(commands: list[list[str]
     before, _, after = (command for command in commands if command[0] == "train.py")
     cached = next(command for command in commands if "mmig.cache" in command)
     vae = "--model.init_args.backbones.vae"
-    assert option(before, vae) == "null" and option(before, "--data.init_args.features") == "null"
+    assert option(before, vae) == "assets/tiny/stable-diffusion"
+    assert option(before, "--data.init_args.features") == "null"
     assert option(cached, vae) == option(after, vae) == str(tmp_path / "decoder")
 
 
