@@ -105,7 +105,7 @@ class _Found:
         """Keep the first examples of every edit type."""
         seen = Counter(example.edit_type for example in self.examples)
         for example in collect_examples(batch, output):
-            if seen[example.edit_type] < (2 if example.edit_type else self.num_examples):
+            if seen[example.edit_type] < self.num_examples:
                 seen[example.edit_type] += 1
                 self.examples.append(example)
 

@@ -129,6 +129,12 @@ def test_examples_show_every_edit_type() -> None:
     assert sorted(example.edit_type for example in shown) == ["add", "style", "visual"]
 
 
+def test_examples_of_a_single_edit_type_are_as_many_as_asked_for() -> None:
+    batch = random_batch(12)
+    batch["edit_type"] = ["outline"] * 12
+    assert len(evaluate(batch, 5, (0,), num_examples=8).examples) == 8
+
+
 def test_seeds_of_a_sample_are_averaged_before_anything_else() -> None:
     rows = [SampleRow("a", 0, "", {"x": 0.0}), SampleRow("a", 1, "", {"x": 1.0}), SampleRow("b", 0, "", {"x": 2.0})]
     assert by_key(rows, "x") == {"a": 0.5, "b": 2.0}
