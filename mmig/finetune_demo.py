@@ -1,4 +1,4 @@
-"""Fine-tuning on the small world: `outline`, an edit that the tiny backbones were never trained on, with LoRA.
+"""Fine-tuning on the small world: `outline`, an edit that the tiny backbones were never trained on.
 
 Writes the data, trains the decoder (configs/finetune/outline_decoder.yaml) and the denoiser (outline.yaml), evaluates
 outline and the other edit types before and after on the same samples with the same noise, and prints paired

@@ -5,8 +5,7 @@ whose UNet is named apart, if at all), `vae`, `unet`, `text_encoder`, `tokenizer
 `clip_vision` or `vision`, `blip2` or `captioner` (with its processor), `blip2_processor`; their value is a hub id or
 folder, or a mapping with `path`. A `unet` or `vae` beside a `diffusion` takes the place of the pipeline's own. CLIP for
 metrics: `open_clip` or `clip`, a mapping with `name` and `weights`, or a string beside `open_clip_weights` or
-`clip_weights`.
-Local folders are only checked.
+`clip_weights`. Local folders are only checked.
 """
 
 import logging

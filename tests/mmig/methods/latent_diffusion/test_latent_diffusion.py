@@ -150,6 +150,11 @@ def test_a_pretrained_decoder_learns_targets_and_the_latents_stay(folder: Path, 
     assert errors[1] < 0.9 * errors[0]
 
 
+def test_a_weight_for_another_loss_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="no loss 'lpips'; expected some of reconstruction, squared, kl"):
+        FineTuneDecoder(OptimizerConfig(), {"lpips": 1.0}, str(folder))
+
+
 def test_samples_without_target_do_not_count_for_the_decoder(folder: Path) -> None:
     batch = captioned(2)
     batch["has_target"] = torch.tensor([True, False])
