@@ -9,6 +9,7 @@ import pytest
 from datamodules.shard_data import ShardData
 from datamodules.tinyworld.data import TinyWorldData
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
+from mmig.methods.latent_diffusion.autoencoder import FineTuneDecoder
 from mmig.parts import BackboneConfig
 from mmig.resume import BACKBONES, FREE_SETTINGS, ResumeError, check_resumable
 from mmig.stages.stage1 import Stage1
@@ -102,7 +103,8 @@ def test_a_backbone_where_there_was_none_is_a_change() -> None:
 
 
 def test_every_setting_that_may_change_exists() -> None:
-    owners = {"data.init_args": (ShardData, TinyWorldData), "model.init_args": (Stage1, InstructPix2PixModule)}
+    methods = (Stage1, InstructPix2PixModule, FineTuneDecoder)
+    owners = {"data.init_args": (ShardData, TinyWorldData), "model.init_args": methods}
     known = {
         f"{section}.{name}"
         for section, classes in owners.items()
