@@ -1,11 +1,12 @@
 """Muon: momentum whose matrices are made orthogonal before each step (Jordan et al. 2024), AdamW for all else."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 MOMENTUM = 0.9
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -31,13 +32,13 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.AdamW):
-    """Muon with Nesterov momentum for groups with `orthogonal`, torch's fused AdamW for the others.
+    """Muon with Nesterov momentum for groups of matrices and kernels, torch's fused AdamW for those of vectors.
 
     A convolution kernel [out, in, h, w] is the matrix [out, in h w]. Matrices of one shape go through one batched
     product.
 
     Args:
-        groups: parameter groups as of AdamW; `orthogonal: True` for those whose parameters are matrices or kernels.
+        groups: parameter groups as of AdamW, none with both matrices and vectors.
         lr, betas: as of AdamW.
 
     Raises:
@@ -45,9 +46,7 @@ class Muon(torch.optim.AdamW):
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float]) -> None:
-        super().__init__([{"orthogonal": False, **group} for group in groups], lr=lr, betas=betas, fused=True)
-        from torch.distributed.tensor import DTensor
-
+        super().__init__(groups, lr=lr, betas=betas, fused=True)
         if any(isinstance(parameter, DTensor) for group in self.param_groups for parameter in group["params"]):
             raise ValueError("optimizer.kind: muon needs whole matrices, this strategy shards them; take adamw, or DDP")
 
@@ -55,15 +54,12 @@ class Muon(torch.optim.AdamW):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of all groups."""
         groups = self.param_groups
-        self.param_groups = [group for group in groups if not group["orthogonal"]]
+        self.param_groups = [group for group in groups if not _of_matrices(group)]
         try:
             loss = super().step(closure)
         finally:
             self.param_groups = groups
-        by_shape = defaultdict(list)
-        for group, parameter, direction in self._directions():
-            by_shape[direction.shape].append((group, parameter, direction))
-        for (rows, columns), members in by_shape.items():
+        for (rows, columns), members in self._directions().items():
             updates = orthogonalised(torch.stack([direction for _, _, direction in members]))
             size = ADAM_RMS * max(rows, columns) ** 0.5  # an orthogonal matrix has a mean square of 1 / max(m, n)
             for (group, parameter, _), update in zip(members, updates, strict=True):
@@ -71,10 +67,11 @@ class Muon(torch.optim.AdamW):
                 parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * size)
         return loss
 
-    def _directions(self) -> Iterator[tuple[dict[str, Any], nn.Parameter, Tensor]]:
-        """(group, parameter, gradient with momentum as a matrix) of everything that is made orthogonal."""
-        for group in self.param_groups:
-            for parameter in group["params"] if group["orthogonal"] else ():
+    def _directions(self) -> dict[torch.Size, list[tuple[dict[str, Any], nn.Parameter, Tensor]]]:
+        """(group, parameter, gradient with momentum as a matrix) of everything that is made orthogonal, by shape."""
+        found = defaultdict(list)
+        for group in filter(_of_matrices, self.param_groups):
+            for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
                 state = self.state[parameter]
@@ -82,4 +79,10 @@ class Muon(torch.optim.AdamW):
                     state["step"] = torch.zeros(())  # unused, but AdamW looks for it in whatever it loads
                     state["momentum"] = torch.zeros_like(parameter)
                 state["momentum"].mul_(MOMENTUM).add_(parameter.grad)
-                yield group, parameter, (parameter.grad + MOMENTUM * state["momentum"]).flatten(1)
+                direction = (parameter.grad + MOMENTUM * state["momentum"]).flatten(1)
+                found[direction.shape].append((group, parameter, direction))
+        return found
+
+
+def _of_matrices(group: dict[str, Any]) -> bool:
+    return group["params"][0].ndim > 1

@@ -131,8 +131,7 @@ def build_optimizer(
     if config.kind == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
     if config.kind == "muon":
-        matrices = [{**group, "orthogonal": group["params"][0].ndim > 1} for group in groups]
-        return Muon(matrices, lr=config.lr, betas=config.betas)
+        return Muon(groups, lr=config.lr, betas=config.betas)
     optimizers = bitsandbytes(f"optimizer.kind: {config.kind}", "take adamw").optim
     kinds = {"adamw_8bit": optimizers.AdamW8bit, "paged_adamw_8bit": optimizers.PagedAdamW8bit}
     return kinds[config.kind](groups, lr=config.lr, betas=config.betas)

@@ -60,7 +60,11 @@ class TrainingModule(StoredModule):
         seed: seed of every draw of the run.
         micro_batch_size: samples a forward and backward; None takes the rank's whole part of the global batch.
 
+    Raises:
+        ValueError: a weight for a loss that is not in `known_losses`, or a micro-batch of none.
+
     Attributes:
+        known_losses: loss terms that may have a weight; () leaves them unchecked.
         new_parts: dotted prefixes of the parameters that no earlier stage has. A checkpoint given to --init_from holds
             each of these parts whole or not at all; every other trained weight outside the backbones it must hold.
         absent_parts: dotted prefixes of what other stages have and this one does without; --init_from leaves them out.
@@ -69,6 +73,7 @@ class TrainingModule(StoredModule):
         outcome: of the last training step; None before the first.
     """
 
+    known_losses: ClassVar[tuple[str, ...]] = ()
     new_parts: ClassVar[tuple[str, ...]] = ()
     absent_parts: tuple[str, ...] = ()
     terms_without_timestep: ClassVar[tuple[str, ...]] = ()
@@ -85,6 +90,9 @@ class TrainingModule(StoredModule):
         super().__init__()
         if micro_batch_size is not None and micro_batch_size < 1:
             raise ValueError(f"micro_batch_size must be at least 1, found {micro_batch_size}")
+        if self.known_losses and (unknown := sorted(set(loss_weights) - set(self.known_losses))):
+            known = ", ".join(self.known_losses)
+            raise ValueError(f"loss_weights: no loss {unknown[0]!r}; expected some of {known}")
         self.automatic_optimization = False
         self.optimizer_config = optimizer
         self.loss_weights = loss_weights
@@ -129,7 +137,7 @@ class TrainingModule(StoredModule):
     # Training ----------------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW over every parameter that requires a gradient, in the groups of `optimizer.groups`."""
+        """The optimiser over every parameter that requires a gradient, in the groups of `optimizer.groups`."""
         # kept, for a walk through thousands of frozen weights takes milliseconds a step
         self._clipped_together = parameters_by_group(self.named_parameters(), self.optimizer_config)
         return build_optimizer(self.named_parameters(), self.optimizer_config)

@@ -47,6 +47,7 @@ class MMIGStage(TrainingModule):
         ValueError: a part that this stage trains, or a loss needs, is not configured.
     """
 
+    known_losses = TERMS
     terms_without_timestep = ("mmt", "blip2")
     trained_parts: ClassVar[tuple[str, ...]]
     counted_losses: ClassVar[tuple[str, ...]]
@@ -97,8 +98,6 @@ class MMIGStage(TrainingModule):
         return weights
 
     def _check_losses(self, objective: ObjectiveConfig) -> None:
-        if unknown := sorted(set(self.loss_weights) - set(TERMS)):
-            raise ValueError(f"loss_weights: no loss {unknown[0]!r}; expected some of {', '.join(TERMS)}")
         if objective.image_path.deliberate_share > 0 and "blip2" not in self.loss_weights:
             raise ValueError("objective.image_path.deliberate_share draws timesteps for the loss 'blip2', which is off")
 

@@ -15,7 +15,6 @@ from mmig.stages.base import TrainingModule
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-TERMS = ("reconstruction", "squared", "kl")
 INITIAL_LOG_VARIANCE = -6.0
 """Log variance of the posterior before training."""
 
@@ -27,26 +26,10 @@ class ReconstructionModule(TrainingModule):
     (the colour of a small object) count more; and `kl`, the KL divergence of the posterior from the standard normal,
     summed over the latents and divided by the number of image values. With the weights 1, 0 and 1e-6 their sum is that
     of Rombach et al. (sums over a sample, without LPIPS and GAN) up to one constant factor.
-
-    Args:
-        optimizer, loss_weights, seed, micro_batch_size: see `TrainingModule`.
-
-    Raises:
-        ValueError: a weight for another loss.
     """
 
+    known_losses = ("reconstruction", "squared", "kl")
     vae: "AutoencoderKL"
-
-    def __init__(
-        self,
-        optimizer: OptimizerConfig,
-        loss_weights: dict[str, float],
-        seed: int = 0,
-        micro_batch_size: int | None = None,
-    ) -> None:
-        super().__init__(optimizer, loss_weights, seed, micro_batch_size)
-        if unknown := sorted(set(loss_weights) - set(TERMS)):
-            raise ValueError(f"loss_weights: no loss {unknown[0]!r}; expected some of {', '.join(TERMS)}")
 
     def images(self, batch: Batch, draws: Draws) -> Tensor:
         """The image of each sample to reconstruct, [B,3,H,W]: source or target, with equal chance where both exist."""
@@ -60,7 +43,7 @@ class ReconstructionModule(TrainingModule):
         output = self.vae.decode(posterior.mean + posterior.std * noise).sample
         error = (output.float() - images).flatten(1)
         values = (error.abs().mean(dim=1), error.square().mean(dim=1), posterior.kl() / images[0].numel())
-        return {name: value for name, value in zip(TERMS, values, strict=True) if name in self.loss_weights}
+        return {name: value for name, value in zip(self.known_losses, values, strict=True) if name in self.loss_weights}
 
 
 class AutoencoderModule(ReconstructionModule):
