@@ -20,15 +20,22 @@ alike (Liu et al. 2025, eq 4)."""
 def orthogonalised(matrices: Tensor) -> Tensor:
     """The nearest semi-orthogonal matrices, roughly: singular values near 1, singular vectors kept, [B,m,n].
 
-    By Newton-Schulz rounds, in the precision given. A matrix of zeros stays one.
+    By Newton-Schulz rounds, in the precision given; float32 is needed. A matrix of zeros stays one. Every round
+    multiplies by a polynomial of the Gram matrix, so that the rounds work on the small [m,m] alone and only their
+    product meets the wide [m,n].
     """
     turned = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
     values = turned / (torch.linalg.matrix_norm(turned, keepdim=True) + 1e-12)
+    gram = values @ values.mT
+    identity = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    product = identity
     a, b, c = COEFFICIENTS
     for _ in range(ROUNDS):
-        gram = values @ values.mT
-        values = a * values + (b * gram + c * gram @ gram) @ values
-    return values.mT if turned is not matrices else values
+        factor = a * identity + b * gram + c * gram @ gram
+        product = factor @ product
+        gram = factor @ gram @ factor
+    result = product @ values
+    return result.mT if turned is not matrices else result
 
 
 class Muon(torch.optim.AdamW):

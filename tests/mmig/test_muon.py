@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from mmig.muon import MOMENTUM, orthogonalised
+from mmig.muon import COEFFICIENTS, MOMENTUM, ROUNDS, orthogonalised
 from mmig.optim import OptimizerConfig, build_optimizer, state_by_index, state_by_name
 
 
@@ -28,6 +28,18 @@ def test_singular_vectors_stay_and_singular_values_come_near_one(shape: tuple[in
         core = left.mT @ result @ right.mT  # diagonal where the singular vectors are the same
         assert (core - core.diagonal().diag()).abs().max() < 1e-3
         assert core.diagonal().min() > 0.5 and core.diagonal().max() < 1.3
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 100), (100, 16)])
+def test_rounds_are_those_on_the_whole_matrix_even_where_singular_values_differ_much(shape: tuple[int, int]) -> None:
+    left, values, right = torch.linalg.svd(normal(*shape).double(), full_matrices=False)
+    matrix = left @ torch.logspace(0, -8, len(values), dtype=torch.float64).diag() @ right
+    a, b, c = COEFFICIENTS
+    expected = matrix / matrix.norm()
+    for _ in range(ROUNDS):
+        square = expected @ expected.mT
+        expected = a * expected + b * square @ expected + c * square @ square @ expected
+    assert (orthogonalised(matrix.float()[None])[0] - expected).abs().max() < 1e-3
 
 
 def test_a_gradient_of_zeros_moves_nothing() -> None:
