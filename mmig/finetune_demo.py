@@ -17,10 +17,10 @@ CONFIG = "configs/finetune/outline.yaml"
 DECODER = "configs/finetune/outline_decoder.yaml"
 PRETRAINED = "assets/tiny/stable-diffusion"
 VAE = "--model.init_args.backbones.vae"
-WORLD = {"outline": ("outline", 1, 2000), "others": ("train", 0, 2000), "removals": ("removals", 1, 450)}
-"""Folder below the data's, split of the small world, seed (other seeds of a split are other samples) and how many: an
-ordinary edit beside every outline, so that those are not forgotten, and more removals, since an outlined picture keeps
-its objects."""
+WORLD = {"outline": ("outline", 1, 5000), "others": ("train", 1, 6000), "removals": ("removals", 1, 900)}
+"""Folder below the data's, split of the small world, seed (other seeds of a split are other samples) and how many: more
+ordinary edits than outlines, so that those are not forgotten, and more removals among them, since an outlined picture
+keeps its objects."""
 TESTS = ("outline", "test")
 """Splits that are tested on: the new edit type, and the ordinary ones."""
 
@@ -79,8 +79,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--root", type=Path, default=Path("data/finetune"), help="folder of the training data; must hold none yet"
     )
-    parser.add_argument("--data", default="configs/data/demo.yaml", help="the small world that is tested on")
-    parser.add_argument("--limit", type=positive, default=128, help="test samples a split (default: 128)")
+    parser.add_argument("--data", default="configs/data/finetune.yaml", help="the small world that is tested on")
+    parser.add_argument("--limit", type=positive, default=256, help="test samples a split (default: 256)")
     parser.add_argument("--sampling", nargs="+", default=[], metavar="NAME=VALUE", help="as of evaluate.py")
     options = parser.parse_args(arguments)
     start, before, limit = time.monotonic(), f"{options.name}-before", 4 if options.short else options.limit
