@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from datamodules.tinyworld.sample import make_sample
 from mmig import finetune_demo
@@ -38,7 +39,7 @@ def test_both_runs_are_evaluated_on_the_same_edits_and_compared(commands: list[l
         ("runs/f", "test", "runs/f-before/test"),
     ]
     same = {(option(c, "--data"), option(c, "--limit"), option(c, "--sampling")) for c in evaluations}
-    assert same == {("configs/data/demo.yaml", "9", "num_steps=10")}
+    assert same == {("configs/data/finetune.yaml", "9", "num_steps=10")}
 
 
 def test_all_kinds_lie_in_one_folder_of_which_the_features_are(commands: list[list[str]], tmp_path: Path) -> None:
@@ -68,8 +69,9 @@ def test_the_new_decoder_is_the_trained_denoisers_alone(commands: list[list[str]
     assert option(cached, vae) == option(after, vae) == str(tmp_path / "decoder")
 
 
-def test_outline_edits_that_are_trained_on_are_not_those_that_are_tested_on() -> None:
+def test_outline_edits_that_are_trained_on_are_not_those_that_are_tested_on(root: Path) -> None:
     split, seed, _ = finetune_demo.WORLD["outline"]
+    data = yaml.safe_load((root / "configs/data/finetune.yaml").read_text(encoding="utf-8"))["data"]["init_args"]
     trained = {make_sample(seed, split, index)["source"].tobytes() for index in range(20)}
-    tested = {make_sample(0, "outline", index)["source"].tobytes() for index in range(20)}
-    assert seed != 0 and not trained & tested
+    tested = {make_sample(data["world_seed"], "outline", index)["source"].tobytes() for index in range(20)}
+    assert seed != data["world_seed"] and not trained & tested
