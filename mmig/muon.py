@@ -27,15 +27,19 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     turned = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
     values = turned / (torch.linalg.matrix_norm(turned, keepdim=True) + 1e-12)
     gram = values @ values.mT
-    identity = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
-    product = identity
-    a, b, c = COEFFICIENTS
-    for _ in range(ROUNDS):
-        factor = a * identity + b * gram + c * gram @ gram
-        product = factor @ product
+    product = factor = _polynomial(gram)
+    for _ in range(ROUNDS - 1):
         gram = factor @ gram @ factor
+        factor = _polynomial(gram)
+        product = factor @ product
     result = product @ values
     return result.mT if turned is not matrices else result
+
+
+def _polynomial(gram: Tensor) -> Tensor:
+    """What a round multiplies matrices by whose Gram matrices these are, [B,m,m]."""
+    a, b, c = COEFFICIENTS
+    return a * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device) + b * gram + c * gram @ gram
 
 
 class Muon(torch.optim.AdamW):
