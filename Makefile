@@ -44,10 +44,10 @@ $(STAMP): setup.cfg constraints.txt pyproject.toml
 	echo "== installed"
 
 demo: $(STAMP)
-	@$(OFFLINE) "$(RUN)" -m mmig.demo
+	@$(OFFLINE) "$(RUN)" -m experiments.demo
 
 chain-demo: $(STAMP)
-	@$(OFFLINE) "$(RUN)" -m mmig.chain_demo
+	@$(OFFLINE) "$(RUN)" -m experiments.chain_demo
 
 test: $(STAMP)
 	@echo "== tests: $(WORKERS) processes"
@@ -70,7 +70,7 @@ bench: $(STAMP)
 	@set -e; for script in bench/*.py; do echo "== $$script"; $(ONE_THREAD) $(OFFLINE) "$(RUN)" "$$script"; done
 
 tiny-backbones: $(STAMP)
-	@$(OFFLINE) "$(RUN)" -m mmig.methods.tiny_backbones
+	@$(OFFLINE) "$(RUN)" -m experiments.tiny_backbones
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache runs/demo runs/chain-* data/demo

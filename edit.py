@@ -5,7 +5,7 @@ Example: python edit.py --checkpoint runs/NAME --image IN.png --instruction "mak
 
 import argparse
 
-from mmig.programs import one_line_errors, positive
+from mmig.base.programs import one_line_errors, positive
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run edit.py; what a user can mend ends in one line, not in a traceback (MMIG_TRACEBACK=1 shows it)."""
     parsed = build_parser().parse_args(arguments)
     with one_line_errors():
-        from mmig.evaluation.single import run
+        from mmig.run.edit import run
 
         run(parsed)
 

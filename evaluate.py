@@ -6,7 +6,7 @@ Example: python evaluate.py --checkpoint runs/NAME --data configs/data/tinyworld
 import argparse
 import logging
 
-from mmig.programs import one_line_errors, positive
+from mmig.base.programs import one_line_errors, positive
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,10 +44,10 @@ def main(arguments: list[str] | None = None) -> None:
     if parsed.clip is not None and len(parsed.clip) > 2:
         parser.error("--clip takes a name and at most one name of weights")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    for package in ("mmig", "datamodules"):
+    for package in ("mmig", "datamodules", "experiments"):
         logging.getLogger(package).setLevel(logging.INFO)
     with one_line_errors():
-        from mmig.evaluation.command import run
+        from mmig.run.evaluate import run
 
         run(parsed)
 

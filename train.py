@@ -29,6 +29,6 @@ if __name__ == "__main__":
     if sys.argv[1:] in ([], ["-h"], ["--help"]):
         print_overview()
     else:
-        from mmig.cli import main
+        from mmig.run.cli import main
 
         main()

@@ -1,4 +1,4 @@
-"""What does it cost that ranks agree on signals? Steps of two gloo ranks with and without `mmig.agreement`.
+"""What does it cost that ranks agree on signals? Steps of two gloo ranks with and without `mmig.training.agreement`.
 
 A step is some computing and the sum of a gradient over both ranks, as data parallel training has it. Ten steps of each
 kind alternate; the medians are compared. The third kind is Lightning's: a broadcast before each step, which every rank
@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from mmig.agreement import Agreement
+from mmig.training.agreement import Agreement
 
 GOAL_MS = 0.3
 SIDE, GRADIENT, WARM_UP, BLOCK = 512, 100_000, 30, 10

@@ -1,7 +1,7 @@
 """What do cached features save? Training steps with them against the same steps without, and the FLOP bound beside.
 
-Stage 1 of MMIG and InstructPix2Pix as the demo trains them (assets/tiny, 64 px, batches of 16). `mmig.cache` writes the
-features once; then steps of both sides alternate in this process on one thread: read a batch through the stream,
+Stage 1 of MMIG and InstructPix2Pix as the demo trains them (assets/tiny, 64 px, batches of 16). `mmig.run.cache` writes
+the features once; then steps of both sides alternate in this process on one thread: read a batch through the stream,
 losses, backward, clip, AdamW. The bound is the ratio of the floating-point operations of the two steps, counted on the
 same batch (torch.utils.flop_counter). Medians of wall-clock time are compared; on a machine with other work those of
 processor time, printed beside, say more. Printed too is the bound at the published sizes (512 px, and 256 px for
@@ -41,14 +41,14 @@ from datamodules.shard_data import ShardData
 from datamodules.shards import write_shards
 from datamodules.tinyworld.sample import make_sample
 from mmig.backbones.diffusion import load_tokenizer
-from mmig.cache.__main__ import write_split
+from mmig.base.programs import keep_freed_memory
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
-from mmig.optim import OptimizerConfig, build_optimizer
-from mmig.parts import BackboneConfig, MMSMConfig
-from mmig.programs import keep_freed_memory
-from mmig.rng import Draws
-from mmig.stages.base import TrainingModule
-from mmig.stages.stage1 import Stage1
+from mmig.methods.mmig.parts import BackboneConfig, MMSMConfig
+from mmig.methods.mmig.stages.stage1 import Stage1
+from mmig.run.cache import write_split
+from mmig.training.module import TrainingModule
+from mmig.training.optim import OptimizerConfig, build_optimizer
+from mmig.training.rng import Draws
 
 GOAL = 0.9
 SAMPLES = 64

@@ -28,7 +28,7 @@ import yaml
 from bench.tools.save_rounds import KINDS
 from bench.tools.set_up import NEVER, ROOT
 from bench.tools.small_run import fork_ranks, wait_for_end, write_data
-from mmig.checkpoint_files import on_host, write_file
+from mmig.checkpoints.files import on_host, write_file
 
 GOAL = 0.05
 INTERVAL = 1000

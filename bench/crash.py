@@ -30,7 +30,7 @@ import torch
 from bench.preempt import equal
 from bench.tools.small_run import Running, start, write_data
 from mmig.callbacks.preemption import Preempted  # noqa: F401, imported once, before ranks are forked
-from mmig.checkpoint import read_checkpoint
+from mmig.checkpoints.checkpoint import read_checkpoint
 
 NUM_STEPS = 24
 KILLS_OF_A_RUN = 5

@@ -21,7 +21,7 @@ import torch
 
 from mmig.backbones.diffusion import load_unet
 from mmig.callbacks.ema import EMA
-from mmig.optim import OptimizerConfig, build_optimizer
+from mmig.training.optim import OptimizerConfig, build_optimizer
 
 GOAL = 0.05
 UNET = Path(__file__).resolve().parent.parent / "assets/tiny/instruct-pix2pix"

@@ -30,10 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import lightning as L
 import torch
 
-import mmig.cli
+import mmig.run.cli
 from bench.tools.small_run import NUM_RANKS, Running, start, write_data
 from mmig.callbacks.preemption import Preemption
-from mmig.checkpoint import read_checkpoint
+from mmig.checkpoints.checkpoint import read_checkpoint
 
 LIMIT = 10.0
 """Seconds from the signal to the end of the last process."""
@@ -134,7 +134,7 @@ def trial(folder: Path, name: str, number: int, to_all: bool, seed: int) -> Outc
 
 def with_stock_lightning() -> None:
     """Let Lightning handle signals in this process, and nothing of ours."""
-    mmig.cli.without_lightning_signals = lambda trainer: trainer
+    mmig.run.cli.without_lightning_signals = lambda trainer: trainer
     Preemption.on_train_start = lambda self, trainer, pl_module: None
 
 

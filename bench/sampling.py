@@ -37,10 +37,10 @@ from bench.stages.sizes import PUBLISHED, QUARTER, Sizes
 from bench.tools.clock import Pairs, in_turn
 from bench.tools.process import quiet_and_single
 from mmig.backbones import diffusion
-from mmig.connectors import Connectors
-from mmig.dem.latents import latent_shape
-from mmig.dem.sampling import draw_noise
-from mmig.pipeline import MMIGPipeline
+from mmig.diffusion.latents import latent_shape
+from mmig.diffusion.sampling import draw_noise
+from mmig.methods.mmig.connectors import Connectors
+from mmig.methods.mmig.pipeline import MMIGPipeline
 
 EQUAL, COMPILED = 0.98, 1.2
 TEXT = "a red circle and a blue square on a white background"

@@ -39,8 +39,8 @@ from bench.stages.count import Pieces, step_operations
 from bench.stages.sizes import PUBLISHED, SMALL
 from bench.tools.devices import GIGA, TERA, peak_of
 from bench.tools.traffic import BLOCK, RANKS, sent
-from mmig.fsdp import UNITS
-from mmig.stages.mmig_stage import MMIGStage
+from mmig.methods.mmig.stages.mmig_stage import MMIGStage
+from mmig.training.fsdp import UNITS
 
 PER_NODE = 8
 NODES = (1, 2, 4, 8, 16, 32, 64)

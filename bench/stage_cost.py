@@ -35,9 +35,9 @@ from bench.stages.build import STAGES, build_stage
 from bench.stages.count import Pieces, forward_operations, memory, step_operations
 from bench.stages.sizes import PUBLISHED, Sizes
 from datamodules.schema import Batch, collate
-from mmig.optim import OptimizerConfig, build_optimizer
-from mmig.rng import Draws
-from mmig.stages.mmig_stage import MMIGStage
+from mmig.methods.mmig.stages.mmig_stage import MMIGStage
+from mmig.training.optim import OptimizerConfig, build_optimizer
+from mmig.training.rng import Draws
 
 GIB, TERA = 2**30, 1e12
 

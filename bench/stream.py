@@ -38,7 +38,7 @@ import torch
 from bench.tools.large_index import make_large_index
 from bench.tools.pipelines import bare_decode, datasets_pipeline, make_pairs, stream, webdataset_pipeline
 from datamodules.shards import write_shards
-from mmig.programs import keep_freed_memory
+from mmig.base.programs import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_SAMPLES, WARM_UP_SAMPLES = 100_000, 20_000

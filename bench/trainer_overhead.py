@@ -36,9 +36,9 @@ from bench.tools.set_up import ROOT, set_up
 from datamodules.schema import Batch
 from mmig.callbacks.ema import EMA
 from mmig.callbacks.progress import StepProgressBar
-from mmig.optim import OptimizerConfig
-from mmig.rng import Draws
-from mmig.stages.base import TrainingModule
+from mmig.training.module import TrainingModule
+from mmig.training.optim import OptimizerConfig
+from mmig.training.rng import Draws
 
 GOAL = 0.98
 STEP_SECONDS = 0.050

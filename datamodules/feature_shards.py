@@ -1,4 +1,4 @@
-"""Shards once more with features beside the images: what `python -m mmig.cache` writes, and what training reads.
+"""Shards once more with features beside the images: what `python -m mmig.run.cache` writes, and what training reads.
 
 Shard for shard and sample for sample they hold what the shards they are made of hold, in the same order. A sample that
 could not be read stands in them with the fault that it had. So a run sees the same batches from both. `features.json`,
@@ -91,11 +91,11 @@ def open_features(directory: Path, of: ShardIndex) -> ShardIndex:
     """
     recipe = directory / RECIPE_FILE
     if not recipe.is_file() or not (directory / INDEX_FILE).is_file():
-        raise FeatureError(f"{directory}: no complete cache of features; write it with `python -m mmig.cache`")
+        raise FeatureError(f"{directory}: no complete cache of features; write it with `python -m mmig.run.cache`")
     if (found := _read_recipe(recipe)["of"]) != of.fingerprint:
         raise FeatureError(
             f"{directory}: features of data {found[:12]}, the configuration names data {of.fingerprint[:12]} "
-            f"({of.directory}); give the same data, or write the cache anew with `python -m mmig.cache`"
+            f"({of.directory}); give the same data, or write the cache anew with `python -m mmig.run.cache`"
         )
     return ShardIndex.load(directory)
 

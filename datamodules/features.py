@@ -55,7 +55,7 @@ class Features:
             if (found := self.facts.get(name)) != wanted:
                 raise FeatureError(
                     f"cached features are of other {name}: {found!r}, the transform of this configuration makes "
-                    f"{wanted!r}; give the settings of the cache, or write it anew with `python -m mmig.cache`"
+                    f"{wanted!r}; give the settings of the cache, or write it anew with `python -m mmig.run.cache`"
                 )
         twins = {name for name in self.tensors if name.endswith(MIRRORED)}
         chosen = {

@@ -42,7 +42,7 @@ class ShardData(L.LightningDataModule):
         index_directory: folder with one sub-folder a split holding the indices, when the data is read-only; for
             sources see there.
         storage: time limit, attempts and local cache for URLs; see `Storage`.
-        features: folder that `python -m mmig.cache` wrote for these data; its splits are read in place of the plain
+        features: folder that `python -m mmig.run.cache` wrote for these data; its splits are read in place of the plain
             ones.
         buckets: sizes of several shapes for training images that are no squares; validation and test keep the square.
     """

@@ -1,71 +1,44 @@
-"""How MMIG samples, as configs name it, and MMIG's pipeline as evaluate.py, edit.py and the callbacks see it."""
+"""What every editing method looks like from outside: a batch goes in, edited images come out.
+
+evaluate.py, edit.py and the callbacks know only this file, so any method can be run by them.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import torch
+from torch import Tensor
 
 from datamodules.schema import Batch
-from mmig.editing import EditOutput, ResponseSource
 
-if TYPE_CHECKING:
-    from mmig.pipeline import MMIGPipeline
+ResponseSource = Literal["given", "generated", "none"]
 
 
 @dataclass
-class SamplingConfig:
-    """How to sample.
+class EditOutput:
+    """Result of one editing call.
 
     Attributes:
-        num_steps: steps of the whole schedule.
-        guidance_scale: weight of the text; 1 switches guidance off.
-        image_guidance_scale: weight of the source image; only for "concat".
-        strength: how far back in the noise an edit starts, in [0, 1]; only for "img2img".
-        response: "given" takes the batch's response, "generated" lets the LLM write it from the instruction.
-        attention_guidance: step size of A-STAR at the first step (`AttentionGuidance`; 20 is Attend-and-Excite's);
-            0 switches it off.
-        use_mmsm: False leaves the mutual support modules out, for comparison.
+        images: edited images, float32 [B,3,H,W] in [-1,1].
+        texts: one text a sample (the response z_d or the caption of the new image), "" where the method has none.
+        extras: anything else a method wants to show (attention maps, timings), by name.
     """
 
-    num_steps: int = 50
-    guidance_scale: float = 7.5
-    image_guidance_scale: float = 1.5
-    strength: float = 0.8
-    response: ResponseSource = "given"
-    attention_guidance: float = 0.0
-    use_mmsm: bool = True
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a response from elsewhere."""
-        if self.response not in ("given", "generated"):
-            raise ValueError(f"sampling.response: expected 'given' or 'generated', found {self.response!r}")
+    images: Tensor
+    texts: list[str]
+    extras: dict[str, Any] = field(default_factory=dict)
 
 
-class MMIGEditor:
-    """MMIG's pipeline as an `Editor`: a batch in, edited images out.
+class Editor(Protocol):
+    """An instruction-guided editor, as returned by `make_pipeline()` of a training module."""
 
-    Args:
-        pipeline: MMIG's pipeline.
-        sampling: how to sample, and where the response comes from.
-        show_attention: also give the attention maps of the responses' nouns, in `extras["attention"]`.
-    """
+    required_fields: tuple[str, ...]
+    """Fields of the batch that must be present, for example ("source", "instruction")."""
 
-    def __init__(self, pipeline: "MMIGPipeline", sampling: SamplingConfig, show_attention: bool = False) -> None:
-        self.pipeline = pipeline
-        self.sampling = sampling
-        self.show_attention = show_attention
-        self.response_source = sampling.response
-        given = ("response",) if sampling.response == "given" else ()
-        self.required_fields: tuple[str, ...] = ("source", "instruction", *given)
+    response_source: ResponseSource
+    """Where the response comes from: the data ("given"), the LLM ("generated"), or the method has none ("none")."""
 
     def __call__(self, batch: Batch, generator: torch.Generator | Sequence[torch.Generator]) -> EditOutput:
-        """Edit the sources of a batch; `extras` as of `MMIGPipeline.edit`."""
-        return self.pipeline.edit(
-            batch["source"],
-            batch["instruction"],
-            batch["response"] if self.response_source == "given" else None,
-            self.sampling,
-            generator,
-            return_attention=self.show_attention,
-        )
+        """Edit a batch; one generator for all samples, or one a sample (results then do not depend on batching)."""
+        ...

@@ -22,7 +22,7 @@ LONGEST = (
     "tests/bench/test_gpu.py",
     "tests/bench/test_scaling.py",
     "tests/integration",
-    "tests/mmig/stages",
+    "tests/mmig/methods/mmig/stages",
 )
 """Files and folders that take minutes. They go first: a file that begins last would keep one process busy alone."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from datamodules.tinyworld.sample import make_sample
-from mmig.stages.finetune import Updates
+from mmig.methods.mmig.stages.finetune import Updates
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs/finetune.md"
 
@@ -39,7 +39,7 @@ def commands() -> list[str]:
 def short_form(command: str) -> list[str]:
     """The command with the small world's sizes: published backbones need the network and a GPU."""
     words = shlex.split(command)
-    if words[-1] == "mmig.finetune_demo":
+    if words[-1] == "experiments.finetune_demo":
         return [sys.executable, *words[1:], "--short"]
     more: dict[str, str] = {}
     if "configs/finetune/decoder.yaml" in words:

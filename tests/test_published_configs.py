@@ -7,9 +7,9 @@ import pytest
 import torch
 import yaml
 
-from mmig.mllm.config import MultimodalConfig
-from mmig.mllm.multimodal import build_adapters
-from mmig.objective import ObjectiveConfig
+from mmig.methods.mmig.llm.config import MultimodalConfig
+from mmig.methods.mmig.llm.multimodal import build_adapters
+from mmig.methods.mmig.objective import ObjectiveConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -21,7 +21,7 @@ SMALL_WORLD = {"train_count": 48, "val_count": 16, "test_count": 8}
 """Sizes of the small world in the copy's configs/data/tinyworld.yaml; everything reads them from there."""
 
 SHORT_FORMS = [
-    (r"^make demo$", "python -m mmig.demo --short"),
+    (r"^make demo$", "python -m experiments.demo --short"),
     (r"^make test$", "make --dry-run test"),  # these tests are running already
     (r"--count \d+", f"--count {SMALL_WORLD['train_count']}"),
     (r"(datamodules\.convert .*)", r"\1 --partial"),  # of InstructPix2Pix a few prompts

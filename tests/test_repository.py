@@ -21,7 +21,7 @@ FORBIDDEN = {
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError")
 NOT_INSTALLED = {"cv2": ["opencv-python-headless"]}
 """Distributions of modules that tests do without."""
-OWN = {"mmig", "datamodules", "bench", "tests", "train", "evaluate", "edit"}
+OWN = {"mmig", "datamodules", "experiments", "bench", "tests", "train", "evaluate", "edit"}
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +108,12 @@ def test_methods_never_import_each_other(root: Path, trees: dict[Path, ast.Modul
 
 
 def test_nothing_but_tests_imports_tests(trees: dict[Path, ast.Module]) -> None:
-    for folder in ("mmig/", "datamodules/", "bench/", "train.py", "evaluate.py", "edit.py"):
+    for folder in ("mmig/", "datamodules/", "experiments/", "bench/", "train.py", "evaluate.py", "edit.py"):
         assert breaches(trees, folder, "tests") == []
 
 
 def test_every_folder_of_code_is_a_package(root: Path, python_files: list[Path]) -> None:
-    folders = {path.parent for path in python_files if path.parts[0] in ("mmig", "datamodules")}
+    folders = {path.parent for path in python_files if path.parts[0] in ("mmig", "datamodules", "experiments")}
     assert [str(folder) for folder in sorted(folders) if not (root / folder / "__init__.py").exists()] == []
 
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from mmig.callbacks.ema import EMA
 from mmig.callbacks.run_checkpoint import RunCheckpoint
-from mmig.optim import OptimizerConfig
-from mmig.rng import Draws, generator
-from mmig.stages.base import TrainingModule
+from mmig.training.module import TrainingModule
+from mmig.training.optim import OptimizerConfig
+from mmig.training.rng import Draws, generator
 
 NUM_FEATURES = 3
 

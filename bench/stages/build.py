@@ -12,19 +12,19 @@ from bench.stages.sizes import Sizes
 from mmig.backbones.diffusion import load_tokenizer
 from mmig.backbones.llm import load_llm_tokenizer
 from mmig.backbones.loading import prepare
-from mmig.captioner import Captioner
-from mmig.mmsm import MMSM
-from mmig.model import MMIG, Losses
-from mmig.objective import ObjectiveConfig
-from mmig.optim import OptimizerConfig
-from mmig.parts import Parts
-from mmig.stages.base import TrainingModule
-from mmig.stages.mmig_stage import MMIGStage
-from mmig.stages.stage1 import Stage1
-from mmig.stages.stage2 import Stage2
-from mmig.stages.stage3 import Stage3
-from mmig.stages.stage4 import Stage4
-from mmig.stages.stage5 import Stage5
+from mmig.methods.mmig.captioner import Captioner
+from mmig.methods.mmig.mmsm import MMSM
+from mmig.methods.mmig.model import MMIG, Losses
+from mmig.methods.mmig.objective import ObjectiveConfig
+from mmig.methods.mmig.parts import Parts
+from mmig.methods.mmig.stages.mmig_stage import MMIGStage
+from mmig.methods.mmig.stages.stage1 import Stage1
+from mmig.methods.mmig.stages.stage2 import Stage2
+from mmig.methods.mmig.stages.stage3 import Stage3
+from mmig.methods.mmig.stages.stage4 import Stage4
+from mmig.methods.mmig.stages.stage5 import Stage5
+from mmig.training.module import TrainingModule
+from mmig.training.optim import OptimizerConfig
 
 STAGES: dict[int, type[MMIGStage]] = dict(enumerate((Stage1, Stage2, Stage3, Stage4, Stage5), 1))
 TINY = Path(__file__).resolve().parent.parent.parent / "assets/tiny"

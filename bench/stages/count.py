@@ -10,13 +10,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.stages.sizes import Sizes
 from mmig.backbones.loading import num_parameters
-from mmig.dem.conditioning import Conditioning
-from mmig.dem.latents import decode, encode, latent_shape
-from mmig.mllm.attachment import ROUTING
-from mmig.mllm.responses import ResponseStates
-from mmig.mllm.visual_tokens import class_tokens
-from mmig.model import MMIG
-from mmig.stages.mmig_stage import MMIGStage
+from mmig.diffusion.conditioning import Conditioning
+from mmig.diffusion.latents import decode, encode, latent_shape
+from mmig.language.responses import ResponseStates
+from mmig.methods.mmig.llm.adapter_hooks import ROUTING
+from mmig.methods.mmig.llm.visual_tokens import class_tokens
+from mmig.methods.mmig.model import MMIG
+from mmig.methods.mmig.stages.mmig_stage import MMIGStage
 
 LLM_TOKENS, RESPONSE_TOKENS, CAPTION_TOKENS = 512, 128, 64
 """LaVIN's longest text, the configurations' longest response and caption: what is counted is the largest step."""

@@ -6,9 +6,9 @@ from torch import nn
 
 from bench.stages.build import build_stage
 from bench.stages.sizes import Sizes
-from mmig.lora import BASE, LoRAConfig
-from mmig.stages.finetune import FineTune, FineTuneDenoiser, Updates
-from mmig.stages.mmig_stage import MMIGStage
+from mmig.methods.mmig.stages.finetune import FineTune, FineTuneDenoiser, Updates
+from mmig.methods.mmig.stages.mmig_stage import MMIGStage
+from mmig.training.lora import BASE, LoRAConfig
 
 NF4_BYTES = 0.5 + (1 + 4 / 256) / 64
 """Of a weight in 4 bits, with an 8-bit scale for 64 of them and a 32-bit one for 256 scales (Dettmers et al. 2023)."""

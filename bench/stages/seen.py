@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from bench.stages.count import LARGEST, Load
-from mmig.stages.mmig_stage import MMIGStage
+from mmig.methods.mmig.stages.mmig_stage import MMIGStage
 
 NAMES = ("llm", "response", "caption")
 

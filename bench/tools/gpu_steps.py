@@ -20,11 +20,11 @@ from bench.stages.seen import Seen
 from bench.stages.sizes import Sizes
 from bench.tools.loops import BareLoop
 from mmig.cache.frozen import FrozenFeatures
-from mmig.dem.latents import LatentMemory
-from mmig.dem.process import NoiseProcess
+from mmig.diffusion.latents import LatentMemory
+from mmig.diffusion.process import NoiseProcess
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
-from mmig.optim import OptimizerConfig
-from mmig.stages.base import TrainingModule
+from mmig.training.module import TrainingModule
+from mmig.training.optim import OptimizerConfig
 
 Step = Callable[[], None]
 

@@ -15,9 +15,9 @@ from bench.tools.clock import Instant, Pairs, now, since
 from datamodules.schema import Batch, collate
 from datamodules.tinyworld.sample import make_sample
 from mmig.callbacks.ema import ema_decay
-from mmig.optim import build_optimizer, lr_factor, parameters_by_group
-from mmig.rng import Draws
-from mmig.stages.base import TrainingModule
+from mmig.training.module import TrainingModule
+from mmig.training.optim import build_optimizer, lr_factor, parameters_by_group
+from mmig.training.rng import Draws
 
 
 class BareLoop:

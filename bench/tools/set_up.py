@@ -6,8 +6,8 @@ from pathlib import Path
 
 import lightning as L
 
-from mmig.cli import MMIGCLI
-from mmig.stages.base import TrainingModule
+from mmig.run.cli import MMIGCLI
+from mmig.training.module import TrainingModule
 
 ROOT = Path(__file__).resolve().parents[2]
 NEVER = 10**9
@@ -30,7 +30,7 @@ def set_up(config: Path, runs: Path, steps: int) -> tuple[TrainingModule, L.Trai
         runs: folder of runs; logs and the last checkpoint go there.
         steps: of the run.
     """
-    callbacks = [{"class_path": "mmig.callbacks.collapse.CollapseGuard"}]
+    callbacks = [{"class_path": "mmig.methods.mmig.collapse.CollapseGuard"}]
     arguments = {
         "config": config,
         "runs": runs,

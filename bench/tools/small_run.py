@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from datamodules.schema import Batch
 from datamodules.shards import write_shards
 from datamodules.tinyworld.sample import make_sample
-from mmig.cli import main
-from mmig.optim import OptimizerConfig
-from mmig.rng import Draws
-from mmig.stages.base import TrainingModule
+from mmig.run.cli import main
+from mmig.training.module import TrainingModule
+from mmig.training.optim import OptimizerConfig
+from mmig.training.rng import Draws
 
 NUM_RANKS = 2
 

@@ -22,9 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 from bench.stage_cost import random_batch
 from bench.stages.build import STAGES, build_stage
 from bench.stages.sizes import SMALL
-from mmig.fsdp import UNITS, shard
-from mmig.rng import Draws
-from mmig.stages.mmig_stage import MMIGStage
+from mmig.methods.mmig.stages.mmig_stage import MMIGStage
+from mmig.training.fsdp import UNITS, shard
+from mmig.training.rng import Draws
 
 Way = Literal["ddp", "fsdp2", "all_reduce", "all_gather", "reduce_scatter"]
 RANKS = 2

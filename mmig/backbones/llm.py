@@ -9,7 +9,7 @@ from mmig.backbones.files import check_kind
 from mmig.backbones.hub import locate
 from mmig.backbones.loading import as_dtype, load_strictly, prepare
 from mmig.backbones.parts import LLM, LLM_TOKENIZER, BackboneError
-from mmig.quantised import bitsandbytes
+from mmig.backbones.quantised import bitsandbytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

@@ -1,4 +1,4 @@
-"""Frozen features computed once: `python -m mmig.cache --config ... --out DIR` writes them beside the images,
+"""Frozen features computed once: `python -m mmig.run.cache --config ... --out DIR` writes them beside the images,
 `data.init_args.features: DIR` reads them. What a model asks is `frozen.FrozenFeatures`; what features depend on, and so
 what makes a cache stale, is in `facts`; how they lie in shards is the affair of `datamodules.features`.
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmig.mllm.multimodal import MultimodalLLM
+from mmig.methods.mmig.llm.multimodal import MultimodalLLM
 
 FRESH = "fresh"
 """Adapters that change nothing yet."""
@@ -98,8 +98,8 @@ def check(name: str, found: Sequence[Mapping[str, str] | None], expected: Mappin
             if facts is not None and facts.get(fact) != expected.get(fact):
                 raise StaleFeaturesError(
                     f"cached feature {name!r} is stale: computed with {fact} {_short(facts.get(fact))}, this run has "
-                    f"{_short(expected.get(fact))}; write the cache anew with `python -m mmig.cache`, or train without "
-                    "data.init_args.features"
+                    f"{_short(expected.get(fact))}; write the cache anew with `python -m mmig.run.cache`, or train "
+                    "without data.init_args.features"
                 )
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from datamodules.schema import Batch, cached_feature
 from mmig.cache.facts import check
-from mmig.dem.concepts import encode_chunks
-from mmig.mllm.responses import ResponseStates, response_ids
+from mmig.diffusion.concepts import encode_chunks
+from mmig.language.responses import ResponseStates, response_ids
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution

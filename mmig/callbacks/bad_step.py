@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
-from mmig.stages.base import StepOutcome
+from mmig.training.module import StepOutcome
 
 KEYS_SHOWN = 8
 """Keys that a line names; the file has all."""

@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from mmig.sharding import local
+from mmig.training.sharding import local
 
 
 def ema_decay(decay: float, updates: int) -> float:

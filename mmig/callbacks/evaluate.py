@@ -17,9 +17,9 @@ from mmig.evaluation.grid import draw_grid
 from mmig.evaluation.rows import by_key
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor
 from mmig.evaluation.settings import ScoringSettings, build_suite, read_settings
-from mmig.fsdp import whole_weights
 from mmig.metrics.suite import MetricSuite, check_names
-from mmig.modes import evaluating
+from mmig.training.fsdp import whole_weights
+from mmig.training.modes import evaluating
 
 
 class EvaluationInterruptedError(Exception):

@@ -2,7 +2,7 @@
 
 import lightning as L
 
-from mmig.compat import run_validation
+from mmig.training.compat import run_validation
 
 
 class OverdueValidation(L.Callback):

@@ -7,10 +7,10 @@ import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from datamodules.schema import Batch
-from mmig.editing import EditOutput
+from mmig.base.files import replacing
+from mmig.editor import EditOutput
 from mmig.evaluation.batches import readable
-from mmig.evaluation.files import replacing
-from mmig.pictures import to_pil
+from mmig.evaluation.pictures import to_pil
 
 
 class PredictionWriter(BasePredictionWriter):

@@ -12,12 +12,12 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from mmig.agreement import Agreement
 from mmig.callbacks.ema import trained_weights
+from mmig.callbacks.requeue import Requeue, requeue_job
 from mmig.callbacks.run_checkpoint import run_checkpoint
-from mmig.checkpoint_files import newest_in_words
-from mmig.compat import log_step
-from mmig.requeue import Requeue, requeue_job
+from mmig.checkpoints.files import newest_in_words
+from mmig.training.agreement import Agreement
+from mmig.training.compat import log_step
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """SLURM's end of a job, its warning before (--signal), and submitit's."""

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from mmig.evaluation.files import write_json_lines
+from mmig.base.files import write_json_lines
 
 _log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from mmig.callbacks.stopping import stop_together
-from mmig.checkpoint_files import checkpoint_path, checkpoints_in, remove, remove_leftovers, step_of
-from mmig.checkpoint_writer import CheckpointWriteError, CheckpointWriter
-from mmig.manifest import write_text_atomically
+from mmig.checkpoints.files import checkpoint_path, checkpoints_in, remove, remove_leftovers, step_of
+from mmig.checkpoints.writer import CheckpointWriteError, CheckpointWriter
+from mmig.run.manifest import write_text_atomically
 
 
 class Best(NamedTuple):

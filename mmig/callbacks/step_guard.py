@@ -1,6 +1,6 @@
 """Watches over the steps: those that had to be skipped, and losses that jump.
 
-A step whose loss or gradient is not finite is not taken on any rank (`mmig/stages/base.py`); here such steps are
+A step whose loss or gradient is not finite is not taken on any rank (`mmig/training/module.py`); here such steps are
 counted, written down with the keys of their samples, and end the run when there are too many in a row. A loss that
 jumps is only said.
 """
@@ -17,10 +17,10 @@ from mmig.callbacks.loss_window import LossWindow
 from mmig.callbacks.row_file import RowFile
 from mmig.callbacks.run_checkpoint import run_checkpoint
 from mmig.callbacks.stopping import stop_together
-from mmig.checkpoint_files import newest_in_words
-from mmig.checkpoint_writer import CheckpointWriteError
+from mmig.checkpoints.files import newest_in_words
+from mmig.checkpoints.writer import CheckpointWriteError
 from mmig.evaluation.rows import gather
-from mmig.stages.base import StepOutcome, TrainingModule
+from mmig.training.module import StepOutcome, TrainingModule
 
 WARN_EVERY = 100
 """Steps after a warning in which no other of its kind follows; the counts go on."""

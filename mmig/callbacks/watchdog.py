@@ -8,8 +8,8 @@ from typing import Any
 
 import lightning as L
 
-from mmig.alarm import Alarm
-from mmig.stack_traces import StackTraces
+from mmig.callbacks.alarm import Alarm
+from mmig.callbacks.stack_traces import StackTraces
 
 STATUS = 124
 """Exit status of a rank that was given up; timeout(1) has the same."""

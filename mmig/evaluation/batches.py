@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmig.editing import Editor
+from mmig.editor import Editor
 
 
 class MissingFieldError(ValueError):

@@ -6,9 +6,9 @@ from typing import Any
 
 import lightning as L
 
+from mmig.base.programs import RefusedSettingsError, instantiate
 from mmig.evaluation.batches import take
 from mmig.evaluation.settings import SettingsError, read_yaml
-from mmig.programs import RefusedSettingsError, instantiate
 
 HELD_OUT = "test_split"
 """Argument of a datamodule that has further held-out splits: what its test loader reads."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from mmig.editing import Editor
+from mmig.editor import Editor
 
 
 class OverrideError(ValueError):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmig.editing import Editor, EditOutput
+from mmig.editor import Editor, EditOutput
 from mmig.evaluation.batches import check_fields, move_batch, readable
 from mmig.evaluation.grid import Example, varied
 from mmig.evaluation.rows import SampleRow, deduplicate, gather, tell_apart

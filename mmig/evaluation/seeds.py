@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from mmig.rng import generator
+from mmig.training.rng import generator
 
 
 def sample_generators(seed: int, keys: Sequence[str]) -> list[torch.Generator]:

@@ -7,8 +7,8 @@ from bench.finetune_memory import GOAL, counted
 from bench.stages.finetune import VARIANTS, Variant, build_finetune, fixed_bytes
 from bench.stages.saved import Kept
 from bench.stages.sizes import PUBLISHED
-from mmig.lora import LoRAConfig
-from mmig.stages.finetune import FineTune, Updates
+from mmig.methods.mmig.stages.finetune import FineTune, Updates
+from mmig.training.lora import LoRAConfig
 from tests.bench.test_stage_cost import SMALL
 
 

@@ -10,7 +10,7 @@ from bench.stage_cost import count, main, measure, measured, random_batch
 from bench.stages.build import STAGES, build_stage
 from bench.stages.count import Pieces, forward_operations, memory, operations, step_operations, trained_by_part
 from bench.stages.sizes import PUBLISHED, SMALL
-from mmig.stages.mmig_stage import MMIGStage
+from mmig.methods.mmig.stages.mmig_stage import MMIGStage
 
 CPU = torch.device("cpu")
 

@@ -16,26 +16,26 @@ from typing import Any
 import lightning as L
 import torch
 
-from mmig.editor import SamplingConfig
-from mmig.image_path import ImagePathConfig
-from mmig.lora import LoRAConfig
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.instruct_pix2pix.pipeline import EditSampling
 from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule
 from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
-from mmig.objective import ObjectiveConfig
-from mmig.optim import OptimizerConfig, OptimizerGroup
-from mmig.rng import generator
-from mmig.stages.base import TrainingModule
-from mmig.stages.finetune import FineTune, Updates
-from mmig.stages.mmig_stage import MMIGStage
-from mmig.stages.stage1 import Stage1
-from mmig.stages.stage2 import Stage2
-from mmig.stages.stage3 import Stage3
-from mmig.stages.stage4 import Stage4
-from mmig.stages.stage5 import Stage5
+from mmig.methods.mmig.editor import SamplingConfig
+from mmig.methods.mmig.image_path import ImagePathConfig
+from mmig.methods.mmig.objective import ObjectiveConfig
+from mmig.methods.mmig.stages.finetune import FineTune, Updates
+from mmig.methods.mmig.stages.mmig_stage import MMIGStage
+from mmig.methods.mmig.stages.stage1 import Stage1
+from mmig.methods.mmig.stages.stage2 import Stage2
+from mmig.methods.mmig.stages.stage3 import Stage3
+from mmig.methods.mmig.stages.stage4 import Stage4
+from mmig.methods.mmig.stages.stage5 import Stage5
+from mmig.training.lora import LoRAConfig
+from mmig.training.module import TrainingModule
+from mmig.training.optim import OptimizerConfig, OptimizerGroup
+from mmig.training.rng import generator
 from tests.golden.samples import BATCH_SIZE, loader, make_batch
-from tests.mmig.stages.support import seeing_backbones, settled_stage
+from tests.mmig.methods.mmig.stages.support import seeing_backbones, settled_stage
 from tests.tiny_fixtures import TinyBackbones
 
 NUM_STEPS = 8

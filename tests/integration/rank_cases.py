@@ -27,11 +27,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datamodules.schema import Batch, collate
 from datamodules.tinyworld.sample import make_sample
-from mmig.agreement import leave_process_group
-from mmig.fsdp import FSDP2Strategy
-from mmig.optim import OptimizerConfig
-from mmig.sharding import full
-from tests.mmig.stages.support import settled_stage
+from mmig.training.agreement import leave_process_group
+from mmig.training.fsdp import FSDP2Strategy
+from mmig.training.optim import OptimizerConfig
+from mmig.training.sharding import full
+from tests.mmig.methods.mmig.stages.support import settled_stage
 from tests.tiny_fixtures import TinyBackbones
 
 NUM_STEPS = 2
@@ -115,7 +115,7 @@ class Losses(L.Callback):
 def run(folders: TinyBackbones, case: str, out: Path) -> None:
     """Train one case and write what came of it."""
     stage, strategy, micro_batch = case.split(":")
-    kind = getattr(importlib.import_module(f"mmig.stages.{stage}"), stage.capitalize())
+    kind = getattr(importlib.import_module(f"mmig.methods.mmig.stages.{stage}"), stage.capitalize())
     module = settled_stage(folders, kind, optimizer=OptimizerConfig(lr=1e-3), micro_batch_size=int(micro_batch) or None)
     losses = Losses()
     trainer = L.Trainer(

@@ -16,8 +16,8 @@ import torch
 import yaml
 
 from bench.tools.small_run import fork_ranks, wait_for_end, write_data
-from mmig.checkpoint import load_module, read_checkpoint
-from mmig.export import export_weights
+from mmig.checkpoints.checkpoint import load_module, read_checkpoint
+from mmig.methods.mmig.export import export_weights
 
 SECONDS = 120.0
 CHANNELS = 256

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mmig.cli import main
+from mmig.run.cli import main
 from tests.integration.workspace import Workspace
 from tests.tiny_fixtures import build_llama
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmig.checkpoint import read_checkpoint
+from mmig.checkpoints.checkpoint import read_checkpoint
 from tests.integration.losses import logged
 from tests.integration.workspace import Workspace
 

@@ -1,4 +1,4 @@
-"""`python -m mmig.cache`, and train.py on what it wrote: the same run, on other ranks too, or refused in one line."""
+"""`python -m mmig.run.cache`, and train.py on what it wrote: the same run, on other ranks too, or refused."""
 
 import shutil
 from pathlib import Path
@@ -8,8 +8,8 @@ import yaml
 
 from datamodules.shards import write_shards
 from datamodules.tinyworld.sample import make_sample
-from mmig.cache.__main__ import main as cache
-from mmig.cli import main as train
+from mmig.run.cache import main as cache
+from mmig.run.cli import main as train
 from tests.integration.losses import logged
 from tests.integration.workspace import Workspace
 from tests.tiny_fixtures import build_vae

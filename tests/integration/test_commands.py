@@ -6,7 +6,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from mmig.cli import main
+from mmig.run.cli import main
 from tests.integration.losses import logged
 from tests.integration.workspace import Workspace
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from bench.tools.small_run import fork_ranks, wait_for_end
-from mmig.checkpoint import read_checkpoint
+from mmig.checkpoints.checkpoint import read_checkpoint
 from tests.integration.losses import logged
 from tests.integration.workspace import Workspace
 

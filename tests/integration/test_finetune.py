@@ -10,9 +10,9 @@ import yaml
 
 import edit
 from datamodules.tinyworld.sample import make_sample
-from mmig.checkpoint import read_checkpoint
-from mmig.cli import main
-from mmig.export import export_run
+from mmig.checkpoints.checkpoint import read_checkpoint
+from mmig.methods.mmig.export import export_run
+from mmig.run.cli import main
 from tests.integration.workspace import Workspace
 
 
@@ -37,7 +37,7 @@ def fit(workspace: Workspace, name: str, steps: int, *arguments: str, **init_arg
     folder = workspace.folder
     config = copy.deepcopy(workspace.config(max_steps=steps, enable_progress_bar=False, val_check_interval=2))
     model = config["model"]
-    model["class_path"] = "mmig.stages.finetune.FineTune"
+    model["class_path"] = "mmig.methods.mmig.stages.finetune.FineTune"
     model["init_args"]["backbones"]["vision"] = str(folder / "clip-vision")
     model["init_args"] |= {"lora": {"unet": {"rank": 2}, "llm": {"rank": 2}}, **init_args}
     config["data"] = {

@@ -11,7 +11,7 @@ import yaml
 from datamodules.schema import Sample
 from datamodules.shards import write_shards
 from datamodules.tinyworld.sample import make_sample
-from mmig.cli import main
+from mmig.run.cli import main
 from tests.integration.losses import logged
 from tests.integration.recorder import recorded
 from tests.integration.workspace import Workspace

@@ -12,7 +12,7 @@ import yaml
 
 from bench.preempt import LIMIT, NUM_STEPS, difference, finish
 from bench.tools.small_run import Running, start, write_data
-from mmig.checkpoint import read_checkpoint
+from mmig.checkpoints.checkpoint import read_checkpoint
 from tests.integration.losses import logged
 from tests.integration.workspace import ROOT
 

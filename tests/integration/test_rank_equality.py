@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.integration.workspace import ROOT
-from tests.mmig.stages.support import seeing_backbones
+from tests.mmig.methods.mmig.stages.support import seeing_backbones
 
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
 CASES = [

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmig.checkpoint import load_module, read_checkpoint
+from mmig.checkpoints.checkpoint import load_module, read_checkpoint
 from tests.integration.losses import logged
 from tests.integration.workspace import Workspace
 

@@ -13,8 +13,8 @@ from datamodules.schema import collate
 from datamodules.shard_index import ShardIndex
 from datamodules.shards import write_shards
 from datamodules.tinyworld.sample import make_sample
-from mmig.checkpoint import load_module, read_checkpoint
-from mmig.cli import main
+from mmig.checkpoints.checkpoint import load_module, read_checkpoint
+from mmig.run.cli import main
 from tests.integration.losses import logged
 from tests.integration.workspace import Workspace
 
@@ -29,7 +29,7 @@ WEIGHTS = {
 
 def fit(workspace: Workspace, stage: int, *arguments: str, steps: int = 2, name: str | None = None) -> Path:
     config: dict[str, Any] = copy.deepcopy(workspace.config(max_steps=steps, enable_progress_bar=False))
-    config["model"]["class_path"] = f"mmig.stages.stage{stage}.Stage{stage}"
+    config["model"]["class_path"] = f"mmig.methods.mmig.stages.stage{stage}.Stage{stage}"
     backbones = config["model"]["init_args"]["backbones"]
     if stage > 1:
         backbones["vision"] = str(workspace.folder / "clip-vision")

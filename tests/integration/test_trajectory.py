@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from mmig.checkpoint import read_checkpoint
+from mmig.checkpoints.checkpoint import read_checkpoint
 from tests.integration.losses import logged
 from tests.integration.workspace import Workspace
 

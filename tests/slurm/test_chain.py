@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from mmig.checkpoint import read_checkpoint
+from mmig.checkpoints.checkpoint import read_checkpoint
 from tests.slurm.cluster import ROOT, Cluster, until
 from tests.slurm.site import Site
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def export(module: "InstructPix2PixModule", out: Path) -> Path:
     """Write `out`/unet and `out`/scheduler; autoencoder and text encoder stay those of the module's backbone."""
-    from mmig.dem.saving import save_half, save_scheduler
+    from mmig.diffusion.saving import save_half, save_scheduler
 
     save_half(module.unet, out / "unet")
     save_scheduler(module.scheduler, out / "scheduler")
@@ -28,7 +28,7 @@ def export(module: "InstructPix2PixModule", out: Path) -> Path:
 
 def export_text_to_image(module: "InstructPix2PixModule", out: Path) -> Path:
     """Write `out`/unet, what the UNet computes where there is no source, with `out`/scheduler and model_index.json."""
-    from mmig.dem.saving import save_half, save_pipeline_index, save_scheduler
+    from mmig.diffusion.saving import save_half, save_pipeline_index, save_scheduler
 
     save_half(narrowed(module.unet, module.vae.config.latent_channels), out / "unet")
     save_scheduler(module.scheduler, out / "scheduler")
@@ -51,7 +51,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="root of the InstructPix2Pix folder")
     parser.add_argument("--text-to-image", type=Path, help="root of a Stable Diffusion folder")
     arguments = parser.parse_args(args)
-    from mmig.checkpoint import load_module
+    from mmig.checkpoints.checkpoint import load_module
     from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 
     try:

@@ -9,17 +9,17 @@ from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_unet
 from mmig.cache.facts import backbone_facts
 from mmig.cache.frozen import FrozenFeatures
-from mmig.dem.conditioning import Conditioning, condition_drops, denoise
-from mmig.dem.fresh import UNetSize, fresh_unet
-from mmig.dem.latents import LatentMemory, from_posterior, normalise
-from mmig.dem.losses import noise_loss
-from mmig.dem.process import Weighting
-from mmig.editing import Editor
+from mmig.diffusion.conditioning import Conditioning, condition_drops, denoise
+from mmig.diffusion.fresh import UNetSize, fresh_unet
+from mmig.diffusion.latents import LatentMemory, from_posterior, normalise
+from mmig.diffusion.losses import noise_loss
+from mmig.diffusion.process import Weighting
+from mmig.editor import Editor
 from mmig.methods.instruct_pix2pix.pipeline import EditSampling, InstructPix2PixPipeline
 from mmig.methods.instruct_pix2pix.texts import TEXT_FIELDS, TextSource, condition_fields
-from mmig.optim import OptimizerConfig
-from mmig.rng import Draws
-from mmig.stages.latent_module import LatentModule
+from mmig.training.latent_module import LatentModule
+from mmig.training.optim import OptimizerConfig
+from mmig.training.rng import Draws
 
 Latents = Literal["mode", "sample"]
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
-from mmig.dem.conditioning import Conditioning, denoise, encode_text
-from mmig.dem.guidance import guided, instruct_pix2pix_guidance
-from mmig.dem.latents import decode, encode_unscaled, latent_shape
-from mmig.dem.sampling import per_sample, sample
-from mmig.editing import EditOutput, ResponseSource
+from mmig.diffusion.conditioning import Conditioning, denoise, encode_text
+from mmig.diffusion.guidance import guided, instruct_pix2pix_guidance
+from mmig.diffusion.latents import decode, encode_unscaled, latent_shape
+from mmig.diffusion.sampling import per_sample, sample
+from mmig.editor import EditOutput, ResponseSource
 from mmig.methods.instruct_pix2pix.texts import TextField
 
 

@@ -28,7 +28,7 @@ def score_edits(
     pipeline: "InstructPix2PixPipeline", batches: Iterable[Batch], judge: "Judge", seed: int = 0
 ) -> dict[str, tuple[float, float, int]]:
     """(success, preservation, samples) by edit type, and over all non-visual types under "non-visual"."""
-    from mmig.rng import generator
+    from mmig.training.rng import generator
 
     verdicts: dict[str, list[tuple[float, float]]] = {}
     for batch in batches:

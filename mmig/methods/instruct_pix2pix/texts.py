@@ -3,7 +3,7 @@
 from typing import Literal
 
 from datamodules.schema import Batch
-from mmig.rng import Draws
+from mmig.training.rng import Draws
 
 TextField = Literal["instruction", "response", "target_caption"]
 TextSource = Literal["instruction", "response", "target_caption", "mixed"]

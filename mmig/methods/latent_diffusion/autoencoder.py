@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_vae
-from mmig.optim import OptimizerConfig
-from mmig.rng import Draws
-from mmig.stages.base import TrainingModule
+from mmig.training.module import TrainingModule
+from mmig.training.optim import OptimizerConfig
+from mmig.training.rng import Draws
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

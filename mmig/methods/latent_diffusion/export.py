@@ -51,7 +51,7 @@ def export_decoder(module: "FineTuneDecoder", out: Path) -> float:
 
 
 def _write_autoencoder(module: "ReconstructionModule", scale: float, out: Path) -> float:
-    from mmig.dem.saving import save_half
+    from mmig.diffusion.saving import save_half
 
     module.vae.register_to_config(scaling_factor=scale)
     save_half(module.vae, out / "vae")
@@ -60,7 +60,7 @@ def _write_autoencoder(module: "ReconstructionModule", scale: float, out: Path) 
 
 def export_unet(module: "TextToImageModule", out: Path) -> Path:
     """Write `out`/unet, `out`/scheduler and `out`/model_index.json; the other parts must lie in `out` already."""
-    from mmig.dem.saving import save_half, save_pipeline_index, save_scheduler
+    from mmig.diffusion.saving import save_half, save_pipeline_index, save_scheduler
 
     save_half(module.unet, out / "unet")
     save_scheduler(module.scheduler, out / "scheduler")
@@ -76,7 +76,7 @@ def main(args: Sequence[str] | None = None) -> None:
     scale.add_argument("--data", type=Path, help="configuration of the data to measure the latent scale on")
     scale.add_argument("--keep-scale", action="store_true", help="of the autoencoder in --out: only the decoder is new")
     arguments = parser.parse_args(args)
-    from mmig.checkpoint import load_module
+    from mmig.checkpoints.checkpoint import load_module
     from mmig.evaluation.data import split_batches
     from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule, FineTuneDecoder
     from mmig.methods.latent_diffusion.text_to_image import TextToImageModule

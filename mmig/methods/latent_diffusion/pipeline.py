@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
-from mmig.dem.conditioning import Conditioning, denoise, encode_text
-from mmig.dem.guidance import guided, text_guidance
-from mmig.dem.latents import decode, encode, latent_shape
-from mmig.dem.sampling import per_sample, sample
-from mmig.editing import EditOutput, ResponseSource
+from mmig.diffusion.conditioning import Conditioning, denoise, encode_text
+from mmig.diffusion.guidance import guided, text_guidance
+from mmig.diffusion.latents import decode, encode, latent_shape
+from mmig.diffusion.sampling import per_sample, sample
+from mmig.editor import EditOutput, ResponseSource
 
 
 class TextToImagePipeline:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from datamodules.schema import Batch
-from mmig.dem.latents import encode_unscaled
+from mmig.diffusion.latents import encode_unscaled
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL

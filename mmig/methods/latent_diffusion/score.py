@@ -69,7 +69,7 @@ def score_text_to_image(
 
     Scenes without objects (photographs) are left out. `objects` is the share of objects that are right.
     """
-    from mmig.rng import generator
+    from mmig.training.rng import generator
 
     correct, right, objects, backgrounds = [], 0, 0, []
     for batch in batches:

@@ -7,16 +7,16 @@ from torch import Tensor
 
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_unet
-from mmig.dem.conditioning import Conditioning, denoise, encode_text
-from mmig.dem.fresh import UNetSize, fresh_unet
-from mmig.dem.latents import LatentMemory, normalise
-from mmig.dem.losses import noise_loss
-from mmig.dem.process import Weighting
-from mmig.editing import Editor
+from mmig.diffusion.conditioning import Conditioning, denoise, encode_text
+from mmig.diffusion.fresh import UNetSize, fresh_unet
+from mmig.diffusion.latents import LatentMemory, normalise
+from mmig.diffusion.losses import noise_loss
+from mmig.diffusion.process import Weighting
+from mmig.editor import Editor
 from mmig.methods.latent_diffusion.pipeline import TextToImagePipeline
-from mmig.optim import OptimizerConfig
-from mmig.rng import Draws
-from mmig.stages.latent_module import LatentModule
+from mmig.training.latent_module import LatentModule
+from mmig.training.optim import OptimizerConfig
+from mmig.training.rng import Draws
 
 Side = Literal["source", "target", "both"]
 

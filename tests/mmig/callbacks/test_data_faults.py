@@ -13,7 +13,7 @@ from datamodules.shard_data import ShardData
 from datamodules.shards import write_shards
 from mmig.callbacks.data_faults import SHARDS_LISTED, DataFaults, fault_line, fault_row
 from mmig.callbacks.row_file import RowFile
-from mmig.rng import Draws
+from mmig.training.rng import Draws
 from tests.datamodules.make_samples import make_image, make_samples
 from tests.toy import ToyModule, fit
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmig.callbacks.ema import EMA, ema_decay
-from mmig.checkpoint import read_checkpoint
+from mmig.checkpoints.checkpoint import read_checkpoint
 from tests.toy import ToyModule, ToyStream, fit
 
 

@@ -15,10 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from datamodules.shard_data import ShardData
 from mmig.callbacks.ema import EMA
 from mmig.callbacks.evaluate import Evaluate, undisturbed
-from mmig.curves import Curves
 from mmig.evaluation.settings import ScoringSettings
 from mmig.metrics.suite import UnknownMetricError
-from mmig.optim import OptimizerConfig
+from mmig.run.curves import Curves
+from mmig.training.optim import OptimizerConfig
 from tests.mmig.evaluation.support import CopyModule, FewBatches, random_samples, write_data
 
 SCORING = ScoringSettings(

@@ -14,9 +14,9 @@ from mmig.callbacks.ema import EMA
 from mmig.callbacks.evaluate import Evaluate
 from mmig.callbacks.preemption import SIGNALS, Preempted, Preemption
 from mmig.callbacks.run_checkpoint import RunCheckpoint
-from mmig.compat import without_lightning_signals
 from mmig.evaluation.settings import ScoringSettings
-from mmig.optim import OptimizerConfig
+from mmig.training.compat import without_lightning_signals
+from mmig.training.optim import OptimizerConfig
 from tests.mmig.evaluation.support import CopyModule, FewBatches
 
 

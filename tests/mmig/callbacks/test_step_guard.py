@@ -12,10 +12,10 @@ from torch.multiprocessing import ProcessRaisedException
 from mmig.callbacks.bad_step import KEYS_SHOWN, bad_step_row, blame, shown
 from mmig.callbacks.row_file import RowFile
 from mmig.callbacks.step_guard import WARN_EVERY, BadStepsError, StepGuard
-from mmig.checkpoint import read_checkpoint
-from mmig.checkpoint_files import checkpoints_in
-from mmig.rng import Draws
-from mmig.stages.base import StepOutcome
+from mmig.checkpoints.checkpoint import read_checkpoint
+from mmig.checkpoints.files import checkpoints_in
+from mmig.training.module import StepOutcome
+from mmig.training.rng import Draws
 from tests.toy import ToyModule, fit
 
 BATCH = 12

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from datamodules.schema import Batch, Sample
 from datamodules.shards import write_shards
-from mmig.editing import EditOutput
+from mmig.editor import EditOutput
 from mmig.metrics.images import signed_to_unit, to_bytes
-from mmig.optim import OptimizerConfig
-from mmig.rng import Draws
-from mmig.stages.base import TrainingModule
+from mmig.training.module import TrainingModule
+from mmig.training.optim import OptimizerConfig
+from mmig.training.rng import Draws
 from tests.mmig.metrics.support import random_batch
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 import edit
 from mmig.evaluation.attention_grid import draw_attention, heat
-from mmig.sampling_hooks import ConceptAttention
+from mmig.methods.mmig.sampling_hooks import ConceptAttention
 
 GREY = Image.new("RGB", (64, 32), (128, 128, 128))
 

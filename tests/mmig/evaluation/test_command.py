@@ -14,9 +14,9 @@ import yaml
 from PIL import Image
 
 import evaluate
-from mmig.evaluation.command import settings_path
 from mmig.evaluation.rows import read_rows
 from mmig.metrics.suite import METRICS
+from mmig.run.evaluate import settings_path
 from tests.mmig.evaluation.support import random_samples, write_data
 from tests.tiny_fixtures import build_open_clip
 
@@ -231,7 +231,7 @@ def test_what_to_compare_with_is_read_before_anything_is_edited(
     (tmp_path / "old").mkdir()
     if content is not None:
         (tmp_path / "old" / "samples.jsonl").write_bytes(content)
-    monkeypatch.setattr("mmig.evaluation.command.load_module", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr("mmig.run.evaluate.load_module", lambda *_, **__: pytest.fail("too late"))
     given = ["--checkpoint", str(run_directory), "--data", str(data_config), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit, match=message):
         evaluate.main([*given, "--compare", str(tmp_path / "old")])
@@ -240,7 +240,7 @@ def test_what_to_compare_with_is_read_before_anything_is_edited(
 def test_an_unknown_published_table_is_named_before_anything_is_edited(
     run_directory: Path, data_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmig.evaluation.command.load_module", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr("mmig.run.evaluate.load_module", lambda *_, **__: pytest.fail("too late"))
     given = ["--checkpoint", str(run_directory), "--data", str(data_config), "--out", str(tmp_path)]
     with pytest.raises(SystemExit, match=r"published numbers: 'emu' is unknown; expected one of emu_edit"):
         evaluate.main([*given, "--published", "emu"])

@@ -9,8 +9,8 @@ from PIL import Image
 from skimage import data
 
 import edit
-from mmig.editing import EditOutput, ResponseSource
-from mmig.evaluation.single import EditError, configured, edit_image, editing_size, read_image
+from mmig.editor import EditOutput, ResponseSource
+from mmig.run.edit import EditError, configured, edit_image, editing_size, read_image
 
 
 @dataclass

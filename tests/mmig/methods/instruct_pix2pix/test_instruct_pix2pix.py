@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from mmig.backbones.diffusion import load_scheduler, load_unet, load_vae
-from mmig.dem.conditioning import Conditioning, condition_drops, denoise
-from mmig.dem.fresh import UNetSize
+from mmig.diffusion.conditioning import Conditioning, condition_drops, denoise
+from mmig.diffusion.fresh import UNetSize
 from mmig.methods.instruct_pix2pix.export import export, export_text_to_image, narrowed
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.instruct_pix2pix.pipeline import EditSampling
 from mmig.methods.instruct_pix2pix.score import score_edits
 from mmig.methods.instruct_pix2pix.texts import condition_fields
-from mmig.optim import OptimizerConfig
-from mmig.rng import Draws
+from mmig.training.optim import OptimizerConfig
+from mmig.training.rng import Draws
 from tests.mmig.batches import edit_batch
 from tests.tiny_fixtures import build_stable_diffusion
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from mmig.backbones.diffusion import load_unet, load_vae
-from mmig.dem.fresh import UNetSize
-from mmig.dem.saving import save_half
+from mmig.diffusion.fresh import UNetSize
+from mmig.diffusion.saving import save_half
 from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule, FineTuneDecoder, drawn_images
 from mmig.methods.latent_diffusion.export import export_autoencoder, export_decoder, export_unet, replace_decoder
 from mmig.methods.latent_diffusion.scale import measure_scale
 from mmig.methods.latent_diffusion.score import psnr, score_autoencoder
 from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
-from mmig.optim import OptimizerConfig
-from mmig.rng import Draws
+from mmig.training.optim import OptimizerConfig
+from mmig.training.rng import Draws
 from tests.mmig.batches import edit_batch
 from tests.tiny_fixtures import build_stable_diffusion
 

@@ -1,0 +1,1 @@
+"""What makes every committed number, picture and tiny weight; imports anything, nothing imports it."""

@@ -1,0 +1,91 @@
+"""Remake assets/tiny: `python -m experiments.tiny_backbones` (or `make tiny-backbones`).
+
+Runs the commands of assets/tiny/README.md one after the other: texts, tokenizers, then training and export of each
+part in the order in which they need each other. A run that is complete is not trained again; an interrupted one is
+continued. `--only clip lm` remakes some parts, `--list` says what would run.
+"""
+
+import argparse
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+ASSETS = "assets/tiny"
+TEXTS = "runs/tiny-texts"
+DATA = "configs/data/tinyworld.yaml"
+HERE = "experiments.tiny_backbones"
+Command = list[str]
+
+
+def commands() -> dict[str, list[Command]]:
+    """Arguments of the Python interpreter for every part, in order."""
+
+    def fit(config: str, run: str, *arguments: str) -> Command:
+        return ["train.py", "fit", "--config", f"configs/tiny/{config}.yaml", "--name", run, *arguments]
+
+    def export(module: str, *arguments: str) -> Command:
+        return ["-m", f"{module}.export", *arguments]
+
+    diffusion, editing = "mmig.methods.latent_diffusion", "mmig.methods.instruct_pix2pix"
+    sd = f"{ASSETS}/stable-diffusion"
+    world = ["--split", "train", "--count", "20000", "--seed", "0"]
+    return {
+        "tokenizers": [
+            ["-m", "datamodules.tinyworld", "--out", TEXTS, *world],
+            ["-m", f"{HERE}.tokenizers", "--shards", TEXTS, "--out", ASSETS],
+        ],
+        "vae": [
+            fit("vae", "tiny-vae"),
+            fit("vae_refine", "tiny-vae-refine", "--init_from", "runs/tiny-vae"),
+            export(diffusion, "runs/tiny-vae-refine", "--out", sd, "--data", DATA),
+            fit("vae_decoder", "tiny-vae-decoder", "--init_from", "runs/tiny-vae-refine"),
+            export(diffusion, "runs/tiny-vae-decoder", "--out", sd, "--keep-scale"),
+        ],
+        "clip": [fit("clip", "tiny-clip"), export(HERE, "clip", "runs/tiny-clip", "--out", ASSETS)],
+        "lm": [
+            fit("lm", "tiny-lm"),
+            fit("lm_2", "tiny-lm-2", "--init_from", "runs/tiny-lm"),
+            fit("lm_3", "tiny-lm-3", "--init_from", "runs/tiny-lm-2"),
+            fit("lm_4", "tiny-lm-4", "--init_from", "runs/tiny-lm-3"),
+            export(HERE, "lm", "runs/tiny-lm-4", "--out", ASSETS),
+        ],
+        "unets": [
+            fit("unet_edit", "tiny-unet-edit"),
+            export(editing, "runs/tiny-unet-edit", "--out", f"{ASSETS}/instruct-pix2pix", "--text-to-image", sd),
+            fit("unet_edit_2", "tiny-unet-edit-2"),  # from the exported folder
+            export(editing, "runs/tiny-unet-edit-2", "--out", f"{ASSETS}/instruct-pix2pix", "--text-to-image", sd),
+        ],
+        "captioner": [
+            fit("captioner", "tiny-captioner"),
+            fit("captioner_2", "tiny-captioner-2", "--init_from", "runs/tiny-captioner"),
+            export(HERE, "captioner", "runs/tiny-captioner-2", "--out", ASSETS),
+        ],
+    }
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the commands of the chosen parts; stops at the first that fails, with its exit status."""
+    steps = commands()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=steps, default=list(steps), help="parts to remake")
+    parser.add_argument("--list", action="store_true", help="print the commands, run nothing")
+    arguments = parser.parse_args(args)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for part in (name for name in steps if name in arguments.only):
+        for command in steps[part]:
+            if TEXTS in command[2:] and "--split" in command and (Path(TEXTS) / "index.json").is_file():
+                continue  # written by an earlier call
+            if arguments.list:
+                print("python", *command)
+                continue
+            logger.info("== %s: python %s", part, " ".join(command))
+            status = subprocess.run([sys.executable, *command], check=False).returncode
+            if status:
+                parser.exit(status, f"error: {part}: `python {' '.join(command)}` failed with status {status}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Measure the exported tiny backbones on held-out samples: what assets/tiny/README.md reports.
+
+`python -m experiments.tiny_backbones.score clip|lm|captioner --data configs/data/tinyworld.yaml --split val`
+
+Texts are judged by meaning, through a function of the data set that is handed in by its path; nothing here knows how a
+scene is described.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from datamodules.schema import Batch
+from experiments.tiny_backbones.clip_model import normalise_images
+from experiments.tiny_backbones.prompt import encode, format_prompt, padded_rows, token_losses
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+GROUP = 100
+"""Captions that an image is matched against."""
+MAX_NEW_TOKENS = 80
+JUDGE = "datamodules.tinyworld.grammar.judge_text"
+
+
+class Verdict(Protocol):
+    """What a judge says about a text: each part of the description is right, and all of it."""
+
+    objects: bool
+    colours: bool
+    count: bool
+    places: bool
+    correct: bool
+
+
+Judge = Callable[[str, Any], Verdict]
+Scores = dict[str, float]
+
+
+def load_judge(path: str) -> Judge:
+    """The function of that name (PACKAGE.MODULE.FUNCTION): (text, scene of the metadata) -> verdict.
+
+    Raises:
+        ValueError: there is none.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"--judge: cannot load {path!r} ({error}); expected PACKAGE.MODULE.FUNCTION") from error
+
+
+def retrieval(image_features: Tensor, text_features: Tensor, texts: Sequence[str]) -> Scores:
+    """Share of images whose own caption is the nearest of `GROUP` different ones, and of captions with their image.
+
+    Repeated captions are left out first; the rest is cut into groups in its order, a shorter last group is dropped
+    unless it is the only one.
+    """
+    by_text: dict[str, int] = {}
+    for index, text in enumerate(texts):
+        by_text.setdefault(text, index)
+    first = list(by_text.values())
+    cosines = F.normalize(image_features[first], dim=-1), F.normalize(text_features[first], dim=-1)
+    size = min(GROUP, len(first))
+    groups = [slice(start, start + size) for start in range(0, len(first) - size + 1, size)]
+    scores = torch.stack([cosines[0][group] @ cosines[1][group].T for group in groups])
+    own = torch.arange(size)
+    return {
+        "image_to_text": (scores.argmax(2) == own).float().mean().item(),
+        "text_to_image": (scores.argmax(1) == own).float().mean().item(),
+        "captions_a_group": float(size),
+        "images": float(len(groups) * size),
+    }
+
+
+@torch.no_grad()
+def score_clip(root: Path, batches: Iterable[Batch]) -> Scores:
+    """Caption retrieval of the target images, and how often an image is nearer to its caption than to its sibling's."""
+    from mmig.backbones.clip import load_open_clip
+
+    clip = load_open_clip(root / "clip")
+    images, texts, others, captions = [], [], [], []
+    for batch in batches:
+        images.append(clip.model.encode_image(normalise_images(batch["target"])))
+        texts.append(clip.model.encode_text(clip.tokenizer(batch["target_caption"])))
+        others.append(clip.model.encode_text(clip.tokenizer(batch["source_caption"])))
+        captions += batch["target_caption"]
+    features, own, sibling = (F.normalize(torch.cat(part), dim=-1) for part in (images, texts, others))
+    nearer = (features * own).sum(1) > (features * sibling).sum(1)
+    return retrieval(features, own, captions) | {"own_before_sibling": nearer.float().mean().item()}
+
+
+@torch.no_grad()
+def score_language(root: Path, batches: Iterable[Batch], judge: Judge) -> Scores:
+    """Share of right responses (greedy) to instructions that need no image, by edit type too, and perplexity."""
+    from mmig.backbones.llm import load_llm, load_llm_tokenizer
+
+    model, tokenizer = load_llm(root / "llama"), load_llm_tokenizer(root / "llama")
+    right: dict[str, list[bool]] = {}
+    loss_sum, tokens = 0.0, 0
+    for batch in batches:
+        rows = [index for index, kind in enumerate(batch["edit_type"]) if kind != "visual"]
+        prompts = [format_prompt(batch["instruction"][row], batch["source_caption"][row]) for row in rows]
+        pairs = [encode(tokenizer, text, batch["response"][row]) for text, row in zip(prompts, rows, strict=True)]
+        ids, mask, labels = padded_rows(pairs, tokenizer.pad_token_id)
+        losses, counts = token_losses(model(input_ids=ids, attention_mask=mask).logits, labels)
+        loss_sum, tokens = loss_sum + (losses * counts).sum().item(), tokens + int(counts.sum())
+        answers = generate_left_padded(model, [prompt for prompt, _ in pairs], tokenizer.pad_token_id)
+        for row, answer in zip(rows, tokenizer.batch_decode(answers, skip_special_tokens=True), strict=True):
+            verdict = judge(answer, batch["metadata"][row]["target_scene"])
+            right.setdefault(batch["edit_type"][row], []).append(verdict.correct)
+    everything = [value for values in right.values() for value in values]
+    by_type = {f"right/{kind}": sum(values) / len(values) for kind, values in sorted(right.items())}
+    perplexity = math.exp(loss_sum / tokens)
+    return {"right": sum(everything) / len(everything), "perplexity": perplexity, "texts": len(everything), **by_type}
+
+
+def generate_left_padded(model: "PreTrainedModel", prompts: Sequence[list[int]], pad: int) -> Tensor:
+    """Greedy continuations of prompts of different lengths, ids [B,L] without the prompts."""
+    length = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (length - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    output = model.generate(
+        input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=MAX_NEW_TOKENS, pad_token_id=pad
+    )
+    return output[:, length:]
+
+
+@torch.no_grad()
+def score_captioner(root: Path, batches: Iterable[Batch], judge: Judge) -> Scores:
+    """Share of captions (greedy, of source and target images) that are right in objects, colours and count; in all."""
+    from mmig.backbones.blip2 import load_blip2, load_blip2_processor
+
+    model, tokenizer = load_blip2(root / "blip2"), load_blip2_processor(root / "blip2").tokenizer
+    verdicts: list[Verdict] = []
+    for batch in batches:
+        for field in ("source", "target"):
+            output = model.generate(
+                pixel_values=normalise_images(batch[field]), do_sample=False, max_new_tokens=MAX_NEW_TOKENS
+            )
+            captions = tokenizer.batch_decode(output, skip_special_tokens=True)
+            scenes = [metadata[f"{field}_scene"] for metadata in batch["metadata"]]
+            verdicts += [judge(text.strip(), scene) for text, scene in zip(captions, scenes, strict=True)]
+    count = len(verdicts)
+    named = sum(verdict.objects and verdict.colours and verdict.count for verdict in verdicts)
+    parts = {
+        name: sum(getattr(verdict, name) for verdict in verdicts) / count
+        for name in ("objects", "colours", "count", "places", "correct")
+    }
+    return {"object_colour_count": named / count, **parts, "texts": count}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Score one exported part and print its figures."""
+    import argparse
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("clip", "lm", "captioner"))
+    parser.add_argument("--assets", type=Path, default=Path("assets/tiny"), help="root of the tiny backbones")
+    parser.add_argument("--data", type=Path, required=True, help="configuration of a data set")
+    parser.add_argument("--split", default="val", choices=("val", "test"))
+    parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--judge", default=JUDGE, help="function (text, scene) -> verdict")
+    arguments = parser.parse_args(args)
+    from mmig.evaluation.data import split_batches
+
+    try:
+        batches = split_batches(arguments.data, arguments.split, arguments.batch_size)
+        if arguments.part == "clip":
+            scores = score_clip(arguments.assets, batches)
+        else:
+            score = score_language if arguments.part == "lm" else score_captioner
+            scores = score(arguments.assets, batches, load_judge(arguments.judge))
+    except ValueError as error:
+        parser.exit(1, f"error: {error}\n")
+    for name, value in scores.items():
+        line = f"{name:24s} {value:.4f}" if value < 2 or value % 1 else f"{name:24s} {value:.0f}"
+        print(line)  # noqa: T201, the result of the command
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What everything else rests on: errors, objects from configurations, files written whole."""

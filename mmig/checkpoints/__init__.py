@@ -1,0 +1,1 @@
+"""Checkpoints: reading, writing, layouts, files of weights, cards."""

@@ -1,0 +1,48 @@
+"""A run's weights as one safetensors file, which says itself what they are: to pass on, and to start from.
+
+It holds what a checkpoint holds of weights (all that differ from the named backbones), averaged or as trained, and in
+its metadata step, backbones and manifest. Optimiser and position are left out: a run cannot be continued from it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mmig.base.files import replacing
+
+SUFFIX = ".safetensors"
+_ENTRY = "mmig"
+"""Entry of the metadata: everything but the weights, as JSON."""
+
+
+def write_weights(path: Path, weights: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write the whole file or nothing.
+
+    Args:
+        path: of the file; one that is there is replaced.
+        weights: by name.
+        facts: plain values: "step", "backbones" and whatever else is worth knowing.
+    """
+    own = {name: weight.contiguous().clone() for name, weight in weights.items()}  # none may share memory
+    with replacing(path) as partial:
+        save_file(own, partial, metadata={"format": "pt", _ENTRY: json.dumps(facts)})
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """What `write_weights` has written, in the form of a checkpoint: the weights under "state_dict", and the facts.
+
+    Raises:
+        SafetensorError: the file is damaged.
+        ValueError: another program wrote it.
+    """
+    with safe_open(path, framework="pt") as file:
+        facts = json.loads((file.metadata() or {}).get(_ENTRY, "null"))
+        if facts is None:
+            raise ValueError(
+                "it holds weights of something else; only files written by mmig.methods.mmig.export say what they are"
+            )
+        return {"state_dict": {name: file.get_tensor(name) for name in file.keys()}, **facts}  # noqa: SIM118, no dict

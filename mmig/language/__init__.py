@@ -1,0 +1,1 @@
+"""Language models that write: special tokens, sequences with slots, responses, greedy search."""

@@ -1,0 +1,1 @@
+"""MMIG: a multimodal LLM whose states and a latent diffusion model support each other."""

@@ -1,0 +1,71 @@
+"""How MMIG samples, as configs name it, and MMIG's pipeline as evaluate.py, edit.py and the callbacks see it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from datamodules.schema import Batch
+from mmig.editor import EditOutput, ResponseSource
+
+if TYPE_CHECKING:
+    from mmig.methods.mmig.pipeline import MMIGPipeline
+
+
+@dataclass
+class SamplingConfig:
+    """How to sample.
+
+    Attributes:
+        num_steps: steps of the whole schedule.
+        guidance_scale: weight of the text; 1 switches guidance off.
+        image_guidance_scale: weight of the source image; only for "concat".
+        strength: how far back in the noise an edit starts, in [0, 1]; only for "img2img".
+        response: "given" takes the batch's response, "generated" lets the LLM write it from the instruction.
+        attention_guidance: step size of A-STAR at the first step (`AttentionGuidance`; 20 is Attend-and-Excite's);
+            0 switches it off.
+        use_mmsm: False leaves the mutual support modules out, for comparison.
+    """
+
+    num_steps: int = 50
+    guidance_scale: float = 7.5
+    image_guidance_scale: float = 1.5
+    strength: float = 0.8
+    response: ResponseSource = "given"
+    attention_guidance: float = 0.0
+    use_mmsm: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a response from elsewhere."""
+        if self.response not in ("given", "generated"):
+            raise ValueError(f"sampling.response: expected 'given' or 'generated', found {self.response!r}")
+
+
+class MMIGEditor:
+    """MMIG's pipeline as an `Editor`: a batch in, edited images out.
+
+    Args:
+        pipeline: MMIG's pipeline.
+        sampling: how to sample, and where the response comes from.
+        show_attention: also give the attention maps of the responses' nouns, in `extras["attention"]`.
+    """
+
+    def __init__(self, pipeline: "MMIGPipeline", sampling: SamplingConfig, show_attention: bool = False) -> None:
+        self.pipeline = pipeline
+        self.sampling = sampling
+        self.show_attention = show_attention
+        self.response_source = sampling.response
+        given = ("response",) if sampling.response == "given" else ()
+        self.required_fields: tuple[str, ...] = ("source", "instruction", *given)
+
+    def __call__(self, batch: Batch, generator: torch.Generator | Sequence[torch.Generator]) -> EditOutput:
+        """Edit the sources of a batch; `extras` as of `MMIGPipeline.edit`."""
+        return self.pipeline.edit(
+            batch["source"],
+            batch["instruction"],
+            batch["response"] if self.response_source == "given" else None,
+            self.sampling,
+            generator,
+            return_attention=self.show_attention,
+        )

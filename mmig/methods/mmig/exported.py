@@ -1,0 +1,53 @@
+"""An exported folder (`mmig.methods.mmig.export`) as what a new run starts from: the weights between its backbones.
+
+The backbones themselves a run takes from the folder through its configuration; fingerprints say whether it does.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from mmig.backbones.fingerprint import fingerprint
+from mmig.checkpoints.files import CheckpointError
+from mmig.diffusion.saving import WEIGHTS
+
+CONNECTORS = "connectors"
+PLACES = {"unet": "", "vae": "", "text_encoder": "", "llm": "llm", "clip_vision": "vision", "blip2": "captioner"}
+"""Where a configuration finds each backbone with weights, below the folder."""
+NAMES = {"mmsm.": "mmig.mmsm.", "adapters.": "mmig.mllm.adapters."}
+"""Beginning of a weight's name in the connectors -> in a stage."""
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a folder holds a pipeline of MMIG."""
+    return (Path(path) / CONNECTORS / "config.json").is_file()
+
+
+def read_exported(path: str | Path) -> dict[str, Any]:
+    """What `mmig.checkpoints.checkpoint.init_weights` takes: weights of MMSM and adapters, fingerprints of the
+    folder's backbones.
+
+    Adapters of a language model that sees no images have learned nothing, and are left out as in a run's checkpoints.
+
+    Raises:
+        CheckpointError: the connectors cannot be read.
+        BackboneError: a backbone of the folder is broken.
+    """
+    folder = Path(path)
+    try:
+        weights = load_file(folder / CONNECTORS / WEIGHTS)
+        sees_images = json.loads((folder / CONNECTORS / "config.json").read_text(encoding="utf-8"))["vision_blocks"] > 0
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"cannot read {folder / CONNECTORS}: {error}; export the run again") from error
+    named = {
+        name.replace(begin, own, 1): value
+        for name, value in weights.items()
+        for begin, own in NAMES.items()
+        if name.startswith(begin) and (sees_images or begin != "adapters.")
+    }
+    places = {part: folder / place for part, place in PLACES.items() if (folder / (place or part)).is_dir()}
+    backbones = {part: {"path": str(place), "fingerprint": fingerprint(place, part)} for part, place in places.items()}
+    return {"state_dict": named, "step": 0, "backbones": backbones}

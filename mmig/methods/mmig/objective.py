@@ -1,0 +1,46 @@
+"""The terms of MMIG's total loss (eq 22), and how they are read where the paper leaves it open."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mmig.methods.mmig.image_path import ImagePathConfig
+
+TERMS = ("sdm", "as", "ar", "fg", "bg", "mmt", "blip2", "mmsm")
+"""L_Total (eq 22): L_SDM (14), L_AS (19), L_AR (20), L_fg (17), L_bg (18), L_MMT (7, 8), L_BLIP2, L_MMSM (13). The
+first five are L_DEM (21)."""
+
+
+@dataclass
+class ObjectiveConfig:
+    """How the loss terms are read where the paper leaves it open.
+
+    Attributes:
+        condition_drop: d; a part d of the samples loses the text, one more d text and source, one more d the source
+            (Brooks et al. 2023), for guidance. Only for stages in which the denoiser trains. Without the text a sample
+            counts in L_SDM and L_MMT alone.
+        text_only: share of the samples whose source the multimodal LLM does not see, as if they had none: the text row
+            of the modality embedding trains on them. The denoiser sees it. Nothing without a vision tower.
+        attention_resolution: (h, w) of the attention maps of eq 19 and 20; 16x16 is a 32nd of 512 pixels.
+        step_gap: timesteps between the two noise levels of eq 20: one step of a sampler with 50. Samples so noisy that
+            the noisier one does not exist count nothing in L_AR.
+        region_threshold: B_t is where a map exceeds this part of its maximum (`binarize`).
+        alpha: weight of the object in eq 16.
+        layered_norm: of eq 17 and 18 (`masked_noise_loss`).
+        image_path: which predicted images BLIP-2 sees.
+        max_text_chunks: chunks of 75 tokens that are read of a response; more are cut.
+    """
+
+    condition_drop: float = 0.0
+    text_only: float = 0.0
+    attention_resolution: tuple[int, int] = (16, 16)
+    step_gap: int = 20
+    region_threshold: float = 0.5
+    alpha: float = 0.7
+    layered_norm: Literal["squared", "l2"] = "squared"
+    image_path: ImagePathConfig = field(default_factory=ImagePathConfig)
+    max_text_chunks: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a share out of range."""
+        if not 0 <= self.text_only <= 1:
+            raise ValueError(f"objective.text_only must be in [0, 1], found {self.text_only}")

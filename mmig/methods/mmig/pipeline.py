@@ -1,0 +1,327 @@
+"""MMIG's inference: source image and instruction in, edited image and its caption out (eq 5). The only inference path.
+
+`MMIGPipeline.edit` works on tensors, as evaluation does; calling the pipeline wraps it for people. How a run becomes a
+folder that `MMIGPipeline.from_pretrained` opens is `mmig/methods/mmig/export.py`.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
+from PIL import Image
+from torch import Tensor, nn
+
+from mmig.diffusion.sampling import Generators, per_sample
+from mmig.editor import EditOutput
+from mmig.evaluation.pictures import Pictures, as_batch, to_pil
+from mmig.language.responses import ResponseStates
+from mmig.methods.mmig.connectors import Connectors
+from mmig.methods.mmig.editor import MMIGEditor, SamplingConfig
+from mmig.methods.mmig.inference import Concepts, Task, check_counts, is_nested, lost_text, render, respond
+from mmig.methods.mmig.model import MMIG
+from mmig.methods.mmig.objective import ObjectiveConfig
+from mmig.methods.mmig.parts import Parts
+from mmig.methods.mmig.sampling_hooks import (
+    ConceptAttention,
+    StepCallback,
+    generators_of_images,
+    repeated,
+    step_callback,
+)
+
+__all__ = ["MMIGEditor", "MMIGPipeline", "MMIGPipelineOutput", "SamplingConfig"]
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class MMIGPipelineOutput(BaseOutput):
+    """What `MMIGPipeline` returns: (I_new, d_new) of eq 5 and what led to them, one entry an image.
+
+    Attributes:
+        images: PIL images in the sizes of the given ones; or float32 [B,3,H,W] in [-1,1].
+        descriptions: the responses z_d that were used.
+        captions: d_new, captions of the new images (eq 4); None without a captioner.
+        attention: where the denoiser looked for the concepts; None unless asked for.
+    """
+
+    images: list[Image.Image] | Tensor
+    descriptions: list[str]
+    captions: list[str] | None = None
+    attention: ConceptAttention | None = None
+
+
+class MMIGPipeline(DiffusionPipeline):
+    """Edits images by instruction with MMIG's parts.
+
+    Args:
+        unet, vae, text_encoder, tokenizer, scheduler: of a Stable Diffusion.
+        connectors: mutual support modules and adapters.
+        llm, llm_tokenizer: the language model; without one, responses must be given and MMSM is left out.
+        vision: CLIP's tower through which the LLM sees.
+        captioner, captioner_processor: a BLIP-2, for captions of the new images.
+        source_conditioning: "img2img" or "concat", see `mmig.methods.mmig.model.SourceConditioning`.
+        attention_resolution: (h, w) of the attention of concepts on the UNet's usual latents.
+        max_text_chunks: chunks of 75 tokens that are read of a response; more are cut.
+        sampling: fields of `SamplingConfig` that calls take where they name no others.
+        resolution: longer side in pixels at which PIL images are edited; None: what the UNet's config says.
+
+    Raises:
+        ValueError: parts that do not fit each other.
+    """
+
+    _optional_components = ["llm", "llm_tokenizer", "vision", "captioner", "captioner_processor"]  # noqa: RUF012
+    _callback_tensor_inputs = ("latents",)
+
+    # models are annotated as what diffusers can check without importing transformers' classes
+    def __init__(
+        self,
+        unet: nn.Module,
+        vae: nn.Module,
+        text_encoder: nn.Module,
+        tokenizer: object,
+        scheduler: object,
+        connectors: Connectors,
+        llm: nn.Module | None = None,
+        llm_tokenizer: object | None = None,
+        vision: nn.Module | None = None,
+        captioner: nn.Module | None = None,
+        captioner_processor: object | None = None,
+        source_conditioning: str = "img2img",
+        attention_resolution: tuple | list = (16, 16),
+        max_text_chunks: int = 1,
+        sampling: dict | None = None,
+        resolution: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            unet=unet,
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            scheduler=scheduler,
+            connectors=connectors,
+            llm=llm,
+            llm_tokenizer=llm_tokenizer,
+            vision=vision,
+            captioner=captioner,
+            captioner_processor=captioner_processor,
+        )
+        self.register_to_config(
+            source_conditioning=source_conditioning,
+            attention_resolution=list(attention_resolution),
+            max_text_chunks=max_text_chunks,
+            sampling=asdict(SamplingConfig(**(sampling or {}))),
+            resolution=resolution,
+        )
+        _ = self.model  # raises where parts do not fit
+
+    @classmethod
+    def from_model(
+        cls, model: MMIG, sampling: SamplingConfig | None = None, resolution: int | None = None
+    ) -> "MMIGPipeline":
+        """The pipeline of a model, sharing its weights; other arguments as above."""
+        mllm, captioner = model.mllm, model.captioner
+        return cls(
+            unet=model.unet,
+            vae=model.vae,
+            text_encoder=model.text_encoder,
+            tokenizer=model.tokenizer,
+            scheduler=model.scheduler,
+            connectors=Connectors.of(model),
+            llm=mllm.llm,
+            llm_tokenizer=mllm.tokenizer,
+            vision=mllm.vision,
+            captioner=None if captioner is None else captioner.model,
+            captioner_processor=None if captioner is None else captioner.processor,
+            source_conditioning=model.source_conditioning,
+            attention_resolution=model.objective.attention_resolution,
+            max_text_chunks=model.objective.max_text_chunks,
+            sampling=asdict(sampling or SamplingConfig()),
+            resolution=resolution,
+        )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> "MMIGPipeline":
+        """Open a folder that `save_pretrained` or `mmig.methods.mmig.export` wrote, frozen; options as of diffusers.
+
+        `llm=None` with `vision=None`, and `captioner=None`, leave parts out. Without `dtype` all is float32.
+        """
+        if not {"dtype", "torch_dtype"} & options.keys():  # transformers would take what was saved, diffusers float32
+            options["dtype"] = torch.float32
+        pipeline = super().from_pretrained(pretrained_model_name_or_path, **options)
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                part.requires_grad_(False)
+        for part in (pipeline.unet, pipeline.vae):  # as training has them: faster, and the same to the last bit
+            part.to(memory_format=torch.channels_last)
+        return pipeline
+
+    @property
+    def model(self) -> MMIG:
+        """The parts as they are registered now, wired together."""
+        parts = Parts(
+            self.unet,
+            self.vae,
+            self.text_encoder,
+            self.tokenizer,
+            self.scheduler,
+            self.llm,
+            self.llm_tokenizer,
+            self.connectors.mmsm,
+            self.vision,
+            self.connectors.join_captioner(self.captioner, self.captioner_processor),
+        )
+        objective = ObjectiveConfig(
+            attention_resolution=tuple(self.config.attention_resolution), max_text_chunks=self.config.max_text_chunks
+        )
+        mllm = self.connectors.join_llm(self.llm, self.llm_tokenizer, self.vision)
+        return MMIG(parts, self.config.source_conditioning, mllm, objective)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Pictures,
+        instruction: str | Sequence[str],
+        responses: str | Sequence[str] | None = None,
+        *,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        strength: float | None = None,
+        attention_guidance: float | None = None,
+        num_images_per_prompt: int = 1,
+        generator: Generators | None = None,
+        use_mmsm: bool | None = None,
+        concepts: Concepts | None = None,
+        return_attention: bool = False,
+        resolution: int | None = None,
+        output_type: Literal["pil", "pt"] = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., dict[str, Any] | None] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> MMIGPipelineOutput | tuple:
+        """Edit images.
+
+        Args:
+            image: PIL images of any mode and size, one or several; or float [B,3,H,W] in [-1,1]. One image serves all
+                instructions.
+            instruction: what to do, one an image; a single one serves all images.
+            responses: descriptions of the goal images (z_d); None lets the LLM write them.
+            num_inference_steps, guidance_scale, image_guidance_scale, strength, attention_guidance, use_mmsm: see
+                `SamplingConfig`; None takes the pipeline's own values (`config.sampling`).
+            num_images_per_prompt: images a sample.
+            generator: one for all; or one a sample, from which its images are seeded; or one an image.
+            concepts: words of the response for attention guidance and maps; None takes its nouns.
+            return_attention: also return the concepts' attention maps.
+            resolution: longer side in pixels at which PIL images are edited; the results have the images' own sizes.
+            output_type: "pil"; or "pt" for float32 [B,3,H,W] in [-1,1] at the editing size.
+            return_dict: False returns (images, descriptions, captions).
+            callback_on_step_end: (pipeline, index, timestep, {"latents": ...}) -> dict or None, called after each
+                step; latents that it returns take the place of the step's.
+            callback_on_step_end_tensor_inputs: what the callback gets; "latents" is all there is.
+
+        Raises:
+            ValueError: arguments that do not fit; the message names them.
+        """
+        _check_options(output_type, callback_on_step_end_tensor_inputs)
+        images, sizes = as_batch(image, resolution or self.editing_resolution)
+        instructions = [instruction] * len(images) if isinstance(instruction, str) else list(instruction)
+        if len(images) == 1 and len(instructions) > 1:
+            images, sizes = images.expand(len(instructions), -1, -1, -1), sizes and sizes * len(instructions)
+        with step_callback(self, callback_on_step_end) as on_step:
+            output = self.edit(
+                images,
+                instructions,
+                [responses] * len(instructions) if isinstance(responses, str) else responses,
+                self._sampling(
+                    num_steps=num_inference_steps,
+                    guidance_scale=guidance_scale,
+                    image_guidance_scale=image_guidance_scale,
+                    strength=strength,
+                    attention_guidance=attention_guidance,
+                    use_mmsm=use_mmsm,
+                ),
+                generator,
+                num_images=num_images_per_prompt,
+                concepts=concepts,
+                return_attention=return_attention,
+                on_step=on_step,
+            )
+        for line in lost_text(self.tokenizer, output.texts, self.config.max_text_chunks):
+            logger.warning(line)
+        sizes = sizes and repeated(sizes, num_images_per_prompt)
+        edited = output.images if output_type == "pt" else to_pil(output.images, sizes)
+        result = MMIGPipelineOutput(edited, output.texts, output.extras.get("captions"), output.extras.get("attention"))
+        return result if return_dict else (result.images, result.descriptions, result.captions)
+
+    def _sampling(self, **given: Any) -> SamplingConfig:
+        """The pipeline's own settings with those that are not None in their place."""
+        own = SamplingConfig(**self.config.sampling)
+        return replace(own, **{name: value for name, value in given.items() if value is not None})
+
+    @torch.no_grad()
+    def edit(
+        self,
+        source: Tensor,
+        instructions: Sequence[str],
+        responses: Sequence[str] | None = None,
+        sampling: SamplingConfig | None = None,
+        generator: Generators | None = None,
+        *,
+        num_images: int = 1,
+        concepts: Concepts | None = None,
+        return_attention: bool = False,
+        on_step: StepCallback | None = None,
+    ) -> EditOutput:
+        """Edit images given as tensors.
+
+        Args:
+            source: float [B,3,H,W] in [-1,1], sides multiples of the VAE's factor.
+            instructions: what to do, one a sample.
+            responses: descriptions of the goal images (z_d); None lets the LLM write them.
+            sampling: steps, scales, strength.
+            generator: one for all; or one a sample, from which its images are seeded; or one an image. None seeds
+                with 0.
+            num_images: images a sample; those of a sample stand side by side.
+            concepts, return_attention: as in a call of the pipeline.
+            on_step: called after each step.
+
+        Returns:
+            Images in [-1,1] and the responses that were used. `extras` has "captions" (d_new) where there is a
+            captioner and "attention" (`ConceptAttention`) where it was asked for.
+
+        Raises:
+            ValueError: arguments that do not fit.
+        """
+        check_counts(source, instructions, responses, num_images)
+        model, sampling, count = self.model, sampling or SamplingConfig(), len(source)
+        generators = per_sample(generators_of_images(generator, count, num_images), count * num_images)
+        source = source.to(model.unet.device, model.vae.dtype)
+        texts, states = respond(model, source, instructions, responses)
+        if num_images > 1:
+            source, texts = source.repeat_interleave(num_images, dim=0), repeated(texts, num_images)
+            states = ResponseStates(*(value.repeat_interleave(num_images, dim=0) for value in states))
+            concepts = repeated(concepts, num_images) if is_nested(concepts) else concepts
+        task = Task(source, texts, states, sampling.use_mmsm, concepts)
+        images, attention = render(model, self.scheduler, task, sampling, generators, return_attention, on_step)
+        extras: dict[str, Any] = {} if attention is None else {"attention": attention}
+        if model.captioner is not None:
+            extras["captions"] = model.captioner.caption(images)
+        return EditOutput(images, texts, extras)
+
+    @property
+    def editing_resolution(self) -> int:
+        """Longer side in pixels at which PIL images are edited unless a call says otherwise."""
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return self.config.resolution or self.unet.config.sample_size * factor
+
+
+def _check_options(output_type: str, tensors: Sequence[str]) -> None:
+    if output_type not in ("pil", "pt"):
+        raise ValueError(f"output_type: expected 'pil' or 'pt', found {output_type!r}")
+    if list(tensors) not in ([], ["latents"]):
+        raise ValueError(f"callback_on_step_end_tensor_inputs: only 'latents' can be given, found {tensors}")

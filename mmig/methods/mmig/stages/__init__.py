@@ -1,0 +1,1 @@
+"""The five stages of MMIG's training, and fine-tuning."""

@@ -1,0 +1,203 @@
+"""What the stages of MMIG share: the parts, what of them trains, and the losses that count."""
+
+import logging
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from datamodules.schema import Batch
+from mmig.cache.facts import backbone_facts, multimodal_facts
+from mmig.editor import Editor
+from mmig.methods.mmig.llm.config import MultimodalConfig
+from mmig.methods.mmig.model import MMIG, Losses, SourceConditioning
+from mmig.methods.mmig.objective import TERMS, ObjectiveConfig
+from mmig.methods.mmig.parts import BackboneConfig, MMSMConfig, load_parts
+from mmig.methods.mmig.pipeline import MMIGEditor, MMIGPipeline, SamplingConfig
+from mmig.training.module import TrainingModule
+from mmig.training.optim import OptimizerConfig
+from mmig.training.rng import Draws
+
+logger = logging.getLogger(__name__)
+Profile = Literal["paper", "practical", "strict"]
+PRACTICAL_WEIGHTS = {"as": 1e-3, "ar": 1e-3}
+"""Attention terms are worth 0.5 a concept at their best, the noise loss of a trained denoiser 0.1: TokenCompose and
+CoMat weigh theirs by 1e-3 and less."""
+
+
+class MMIGStage(TrainingModule):
+    """A stage of MMIG (section 3.5 of the paper). Subclasses are declarations.
+
+    Args:
+        backbones: hub ids or folders of the pretrained parts.
+        optimizer: AdamW and its schedule.
+        mmsm: sizes and places of the mutual support modules.
+        multimodal: sizes and readings of the multimodal LLM.
+        objective: readings of the loss terms.
+        source_conditioning: how the denoiser sees the source image.
+        sampling: how the stage's pipeline samples.
+        profile: which losses count, and how much. "paper": the stage's, all with weight 1; "practical": the same, those
+            on attention weighted down; "strict": exactly those that the paper names for the stage, weight 1.
+        loss_weights: weights in place of the profile's, by name; a loss that is not named is not computed.
+        seed: seed of every draw.
+        micro_batch_size: samples a forward and backward; None takes the rank's whole part of the global batch.
+
+    Raises:
+        BackboneError: a part is missing, broken or does not fit the others.
+        ValueError: a part that this stage trains, or a loss needs, is not configured.
+    """
+
+    known_losses = TERMS
+    terms_without_timestep = ("mmt", "blip2")
+    trained_parts: ClassVar[tuple[str, ...]]
+    counted_losses: ClassVar[tuple[str, ...]]
+    strict_losses: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        backbones: BackboneConfig,
+        optimizer: OptimizerConfig,
+        mmsm: MMSMConfig | None = None,
+        multimodal: MultimodalConfig | None = None,
+        objective: ObjectiveConfig | None = None,
+        source_conditioning: SourceConditioning = "img2img",
+        sampling: SamplingConfig | None = None,
+        profile: Profile = "paper",
+        loss_weights: dict[str, float] | None = None,
+        seed: int = 0,
+        micro_batch_size: int | None = None,
+    ) -> None:
+        if loss_weights and profile != "paper":
+            raise ValueError(f"profile {profile!r} and loss_weights: give one of them, for both say what counts")
+        super().__init__(optimizer, loss_weights or self.profile_weights(profile), seed, micro_batch_size)
+        self._check_losses(objective or ObjectiveConfig())
+        self._check_parts(backbones)
+        self.backbones = backbones
+        self.sampling = sampling or SamplingConfig()
+        # without its loss nothing would reach the captioner
+        trained = [part for part in self.trained_parts if part != "captioner" or "blip2" in self.loss_weights]
+        parts = load_parts(backbones, mmsm or MMSMConfig(), trained)
+        self.mmig = MMIG(parts, source_conditioning, multimodal, objective)
+        self._choose_trained(trained)
+        self.features = self.mmig.features
+        self.features.use_cached(self.mmig.frozen_features(self.loss_weights), self.feature_facts)
+        self._losses: Losses | None = None
+
+    @classmethod
+    def profile_weights(cls, profile: Profile) -> dict[str, float]:
+        """Loss weights of a profile by name."""
+        names = cls.strict_losses if profile == "strict" else cls.counted_losses
+        if "sdm" not in names:
+            logger.warning(
+                "strict profile of %s: without L_SDM only half of MMSM gets a gradient, and L_MMSM can collapse",
+                cls.__name__,
+            )
+        weights = dict.fromkeys(names, 1.0)
+        if profile == "practical":
+            weights |= {name: weight for name, weight in PRACTICAL_WEIGHTS.items() if name in weights}
+        return weights
+
+    def _check_losses(self, objective: ObjectiveConfig) -> None:
+        if objective.image_path.deliberate_share > 0 and "blip2" not in self.loss_weights:
+            raise ValueError("objective.image_path.deliberate_share draws timesteps for the loss 'blip2', which is off")
+
+    def _check_parts(self, backbones: BackboneConfig) -> None:
+        needs = {"vision": "mllm.adapters" in self.trained_parts, "captioner": "blip2" in self.loss_weights}
+        for name, needed in needs.items():
+            if needed and getattr(backbones, name) is None:
+                raise ValueError(f"{type(self).__name__} needs backbones.{name}: give a hub id or a folder")
+
+    def _choose_trained(self, trained: Sequence[str]) -> None:
+        """Freeze everything, then let some parts train; a frozen part has no dropout."""
+        model = self.mmig
+        for part in (model.unet, model.vae, model.text_encoder, model.mllm, model.mmsm):
+            part.requires_grad_(False)
+        for part in (model.mmsm, model.mllm.adapters):
+            part.eval()
+        for name in trained:
+            if name != "captioner":  # loaded with its connector trainable and the rest frozen
+                model.get_submodule(name).requires_grad_(True).train()
+
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """The stage's loss terms [B] by name."""
+        self._losses = self.mmig.losses(batch, draws, self.loss_weights)
+        return self._losses.values
+
+    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """What counts how much: see `MMIG.loss_counts`."""
+        return self.mmig.loss_counts(batch, draws, self.loss_weights)
+
+    def timesteps(self, draws: Draws) -> Tensor:
+        """Timestep of each sample's noise loss."""
+        return self.mmig.timesteps(draws)
+
+    def feature_facts(self) -> dict[str, str]:
+        """What the cached features of this stage depend on."""
+        model = self.mmig
+        return {
+            **backbone_facts(self.describe_backbones()),
+            **multimodal_facts(model.mllm),
+            "max_text_chunks": str(model.objective.max_text_chunks),
+            "dtype": str(model.vae.dtype),
+        }
+
+    @property
+    def images_with_features(self) -> frozenset[str]:
+        """All of them, except the source while the LLM looks at it in every step."""
+        seen = self.mmig.mllm.vision is not None and not any(name.startswith("llm.") for name in self.features.names)
+        return frozenset({"target"} if seen else {"source", "target"})
+
+    def logged(self) -> dict[str, Tensor]:
+        """Spread of the pooled e3 and e2 over the batch, near 0 when L_MMSM has collapsed to a constant.
+
+        With attention losses also how many concepts a response they do without: `concepts_missing` from the response,
+        `concepts_truncated` behind the text encoder's end.
+        """
+        if self._losses is None:
+            return {}
+        text, features = self._losses.injection.pooled_std()
+        spreads = {"std_text": text, "std_features": features}
+        if (concepts := self._losses.concepts) is None:
+            return spreads
+        described = concepts.content.any(dim=1)
+        lost = {"concepts_missing": concepts.missing, "concepts_truncated": concepts.truncated}
+        return spreads | {name: counts[described].float().mean() for name, counts in lost.items()}
+
+    def named_backbones(self) -> dict[str, nn.Module]:
+        """The pretrained parts. Fresh adapters of a text-only LLM change nothing, so they need not be stored either."""
+        model = self.mmig
+        parts = {
+            "unet": model.unet,
+            "vae": model.vae,
+            "text_encoder": model.text_encoder,
+            "llm": model.mllm.llm,
+            "clip_vision": model.mllm.vision,
+            "blip2": model.captioner,
+            "adapters": model.mllm.adapters if model.mllm.vision is None else None,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def backbone_paths(self) -> dict[str, str]:
+        """Where the pretrained parts come from."""
+        paths = self.backbones
+        named = {
+            "vae": paths.vae or paths.diffusion,
+            "text_encoder": paths.diffusion,
+            "tokenizer": paths.diffusion,
+            "scheduler": paths.diffusion,
+            "unet": paths.unet or paths.diffusion,
+            "llm": paths.llm,
+            "llm_tokenizer": paths.llm,
+            "clip_vision": paths.vision,
+            "blip2": paths.captioner,
+        }
+        return {name: path for name, path in named.items() if path is not None}
+
+    @property
+    def absent_parts(self) -> tuple[str, ...]:
+        """The captioner, of which stage 5 trains a part, where no loss of this stage asks it."""
+        return ("mmig.captioner",) if self.mmig.captioner is None else ()
+
+    def make_pipeline(self) -> Editor:
+        """MMIG's pipeline with this stage's weights."""
+        return MMIGEditor(MMIGPipeline.from_model(self.mmig), self.sampling)

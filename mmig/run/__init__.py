@@ -1,0 +1,1 @@
+"""Runs: the command lines, the run directory with its manifest, resuming."""

@@ -1,0 +1,310 @@
+"""The command line of train.py: LightningCLI with a run directory, exact resume and initialisation from a run."""
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning as L
+import torch
+import yaml
+from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import CUDAAccelerator
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from mmig.base.programs import keep_freed_memory, one_line_errors, refusal, root_cause
+from mmig.callbacks.data_faults import DataFaults
+from mmig.callbacks.ema import EMA
+from mmig.callbacks.flight_recorder import flight_recorder
+from mmig.callbacks.overdue_validation import OverdueValidation
+from mmig.callbacks.prediction_writer import PredictionWriter
+from mmig.callbacks.preemption import Preempted, Preemption
+from mmig.callbacks.progress import progress
+from mmig.callbacks.run_checkpoint import RunCheckpoint, run_checkpoint
+from mmig.callbacks.step_guard import StepGuard
+from mmig.callbacks.watchdog import Watchdog
+from mmig.checkpoints.checkpoint import (
+    CheckpointError,
+    find_checkpoint,
+    init_weights,
+    newest_readable,
+    read_checkpoint,
+    read_start,
+)
+from mmig.checkpoints.files import AnyFormIO
+from mmig.run.manifest import (
+    RunLockedError,
+    append_submission,
+    describe_code,
+    make_run_folder,
+    mark_finished,
+    run_lock,
+    unmark_finished,
+    write_text_atomically,
+)
+from mmig.run.resume import ResumeError, check_resumable
+from mmig.training.agreement import leave_process_group
+from mmig.training.compat import wait_for_launched, without_lightning_signals
+from mmig.training.module import TrainingModule
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": -1,
+    "num_sanity_val_steps": 0,
+    "check_val_every_n_epoch": None,
+    "use_distributed_sampler": False,
+    "enable_model_summary": False,
+}
+
+
+class OneLineParser(LightningArgumentParser):
+    """Says in one line what is wrong, where its parent prints all options and every attempt to read a value."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the key and the reason, exit with status 2."""
+        if not self.exit_on_error:  # an inner parser, whose attempt may be one of several
+            super().error(message, ex)
+        own = None if ex is None else root_cause(ex)
+        sys.stderr.write(f"error: {refusal(message) if own is ex else own}\n")
+        sys.exit(2)
+
+
+class MMIGCLI(LightningCLI):
+    """LightningCLI in which the command line always wins and a checkpoint never changes a setting."""
+
+    def __init__(self, args: list[str] | None = None, run: bool = True) -> None:
+        super().__init__(
+            TrainingModule,
+            L.LightningDataModule,
+            save_config_callback=None,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=0,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_class=OneLineParser,
+            args=args,
+            run=run,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's four, without `ckpt_path`, whose place --resume takes."""
+        return {name: skip | {"ckpt_path", "weights_only"} for name, skip in LightningCLI.subcommands().items()}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run's own options and the callbacks that every run has."""
+        parser.add_argument(
+            "--name",
+            type=str | None,
+            default=None,
+            help="Name of the run: its folder is RUNS/NAME (default: that of the first configuration file).",
+        )
+        parser.add_argument("--runs", type=str, default="runs", help="Folder of all runs.")
+        parser.add_argument(
+            "--resume",
+            type=str,
+            default="auto",
+            help="'auto' continues the run where a checkpoint of it exists; or a path to continue from exactly.",
+        )
+        parser.add_argument(
+            "--init_from",
+            type=str | None,
+            default=None,
+            help="Run, checkpoint or exported folder whose weights a new run starts from.",
+        )
+        parser.add_lightning_class_args(EMA, "ema")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(StepGuard, "guard")
+        parser.add_lightning_class_args(Preemption, "preemption")
+        parser.add_lightning_class_args(Watchdog, "watchdog")
+        parser.set_defaults({"checkpoint.directory": "", "guard.directory": "", "watchdog.directory": ""})
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would let a checkpoint's hyper-parameters beat the command line; here nothing does."""
+
+    @property
+    def options(self) -> Any:
+        """Parsed options of the chosen subcommand."""
+        return self.config[self.subcommand]
+
+    @property
+    def run_directory(self) -> Path:
+        """Folder of the run."""
+        return Path(self.options.runs) / self.options.name
+
+    def before_instantiate_classes(self) -> None:
+        """Name the run, and place its checkpoints in its directory."""
+        if self.options.name is None:
+            if not self.options.config:
+                self.parser.error("--name: expected a name for the run, or a --config to call it after")
+            self.options.name = Path(str(self.options.config[0])).stem
+        self.options.checkpoint.directory = str(self.run_directory / "checkpoints")
+        self.options.guard.directory = str(self.run_directory)
+        self.options.watchdog.directory = str(self.run_directory / "hang")
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Add the logger and callbacks that live in the run directory."""
+        shown = [] if self.options.trainer.enable_progress_bar is False else [progress()]
+        # without a bar of ours Lightning would draw its own
+        kwargs["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in shown)
+        writes = [PredictionWriter(self.run_directory / "predictions")] if self.subcommand == "predict" else []
+        watches = [DataFaults(self.run_directory), OverdueValidation()] if self.subcommand == "fit" else []
+        self.trainer_defaults["callbacks"] = [*shown, *writes, *watches]
+        for name, value in flight_recorder(self.run_directory / "hang").items():
+            os.environ.setdefault(name, value)
+        trainer = without_lightning_signals(super().instantiate_trainer(**kwargs))
+        trainer.strategy.checkpoint_io = AnyFormIO()
+        _allow_tf32(trainer)
+        # the average takes a step in before any callback of the configuration evaluates it
+        trainer.callbacks.sort(key=lambda callback: not isinstance(callback, EMA))
+        if self.options.trainer.logger is not False and not self.options.trainer.fast_dev_run:
+            self._log_to_run(trainer)
+        return trainer
+
+    def _log_to_run(self, trainer: L.Trainer) -> None:
+        """Let TensorBoard write into the run directory, beside the loggers that the configuration names."""
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        from mmig.run.curves import Curves
+
+        named = [] if self.options.trainer.logger in (None, True) else trainer.loggers
+        if not any(isinstance(logger, TensorBoardLogger) for logger in named):
+            own = Curves(self.options.runs, name=self.options.name, version="tensorboard")
+            trainer.loggers = [own, *named]
+
+    def resolved_config(self) -> dict[str, Any]:
+        """The merged configuration as plain values."""
+        return _plain_values(self._parser(self.subcommand), self.options)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        runner = self._fit if subcommand == "fit" else self._evaluate
+        runner(subcommand)
+
+    def _fit(self, subcommand: str) -> None:
+        run, config = self.run_directory, self.resolved_config()
+        if self.options.trainer.fast_dev_run:
+            self._train(None)
+            return
+        make_run_folder(run)
+        if os.environ.get("LOCAL_RANK", "0") != "0" or self.trainer.global_rank != 0:
+            self._train(self._resume_path())
+            return
+        with run_lock(run):
+            unmark_finished(run)  # there may be more to do than there was
+            resume = self._resume_path()
+            if resume is not None:
+                self._check_settings(resume, config)
+            write_text_atomically(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+            facts = {"world_size": self.trainer.world_size, "strategy": type(self.trainer.strategy).__name__}
+            own = {"resumed_from": resume and str(resume), "seed": config["seed_everything"]}
+            append_submission(run, **own, backbones=self.model.describe_backbones(), **facts)
+            run_checkpoint(self.trainer).manifest = {"name": run.name, "config": config, **describe_code(), **facts}
+            self._train(resume)
+            self._note_end()
+
+    def _note_end(self) -> None:
+        """Note a run that has reached its last step; one that was interrupted has not, and says nothing."""
+        last = self.trainer.max_steps
+        if 0 < last <= self.model.step:
+            mark_finished(self.run_directory, self.model.step)
+
+    def _with_defaults(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """A run's settings with the defaults of those that the code has got since; as they are if it lost some."""
+        parser = self._parser(self.subcommand)
+        parser.exit_on_error = False
+        try:
+            completed = parser.parse_object(saved)
+        except ArgumentError:
+            return saved
+        finally:
+            parser.exit_on_error = True
+        return _plain_values(parser, completed)
+
+    def _check_settings(self, resume: Path, config: dict[str, Any]) -> None:
+        """Refuse other settings than those of this run so far, and of the run that the checkpoint belongs to."""
+        files = {(folder / "config.yaml").resolve() for folder in (self.run_directory, *resume.parents[:2])}
+        for file in sorted(files):
+            if file.exists():
+                self._check_resumable(yaml.safe_load(file.read_text(encoding="utf-8")), config)
+        saved = read_checkpoint(resume, outline=True).get("manifest", {}).get("config")  # it may lie alone
+        if saved is not None:
+            self._check_resumable(saved, config)
+
+    def _check_resumable(self, saved: dict[str, Any], config: dict[str, Any]) -> None:
+        try:
+            check_resumable(saved, config)
+        except ResumeError:  # maybe for want of settings that are newer than the run; to parse it again takes a while
+            check_resumable(self._with_defaults(saved), config)
+
+    def _train(self, resume: Path | None) -> None:
+        if resume is None and self.options.init_from is not None:
+            self._start_from(self.options.init_from)
+        try:
+            self.trainer.fit(self.model, self.datamodule, ckpt_path=resume, weights_only=True)
+        except Preempted:
+            wait_for_launched(self.trainer, seconds=30)
+            raise
+
+    def _start_from(self, run: str) -> None:
+        left_out = init_weights(self.model, read_start(run))
+        if left_out and self.trainer.global_rank == 0:
+            kind = type(self.model).__name__
+            sys.stderr.write(
+                f"warning: --init_from {run}: {len(left_out)} weights are left out of this run and its checkpoints, "
+                f"{left_out[0]} first, for {kind} does without {', '.join(self.model.absent_parts)}\n"
+            )
+
+    def _evaluate(self, subcommand: str) -> None:
+        path = self._resume_path() or find_checkpoint(self.run_directory)
+        getattr(self.trainer, subcommand)(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True)
+
+    def _resume_path(self) -> Path | None:
+        if self.options.resume == "auto":
+            path, broken = newest_readable(self.run_directory / "checkpoints")
+            if self.trainer.global_rank == 0:
+                for problem in broken:
+                    sys.stderr.write(f"warning: {problem}; going on from {path}, this one will be written again\n")
+            return path
+        path = find_checkpoint(self.options.resume)
+        values = read_checkpoint(path, outline=True)  # a broken one is named before anything starts
+        if "optimizer_states" not in values:
+            raise CheckpointError(f"--resume {path}: it holds weights only; start a new run from it with --init_from")
+        return path
+
+
+def _allow_tf32(trainer: L.Trainer) -> None:
+    """In mixed precision on GPUs let the products that autocast leaves in float32 run as TF32; nowhere else."""
+    if isinstance(trainer.accelerator, CUDAAccelerator) and trainer.precision.endswith("-mixed"):
+        torch.set_float32_matmul_precision("high")
+
+
+def _plain_values(parser: LightningArgumentParser, settings: Any) -> dict[str, Any]:
+    """Parsed settings as what YAML holds; those that are None stay in."""
+    return yaml.safe_load(parser.dump(settings, skip_unset=False, format="yaml"))
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run train.py; what a user can mend ends in one line, not in a traceback (MMIG_TRACEBACK=1 shows it)."""
+    keep_freed_memory()  # data loader workers inherit it
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # hardware lists and tips at every start
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the config says how many
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # the frozen backbones
+    warnings.filterwarnings("ignore", message=".*overridden `transfer_batch_to_device`.*")  # on purpose
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero.*")  # no validation split
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between lightning and torch
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # whoever has SLURM knows
+    with one_line_errors(RunLockedError, MisconfigurationException):
+        try:
+            MMIGCLI(args)
+        except Preempted as end:
+            if end.message:
+                sys.stderr.write(f"{end.message}\n")
+            leave_process_group()
+            raise
+        leave_process_group()

@@ -1,0 +1,156 @@
+"""What evaluate.py does after its arguments are parsed."""
+
+import contextlib
+import logging
+import os
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mmig.checkpoints.checkpoint import find_checkpoint, load_module
+from mmig.evaluation.batches import chosen_device
+from mmig.evaluation.data import data_section, split_batches
+from mmig.evaluation.overrides import with_sampling
+from mmig.evaluation.report import (
+    build_report,
+    difference_table,
+    edit_type_table,
+    metric_table,
+    published_table,
+    write_report,
+)
+from mmig.evaluation.rows import SampleRow, read_rows
+from mmig.evaluation.runner import EvaluationResult, evaluate_editor
+from mmig.evaluation.settings import ScoringSettings, build_suite, read_settings
+from mmig.evaluation.summary import compare
+from mmig.metrics.suite import METRICS, MetricSuite, check_names
+from mmig.training.agreement import leave_process_group
+
+logger = logging.getLogger(__name__)
+
+
+def run(arguments: Namespace) -> None:
+    """Evaluate a run and write its report; under torchrun every rank takes its part of the data.
+
+    Raises:
+        ValueError: for settings, data or a checkpoint that cannot be used.
+    """
+    settings = choose_settings(arguments)
+    check_names(settings.metrics)
+    published = [published_table(name) for name in arguments.published or ()]
+    compared = None if arguments.compare is None else read_compared(Path(arguments.compare))
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = _start(arguments.device, world_size)
+    try:
+        suite = build_suite(settings, device)
+        if rank == 0 and not settings.metrics and (hints := left_out(suite)):
+            logger.info("not scored: %s", "; ".join(hints))
+        editor = load_module(arguments.checkpoint, ema=not arguments.no_ema, map_location=device).make_pipeline()
+        editor = with_sampling(editor, arguments.sampling)
+        batches = split_batches(
+            Path(arguments.data), arguments.split, arguments.batch_size, rank, world_size, arguments.limit
+        )
+        with _progress(batches.num_samples * arguments.seeds, shown=rank == 0) as advance:
+            result = evaluate_editor(editor, batches, suite, range(arguments.seeds), device=device, progress=advance)
+        if rank == 0:
+            _report(arguments, suite, result, published, compared)
+    finally:
+        leave_process_group()
+
+
+def choose_settings(arguments: Namespace) -> ScoringSettings:
+    """Settings of the data's package, overridden by the command line."""
+    path = settings_path(data_section(Path(arguments.data))["class_path"])
+    settings = ScoringSettings()
+    if path.is_file():
+        settings = read_settings(path)
+        logger.info("scored as %s says", path)
+    else:
+        logger.info("no scoring settings for these data: there is no %s in this folder", path)
+    if arguments.clip is not None:
+        settings.clip, settings.clip_weights = (*arguments.clip, None)[:2]
+    for name in ("metrics", "preprocessing", "judge"):
+        if getattr(arguments, name) is not None:
+            setattr(settings, name, getattr(arguments, name))
+    return settings
+
+
+def settings_path(class_path: str) -> Path:
+    """Settings of a datamodule: "datamodules.tinyworld.data.TinyWorldData" -> configs/evaluation/tinyworld.yaml."""
+    package = class_path.removeprefix("datamodules.").split(".")[0]
+    return Path("configs/evaluation") / f"{package}.yaml"
+
+
+def left_out(suite: MetricSuite) -> list[str]:
+    """What the suite does not score for want of a CLIP model or a judge, and the option that gives one."""
+    missing = {name: make() for name, make in METRICS.items() if name not in suite.names}
+    wants = {
+        "--clip NAME [WEIGHTS]": [name for name, metric in missing.items() if metric.needs_clip],
+        "--judge CLASS_PATH": [name for name, metric in missing.items() if metric.needs_judge and not suite.judge],
+    }
+    return [f"{', '.join(names)} (give {option})" for option, names in wants.items() if names]
+
+
+def read_compared(directory: Path) -> list[SampleRow]:
+    """Rows of the evaluation that --compare names, read before anything is edited.
+
+    Raises:
+        ValueError: it holds no samples.jsonl, or a broken one.
+    """
+    path = directory / "samples.jsonl"
+    if not path.is_file():
+        raise ValueError(f"--compare {directory}: no samples.jsonl there; give the --out folder of another evaluation")
+    return read_rows(path)
+
+
+def _start(device: str, world_size: int) -> torch.device:
+    chosen = chosen_device(device)
+    if world_size > 1:
+        dist.init_process_group("gloo")  # only Python objects and scalars travel
+        if chosen == torch.device("cuda"):
+            return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return chosen
+
+
+@contextlib.contextmanager
+def _progress(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn("editing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not shown, console=Console(stderr=True)) as progress:
+        task = progress.add_task("editing", total=total)
+        yield lambda num_done: progress.advance(task, num_done)
+
+
+def _report(
+    arguments: Namespace,
+    suite: MetricSuite,
+    result: EvaluationResult,
+    published: list[Table],
+    compared: list[SampleRow] | None,
+) -> None:
+    facts = {
+        "checkpoint": str(find_checkpoint(arguments.checkpoint)),
+        "weights": "trained" if arguments.no_ema else "ema",
+        "data": {"config": str(arguments.data), **data_section(Path(arguments.data))},
+        "split": arguments.split,
+        "limit": arguments.limit,
+        "sampling": list(arguments.sampling),
+    }
+    report = build_report(result, suite, facts)
+    directory = Path(arguments.out)
+    write_report(directory, result, report)
+    console = Console()
+    console.print(metric_table(report))
+    per_type = edit_type_table(report)
+    if per_type is not None:
+        console.print(per_type)
+    for table in published:
+        console.print(table)
+    if compared is not None:
+        console.print(difference_table(compare(result.rows, compared), f"{directory} minus {arguments.compare}"))
+    console.print(f"written: {directory / 'metrics.json'}, samples.jsonl, grid.png", style="dim", highlight=False)

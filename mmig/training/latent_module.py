@@ -1,0 +1,50 @@
+"""What trains a denoiser in the latent space of a published pipeline, all of whose other parts stay frozen."""
+
+from torch import Tensor, nn
+
+from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_vae
+from mmig.diffusion.process import NoiseProcess
+from mmig.training.module import TrainingModule
+from mmig.training.optim import OptimizerConfig
+from mmig.training.rng import Draws
+
+
+class LatentModule(TrainingModule):
+    """Loads the frozen parts; the denoiser is the subclass's.
+
+    Args:
+        optimizer, loss_weights, seed, micro_batch_size: see `TrainingModule`.
+        backbone: pipeline folder or hub id with `vae`, `text_encoder`, `tokenizer` and `scheduler`. Its UNet does not
+            count as a backbone: a run may replace it.
+        timestep_exponent: see `NoiseProcess.sample_timesteps`; 1 is uniform.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimizerConfig,
+        loss_weights: dict[str, float],
+        backbone: str,
+        timestep_exponent: float = 1.0,
+        seed: int = 0,
+        micro_batch_size: int | None = None,
+    ) -> None:
+        super().__init__(optimizer, loss_weights, seed, micro_batch_size)
+        self.backbone = backbone
+        self.timestep_exponent = timestep_exponent
+        self.vae = load_vae(backbone)
+        self.text_encoder = load_text_encoder(backbone)
+        self.tokenizer = load_tokenizer(backbone)
+        self.scheduler = load_scheduler(backbone)
+        self.process = NoiseProcess.from_scheduler(self.scheduler)
+
+    def timesteps(self, draws: Draws) -> Tensor:
+        """Timestep of each sample, [B]."""
+        return self.process.sample_timesteps(draws.uniform("timestep"), self.timestep_exponent)
+
+    def named_backbones(self) -> dict[str, nn.Module]:
+        """The frozen autoencoder and text encoder."""
+        return {"vae": self.vae, "text_encoder": self.text_encoder}
+
+    def backbone_paths(self) -> dict[str, str]:
+        """All lie in the pipeline folder."""
+        return dict.fromkeys((*self.named_backbones(), "tokenizer", "scheduler"), self.backbone)

@@ -1,0 +1,178 @@
+"""Optimiser settings, groups of parameters, and the learning-rate schedule as a pure function of the step."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from mmig.backbones.quantised import bitsandbytes
+from mmig.training.muon import Muon
+from mmig.training.sharding import full
+
+
+@dataclass
+class OptimizerGroup:
+    """What differs for some parameters; what is None is that of the OptimizerConfig.
+
+    Attributes:
+        lr: peak learning rate; the schedule multiplies it.
+        weight_decay: decoupled decay of matrices and convolution kernels.
+        clip_norm: largest norm of this group's own gradient, infinity for no clipping (`.inf` in YAML).
+    """
+
+    lr: float | None = None
+    weight_decay: float | None = None
+    clip_norm: float | None = None
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW or Muon with clipping, warm-up and a constant or cosine schedule.
+
+    Attributes:
+        lr: peak learning rate.
+        kind: "adamw" is torch's, fused; "adamw_8bit" keeps its moments in 8 bits, "paged_adamw_8bit" moves them to the
+            host's memory too where the GPU's runs short (both of bitsandbytes, on NVIDIA GPUs). "muon" makes updates of
+            matrices and kernels orthogonal (`mmig.training.muon`; not with FSDP): fewer steps, each a little longer.
+        betas: AdamW's decay rates of the first and second moment.
+        weight_decay: decoupled decay of matrices and convolution kernels; vectors (biases, norms) are not decayed.
+        clip_norm: largest gradient norm, None for no clipping. It is the norm over all parameters that are in no
+            group; each group is clipped to its own.
+        warmup_steps: optimiser steps of linear warm-up from 0.
+        schedule: "constant" after warm-up, or "cosine" down to `final_lr_ratio` at `total_steps`.
+        total_steps: end of the cosine in optimiser steps; None means the trainer's `max_steps`.
+        final_lr_ratio: learning rate at the end of the cosine, as a part of the peak.
+        groups: other settings by dotted prefix of the parameters' names ("mmig.unet"); the longest that fits wins.
+    """
+
+    lr: float = 1e-4
+    kind: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "muon"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    clip_norm: float | None = 1.0
+    warmup_steps: int = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+    total_steps: int | None = None
+    final_lr_ratio: float = 0.0
+    groups: dict[str, OptimizerGroup] = field(default_factory=dict)
+
+    def group(self, prefix: str) -> OptimizerGroup:
+        """Settings of the group `prefix`, all filled in; "" is the group of the parameters that are in no other."""
+        own = self.groups.get(prefix, OptimizerGroup())
+        return OptimizerGroup(
+            self.lr if own.lr is None else own.lr,
+            self.weight_decay if own.weight_decay is None else own.weight_decay,
+            self.clip_norm if own.clip_norm is None else own.clip_norm,
+        )
+
+
+def lr_factor(config: OptimizerConfig, step: int, total_steps: int) -> float:
+    """Learning rate of optimiser step `step` (0 = the first) as a part of the peak, in [0, 1].
+
+    Warm-up is (step + 1) / warmup_steps, so the first step already moves and step `warmup_steps - 1` has the full rate.
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
+    span = max(1, total_steps - config.warmup_steps)
+    progress = min(1.0, (step - config.warmup_steps) / span)
+    return config.final_lr_ratio + (1 - config.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def parameters_by_group(
+    named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
+) -> dict[str, list[nn.Parameter]]:
+    """Trainable parameters by the prefix of their group, in the order given; "" holds those that are in no group.
+
+    Raises:
+        ValueError: a group gets no parameter, or nothing is trainable.
+    """
+    trainable = [(name, parameter) for name, parameter in named_parameters if parameter.requires_grad]
+    if not trainable:
+        raise ValueError("the optimiser found no trainable parameter: check which parts this method or stage trains")
+    grouped: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in ("", *config.groups)}
+    longest_first = sorted(config.groups, key=len, reverse=True)
+    for name, parameter in trainable:
+        grouped[next((p for p in longest_first if f"{name}.".startswith(f"{p}.")), "")].append(parameter)
+    for prefix in config.groups:
+        if not grouped[prefix]:
+            some = ", ".join(name for name, _ in trainable[:: math.ceil(len(trainable) / 4)])
+            raise ValueError(
+                f"optimizer.groups: {prefix!r} gets no trainable parameter; this run trains {len(trainable)}, such as "
+                f"{some}. List only what trains in this stage, by the beginning of its name up to a dot"
+            )
+    return {prefix: parameters for prefix, parameters in grouped.items() if parameters}
+
+
+def build_optimizer(
+    named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
+) -> torch.optim.Optimizer:
+    """AdamW, fused or in 8 bits, or Muon; each group of the config in two, decayed and not.
+
+    Each of its `param_groups` keeps its peak learning rate as "initial_lr", as torch's schedulers do.
+
+    Raises:
+        ValueError: a group of the config gets no parameter, nothing is trainable, or Muon for sharded parameters.
+        MissingLibraryError: 8 bits without bitsandbytes or without a GPU.
+    """
+    groups = []
+    for prefix, parameters in parameters_by_group(named_parameters, config).items():
+        own = config.group(prefix)
+        for decay, members in (
+            (own.weight_decay, [p for p in parameters if p.ndim > 1]),
+            (0.0, [p for p in parameters if p.ndim <= 1]),
+        ):
+            groups.append({"params": members, "weight_decay": decay, "lr": own.lr, "initial_lr": own.lr})
+    groups = [group for group in groups if group["params"]]
+    if config.kind == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    if config.kind == "muon":
+        return Muon(groups, lr=config.lr, betas=config.betas)
+    optimizers = bitsandbytes(f"optimizer.kind: {config.kind}", "take adamw").optim
+    kinds = {"adamw_8bit": optimizers.AdamW8bit, "paged_adamw_8bit": optimizers.PagedAdamW8bit}
+    return kinds[config.kind](groups, lr=config.lr, betas=config.betas)
+
+
+def clip_grad_norm(parameters: list[nn.Parameter], max_norm: float | None) -> torch.Tensor:
+    """Clip gradients to a norm (None: not at all) and return what it was, over all shards of sharded ones.
+
+    Lightning's own clipping refuses fused AdamW.
+    """
+    limit = float("inf") if max_norm is None else max_norm
+    return full(nn.utils.clip_grad_norm_(parameters, limit, foreach=True))
+
+
+def state_by_name(state: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Key an optimiser's state_dict by parameter name; `names[i]` is the name of the optimiser's i-th parameter."""
+    groups = [{**group, "params": [names[i] for i in group["params"]]} for group in state["param_groups"]]
+    return {"state": {names[i]: value for i, value in state["state"].items()}, "param_groups": groups}
+
+
+def state_by_index(state: dict[str, Any], own: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Undo `state_by_name` for an optimiser that holds the parameters `names` in this order.
+
+    Settings (learning rate, decay, groups) are the optimiser's own, as the configuration built it; what was saved is
+    each parameter's state only.
+
+    Args:
+        state: what `state_by_name` made.
+        own: `state_dict()` of the optimiser.
+        names: names of its parameters.
+
+    Raises:
+        ValueError: the saved state and the optimiser do not hold the same parameters.
+    """
+    saved = [name for group in state["param_groups"] for name in group["params"]]
+    if sorted(saved) != sorted(names):
+        missing, extra = sorted(set(names) - set(saved)), sorted(set(saved) - set(names))
+        raise ValueError(
+            f"the checkpoint's optimiser holds other parameters than this run trains: missing {missing[:3]}, "
+            f"unexpected {extra[:3]}; use --init_from to start with a fresh optimiser"
+        )
+    index = {name: i for i, name in enumerate(names)}
+    moments = {index[name]: value for name, value in state["state"].items()}
+    return {"state": moments, "param_groups": own["param_groups"]}

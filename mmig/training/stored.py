@@ -1,0 +1,124 @@
+"""What a checkpoint holds: the step, what differs from the named backbones, and the optimiser keyed by name."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from mmig.training.optim import state_by_index, state_by_name
+
+
+class StoredModule(L.LightningModule):
+    """A LightningModule whose checkpoints leave frozen backbones out and name them by fingerprint instead.
+
+    Attributes:
+        step: optimiser steps taken, each on one global batch of the stream.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strict_loading = False  # backbones are not in the checkpoint; `on_load_checkpoint` checks the rest
+        self.step = 0
+        self._described: dict[str, dict[str, str]] | None = None
+        self._carried: frozenset[str] = frozenset()
+
+    def named_backbones(self) -> dict[str, nn.Module]:
+        """Frozen pretrained parts by name; their weights stay out of checkpoints while they are not trained."""
+        return {}
+
+    def backbone_paths(self) -> dict[str, str]:
+        """Hub id or folder of each backbone by the name of its part ("vae", "llm"; see `mmig.backbones.parts`)."""
+        return {}
+
+    def describe_backbones(self) -> dict[str, dict[str, str]]:
+        """Path and fingerprint of each named backbone, computed once."""
+        if self._described is None:
+            from mmig.backbones.fingerprint import fingerprint
+
+            paths = self.backbone_paths().items()
+            self._described = {name: {"path": path, "fingerprint": fingerprint(path, name)} for name, path in paths}
+        return self._described
+
+    def carry(self, names: Iterable[str]) -> None:
+        """Store these weights from now on, trained or not: they came from a checkpoint and differ from the backbones.
+
+        A UNet that an earlier stage trained and this one keeps frozen would otherwise be lost with the next checkpoint.
+        """
+        self._carried |= frozenset(names)
+
+    def own_names(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of another run under the names that they have in this module; a subclass knows of renamed ones."""
+        return weights
+
+    def stored_names(self) -> set[str]:
+        """Names of the weights and buffers that a checkpoint holds: what is carried, and all but frozen backbones."""
+        frozen = {
+            id(tensor)
+            for module in self.named_backbones().values()
+            for tensor in [*module.parameters(), *module.buffers()]
+            if not tensor.requires_grad
+        }
+        # tied weights stand in the state under each of their names
+        tensors = dict(self.named_parameters(remove_duplicate=False))
+        tensors |= dict(self.named_buffers(remove_duplicate=False))
+        # what stands in the state alone are the scales of quantised layers, which come with their backbone
+        names = [name for name in self.state_dict() if name in tensors]
+        return {name for name in names if name in self._carried or id(tensors[name]) not in frozen}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what differs from the backbones, key the optimiser by name, and drop Lightning's loop counters."""
+        stored = self.stored_names()
+        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in stored}
+        states = zip(checkpoint["optimizer_states"], self._optimizer_names(self.trainer.optimizers), strict=True)
+        checkpoint["optimizer_states"] = [state_by_name(state, names) for state, names in states]
+        checkpoint["step"] = self.step
+        checkpoint["backbones"] = self.describe_backbones()
+        checkpoint.pop("loops")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check weights and backbones, and bring the optimiser's state back into Lightning's form."""
+        self.check_backbones(checkpoint["backbones"])
+        self.check_weights(checkpoint["state_dict"])
+        self.carry(checkpoint["state_dict"])
+        self.step = checkpoint["step"]
+        fresh = self.configure_optimizers()
+        optimizers = list(fresh) if isinstance(fresh, list | tuple) else [fresh]
+        states = zip(checkpoint["optimizer_states"], optimizers, self._optimizer_names(optimizers), strict=True)
+        checkpoint["optimizer_states"] = [
+            state_by_index(state, own.state_dict(), names) for state, own, names in states
+        ]
+
+    def check_weights(self, weights: dict[str, Tensor]) -> None:
+        """Raise ValueError unless `weights` are those that this module stores, or these and some of its backbones'."""
+        own = self.state_dict()
+        missing, extra = sorted(self.stored_names() - weights.keys()), sorted(weights.keys() - own.keys())
+        if missing or extra:
+            raise ValueError(
+                f"the checkpoint does not fit {type(self).__name__}: missing {missing[:3]} ({len(missing)} in all), "
+                f"unexpected {extra[:3]} ({len(extra)}); it was written by another method, stage or size; "
+                "--init_from starts a new run from the weights of an earlier stage"
+            )
+        for name, value in weights.items():
+            if value.shape != own[name].shape:
+                raise ValueError(
+                    f"the checkpoint's {name} has shape {list(value.shape)}, {type(self).__name__} expects "
+                    f"{list(own[name].shape)}: the configs differ in a width"
+                )
+
+    def check_backbones(self, saved: dict[str, dict[str, str]]) -> None:
+        """Raise ValueError where a backbone is not the one that was trained on, judged by fingerprint."""
+        current = self.describe_backbones()
+        for name, then in saved.items():
+            now = current.get(name)
+            if now is None or now["fingerprint"] != then["fingerprint"]:
+                found = "none" if now is None else f"{now['path']} ({now['fingerprint'][:12]})"
+                raise ValueError(
+                    f"backbone {name}: the checkpoint was trained on {then['path']} ({then['fingerprint'][:12]}), "
+                    f"the config names {found}; give the same files"
+                )
+
+    def _optimizer_names(self, optimizers: list[torch.optim.Optimizer]) -> list[list[str]]:
+        names = {id(parameter): name for name, parameter in self.named_parameters()}
+        return [[names[id(p)] for group in optimizer.param_groups for p in group["params"]] for optimizer in optimizers]

@@ -1,0 +1,113 @@
+"""The tiny language model: what its prompt says, which tokens count, and its exported folder."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from datamodules.schema import Batch
+from experiments.tiny_backbones.export import export_run
+from experiments.tiny_backbones.language import LanguageModule, LanguageSize
+from experiments.tiny_backbones.prompt import IGNORED, encode, format_prompt, padded_rows, token_losses
+from experiments.tiny_backbones.score import generate_left_padded
+from mmig.backbones.llm import load_llm, load_llm_tokenizer
+from mmig.training.optim import OptimizerConfig
+from mmig.training.rng import Draws
+from tests.experiments.tiny_backbones.toy import caption
+
+SIZE = LanguageSize(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+
+
+def make_module(root: Path, **options: float) -> LanguageModule:
+    return LanguageModule(OptimizerConfig(), {"response": 1.0}, str(root / "llama"), SIZE, **options).eval()
+
+
+def test_prompt_says_image_and_instruction():
+    assert format_prompt("Make it red.", "a box") == "Image: a box\nInstruction: Make it red.\nResponse:"
+    assert format_prompt("Make it red.") == "Image: N/A\nInstruction: Make it red.\nResponse:"
+
+
+def test_labels_hold_answer_and_end_only():
+    ids, mask, labels = padded_rows([([1, 5, 6], [7, 2]), ([1, 5], [2])], pad=0)
+    assert ids.tolist() == [[1, 5, 6, 7, 2], [1, 5, 2, 0, 0]]
+    assert mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+    assert labels.tolist() == [[IGNORED] * 3 + [7, 2], [IGNORED] * 2 + [2, IGNORED, IGNORED]]
+
+
+def test_token_loss_is_the_mean_over_labels():
+    logits, labels = torch.randn(1, 4, 5), torch.tensor([[IGNORED, IGNORED, 3, 1]])
+    losses, counts = token_losses(logits, labels)
+    torch.testing.assert_close(losses[0], F.cross_entropy(logits[0, 1:3], torch.tensor([3, 1])))
+    assert counts.tolist() == [2]
+
+
+def test_token_loss_is_that_of_transformers(tokenizer_root: Path, batch: Batch):
+    module = make_module(tokenizer_root)
+    pairs = [
+        encode(module.tokenizer, format_prompt(w), z)
+        for w, z in zip(batch["instruction"], batch["response"], strict=True)
+    ]
+    ids, mask, labels = padded_rows(pairs, module.tokenizer.pad_token_id)
+    output = module.language_model(input_ids=ids, attention_mask=mask, labels=labels)
+    losses, counts = token_losses(output.logits, labels)
+    torch.testing.assert_close((losses * counts).sum() / counts.sum(), output.loss)
+
+
+def test_counts_are_answer_tokens_with_the_end(tokenizer_root: Path, batch: Batch):
+    module = make_module(tokenizer_root)
+    expected = [len(encode(module.tokenizer, "", text)[1]) for text in batch["response"]]
+    assert module.loss_counts(batch, Draws(0, batch["position"]))["response"].tolist() == expected
+    batch["has_response"][0] = False
+    assert module.loss_counts(batch, Draws(0, batch["position"]))["response"][0] == 0
+
+
+def test_caption_dropout_hides_the_caption(tokenizer_root: Path, batch: Batch):
+    hiding, draws = make_module(tokenizer_root, caption_dropout=1.0), Draws(0, batch["position"])
+    before = hiding.losses(batch, draws)["response"]
+    batch["source_caption"] = ["something else"] * 8
+    torch.testing.assert_close(hiding.losses(batch, draws)["response"], before)
+
+
+def test_the_caption_reaches_the_model(tokenizer_root: Path, batch: Batch):
+    showing, draws = make_module(tokenizer_root, caption_dropout=0.0), Draws(0, batch["position"])
+    before = showing.losses(batch, draws)["response"]
+    batch["source_caption"] = ["something else"] * 8
+    assert (showing.losses(batch, draws)["response"] != before).all()
+
+
+def test_untrained_loss_is_near_a_uniform_guess(tokenizer_root: Path, batch: Batch):
+    module = make_module(tokenizer_root)
+    value = module.losses(batch, Draws(0, batch["position"]))["response"].mean().item()
+    assert value == pytest.approx(math.log(len(module.tokenizer)), abs=0.3)
+
+
+def test_export_loads_and_gives_the_same_logits(tokenizer_root: Path, tmp_path: Path):
+    module = make_module(tokenizer_root)
+    for parameter in module.parameters():
+        parameter.data = parameter.data.half().float()
+    export_run("lm", module, tmp_path)
+    model, tokenizer = load_llm(tmp_path / "llama"), load_llm_tokenizer(tmp_path / "llama")
+    ids = tokenizer(caption("red", "left"), return_tensors="pt").input_ids
+    assert ids.tolist() == [module.tokenizer(caption("red", "left")).input_ids]
+    torch.testing.assert_close(model(ids).logits, module.language_model(ids).logits)
+
+
+def test_export_says_the_prompt_format(tokenizer_root: Path, tmp_path: Path):
+    export_run("lm", make_module(tokenizer_root), tmp_path)
+    template = (tmp_path / "llama" / "prompt_template.txt").read_text(encoding="utf-8").rstrip("\n")
+    assert template.format(image="a box", instruction="Go.") == format_prompt("Go.", "a box")
+
+
+def test_left_padding_does_not_change_what_is_generated(tokenizer_root: Path):
+    model, pad = make_module(tokenizer_root).language_model, 2
+    alone = generate_left_padded(model, [[1, 20, 21]], pad)
+    padded = generate_left_padded(model, [[1, 20, 21], [1, 30, 31, 32, 33, 34, 35]], pad)
+    shortest = min(alone.shape[1], padded.shape[1])
+    assert padded[0, :shortest].tolist() == alone[0, :shortest].tolist()
+
+
+def test_a_run_of_another_part_is_refused(tokenizer_root: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match="export clip: expected a run of ClipModule, found LanguageModule"):
+        export_run("clip", make_module(tokenizer_root), tmp_path)
