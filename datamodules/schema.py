@@ -1,4 +1,4 @@
-"""The sample and the batch: field names, shapes and ranges, and the one function that turns samples into a batch.
+"""The sample and the batch: field names, shapes and ranges; the one way from samples to a batch and to a part of it.
 
 Nothing here reads files or draws random numbers; see `shards` for the former and `transforms` for the latter.
 """
@@ -14,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.features import PREFIX, Features, stack
+from datamodules.tensors import fill_image, mask_to_tensor
+from datamodules.tensors import image_to_tensor as image_to_tensor  # the library knows `schema` alone
 
 IMAGE_FIELDS: tuple[str, ...] = ("source", "target")
 MASK_FIELDS: tuple[str, ...] = ("target_mask", "reference_mask")
@@ -25,8 +27,6 @@ TEXT_FIELDS: tuple[str, ...] = (
     "object_phrase",
     "background_phrase",
 )
-
-_HALF, _ONE = np.float32(127.5), np.float32(1)
 
 
 class SchemaError(ValueError):
@@ -166,18 +166,6 @@ def texts(sample: Mapping[str, Any]) -> list[str]:
     return [sample.get(field, "") for field in TEXT_FIELDS] + [c["phrase"] for c in sample.get("concepts", ())]
 
 
-def image_to_tensor(image: Image.Image) -> Tensor:
-    """PIL RGB image -> float32 [3,H,W] in [-1,1]."""
-    out = torch.empty(3, image.height, image.width)
-    _fill_image(out, image)
-    return out
-
-
-def mask_to_tensor(mask: Image.Image) -> Tensor:
-    """PIL "L" mask -> float32 [1,H,W] in {0,1}, cut at one half."""
-    return torch.from_numpy(np.array(mask.convert("L") if mask.mode != "L" else mask) >= 128).float()[None]
-
-
 def collate(
     samples: Sequence[Mapping[str, Any]],
     *,
@@ -224,6 +212,24 @@ def collate(
     return batch  # type: ignore[return-value]
 
 
+def take(batch: Mapping[str, Any], rows: Sequence[int] | slice) -> Batch:
+    """Some samples of a batch, or all of them in another order.
+
+    Tensors and lists with one entry a sample are taken; `faults` and whatever else there is goes along whole.
+
+    Args:
+        rows: their numbers, in the order that is wanted; or a slice, which gives views of the tensors.
+    """
+    count, numbers = len(batch["key"]), rows if isinstance(rows, slice) else list(rows)
+    taken = dict(batch)
+    for name, value in batch.items():
+        if isinstance(value, Tensor) and value.shape[:1] == (count,):
+            taken[name] = value[numbers]
+        elif isinstance(value, list) and len(value) == count and name != "faults":
+            taken[name] = value[numbers] if isinstance(numbers, slice) else [value[number] for number in numbers]
+    return taken  # type: ignore[return-value]
+
+
 def cached_feature(batch: Mapping[str, Any], name: str) -> tuple[Tensor, Tensor] | None:
     """A feature of a batch [B,n,...] and how many rows each sample has, int64 [B]; None if the samples lack it."""
     values = batch.get(PREFIX + name)
@@ -256,17 +262,9 @@ def _fill(out: Tensor, value: Any, key: str, field: str) -> None:
             f"sample {key!r}, field {field!r}: expected {wanted} pixels as the batch, found {found}: resize"
         )
     if field in IMAGE_FIELDS:
-        _fill_image(out, value)
+        fill_image(out, value)
     else:
         out.copy_(mask_to_tensor(value))
-
-
-def _fill_image(out: Tensor, image: Image.Image) -> None:
-    """Write an image to `out` [3,H,W] plane by plane, which stay in the processor's cache."""
-    planes = (image if image.mode == "RGB" else image.convert("RGB")).split()
-    for row, plane in zip(out.numpy(), planes, strict=True):
-        np.divide(np.asarray(plane), _HALF, out=row)
-        np.subtract(row, _ONE, out=row)
 
 
 def _stack(samples: Sequence[Mapping[str, Any]], field: str, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

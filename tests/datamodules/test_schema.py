@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.schema import SchemaError, collate, validate
+from datamodules.schema import SchemaError, collate, take, validate
 
 
 def _image(colour: tuple[int, int, int], size: int = 8) -> Image.Image:
@@ -48,6 +48,26 @@ def test_a_batch_of_texts_needs_a_size() -> None:
 def test_images_of_another_size_are_refused_by_name() -> None:
     with pytest.raises(SchemaError, match="sample 'b', field 'target': expected 8x8 pixels as the batch, found 4x4"):
         collate([{"key": "a", "target": _image((0, 0, 0))}, {"key": "b", "target": _image((0, 0, 0), 4)}])
+
+
+def test_samples_are_taken_in_the_order_asked_for_and_what_is_not_of_a_sample_stays_whole() -> None:
+    fault = {"reason": "json", "shard": "0.tar", "key": "z", "detail": "x"}
+    samples = [{"key": key, "target": _image((row, 0, 0)), "instruction": key * 2} for row, key in enumerate("abc")]
+    batch = {**collate(samples, faults=[fault] * 3), "scale": torch.tensor(2.0), "note": "abc", "sizes": [8]}
+    taken = take(batch, [2, 0])
+    assert taken["key"] == ["c", "a"] and taken["instruction"] == ["cc", "aa"] and taken["position"].tolist() == [2, 0]
+    assert torch.equal(taken["target"], batch["target"][[2, 0]]) and taken["concept_masks"].shape == (2, 0, 8, 8)
+    assert taken["faults"] == [fault] * 3 and taken["scale"] == 2 and taken["note"] == "abc" and taken["sizes"] == [8]
+    none = take(batch, [])
+    assert none["key"] == [] and none["target"].shape == (0, 3, 8, 8) and none["has_target"].dtype == torch.bool
+
+
+def test_a_slice_of_a_batch_is_a_view() -> None:
+    batch = collate([{"key": key, "instruction": key} for key in "abc"], size=(8, 8))
+    part = take(batch, slice(1, 9))
+    assert part["key"] == ["b", "c"] and part["has_instruction"].tolist() == [True, True]
+    part["source"][0] = 1
+    assert batch["source"][1].min() == 1 and batch["source"][0].max() == 0
 
 
 @pytest.mark.parametrize(
