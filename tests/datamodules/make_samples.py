@@ -9,6 +9,10 @@ from PIL import Image
 
 from datamodules.schema import Sample
 
+TYPES = ("add", "remove", "recolour")
+SHAPES = ((24, 24), (48, 24), (24, 40), (25, 24))
+"""(width, height) of pictures."""
+
 
 def make_image(seed: int, size: int = 16, channels: int = 3) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (size, size, channels), np.uint8)
@@ -25,3 +29,16 @@ def make_samples(count: int, size: int = 16) -> Iterator[Sample]:
             "response": "a red number",
             "metadata": {"number": number, **({"only here": [1, {"x": None}]} if number % 3 == 0 else {})},
         }
+
+
+def make_edit(number: int) -> Sample:
+    """An edit of one of three types and four shapes; one in ten says that it is for validation."""
+    image = make_image(number, 8).resize(SHAPES[number % 4])
+    return {
+        "key": f"{number:06d}",
+        "source": image,
+        "target": image,
+        "instruction": f"make number {number} red",
+        "edit_type": TYPES[number % 3],
+        "metadata": {"number": number, "split": "val" if number % 10 == 9 else "train"},
+    }

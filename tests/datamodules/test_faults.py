@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import multiprocessing
 import os
-import struct
-import zlib
 from collections.abc import Container
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,105 +13,27 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from PIL import Image
 
 from datamodules.decode import decode
-from datamodules.faults import REASONS, BadSample, DataFaultError
+from datamodules.faults import BadSample, DataFaultError
 from datamodules.schema import Sample
 from datamodules.shard_reader import ShardReader
 from datamodules.shards import ShardIndex, index_shards, verify, write_shards
 from datamodules.stream import ShardStream
 from datamodules.tar_index import MemberIndex
 from datamodules.transforms import ImageTransform
+from tests.datamodules.damage import encoded
 from tests.datamodules.make_samples import make_image, make_samples
 
-
-def _png(image: Image.Image, kind: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return buffer.getvalue()
-
-
-def _png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and has no pixels."""
-    chunks = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT", b"IEND")
-    packed = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
-
-
-GOOD = _png(make_image(0))
+CUT = encoded(make_image(0))[:60]
+"""A picture whose rest is lost."""
 PNG = b"\x89PNG"
-RECORD = json.dumps({"instruction": "x"}).encode()
-
-
-@pytest.mark.parametrize(
-    ("reason", "files"),
-    [
-        ("json", {"json": b"{"}),
-        ("json", {"json": b"\xff\xfe"}),
-        ("json", {"json": json.dumps({"instruction": "x", "metadata": "{"}).encode()}),
-        ("json", {"json": b"[" * 100_000}),
-        ("field", {"json": b"[1]"}),
-        ("field", {"json": b'{"instruction": 3}'}),
-        ("field", {"json": b'{"unknown": "x"}'}),
-        ("field", {"json": b'{"instruction": "x", "concepts": "red"}'}),
-        ("field", {"json": RECORD, "concept0.png": GOOD}),
-        ("field", {"json": b"{}"}),
-        ("text", {"jpg": _png(make_image(0), "JPEG"), "txt": b"\xff"}),
-        ("empty", {"json": RECORD, "source.png": b""}),
-        ("image", {"json": RECORD, "source.png": _png_header(0, 5)}),
-        ("image", {"json": RECORD, "source.png": GOOD[: len(GOOD) // 2]}),
-        ("format", {"json": RECORD, "source.png": b"no picture"}),
-        ("format", {"json": RECORD, "source.png": _png(make_image(0), "GIF")}),
-        ("image", {"json": RECORD, "source.png": _png_header(9, 9)}),
-        ("bomb", {"json": RECORD, "source.png": _png_header(9000, 9000)}),
-        ("bomb", {"json": RECORD, "source.png": _png_header(60000, 60000)}),
-    ],
-)
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_each_kind_of_bad_file_has_its_reason(reason: str, files: dict[str, bytes]) -> None:
-    with pytest.raises(BadSample) as caught:
-        decode("a", files)
-    assert caught.value.reason == reason and reason in REASONS
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "L", "LA", "P", "1", "I;16"])
-def test_pictures_that_are_not_rgb_are_converted(mode: str) -> None:
-    grey = Image.new("L", (4, 4), 100)
-    image = Image.new("I;16", (4, 4), 100 * 257) if mode == "I;16" else grey.convert("RGB").convert(mode)
-    source = decode("a", {"json": RECORD, "source.png": _png(image)})["source"]
-    assert isinstance(source, Image.Image) and source.mode == "RGB"
-    assert mode == "1" or all(abs(value - 100) <= 2 for value in source.getpixel((0, 0)))
-
-
-def test_a_cmyk_jpeg_is_converted() -> None:
-    data = _png(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")
-    red, green, blue = decode("a", {"json": RECORD, "source.jpg": data})["source"].getpixel((4, 4))
-    assert red > 200 and green < 60 and blue < 60
-
-
-def test_transparency_lies_over_white() -> None:
-    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
-    assert decode("a", {"json": RECORD, "source.png": _png(clear)})["source"].getpixel((0, 0)) == (255, 255, 255)
-
-
-def test_a_photograph_on_its_side_is_turned() -> None:
-    buffer, exif = io.BytesIO(), Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (8, 4)).save(buffer, "JPEG", exif=exif)
-    assert decode("a", {"json": RECORD, "source.jpg": buffer.getvalue()})["source"].size == (4, 8)
-
-
-def test_an_img2dataset_sample_is_a_target_with_its_caption() -> None:
-    files = {"jpg": _png(make_image(0), "JPEG"), "txt": b"a cat", "json": b'{"url": "u", "caption": "a cat"}'}
-    sample = decode("000000012", files)
-    assert sample["target_caption"] == "a cat" and sample["metadata"]["url"] == "u" and "source" not in sample
 
 
 def _bad_folder(tmp_path: Path, count: int = 40) -> ShardIndex:
     """Ten shards of four; 000009's picture is damaged, 000021's byte flipped after indexing, the last shard cut."""
     samples: list[Sample] = list(make_samples(count))
-    samples[9]["source"] = GOOD[:60]
+    samples[9]["source"] = CUT
     samples[14]["source"] = make_image(1).resize((16, 8))
     index = write_shards(samples, tmp_path / "bad", 4)
     shard = tmp_path / "bad" / "00005.tar"
@@ -279,7 +198,7 @@ def test_bad_samples_add_up_over_resumes_too_short_to_be_judged(tmp_path: Path, 
 
 def test_a_stand_in_counts_at_its_own_place_only_in_evaluation(tmp_path: Path) -> None:
     samples: list[Sample] = list(make_samples(8))
-    samples[3]["source"] = GOOD[:60]
+    samples[3]["source"] = CUT
     index = write_shards(samples, tmp_path / "val", 4)
     for settings in ({"shuffle": False, "drop_last": False, "restart": True}, {}):
         batches = list(_stream(index, **settings))
@@ -303,7 +222,7 @@ def _judged_together(folder: Path, meeting: Path, rank: int, out: Path) -> None:
 
 def test_all_ranks_stop_together_with_the_same_message(tmp_path: Path) -> None:
     samples: list[Sample] = list(make_samples(40))
-    samples[9]["source"] = GOOD[:60]
+    samples[9]["source"] = CUT
     folder = write_shards(samples, tmp_path / "one-bad", 4).directory
     context = multiprocessing.get_context("fork")
     outs = [tmp_path / "rank0", tmp_path / "rank1"]

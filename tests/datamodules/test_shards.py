@@ -21,15 +21,9 @@ from datamodules.decode import decode
 from datamodules.encode import encode
 from datamodules.schema import TEXT_FIELDS, Sample, SchemaError
 from datamodules.shard_reader import ShardReader
-from datamodules.shards import ShardError, ShardIndex, index_shards, main, verify, write_shards
+from datamodules.shards import ShardError, ShardIndex, main, verify, write_shards
 from datamodules.tar_index import MemberIndex
 from tests.datamodules.make_samples import make_image, make_samples
-
-
-@pytest.fixture
-def shards(tmp_path: Path) -> Path:
-    write_shards(make_samples(10), tmp_path / "data", 4)
-    return tmp_path / "data"
 
 
 def _flip_byte(path: Path, offset: int) -> None:
@@ -223,26 +217,6 @@ def test_a_killed_writer_can_be_repeated(tmp_path: Path) -> None:
     assert len(write_shards(make_samples(3), target, 2)) == 3 and verify(target) == []
 
 
-def test_existing_tars_are_indexed_untouched_into_another_folder(shards: Path, tmp_path: Path) -> None:
-    before = (shards / "00000.tar").read_bytes()
-    ours = {name: (shards / name).read_bytes() for name in ("00000.idx", "index.json")}
-    for path in [*shards.glob("*.idx"), shards / "index.json"]:
-        path.unlink()
-    index = index_shards(shards, tmp_path / "indices")
-    assert len(index) == 10 and (shards / "00000.tar").read_bytes() == before
-    assert {name: (tmp_path / "indices" / name).read_bytes() for name in ours} == ours
-    assert verify(shards, tmp_path / "indices") == []
-    assert sorted(path.name for path in shards.iterdir()) == ["00000.tar", "00001.tar", "00002.tar"]
-
-
-def _tar(path: Path, members: dict[str, bytes], mode: str = "w") -> None:
-    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-
-
 def test_a_stale_index_beside_other_members_is_one_clear_line(shards: Path) -> None:
     shutil.copy(shards / "00002.idx", shards / "00001.idx")  # two samples where the index counts four
     reader = ShardReader(ShardIndex.load(shards))
@@ -259,53 +233,6 @@ def test_a_shard_of_another_size_is_logged(shards: Path, caplog) -> None:
     assert "00001.tar: expected" in caplog.text
 
 
-def test_an_interrupted_indexing_leaves_the_old_index_or_none(shards: Path, monkeypatch) -> None:
-    old = (shards / "index.json").read_bytes()
-    (shards / "00003.tar").write_bytes(b"no tar" * 1000)
-    with pytest.raises(ShardError, match=r"00003\.tar: not a plain tar"):
-        index_shards(shards)
-    (shards / "00003.tar").unlink()
-    assert (shards / "index.json").read_bytes() == old and verify(shards) == []
-    assert not list(shards.glob("*.incomplete")) and not (shards / "writing.lock").exists()
-    _tar(shards / "00001.tar", {"new.json": b'{"instruction": "x"}'})
-    monkeypatch.setattr("datamodules.shards.write_index", lambda *_: os.abort())
-    monkeypatch.setattr("os.abort", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        index_shards(shards)
-    with pytest.raises(ShardError, match=r"index\.json: missing"):
-        ShardIndex.load(shards)
-
-
-def test_keys_in_folders_stay_apart(tmp_path: Path) -> None:
-    record = b'{"instruction": "x", "key": "of the record"}'
-    names = ("x/1", "y.z/1", "./1", "2")
-    _tar(tmp_path / "a.tar", {f"{name}.json": record for name in names})
-    index = index_shards(tmp_path)
-    reader = ShardReader(index)
-    samples = [decode(reader.key(0, row), reader.read(0, row)) for row in range(len(index))]
-    assert [sample["key"] for sample in samples] == ["x%2F1", "y%2Ez%2F1", "1", "2"]
-    assert verify(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [({"a.json": b"{}", "b.json": b"{}"}, {"b.json": b"{}"}), ({}, {"1.json": b"", "2.json": b"", "./1.txt": b""})],
-    ids=["in two shards", "in one shard"],
-)
-def test_a_key_that_comes_twice_is_refused_when_indexing(tmp_path: Path, first: dict, second: dict) -> None:
-    _tar(tmp_path / "0.tar", first)
-    _tar(tmp_path / "1.tar", second)
-    with pytest.raises(ShardError, match=r"1\.tar: key '[b1]' came before, in [01]\.tar; expected unique keys"):
-        index_shards(tmp_path)
-    assert not (tmp_path / "index.json").exists()
-
-
-def test_names_that_are_not_utf8_are_indexed(tmp_path: Path) -> None:
-    _tar(tmp_path / "0.tar", {"caf\udce9.json": b'{"instruction": "x"}'})
-    reader = ShardReader(index_shards(tmp_path))
-    assert decode(reader.key(0, 0), reader.read(0, 0))["instruction"] == "x" and reader.key(0, 0).isprintable()
-
-
 def test_two_writers_cannot_hold_one_folder(tmp_path: Path) -> None:
     def samples() -> Iterator[Sample]:
         yield from make_samples(1)
@@ -314,13 +241,6 @@ def test_two_writers_cannot_hold_one_folder(tmp_path: Path) -> None:
 
     assert len(write_shards(samples(), tmp_path / "data", 1)) == 1
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["00000.idx", "00000.tar", "index.json"]
-
-
-@pytest.mark.parametrize("size", [0, 100_000])
-def test_a_compressed_tar_is_refused(tmp_path: Path, size: int) -> None:
-    _tar(tmp_path / "a.tar", {"a.json": os.urandom(size)}, "w:gz")
-    with pytest.raises(ShardError, match="unpack compressed tars"):
-        index_shards(tmp_path)
 
 
 def test_webdataset_reads_the_shards(shards: Path) -> None:
