@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from datamodules.convert.engine import Options, convert, digest_of
 from datamodules.convert.folder import Folder
@@ -29,8 +29,8 @@ class FolderData(ShardData):
         beside: further sources that are mixed in, with weights that count beside `weight` (see `ShardData`).
         weight: of the user's own samples, where there are others beside.
         writers: processes that convert.
-        global_batch_size, resolution, num_workers, seed, eval_batch_size, limit_val, limit_test, flip,
-            max_bad_fraction, features: as in `ShardData`, whose other arguments keep their defaults.
+        resolution: side of the images in pixels.
+        settings: as of `ShardData`, but `index_directory`.
 
     Raises:
         ValueError: a table or folder that cannot be used; one line names the row.
@@ -46,16 +46,8 @@ class FolderData(ShardData):
         beside: list[Source] | None = None,
         weight: float = 1.0,
         writers: int = 1,
-        global_batch_size: int = 16,
         resolution: int = 512,
-        num_workers: int = 0,
-        seed: int = 0,
-        eval_batch_size: int = 16,
-        limit_val: int | None = None,
-        limit_test: int | None = None,
-        flip: bool = False,
-        max_bad_fraction: float = 0.01,
-        features: str | None = None,
+        **settings: Any,
     ) -> None:
         self.edits, self.writers = Folder(source, shapes, table, val_fraction), writers
         splits = self.edits.splits()
@@ -65,21 +57,13 @@ class FolderData(ShardData):
         folders: dict[Split, str | None] = {
             split: str(self.shards / split) if split in splits else None for split in ("train", "val", "test")
         }
-        own = [Source(str(folders["train"]), weight=weight), *beside] if beside else folders["train"]
         super().__init__(
-            train=own,
+            train=[Source(str(folders["train"]), weight=weight), *beside] if beside else folders["train"],
             val=folders["val"],
             test=folders["test"] or folders["val"],
-            global_batch_size=global_batch_size,
             resolution=resolution,
-            num_workers=num_workers,
-            seed=seed,
-            eval_batch_size=eval_batch_size,
-            limit_val=limit_val,
-            limit_test=limit_test,
-            flip=flip,
-            max_bad_fraction=max_bad_fraction,
-            features=features,
+            index_directory=None,
+            **settings,
         )
         self.prepare_data_per_node = False  # one writer, also where several nodes share a file system
 

@@ -29,16 +29,24 @@ class ShardData(L.LightningDataModule):
     of the index; `predict` runs over the test split.
 
     Args:
-        train, val, test: a folder of shards, its URL, or a list of sources, which may be parts of folders and have
-            weights (see `Source`); a split that is not needed may be None.
-        global_batch_size: training samples a step over all ranks. eval_batch_size: samples a rank takes at once.
-        resolution: side of the images in pixels. max_short_side, random_crop, flip: augmentation of the training split
-            (see `ImageTransform`); never flipped when a text names left or right. scaled_decoding: decode its JPEGs no
-            larger than needed; validation and test decode them whole.
-        num_workers: reading processes a rank and split. seed: decides order and augmentation.
-        limit_val, limit_test: use only so many samples of a split, the first ones; of a list of sources the first ones
-            of each, as many as its share of all samples is.
-        max_bad_fraction: share of bad samples above which the run stops. block_shards: shards shuffled together.
+        train: a folder of shards, its URL, or a list of sources, which may be parts of folders and have weights (see
+            `Source`); None for a split that is not needed.
+        val: as `train`.
+        test: as `train`.
+        global_batch_size: training samples a step over all ranks.
+        resolution: side of the images in pixels.
+        num_workers: reading processes a rank and split.
+        seed: decides order and augmentation.
+        eval_batch_size: samples a rank takes at once in validation and test.
+        limit_val: use only so many validation samples, the first ones; of a list of sources the first ones of each, as
+            many as its share of all samples is.
+        limit_test: the same of the test samples.
+        flip: mirror half of the training images, never where a text names left or right.
+        random_crop: cut training images at a place that is drawn.
+        max_short_side: draw the size of training images (see `ImageTransform`).
+        scaled_decoding: decode the JPEGs of training no larger than needed; validation and test decode them whole.
+        max_bad_fraction: share of bad samples above which the run stops.
+        block_shards: shards shuffled together.
         index_directory: folder with one sub-folder a split holding the indices, when the data is read-only; for
             sources see there.
         storage: time limit, attempts and local cache for URLs; see `Storage`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from datamodules.shard_data import ShardData, Split
 from datamodules.shard_index import INDEX_FILE
@@ -28,8 +28,7 @@ class TinyWorldData(ShardData):
         test_split: what `test` and `predict` read: "test" or a held-out split (unseen_pairs, unseen_counts,
             unseen_photographs, outline, removals).
         writers: processes that draw missing shards (0: this one).
-        global_batch_size, resolution, num_workers, seed, eval_batch_size, limit_val, limit_test, flip,
-            max_bad_fraction, features: as in `ShardData`, whose other arguments keep their defaults.
+        settings: as of `ShardData`, but those about where shards are and about images of other shapes.
 
     Raises:
         ValueError: `test_split` is no split of the small world, or a split has less than one sample.
@@ -45,16 +44,7 @@ class TinyWorldData(ShardData):
         world_seed: int = 0,
         test_split: str = "test",
         writers: int = 0,
-        global_batch_size: int = 16,
-        resolution: int = 64,
-        num_workers: int = 0,
-        seed: int = 0,
-        eval_batch_size: int = 16,
-        limit_val: int | None = None,
-        limit_test: int | None = None,
-        flip: bool = False,
-        max_bad_fraction: float = 0.01,
-        features: str | None = None,
+        **settings: Any,
     ) -> None:
         if test_split not in SPLITS:
             raise ValueError(f"data.init_args.test_split: expected one of {', '.join(SPLITS)}, found {test_split!r}")
@@ -68,21 +58,8 @@ class TinyWorldData(ShardData):
             name: Path(root) / folder_name(self.sources[name], self.counts[name], world_seed, photographs)
             for name in self.counts
         }
-        super().__init__(
-            train=str(paths["train"]),
-            val=str(paths["val"]),
-            test=str(paths["test"]),
-            global_batch_size=global_batch_size,
-            resolution=resolution,
-            num_workers=num_workers,
-            seed=seed,
-            eval_batch_size=eval_batch_size,
-            limit_val=limit_val,
-            limit_test=limit_test,
-            flip=flip,
-            max_bad_fraction=max_bad_fraction,
-            features=features,
-        )
+        train, val, test = map(str, paths.values())
+        super().__init__(train=train, val=val, test=test, index_directory=None, storage=None, buckets=None, **settings)
         self.prepare_data_per_node = False  # one writer, also where several nodes share a file system
 
     def prepare_data(self) -> None:
