@@ -5,7 +5,7 @@ Example: python edit.py --checkpoint runs/NAME --image IN.png --instruction "mak
 
 import argparse
 
-from mmig.base.programs import one_line_errors, positive
+from mmig.base.commands import one_line_errors, positive
 
 
 def build_parser() -> argparse.ArgumentParser:

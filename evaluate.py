@@ -6,7 +6,7 @@ Example: python evaluate.py --checkpoint runs/NAME --data configs/data/tinyworld
 import argparse
 import logging
 
-from mmig.base.programs import one_line_errors, positive
+from mmig.base.commands import one_line_errors, positive
 
 
 def build_parser() -> argparse.ArgumentParser:

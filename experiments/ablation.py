@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from datamodules.schema import Batch
-from mmig.base.programs import one_line_errors
+from datamodules.schema import Batch, take
+from mmig.base.batches import readable
+from mmig.base.commands import one_line_errors
 from mmig.checkpoints.checkpoint import load_module
 from mmig.diffusion.losses import noise_loss
-from mmig.evaluation.batches import readable, take
 from mmig.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from mmig.evaluation.data import split_batches
 from mmig.language.responses import ResponseStates

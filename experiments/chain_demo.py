@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from experiments.chain_report import LAST, METRICS, NUM_STAGES, ROWS, TRAINS_UNET, Chains, Row, tables
 from experiments.demo import console, run
-from mmig.base.programs import positive
+from mmig.base.commands import positive
 
 STEPS, LIMIT = (40, 300, 40, 40, 40), 32
 """Steps of each stage and test samples: 20 minutes on two cores. Seeing is learnt in stage 2, whose steps are cheap."""

@@ -18,7 +18,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mmig.base.programs import one_line_errors
+from mmig.base.commands import one_line_errors
 from mmig.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from mmig.evaluation.rows import SampleRow, by_key, read_rows
 

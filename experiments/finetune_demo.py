@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from experiments.demo import console, run
-from mmig.base.programs import positive
+from mmig.base.commands import positive
 
 CONFIG = "configs/finetune/outline.yaml"
 DECODER = "configs/finetune/outline_decoder.yaml"
@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     console.print(f"pictures   runs/{options.name}/outline/grid.png")
     console.print(
         "a folder for diffusers, updates merged:  "
-        f"python -m mmig.methods.mmig.export --checkpoint runs/{options.name} --out DIR"
+        f"python -m mmig.run.export --checkpoint runs/{options.name} --out DIR"
     )
 
 

@@ -22,10 +22,10 @@ from rich.table import Table
 from datamodules.schema import Batch
 from experiments.ablation import ABLATION_SEED
 from experiments.chain_report import new_table
+from mmig.base.batches import readable
+from mmig.base.commands import one_line_errors, positive
 from mmig.base.files import write_json
-from mmig.base.programs import one_line_errors, positive
 from mmig.checkpoints.checkpoint import build_module, init_weights, read_checkpoint
-from mmig.evaluation.batches import readable
 from mmig.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from mmig.evaluation.data import split_batches
 from mmig.evaluation.settings import read_yaml

@@ -3,9 +3,9 @@
 evaluate.py, edit.py and the callbacks know only this file, so any method can be run by them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,25 @@ from torch import Tensor
 from datamodules.schema import Batch
 
 ResponseSource = Literal["given", "generated", "none"]
+
+
+class MissingFieldError(ValueError):
+    """The data lack a field that the editor declares as required."""
+
+
+@dataclass(frozen=True)
+class ConceptAttention:
+    """Where the denoiser looked for each concept of a text, mean over the steps; what `extras["attention"]` holds.
+
+    Attributes:
+        words: the concepts of each sample, as they stand in its text.
+        maps: float32 [B,K,h,w], the largest value of each map 1; zeros where a concept is not valid.
+        valid: bool [B,K], False where a concept is not in what the text encoder read, or there is none.
+    """
+
+    words: list[list[str]]
+    maps: Tensor
+    valid: Tensor
 
 
 @dataclass
@@ -42,3 +61,29 @@ class Editor(Protocol):
     def __call__(self, batch: Batch, generator: torch.Generator | Sequence[torch.Generator]) -> EditOutput:
         """Edit a batch; one generator for all samples, or one a sample (results then do not depend on batching)."""
         ...
+
+
+@runtime_checkable
+class ShowsAttention(Protocol):
+    """An editor that can say where it looked."""
+
+    def showing_attention(self) -> Editor:
+        """The same editor, which also gives `ConceptAttention` in `extras["attention"]`."""
+        ...
+
+
+def check_fields(editor: Editor, batch: Mapping[str, Any]) -> None:
+    """Refuse a batch without what the editor requires.
+
+    Raises:
+        MissingFieldError: naming the field and a sample that lacks it.
+    """
+    for name in editor.required_fields:
+        flags = batch.get(f"has_{name}")
+        present = [name in batch] * len(batch["key"]) if flags is None else flags.tolist()
+        if not all(present):
+            key = batch["key"][present.index(False)]
+            raise MissingFieldError(
+                f"sample {key!r}: {type(editor).__name__} needs the field {name!r}, found none; "
+                f"evaluate on data that have {', '.join(editor.required_fields)}"
+            )

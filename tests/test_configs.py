@@ -12,7 +12,7 @@ import lightning as L
 import pytest
 import yaml
 
-from mmig.base.programs import instantiate
+from mmig.base.settings import instantiate
 from mmig.run.cli import MMIGCLI
 
 ROOT = Path(__file__).resolve().parent.parent

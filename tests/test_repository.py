@@ -21,6 +21,17 @@ FORBIDDEN = {
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError")
 NOT_INSTALLED = {"cv2": ["opencv-python-headless"]}
 """Distributions of modules that tests do without."""
+LAYERS = (
+    ("base",),
+    ("backbones",),
+    ("editor", "diffusion", "language", "metrics"),
+    ("training",),
+    ("cache", "checkpoints"),
+    ("evaluation",),
+    ("callbacks",),
+    ("run",),
+)
+"""Rooms of mmig/; each may import those before it, and none that stands beside it."""
 OWN = {"mmig", "datamodules", "experiments", "bench", "tests", "train", "evaluate", "edit"}
 
 
@@ -95,9 +106,36 @@ def test_mmig_imports_only_the_schema_and_programs_also_the_shards(trees: dict[P
     assert breaches(trees, "mmig/", "datamodules", but=(*schema, "datamodules.shards")) == []
 
 
-def test_the_core_never_imports_methods(trees: dict[Path, ast.Module]) -> None:
+def test_rooms_import_only_what_lies_below_them(trees: dict[Path, ast.Module]) -> None:
+    levels = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+    rooms = {
+        path: path.parts[1].removesuffix(".py") for path in trees if path.parts[0] == "mmig" and len(path.parts) > 1
+    }
+    assert set(rooms.values()) - {"__init__", "methods"} == levels.keys()
+    wrong = [
+        f"{path}: {name}"
+        for path, room in rooms.items()
+        for name in imported(path, trees[path])
+        if is_in(name, "mmig") and room in levels
+        if (other := name.split(".")[1]) in levels and other != room and levels[other] >= levels[room]
+    ]
+    assert wrong == []
+
+
+def test_methods_import_no_command_line(trees: dict[Path, ast.Module]) -> None:
+    assert breaches(trees, "mmig/methods/", "mmig.run") == []
+
+
+def test_nothing_outside_methods_imports_a_method(trees: dict[Path, ast.Module]) -> None:
     core = {path: tree for path, tree in trees.items() if not path.as_posix().startswith("mmig/methods/")}
     assert breaches(core, "mmig/", "mmig.methods") == []
+    for folder in ("datamodules/", "train.py", "evaluate.py", "edit.py"):
+        assert breaches(core, folder, "mmig.methods") == []
+
+
+def test_nothing_imports_experiments(trees: dict[Path, ast.Module]) -> None:
+    for folder in ("mmig/", "datamodules/", "bench/", "train.py", "evaluate.py", "edit.py"):
+        assert breaches(trees, folder, "experiments") == []
 
 
 def test_methods_never_import_each_other(root: Path, trees: dict[Path, ast.Module]) -> None:

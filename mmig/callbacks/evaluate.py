@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmig.base.batches import first, readable
 from mmig.callbacks.ema import ema_weights
-from mmig.evaluation.batches import MissingFieldError, check_fields, first, readable
+from mmig.editor import MissingFieldError, check_fields
 from mmig.evaluation.grid import draw_grid
 from mmig.evaluation.rows import by_key
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor

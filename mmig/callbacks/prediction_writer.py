@@ -7,9 +7,9 @@ import lightning as L
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from datamodules.schema import Batch
+from mmig.base.batches import readable
 from mmig.base.files import replacing
 from mmig.editor import EditOutput
-from mmig.evaluation.batches import readable
 from mmig.evaluation.pictures import to_pil
 
 

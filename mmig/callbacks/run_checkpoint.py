@@ -10,10 +10,10 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from mmig.base.files import write_json
 from mmig.callbacks.stopping import stop_together
 from mmig.checkpoints.files import checkpoint_path, checkpoints_in, remove, remove_leftovers, step_of
 from mmig.checkpoints.writer import CheckpointWriteError, CheckpointWriter
-from mmig.run.manifest import write_text_atomically
 
 
 class Best(NamedTuple):
@@ -168,7 +168,7 @@ class RunCheckpoint(Checkpoint):
         if self._candidate is not None:
             best = self._candidate
             facts = {"step": best.step, "name": self.best, "value": self._sign * best.value, "file": path.name}
-            write_text_atomically(self.directory / "best.json", json.dumps(facts))
+            write_json(self.directory / "best.json", facts)
         # later ones are of a time before this run went back: one that is broken must not displace a whole one
         older = [old for old in checkpoints_in(self.directory) if step_of(old) <= step_of(path)]
         for old in older[: -self.keep]:

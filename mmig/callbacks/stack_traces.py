@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
-from mmig.run.manifest import process_start
+from mmig.base.processes import process_start
 
 TRACE_SIGNAL = signal.SIGRTMIN + 3
 """Writes the stack trace of the process that gets it."""

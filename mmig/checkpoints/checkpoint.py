@@ -7,9 +7,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from mmig.base.programs import RefusedSettingsError, instantiate
+from mmig.base.settings import RefusedSettingsError, instantiate
 from mmig.checkpoints.files import CheckpointError, checkpoints_in, read, read_outline
-from mmig.methods.mmig.exported import is_exported, read_exported
 from mmig.training.module import TrainingModule
 
 
@@ -86,6 +85,11 @@ def run_config(path: str | Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
     return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
+def trained_resolution(config: dict[str, Any]) -> int | None:
+    """Resolution of the data that a run was trained on, None where its configuration does not say."""
+    return ((config.get("data") or {}).get("init_args") or {}).get("resolution")
+
+
 def read_checkpoint(path: str | Path, outline: bool = False) -> dict[str, Any]:
     """Open a checkpoint of any strategy, whole: tensors and plain values, never code.
 
@@ -104,14 +108,14 @@ def read_checkpoint(path: str | Path, outline: bool = False) -> dict[str, Any]:
     return checkpoint
 
 
-def read_start(path: str | Path) -> dict[str, Any]:
-    """What a new run starts from, for `init_weights`: a checkpoint, a run directory, or a folder of
-    `mmig.methods.mmig.export`.
+def read_start(module: TrainingModule, path: str | Path) -> dict[str, Any]:
+    """What a run of `module` starts from, for `init_weights`: a checkpoint, a run directory, or an exported folder.
 
     Raises:
         CheckpointError: as `read_checkpoint`, or the folder is damaged.
     """
-    return read_exported(path) if is_exported(path) else read_checkpoint(path)
+    exported = module.read_exported(Path(path))
+    return read_checkpoint(path) if exported is None else exported
 
 
 def checkpoint_weights(checkpoint: dict[str, Any], ema: bool) -> dict[str, Tensor]:

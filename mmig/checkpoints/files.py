@@ -211,11 +211,17 @@ def _one_line(path: Path) -> Iterator[None]:
 
 
 class AnyFormIO(TorchCheckpointIO):
-    """Lets strategies that do not shard load either form."""
+    """Lets any strategy load either form."""
 
-    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
-        """All values, in host memory; always weights only."""
-        return read(Path(path))
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Any = None,
+        weights_only: bool | None = None,
+        parameters: Mapping[str, Tensor] | None = None,
+    ) -> Any:
+        """All values, in host memory or, with a sharded module's `parameters`, as shards; always weights only."""
+        return read(Path(path), parameters)
 
 
 def _like(owner: Tensor, dtype: torch.dtype) -> Tensor:

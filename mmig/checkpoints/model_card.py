@@ -32,6 +32,7 @@ class CardFacts:
 
     Attributes:
         name: of the exported folder.
+        about: what the method is and how the folder is used, in markdown.
         run: name of the run.
         step: optimiser steps it has taken.
         averaged: whether the weights are its averaged ones.
@@ -42,6 +43,7 @@ class CardFacts:
     """
 
     name: str
+    about: str
     run: str
     step: int
     averaged: bool
@@ -61,9 +63,7 @@ def model_card(facts: CardFacts) -> str:
     }
     sections = [
         f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n\n# {facts.name}",
-        "Instruction-guided image editing with MMIG: a multimodal LLM describes the edited image, a latent diffusion "
-        "model with mutual support modules makes it, and a captioner, where there is one, says what became of it.",
-        _usage(facts),
+        facts.about,
         _training(facts),
         _scores(facts.report),
         _backbones(facts.backbones),
@@ -91,20 +91,6 @@ def shown(value: Any) -> str:
     """A value of a config for readers elsewhere: an absolute path is its last part only."""
     text = str(value)
     return Path(text).name if Path(text).is_absolute() else text
-
-
-def _usage(facts: CardFacts) -> str:
-    return f"""## Use
-
-```python
-from PIL import Image
-from mmig.methods.mmig.pipeline import MMIGPipeline
-
-pipe = MMIGPipeline.from_pretrained("{facts.name}")
-edited = pipe(Image.open("in.png"), "make the ball blue")
-edited.images[0].save("out.png")
-print(edited.descriptions[0], edited.captions)
-```"""
 
 
 def _training(facts: CardFacts) -> str:

@@ -43,6 +43,6 @@ def read_weights(path: Path) -> dict[str, Any]:
         facts = json.loads((file.metadata() or {}).get(_ENTRY, "null"))
         if facts is None:
             raise ValueError(
-                "it holds weights of something else; only files written by mmig.methods.mmig.export say what they are"
+                "it holds weights of something else; only files written by mmig.run.export say what they are"
             )
         return {"state_dict": {name: file.get_tensor(name) for name in file.keys()}, **facts}  # noqa: SIM118, no dict

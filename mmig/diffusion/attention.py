@@ -15,20 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-# MMIG's losses on attention are found here too
-from mmig.methods.mmig.attention_losses import ConceptMaps, binarize, concept_maps, retention_loss, segregation_loss
-
-__all__ = [
-    "AttentionCapture",
-    "AttentionError",
-    "ConceptMaps",
-    "binarize",
-    "capture_attention",
-    "concept_maps",
-    "retention_loss",
-    "segregation_loss",
-]
-
 
 class AttentionError(ValueError):
     """A denoiser without the cross-attention asked for, or cross-attention of an unknown kind."""

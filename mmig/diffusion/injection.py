@@ -1,4 +1,4 @@
-"""Attaches MMSMs to a denoiser by module path while it runs, and collects what they compute.
+"""Attaches modules that mix text into feature maps to a denoiser by path while it runs, and collects what they compute.
 
 The hooks exist only inside the `with` block: nothing stays attached to the denoiser, whatever happens inside.
 Feature maps may come as [B,C,h,w] (UNet) or as tokens [B,N,C] (transformers).
@@ -8,15 +8,34 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from math import isqrt
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mmig.methods.mmig.mmsm import MMSM, MMSMOutput
-
 
 class InjectionError(ValueError):
     """A location that does not exist, was not reached, or does not fit its module or the text states."""
+
+
+class Mixed(Protocol):
+    """What a `Mixer` computes: the feature map [B,C,h,w] to go on with, and what is measured about it."""
+
+    feature_map: Tensor
+    alignment_loss: Tensor
+    pooled_text: Tensor
+    pooled_features: Tensor
+
+
+class Mixer(Protocol):
+    """A module that mixes text states [B,L,text_dim] into a feature map [B,feature_dim,h,w], as MMIG's MMSM does."""
+
+    feature_dim: int
+    text_dim: int
+
+    def __call__(self, feature_map: Tensor, text_states: Tensor, text_mask: Tensor, *, return_pooled: bool) -> Mixed:
+        """Mix; `text_mask` [B,L] is true where a token counts, and a row without any must pass unchanged."""
+        ...
 
 
 @dataclass
@@ -29,7 +48,7 @@ class Injection:
     """
 
     active: Tensor
-    outputs: dict[str, MMSMOutput] = field(default_factory=dict)
+    outputs: dict[str, Mixed] = field(default_factory=dict)
 
     @property
     def alignment_loss(self) -> Tensor:
@@ -58,7 +77,7 @@ class Injection:
             torch.stack([_spread(output.pooled_features, self.active) for output in outputs]).min(),
         )
 
-    def _reached(self) -> list[MMSMOutput]:
+    def _reached(self) -> list[Mixed]:
         if not self.outputs:
             raise InjectionError("mmsm: no location was reached yet; run the denoiser inside `with inject(...)` first")
         return list(self.outputs.values())
@@ -67,13 +86,13 @@ class Injection:
 @contextmanager
 def inject(
     model: nn.Module,
-    modules: Mapping[str, MMSM],
+    modules: Mapping[str, Mixer],
     text_states: Tensor,
     text_mask: Tensor,
     active: Tensor | None = None,
     grid: tuple[int, int] | None = None,
 ) -> Iterator[Injection]:
-    """Run a denoiser with MMSMs attached (MMIG paper, section 3.2: e1 leaves the denoiser, e6 enters it again).
+    """Run a denoiser with mixers attached (MMIG paper, section 3.2: e1 leaves the denoiser, e6 enters it again).
 
     The output of the module at each location is replaced by e6. Where a module returns a tuple, as a UNet's down
     blocks do, its first entry is replaced and skip connections keep e1. A location must lie outside the regions that
@@ -81,7 +100,7 @@ def inject(
 
     Args:
         model: the denoiser; its parameters may be frozen, gradients pass through.
-        modules: MMSM by module path, for example {"mid_block": mmsm}.
+        modules: by module path, for example {"mid_block": mmsm}.
         text_states: e0, [B,L,D], B being the batch that the denoiser sees.
         text_mask: [B,L], nonzero where a token counts.
         active: bool [B]; false for rows that must pass unchanged (unconditional ones). Default: all active.
@@ -96,20 +115,20 @@ def inject(
     mask = text_mask.bool() if active is None else text_mask.bool() & active.bool().unsqueeze(1)
     result = Injection(active=mask.any(dim=1))
     with ExitStack() as stack:
-        for path, mmsm in modules.items():
-            hook = _make_hook(path, mmsm, text_states, mask, grid, result)
+        for path, mixer in modules.items():
+            hook = _make_hook(path, mixer, text_states, mask, grid, result)
             stack.enter_context(_find(model, path).register_forward_hook(hook))
         yield result
 
 
 def _make_hook(
-    path: str, mmsm: MMSM, text_states: Tensor, mask: Tensor, grid: tuple[int, int] | None, result: Injection
+    path: str, mixer: Mixer, text_states: Tensor, mask: Tensor, grid: tuple[int, int] | None, result: Injection
 ) -> Callable[[nn.Module, tuple, Tensor | tuple], Tensor | tuple]:
     def hook(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
         features, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
         feature_map = _to_map(path, features, grid)
-        _check(path, mmsm, feature_map, text_states)
-        fused = mmsm(feature_map, text_states, mask, return_pooled=True)
+        _check(path, mixer, feature_map, text_states)
+        fused = mixer(feature_map, text_states, mask, return_pooled=True)
         result.outputs[path] = fused
         mixed = fused.feature_map if features.ndim == 4 else fused.feature_map.flatten(2).transpose(1, 2)
         return mixed if rest is None else (mixed, *rest)
@@ -142,10 +161,10 @@ def _to_map(path: str, features: Tensor, grid: tuple[int, int] | None) -> Tensor
     return features.transpose(1, 2).unflatten(2, (height, width))
 
 
-def _check(path: str, mmsm: MMSM, feature_map: Tensor, text_states: Tensor) -> None:
+def _check(path: str, mixer: Mixer, feature_map: Tensor, text_states: Tensor) -> None:
     for what, expected, found in (
-        ("channels of the feature map", mmsm.feature_dim, feature_map.shape[1]),
-        ("width of the text states", mmsm.text_dim, text_states.shape[-1]),
+        ("channels of the feature map", mixer.feature_dim, feature_map.shape[1]),
+        ("width of the text states", mixer.text_dim, text_states.shape[-1]),
         ("rows of text states for the denoiser's batch", feature_map.shape[0], text_states.shape[0]),
     ):
         if expected != found:

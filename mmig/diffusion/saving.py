@@ -1,41 +1,53 @@
 """Writes trained diffusion parts in the published diffusers layout: half precision, whole files or none."""
 
+import copy
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
 from torch import nn
 
+from mmig.base.files import write_json
+
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+ORIGINS = ("_name_or_path", "name_or_path")
+"""Entries in which diffusers and transformers keep the folder that a part was loaded from."""
 
 
 def save_half(model: nn.Module, folder: Path) -> Path:
-    """Write config.json and diffusion_pytorch_model.safetensors (float16) of a diffusers model; returns the folder.
-
-    The model itself stays as it is. Paths of this machine are left out of the config.
-    """
-    halves = {name: value.detach().cpu().half().contiguous() for name, value in model.state_dict().items()}
+    """Write a diffusers model in float16, which itself stays as it is; paths of this machine are left out."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         partial = Path(name)
-        (partial / WEIGHTS).write_bytes(save(halves, metadata={"format": "pt"}))  # save_file would hide it from others
-        model.save_config(partial)
-        config = json.loads((partial / "config.json").read_text(encoding="utf-8"))
-        config.pop("_name_or_path", None)
-        os.replace(partial / WEIGHTS, folder / WEIGHTS)
-        write_json(folder / "config.json", config)  # last: without it the folder is no model
+        copy.deepcopy(model).half().save_pretrained(partial)
+        (partial / WEIGHTS).chmod(0o644)  # safetensors would hide it from others
+        forget_origins(partial)
+        for file in (WEIGHTS, "config.json"):  # the config last: without it the folder is no model
+            os.replace(partial / file, folder / file)
     return folder
+
+
+def forget_origins(folder: Path) -> None:
+    """Remove from the configs below a folder where the parts were loaded from: paths of one machine."""
+    for path in [*folder.glob("**/*config.json"), *folder.glob("model_index.json")]:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        cleaned = _without_origins(config)
+        if cleaned != config:
+            write_json(path, cleaned)
+
+
+def _without_origins(config: Any) -> Any:
+    if not isinstance(config, dict):
+        return config
+    return {name: _without_origins(value) for name, value in config.items() if name not in ORIGINS}
 
 
 def save_scheduler(scheduler: Any, folder: Path) -> Path:
     """Write scheduler_config.json; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = json.loads(scheduler.to_json_string())
-    config.pop("_name_or_path", None)
-    write_json(folder / "scheduler_config.json", config)
+    write_json(folder / "scheduler_config.json", _without_origins(json.loads(scheduler.to_json_string())))
     return folder
 
 
@@ -57,13 +69,6 @@ def save_pipeline_index(folder: Path, pipeline: str) -> Path:
     }
     write_json(folder / "model_index.json", index)
     return folder
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON under a temporary name, then rename."""
-    partial = path.with_suffix(path.suffix + ".tmp")
-    partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _scheduler_class(folder: Path) -> str:

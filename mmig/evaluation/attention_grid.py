@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from mmig.methods.mmig.sampling_hooks import ConceptAttention
+from mmig.editor import ConceptAttention
 
 _BACKGROUND, _INK, _FAINT, _FRAME = (250, 250, 249), (28, 28, 30), (120, 120, 126), (214, 214, 218)
 _GAP, _MARGIN, _TITLE, _LEGEND = 16, 22, 34, 26

@@ -6,8 +6,8 @@ from typing import Any
 
 import lightning as L
 
-from mmig.base.programs import RefusedSettingsError, instantiate
-from mmig.evaluation.batches import take
+from datamodules.schema import take
+from mmig.base.settings import RefusedSettingsError, instantiate
 from mmig.evaluation.settings import SettingsError, read_yaml
 
 HELD_OUT = "test_split"

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmig.base.files import replacing, write_json, write_json_lines
+from mmig.base.versions import git_commit, package_versions
 from mmig.evaluation.bootstrap import LEVEL, NUM_RESAMPLES, Interval
 from mmig.evaluation.grid import draw_grid
 from mmig.evaluation.runner import EvaluationResult
 from mmig.evaluation.summary import summarise
 from mmig.metrics.published_numbers import published
 from mmig.metrics.suite import LOWER_IS_BETTER, METRICS, MetricSuite
-from mmig.run.manifest import git_commit, package_versions
 
 if TYPE_CHECKING:
     from rich.table import Table

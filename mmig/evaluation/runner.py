@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmig.editor import Editor, EditOutput
-from mmig.evaluation.batches import check_fields, move_batch, readable
+from mmig.base.batches import move_batch, readable
+from mmig.editor import Editor, EditOutput, check_fields
 from mmig.evaluation.grid import Example, varied
 from mmig.evaluation.rows import SampleRow, deduplicate, gather, tell_apart
-from mmig.evaluation.seeds import sample_generators
 from mmig.metrics.base import SampleValues
 from mmig.metrics.images import signed_to_unit, to_bytes
 from mmig.metrics.suite import MetricSuite
+from mmig.training.rng import sample_generators
 
 logger = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from rich.progress import Progress
 from torch import Tensor
 
 from datamodules.schema import Batch
-from mmig.base.programs import one_line_errors
+from mmig.base.batches import chosen_device, move_batch
+from mmig.base.commands import one_line_errors
 from mmig.cache.compute import compute, sees_images
 from mmig.checkpoints.checkpoint import init_weights, read_start
-from mmig.evaluation.batches import chosen_device, move_batch
 from mmig.run.cli import MMIGCLI
 from mmig.training.module import TrainingModule
 
@@ -111,7 +111,7 @@ def main(args: list[str] | None = None) -> None:
         if not options.splits:
             raise ValueError("--splits: expected at least one of train, val and test, found none")
         if options.init_from is not None:
-            init_weights(method, read_start(options.init_from))
+            init_weights(method, read_start(method, options.init_from))
         device = chosen_device(options.device)
         method.to(device).eval()
         mixed = str(options.trainer.precision).startswith("bf16")

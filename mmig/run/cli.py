@@ -16,7 +16,10 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from mmig.base.programs import keep_freed_memory, one_line_errors, refusal, root_cause
+from mmig.base.commands import keep_freed_memory, one_line_errors, root_cause
+from mmig.base.files import write_text
+from mmig.base.settings import refusal
+from mmig.base.versions import describe_code
 from mmig.callbacks.data_faults import DataFaults
 from mmig.callbacks.ema import EMA
 from mmig.callbacks.flight_recorder import flight_recorder
@@ -39,12 +42,10 @@ from mmig.checkpoints.files import AnyFormIO
 from mmig.run.manifest import (
     RunLockedError,
     append_submission,
-    describe_code,
     make_run_folder,
     mark_finished,
     run_lock,
     unmark_finished,
-    write_text_atomically,
 )
 from mmig.run.resume import ResumeError, check_resumable
 from mmig.training.agreement import leave_process_group
@@ -199,7 +200,7 @@ class MMIGCLI(LightningCLI):
             resume = self._resume_path()
             if resume is not None:
                 self._check_settings(resume, config)
-            write_text_atomically(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+            write_text(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
             facts = {"world_size": self.trainer.world_size, "strategy": type(self.trainer.strategy).__name__}
             own = {"resumed_from": resume and str(resume), "seed": config["seed_everything"]}
             append_submission(run, **own, backbones=self.model.describe_backbones(), **facts)
@@ -251,7 +252,7 @@ class MMIGCLI(LightningCLI):
             raise
 
     def _start_from(self, run: str) -> None:
-        left_out = init_weights(self.model, read_start(run))
+        left_out = init_weights(self.model, read_start(self.model, run))
         if left_out and self.trainer.global_rank == 0:
             kind = type(self.model).__name__
             sys.stderr.write(

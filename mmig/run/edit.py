@@ -9,15 +9,14 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from datamodules.schema import Batch, Sample, collate
+from mmig.base.batches import chosen_device, move_batch
 from mmig.base.files import replacing
-from mmig.checkpoints.checkpoint import load_module, read_checkpoint, run_config
-from mmig.editor import Editor, EditOutput
+from mmig.checkpoints.checkpoint import load_module, read_checkpoint, run_config, trained_resolution
+from mmig.editor import Editor, EditOutput, ShowsAttention, check_fields
 from mmig.evaluation.attention_grid import draw_attention
-from mmig.evaluation.batches import check_fields, chosen_device, move_batch
 from mmig.evaluation.overrides import sampling_settings, with_settings
 from mmig.evaluation.pictures import editing_size, to_pil, to_rgb
-from mmig.evaluation.seeds import sample_generators
-from mmig.methods.mmig.editor import MMIGEditor
+from mmig.training.rng import sample_generators
 
 
 class EditError(ValueError):
@@ -39,7 +38,7 @@ def run(arguments: Namespace) -> None:
     editor = configured(editor, arguments.steps, arguments.response)
     if picture is not None:
         editor = showing_attention(editor)
-    resolution = arguments.resolution or trained_resolution(arguments.checkpoint)
+    resolution = arguments.resolution or _trained_resolution(arguments.checkpoint)
     edited, output = edit_image(
         editor, image, arguments.instruction, arguments.response, arguments.seed, resolution, device
     )
@@ -119,10 +118,8 @@ def read_image(path: Path) -> Image.Image:
     return to_rgb(image)
 
 
-def trained_resolution(checkpoint: str | Path) -> int | None:
-    """Resolution of the data that the run was trained on, None where its config does not say."""
-    config = run_config(checkpoint, read_checkpoint(checkpoint, outline=True))
-    return ((config.get("data") or {}).get("init_args") or {}).get("resolution")
+def _trained_resolution(checkpoint: str) -> int | None:
+    return trained_resolution(run_config(checkpoint, read_checkpoint(checkpoint, outline=True)))
 
 
 def configured(editor: Editor, num_steps: int | None, response: str | None) -> Editor:
@@ -152,9 +149,9 @@ def showing_attention(editor: Editor) -> Editor:
     Raises:
         EditError: it has none to give.
     """
-    if not isinstance(editor, MMIGEditor):
+    if not isinstance(editor, ShowsAttention):
         raise EditError(
             f"--show-attention: {type(editor).__name__} gives no attention maps of concepts; leave it out, or take a "
             "run of an MMIG stage"
         )
-    return MMIGEditor(editor.pipeline, editor.sampling, show_attention=True)
+    return editor.showing_attention()

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mmig.base.batches import chosen_device
 from mmig.checkpoints.checkpoint import find_checkpoint, load_module
-from mmig.evaluation.batches import chosen_device
 from mmig.evaluation.data import data_section, split_batches
 from mmig.evaluation.overrides import with_sampling
 from mmig.evaluation.report import (

@@ -5,12 +5,9 @@ is done. It is the same folder for every submission of the run; each submission 
 """
 
 import contextlib
-import importlib.metadata
 import json
 import os
-import platform
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -19,19 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
-    "torch",
-    "lightning",
-    "diffusers",
-    "transformers",
-    "torchmetrics",
-    "open_clip_torch",
-    "jsonargparse",
-    "numpy",
-    "peft",
-    "pillow",
-    "safetensors",
-)
+from mmig.base.files import write_json
+from mmig.base.processes import process_start
+from mmig.base.versions import describe_code
+
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
 
@@ -64,38 +52,6 @@ def make_run_folder(run: Path) -> None:
         raise RunFolderError(f"cannot write into {run}; make it writable, or give another folder with --runs")
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old or the new content, never a part."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
-
-
-def git_commit() -> str | None:
-    """Commit of the code, with "+changes" where the working tree differs; None outside a git checkout."""
-    here = Path(__file__).parent
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        status = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
-
-
-def describe_code() -> dict[str, Any]:
-    """The package versions and the commit that run."""
-    return {"versions": package_versions(), "commit": git_commit()}
-
-
 def append_submission(run: Path, **facts: Any) -> None:
     """Add this submission to `manifest.json`: time, host, command, job, versions, commit and the given facts."""
     path = run / "manifest.json"
@@ -110,13 +66,13 @@ def append_submission(run: Path, **facts: Any) -> None:
             **facts,
         }
     )
-    write_text_atomically(path, json.dumps(manifest, indent=2))
+    write_json(path, manifest)
 
 
 def mark_finished(run: Path, step: int) -> None:
     """Leave `finished.json`: the run has come to its end, and what is built on it may start (slurm/chain.sh)."""
     facts = {"step": step, "time": datetime.now(UTC).isoformat(timespec="seconds")}
-    write_text_atomically(run / "finished.json", json.dumps(facts))
+    write_json(run / "finished.json", facts)
 
 
 def unmark_finished(run: Path) -> None:
@@ -200,19 +156,6 @@ def _exists(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def process_start(pid: int) -> str | None:
-    """When a process of this host started, the same as long as it lives: "BOOT/TICKS" from /proc.
-
-    None where there is no such process, only what is left of a dead one (a zombie), or no /proc.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # the name before may hold anything
-    except OSError:
-        return None
-    return None if status[0] in "ZX" else f"{boot}/{status[19]}"
 
 
 def _beat(path: Path, stop: threading.Event) -> None:

@@ -20,8 +20,6 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
-from mmig.checkpoints.files import read
-
 UNITS = (
     "BasicTransformerBlock",
     "ResnetBlock2D",
@@ -138,7 +136,9 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """A checkpoint of any strategy and number of ranks, cut into this rank's shards; always weights only."""
-        return read(Path(checkpoint_path), dict(self.lightning_module.named_parameters()))
+        return self.checkpoint_io.load_checkpoint(  # `mmig.checkpoints.files.AnyFormIO`
+            checkpoint_path, parameters=dict(self.lightning_module.named_parameters())
+        )
 
     def load_model_state_dict(self, checkpoint: dict[str, Any], strict: bool = True) -> None:
         """Copy the checkpoint's weights into the module."""

@@ -7,9 +7,10 @@ the learning rate is a function of the step. What a checkpoint holds is in `mmig
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple, cast
+from typing import ClassVar, NamedTuple, Protocol, cast
 
 import torch
 import torch.distributed as dist
@@ -18,14 +19,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
-from mmig.cache.frozen import FrozenFeatures
-from mmig.editor import Editor, EditOutput
-from mmig.evaluation.batches import check_fields, readable
+from mmig.base.batches import micro_batches, move_batch, readable
+from mmig.editor import Editor, EditOutput, check_fields
 from mmig.training.fsdp import whole_weights
 from mmig.training.loss_meter import LossMeter
-from mmig.training.micro_batches import micro_batches
 from mmig.training.optim import OptimizerConfig, build_optimizer, clip_grad_norm, lr_factor, parameters_by_group
-from mmig.training.rng import Draws, derive_seed, generator
+from mmig.training.rng import Draws, derive_seed, sample_generators
 from mmig.training.stored import StoredModule
 
 VALIDATION_SEED = 1_000_003
@@ -49,6 +48,18 @@ class StepOutcome(NamedTuple):
     def taken(self) -> bool:
         """Whether weights and optimiser moved: only when loss and gradient are finite."""
         return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+
+class CachedFeatures(Protocol):
+    """What a method's frozen parts make of a batch, read where it was cached (`mmig.cache.frozen.FrozenFeatures`).
+
+    Attributes:
+        names: features that may be cached.
+        facts: what they depend on.
+    """
+
+    names: frozenset[str]
+    facts: Callable[[], Mapping[str, str]]
 
 
 class TrainingModule(StoredModule):
@@ -77,7 +88,7 @@ class TrainingModule(StoredModule):
     new_parts: ClassVar[tuple[str, ...]] = ()
     absent_parts: tuple[str, ...] = ()
     terms_without_timestep: ClassVar[tuple[str, ...]] = ()
-    features: FrozenFeatures | None = None
+    features: CachedFeatures | None = None
     outcome: StepOutcome | None = None
 
     def __init__(
@@ -134,6 +145,18 @@ class TrainingModule(StoredModule):
         """The editor that evaluate.py and the callbacks run."""
         raise TypeError(f"{type(self).__name__} trains a part that edits no images: it has no pipeline")
 
+    def export(self, folder: Path, resolution: int | None = None) -> str:
+        """Write what edits images with these weights as a folder in diffusers' layout.
+
+        Args:
+            folder: to write into, on no checkpoint's way.
+            resolution: side of the images in training, where it is known.
+
+        Returns:
+            What the folder's card says of the method and its use, in markdown.
+        """
+        raise TypeError(f"{type(self).__name__} has no export(folder); see the export of its method's package")
+
     # Training ----------------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -144,11 +167,7 @@ class TrainingModule(StoredModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move the tensors; texts and metadata stay (Lightning would walk through every scene graph)."""
-        moved = {
-            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-            for name, value in batch.items()
-        }
-        return cast(Batch, moved)
+        return cast(Batch, move_batch(batch, device, non_blocking=True))
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One optimiser step on this rank's part of one global batch.
@@ -315,7 +334,7 @@ class TrainingModule(StoredModule):
         check_fields(editor, batch)
         if not batch["key"]:
             return EditOutput(batch["source"], [])
-        return editor(batch, [generator(self.seed, "predict", key) for key in batch["key"]])
+        return editor(batch, sample_generators(self.seed, batch["key"]))
 
     def on_train_start(self) -> None:
         """Let Lightning count from our step, so that `max_steps`, log axes and the progress bar continue."""

@@ -23,6 +23,11 @@ def generator(*keys: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(*keys))
 
 
+def sample_generators(seed: int, keys: Sequence[str]) -> list[torch.Generator]:
+    """One CPU generator a sample for an edit, by (seed, key): neither batching nor the rank changes a result."""
+    return [generator(seed, "predict", key) for key in keys]
+
+
 class Draws:
     """The random draws of a batch of samples.
 

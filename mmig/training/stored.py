@@ -1,6 +1,7 @@
 """What a checkpoint holds: the step, what differs from the named backbones, and the optimiser keyed by name."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -51,6 +52,10 @@ class StoredModule(L.LightningModule):
     def own_names(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of another run under the names that they have in this module; a subclass knows of renamed ones."""
         return weights
+
+    def read_exported(self, path: Path) -> dict[str, Any] | None:
+        """Weights and backbones of an exported folder in the form of a checkpoint; None: it is no folder of ours."""
+        return None
 
     def stored_names(self) -> set[str]:
         """Names of the weights and buffers that a checkpoint holds: what is carried, and all but frozen backbones."""

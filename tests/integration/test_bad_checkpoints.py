@@ -15,9 +15,10 @@ import pytest
 import torch
 import yaml
 
-from bench.tools.small_run import fork_ranks, wait_for_end, write_data
 from mmig.checkpoints.checkpoint import load_module, read_checkpoint
-from mmig.methods.mmig.export import export_weights
+from mmig.run.export import export_weights
+from tests.integration.forks import fork_ranks, wait_for_end
+from tests.integration.small_run import write_data
 
 SECONDS = 120.0
 CHANNELS = 256
@@ -50,7 +51,7 @@ class Run:
     def train(self, steps: int, *options: str, channels: int = CHANNELS, prepare: Any = None) -> list[int] | None:
         """Give the command; exit statuses of the ranks."""
         config = {
-            "model": {"class_path": "bench.tools.small_run.SmallEditor", "init_args": {"channels": channels}},
+            "model": {"class_path": "tests.integration.small_run.SmallEditor", "init_args": {"channels": channels}},
             "data": {
                 "class_path": "datamodules.shard_data.ShardData",
                 "init_args": {"train": str(self.data / "train"), "global_batch_size": 2, "num_workers": 0},

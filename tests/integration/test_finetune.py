@@ -11,8 +11,8 @@ import yaml
 import edit
 from datamodules.tinyworld.sample import make_sample
 from mmig.checkpoints.checkpoint import read_checkpoint
-from mmig.methods.mmig.export import export_run
 from mmig.run.cli import main
+from mmig.run.export import export_run
 from tests.integration.workspace import Workspace
 
 

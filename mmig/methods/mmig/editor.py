@@ -59,6 +59,10 @@ class MMIGEditor:
         given = ("response",) if sampling.response == "given" else ()
         self.required_fields: tuple[str, ...] = ("source", "instruction", *given)
 
+    def showing_attention(self) -> "MMIGEditor":
+        """The same, with attention maps."""
+        return MMIGEditor(self.pipeline, self.sampling, show_attention=True)
+
     def __call__(self, batch: Batch, generator: torch.Generator | Sequence[torch.Generator]) -> EditOutput:
         """Edit the sources of a batch; `extras` as of `MMIGPipeline.edit`."""
         return self.pipeline.edit(

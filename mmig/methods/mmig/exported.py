@@ -1,4 +1,4 @@
-"""An exported folder (`mmig.methods.mmig.export`) as what a new run starts from: the weights between its backbones.
+"""An exported folder (`mmig.run.export`) as what a new run starts from: the weights between its backbones.
 
 The backbones themselves a run takes from the folder through its configuration; fingerprints say whether it does.
 """

@@ -14,12 +14,13 @@ from mmig.diffusion.conditioning import Conditioning, as_dtype, denoise
 from mmig.diffusion.guidance import guided, instruct_pix2pix_guidance, text_guidance
 from mmig.diffusion.latents import decode, encode, latent_shape
 from mmig.diffusion.sampling import Denoiser, sample
+from mmig.editor import ConceptAttention
 from mmig.language.responses import ResponseStates, response_ids
 from mmig.methods.mmig.attention_guidance import AttentionGuidance
 from mmig.methods.mmig.editor import SamplingConfig
 from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.nouns import nouns
-from mmig.methods.mmig.sampling_hooks import ConceptAttention, SamplingHooks, StepCallback, attention_size
+from mmig.methods.mmig.sampling_hooks import SamplingHooks, StepCallback, attention_size
 
 Concepts = Sequence[str] | Sequence[Sequence[str]]
 """Words of the responses: one list for all samples, or one a sample."""

@@ -14,14 +14,7 @@ from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.cache.frozen import FrozenFeatures
-from mmig.diffusion.attention import (
-    AttentionCapture,
-    binarize,
-    capture_attention,
-    concept_maps,
-    retention_loss,
-    segregation_loss,
-)
+from mmig.diffusion.attention import AttentionCapture, capture_attention
 from mmig.diffusion.concepts import ConceptTokens, encode_chunks, locate_concepts
 from mmig.diffusion.conditioning import Conditioning, as_dtype, condition_drops, denoise, encode_text
 from mmig.diffusion.injection import Injection, inject
@@ -30,6 +23,7 @@ from mmig.diffusion.losses import mask_to_latents, masked_noise_loss, noise_loss
 from mmig.diffusion.problem import DenoisingProblem, Losses, SourceConditioning
 from mmig.diffusion.process import NoiseProcess
 from mmig.language.responses import ResponseStates
+from mmig.methods.mmig.attention_losses import binarize, concept_maps, retention_loss, segregation_loss
 from mmig.methods.mmig.image_path import TimestepDraw, caption_loss, draw_timesteps
 from mmig.methods.mmig.layered import amortised
 from mmig.methods.mmig.llm.config import MultimodalConfig

@@ -1,7 +1,7 @@
 """MMIG's inference: source image and instruction in, edited image and its caption out (eq 5). The only inference path.
 
 `MMIGPipeline.edit` works on tensors, as evaluation does; calling the pipeline wraps it for people. How a run becomes a
-folder that `MMIGPipeline.from_pretrained` opens is `mmig/methods/mmig/export.py`.
+folder that `MMIGPipeline.from_pretrained` opens is `export.py`.
 """
 
 import logging
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmig.diffusion.sampling import Generators, per_sample
-from mmig.editor import EditOutput
+from mmig.editor import ConceptAttention, EditOutput
 from mmig.evaluation.pictures import Pictures, as_batch, to_pil
 from mmig.language.responses import ResponseStates
 from mmig.methods.mmig.connectors import Connectors
@@ -25,13 +25,7 @@ from mmig.methods.mmig.inference import Concepts, Task, check_counts, is_nested,
 from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.objective import ObjectiveConfig
 from mmig.methods.mmig.parts import Parts
-from mmig.methods.mmig.sampling_hooks import (
-    ConceptAttention,
-    StepCallback,
-    generators_of_images,
-    repeated,
-    step_callback,
-)
+from mmig.methods.mmig.sampling_hooks import StepCallback, generators_of_images, repeated, step_callback
 
 __all__ = ["MMIGEditor", "MMIGPipeline", "MMIGPipelineOutput", "SamplingConfig"]
 logger = logging.getLogger(__name__)
@@ -146,7 +140,7 @@ class MMIGPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> "MMIGPipeline":
-        """Open a folder that `save_pretrained` or `mmig.methods.mmig.export` wrote, frozen; options as of diffusers.
+        """Open a folder that `save_pretrained` or `mmig.run.export` wrote, frozen; options as of diffusers.
 
         `llm=None` with `vision=None`, and `captioner=None`, leave parts out. Without `dtype` all is float32.
         """

@@ -2,36 +2,22 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from mmig.diffusion.attention import AttentionCapture, concept_maps
+from mmig.diffusion.attention import AttentionCapture
 from mmig.diffusion.concepts import ConceptTokens
 from mmig.diffusion.sampling import BeforeStep, Step, per_sample
+from mmig.editor import ConceptAttention
+from mmig.methods.mmig.attention_losses import concept_maps
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 StepCallback = Callable[[int, int, Tensor, Tensor], Tensor | None]
 """(index, steps in all, timestep, latents [B,C,h,w]) -> latents to go on with, or None to keep them."""
-
-
-@dataclass(frozen=True)
-class ConceptAttention:
-    """Where the denoiser looked for each concept of a response, mean over the steps.
-
-    Attributes:
-        words: the concepts of each sample, as they stand in its response.
-        maps: float32 [B,K,h,w], the largest value of each map 1; zeros where a concept is not valid.
-        valid: bool [B,K], False where a concept is not in what the text encoder read, or there is none.
-    """
-
-    words: list[list[str]]
-    maps: Tensor
-    valid: Tensor
 
 
 class SamplingHooks:

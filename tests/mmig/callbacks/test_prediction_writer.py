@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from mmig.callbacks.prediction_writer import PredictionWriter
-from mmig.evaluation.batches import MissingFieldError
-from mmig.evaluation.seeds import sample_generators
+from mmig.editor import MissingFieldError
+from mmig.training.rng import sample_generators
 from tests.mmig.evaluation.support import CopyModule, Loader, NoisyCopy
 from tests.mmig.metrics.support import random_batch
 

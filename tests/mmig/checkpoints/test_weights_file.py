@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from mmig.checkpoints.checkpoint import CheckpointError, checkpoint_weights, init_weights, load_module, read_checkpoint
 from mmig.checkpoints.files import write_file
-from mmig.methods.mmig.export import ExportError, export_weights
+from mmig.run.export import ExportError, export_weights
 from tests.toy import ToyModule, fit
 
 CONFIG = {"model": {"class_path": "tests.toy.ToyModule", "init_args": {"optimizer": {"lr": 0.01}}}}

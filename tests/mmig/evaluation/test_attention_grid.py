@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 import edit
+from mmig.editor import ConceptAttention
 from mmig.evaluation.attention_grid import draw_attention, heat
-from mmig.methods.mmig.sampling_hooks import ConceptAttention
 
 GREY = Image.new("RGB", (64, 32), (128, 128, 128))
 

@@ -11,8 +11,9 @@ from datamodules.order import rank_parts
 from datamodules.shard_data import ShardData
 from datamodules.shards import write_shards
 from datamodules.sources import Source
+from mmig.base.batches import first
 from mmig.base.files import write_json_lines
-from mmig.evaluation.batches import MissingFieldError, first
+from mmig.editor import MissingFieldError
 from mmig.evaluation.data import SplitBatches
 from mmig.evaluation.rows import SampleRow, by_key, deduplicate, read_rows, tell_apart
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor

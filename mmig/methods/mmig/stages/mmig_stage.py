@@ -2,14 +2,18 @@
 
 import logging
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
-from mmig.cache.facts import backbone_facts, multimodal_facts
+from mmig.cache.facts import backbone_facts
 from mmig.editor import Editor
+from mmig.methods.mmig.export import save_mmig
+from mmig.methods.mmig.exported import is_exported, read_exported
 from mmig.methods.mmig.llm.config import MultimodalConfig
+from mmig.methods.mmig.llm.facts import multimodal_facts
 from mmig.methods.mmig.model import MMIG, Losses, SourceConditioning
 from mmig.methods.mmig.objective import TERMS, ObjectiveConfig
 from mmig.methods.mmig.parts import BackboneConfig, MMSMConfig, load_parts
@@ -201,3 +205,11 @@ class MMIGStage(TrainingModule):
     def make_pipeline(self) -> Editor:
         """MMIG's pipeline with this stage's weights."""
         return MMIGEditor(MMIGPipeline.from_model(self.mmig), self.sampling)
+
+    def export(self, folder: Path, resolution: int | None = None) -> str:
+        """MMIG's pipeline as a folder, updates merged."""
+        return save_mmig(self.mmig, self.sampling, resolution, folder)
+
+    def read_exported(self, path: Path) -> dict[str, Any] | None:
+        """MMSM and adapters of a folder of `export`; None of another one."""
+        return read_exported(path) if is_exported(path) else None

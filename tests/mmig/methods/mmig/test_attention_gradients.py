@@ -7,8 +7,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from mmig.diffusion.attention import capture_attention, concept_maps, segregation_loss
+from mmig.diffusion.attention import capture_attention
 from mmig.diffusion.injection import inject
+from mmig.methods.mmig.attention_losses import concept_maps, segregation_loss
 from mmig.methods.mmig.mmsm import MMSM
 from tests.mmig.diffusion.tiny_attention import Inputs, build_unet, two_concepts
 

@@ -7,11 +7,11 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
 from torch import Tensor
 
-from mmig.diffusion.attention import AttentionError, binarize, capture_attention, concept_maps
+from mmig.diffusion.attention import AttentionError, capture_attention
 from mmig.diffusion.concepts import ConceptTokens
 from mmig.diffusion.sampling import Step, sample
 from mmig.methods.mmig.attention_guidance import AttentionGuidance, guidance_step_size
-from mmig.methods.mmig.attention_losses import retention_loss, segregation_loss
+from mmig.methods.mmig.attention_losses import binarize, concept_maps, retention_loss, segregation_loss
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 LENGTH, WIDTH = 7, 32

@@ -14,7 +14,7 @@ import edit
 from mmig.checkpoints.checkpoint import CheckpointError, init_weights, load_module, read_start
 from mmig.checkpoints.model_card import UNKNOWN, licence_of
 from mmig.methods.mmig import export
-from mmig.methods.mmig.export import ExportError, export_run
+from mmig.run.export import ExportError, export_run
 from mmig.methods.mmig.pipeline import MMIGPipeline
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
 from tests.mmig.batches import edit_batch
@@ -166,7 +166,7 @@ def test_a_new_run_starts_from_the_folder(run: Path, exported: Path) -> None:
     places = {"diffusion": "", "unet": "", "llm": "llm", "vision": "vision", "captioner": "captioner"}
     own = {name: str(exported / place) for name, place in places.items()}
     stage = stage_of({**model, "init_args": {**model["init_args"], "backbones": own}})
-    assert init_weights(stage, read_start(exported)) == []
+    assert init_weights(stage, read_start(stage, exported)) == []
     started, trained = stage.mmig, load_module(run).mmig
     parts = ("unet", "vae", "text_encoder", "mllm.llm", "mllm.vision", "captioner.model", "mmsm", "mllm.adapters")
     for part in parts:
@@ -180,7 +180,7 @@ def test_a_new_run_starts_from_the_folder(run: Path, exported: Path) -> None:
 def test_a_run_with_other_backbones_than_the_folder_has_is_refused(run: Path, exported: Path, tmp_path: Path) -> None:
     stage = load_module(run)  # with the backbones that it was trained from
     with pytest.raises(ValueError, match=rf"backbone \w+: the checkpoint was trained on {exported}.* the config names"):
-        init_weights(stage, read_start(exported))
+        init_weights(stage, read_start(stage, exported))
     shutil.copytree(exported / "connectors", tmp_path / "cut" / "connectors")
     (tmp_path / "cut" / "connectors" / "diffusion_pytorch_model.safetensors").write_bytes(b"cut")
     with pytest.raises(CheckpointError, match=r"cannot read .*connectors: .*; export the run again"):

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from mmig.diffusion.attention import capture_attention, concept_maps
+from mmig.diffusion.attention import capture_attention
 from mmig.diffusion.concepts import locate_concepts
 from mmig.diffusion.latents import decode, encode
 from mmig.diffusion.sampling import draw_noise, per_sample
+from mmig.methods.mmig.attention_losses import concept_maps
 from mmig.methods.mmig.pipeline import MMIGEditor, MMIGPipeline
 from mmig.methods.mmig.sampling_hooks import attention_size
 from tests.mmig.batches import edit_batch

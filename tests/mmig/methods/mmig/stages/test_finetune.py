@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from mmig.checkpoints.checkpoint import CheckpointError, init_weights, load_module
-from mmig.methods.mmig.export import export_run
+from mmig.run.export import export_run
 from mmig.methods.mmig.llm.config import MultimodalConfig
 from mmig.methods.mmig.pipeline import MMIGPipeline
 from mmig.methods.mmig.stages.finetune import FineTune, FineTuneDenoiser, Updates
@@ -185,7 +185,7 @@ WITHOUT_GPU = """
 import sys, torch
 from mmig.backbones.llm import load_llm
 from mmig.training.optim import OptimizerConfig, build_optimizer
-from mmig.base.programs import one_line_errors
+from mmig.base.commands import one_line_errors
 with one_line_errors():
     if sys.argv[1] == "llm":
         load_llm(sys.argv[2], quantise="4bit")

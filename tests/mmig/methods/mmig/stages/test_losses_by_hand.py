@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from datamodules.schema import Batch
-from mmig.diffusion.attention import capture_attention, concept_maps
+from mmig.diffusion.attention import capture_attention
 from mmig.diffusion.concepts import locate_concepts
 from mmig.diffusion.problem import Losses
+from mmig.methods.mmig.attention_losses import concept_maps
 from mmig.methods.mmig.image_path import ImagePathConfig
 from mmig.methods.mmig.objective import TERMS, ObjectiveConfig
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from mmig.base.batches import micro_batches
 from mmig.methods.mmig.llm.config import MultimodalConfig
 from mmig.methods.mmig.objective import ObjectiveConfig
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
 from mmig.methods.mmig.stages.stage2 import Stage2
-from mmig.training.micro_batches import micro_batches
 from mmig.training.rng import Draws
 from tests.mmig.methods.mmig.stages.support import build_stage, recorded, world_batch
 from tests.tiny_fixtures import build_all

@@ -1,0 +1,56 @@
+"""Objects from class_path and init_args, and what jsonargparse has against some in one line."""
+
+import importlib
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_KEY, _CLASS = re.compile(r'Parser key "([\w.]+)":\s*(.*)'), re.compile(r"- Problem with given class_path '([\w.]+)':")
+_FRAME = re.compile(r"(- )?(Does not validate|Subtypes:|Errors:|Expected a path but|Expected a <class 'NoneType'>)")
+_UNKNOWN = re.compile(r"(Option|Key) '[\w.]+' is not")
+
+
+class RefusedSettingsError(ValueError):
+    """A class_path or argument that does not exist, or a value of another kind; one line."""
+
+
+def instantiate(base: type, section: Mapping[str, Any]) -> Any:
+    """An object of a subclass of `base` from class_path and init_args.
+
+    Raises:
+        RefusedSettingsError: it names what cannot be used. Errors of the class itself pass as they are.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "settings", required=True)
+    try:
+        parsed = parser.parse_object({"settings": dict(section)})
+    except ArgumentError as error:
+        raise RefusedSettingsError(refusal(str(error)).removeprefix("settings").lstrip(" :")) from error
+    return parser.instantiate(parsed).settings
+
+
+def refusal(message: str) -> str:
+    """One line of a jsonargparse message: the key as a path, the class that refused it, and the first real reason."""
+    path: list[str] = []
+    refused = reason = ""
+    for line in (line.strip() for line in message.splitlines()):
+        if key := _KEY.match(line):
+            path.append(key[1])
+            reason = key[2]
+        elif found := _CLASS.match(line):
+            refused = found[1]
+        elif line and not _FRAME.match(line):
+            reason = line
+        if reason:
+            break
+    where = ".".join(path) + (f" ({refused})" if refused else "")
+    known = f"; it has {', '.join(_arguments(refused))}" if refused and _UNKNOWN.match(reason) else ""
+    return (f"{where}: " if where else "") + (reason or message) + known
+
+
+def _arguments(class_path: str) -> list[str]:
+    module, _, name = class_path.rpartition(".")
+    return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
