@@ -1,6 +1,6 @@
 """A folder of shards as one page to look at: `python -m datamodules.browse DIR --out page.html`.
 
-Samples with their masks and texts, counts by edit type, histograms of image sizes and text lengths, bad samples by
+Samples with their masks and texts, counts by edit type, how large images and how long texts are, bad samples by
 reason. The page holds everything it shows and needs neither network nor script.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from datamodules.browse.charts import bars, escape, histogram
+from datamodules.browse.charts import bars, escape, median
 from datamodules.browse.survey import Survey
 from datamodules.browse.thumbnails import Card
 from datamodules.faults import REASONS
@@ -19,7 +19,7 @@ h1 { font-size: 1.35rem; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 1
 h3 { font-size: .9rem; margin: 0 0 .4rem; overflow-wrap: anywhere; }
 nav a { margin-right: 1rem; } p { margin: .3rem 0; }
 svg { width: 100%; height: auto; fill: var(--bar); } svg text { font-size: 11px; fill: currentColor; }
-svg line { stroke: var(--line); } .wide { overflow-x: auto; }
+.wide { overflow-x: auto; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 1rem; }
 figure { margin: 0; } figcaption, small, dt { color: #808080; font-size: .8rem; }
 article { border: 1px solid var(--line); border-radius: 8px; padding: .7rem; background: var(--soft); min-width: 0; }
@@ -30,7 +30,7 @@ article { border: 1px solid var(--line); border-radius: 8px; padding: .7rem; bac
 dl { margin: 0; } dd { margin: 0 0 .25rem; overflow-wrap: anywhere; white-space: pre-wrap; unicode-bidi: isolate; }
 pre { font-size: .75rem; overflow: auto; max-height: 16rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; } td, th { text-align: left; vertical-align: top; padding: .2rem .6rem;
-border-bottom: 1px solid var(--line); } td.number { text-align: right; white-space: nowrap; }
+border-bottom: 1px solid var(--line); } .number { text-align: right; white-space: nowrap; }
 """
 
 
@@ -54,7 +54,7 @@ def page(title: str, index: ShardIndex, found: Survey, seed: int) -> Iterator[st
         '<a href="#samples">Samples</a></nav>'
     )
     yield from _counts(found)
-    yield from _histograms(found)
+    yield from _sizes(found)
     yield from _bad(found)
     yield f'<h2 id="samples">{len(found.cards):,} samples, drawn with seed {seed}</h2><section class="grid">'
     yield from (_card(found.cards[number]) for number in sorted(found.cards))
@@ -75,15 +75,20 @@ def _counts(found: Survey) -> Iterator[str]:
     yield "</section>"
 
 
-def _histograms(found: Survey) -> Iterator[str]:
-    yield '<h2 id="sizes">Sizes and lengths</h2><section class="grid">'
-    if found.short_sides:
-        yield histogram("Shorter side of images", found.short_sides, "pixels")
-        yield histogram("Width / height of images", found.aspects, "", 100)
-    for name, counts in found.lengths.items():
+def _sizes(found: Survey) -> Iterator[str]:
+    """One row a size or length that was counted."""
+    yield '<h2 id="sizes">Sizes and lengths</h2><div class="wide"><table>'
+    heads = ("Number", "Least", "Median", "Largest")
+    yield f"<tr><th></th>{''.join(f'<th class=number>{head}</th>' for head in heads)}</tr>"
+    images = [
+        ("Shorter side of images, pixels", found.short_sides),
+        ("Width of images, % of their height", found.aspects),
+    ]
+    for name, counts in (*images, *((f"Length of {name}, characters", of) for name, of in found.lengths.items())):
         if counts:
-            yield histogram(f"Length of {name}", counts, "characters")
-    yield "</section>"
+            values = counts.total(), min(counts), median(counts), max(counts)
+            yield f"<tr><td>{name}</td>{''.join(map(_number, values))}</tr>"
+    yield "</table></div>"
 
 
 def _bad(found: Survey) -> Iterator[str]:
@@ -121,6 +126,10 @@ def _card(card: Card) -> str:
         f"<article><h3>{escape(card.key)} <small>{escape(card.shard)}</small></h3>"
         f'<div class="pictures">{pictures}</div><dl>{texts}</dl>{metadata}</article>'
     )
+
+
+def _number(value: int) -> str:
+    return f'<td class="number">{value:,}</td>'
 
 
 def _counted(count: int, noun: str) -> str:
