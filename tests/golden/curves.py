@@ -71,7 +71,7 @@ def instruct_pix2pix(folders: TinyBackbones) -> TrainingModule:
     """InstructPix2Pix that widens a text-to-image UNet, with every kind of text."""
     return InstructPix2PixModule(
         OptimizerConfig(lr=1e-3),
-        {"noise": 1.0},
+        {"sdm": 1.0},
         str(folders.stable_diffusion),
         str(folders.stable_diffusion),
         text="mixed",
@@ -85,7 +85,7 @@ def instruct_pix2pix(folders: TinyBackbones) -> TrainingModule:
 def text_to_image(folders: TinyBackbones) -> TrainingModule:
     """Text to image from either side of a sample."""
     root = str(folders.stable_diffusion)
-    return TextToImageModule(OptimizerConfig(lr=1e-3), {"noise": 1.0}, root, root, micro_batch_size=2)
+    return TextToImageModule(OptimizerConfig(lr=1e-3), {"sdm": 1.0}, root, root, micro_batch_size=2)
 
 
 def autoencoder(_folders: TinyBackbones) -> TrainingModule:

@@ -25,14 +25,14 @@ Latents = Literal["mode", "sample"]
 
 
 class InstructPix2PixModule(LatentModule):
-    """Trains an 8-channel UNet to edit the source by a text; loss term `noise` (L_SDM).
+    """Trains an 8-channel UNet to edit the source by a text; loss term `sdm` (L_SDM).
 
     The image condition is the mode of the source's posterior, unscaled, as published. One uniform draw u a sample
     drops conditions: u < 2d the text, d <= u < 3d the image, so that d lose the text alone, d both and d the image.
 
     Args:
         optimizer, backbone, timestep_exponent, seed, micro_batch_size: see `LatentModule`.
-        loss_weights: of `noise`.
+        loss_weights: of `sdm`.
         unet: folder or hub id of the UNet to start from, whose 4 input channels are widened to 8 (new ones zero, bias
             kept); or the sizes of a fresh one.
         text: which text the UNet is given: the instruction, the response, the target caption, or one of the three,
@@ -46,6 +46,8 @@ class InstructPix2PixModule(LatentModule):
         gradient_checkpointing: recompute the UNet's activations in the backward.
         sampling: how `make_pipeline` samples.
     """
+
+    known_losses = ("sdm",)
 
     def __init__(
         self,
@@ -99,7 +101,7 @@ class InstructPix2PixModule(LatentModule):
         noisy = self.process.add_noise(clean, noise, timesteps)
         prediction = denoise(self.unet, noisy, timesteps, Conditioning(tokens, image_latents=image_latents))
         target = self.process.target(clean, noise, timesteps)
-        return {"noise": noise_loss(prediction, target, self.process.weight(timesteps, self.weighting))}
+        return {"sdm": noise_loss(prediction, target, self.process.weight(timesteps, self.weighting))}
 
     def _fields(self, batch: Batch, draws: Draws) -> tuple[list[str], Tensor]:
         """Which text of each sample after the drops ("": none), and whether its image is dropped, bool [B]."""
@@ -112,7 +114,7 @@ class InstructPix2PixModule(LatentModule):
 
     def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """1 for samples that have a target."""
-        return {"noise": batch["has_target"].to(self.device).float()}
+        return {"sdm": batch["has_target"].to(self.device).float()}
 
     @torch.no_grad()
     def _latents(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:

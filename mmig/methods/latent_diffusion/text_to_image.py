@@ -22,17 +22,19 @@ Side = Literal["source", "target", "both"]
 
 
 class TextToImageModule(LatentModule):
-    """Trains a UNet2DConditionModel to draw an image from its caption; loss term `noise` (L_SDM).
+    """Trains a UNet2DConditionModel to draw an image from its caption; loss term `sdm` (L_SDM).
 
     Args:
         optimizer, backbone, timestep_exponent, seed, micro_batch_size: see `LatentModule`.
-        loss_weights: of `noise`.
+        loss_weights: of `sdm`.
         unet: folder or hub id of a UNet to start from, or the sizes of a fresh one.
         caption_drop: part of the samples that train without text.
         side: which of a sample's images is drawn, with its caption; "both" takes either with equal chance.
         weighting: weight of the timesteps, see `NoiseProcess.weight`.
         latent_memory: most latents remembered across epochs (CPU memory: 4 kB each at 16x16x4); 0 encodes anew.
     """
+
+    known_losses = ("sdm",)
 
     def __init__(
         self,
@@ -73,14 +75,14 @@ class TextToImageModule(LatentModule):
         noisy = self.process.add_noise(clean, noise, timesteps)
         prediction = denoise(self.unet, noisy.contiguous(memory_format=torch.channels_last), timesteps, condition)
         target = self.process.target(clean, noise, timesteps)
-        return {"noise": noise_loss(prediction, target, self.process.weight(timesteps, self.weighting))}
+        return {"sdm": noise_loss(prediction, target, self.process.weight(timesteps, self.weighting))}
 
     def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """1 for samples that have an image with a caption on the side that is trained."""
         source = batch["has_source"] & batch["has_source_caption"]
         target = batch["has_target"] & batch["has_target_caption"]
         has = {"source": source, "target": target, "both": source | target}[self.side]
-        return {"noise": has.to(self.device).float()}
+        return {"sdm": has.to(self.device).float()}
 
     def _captioned(self, batch: Batch, draws: Draws) -> tuple[Tensor, list[str], list[str]]:
         """Image [B,3,H,W], caption and name of the image of each sample."""

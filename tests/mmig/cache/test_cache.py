@@ -29,7 +29,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> TinyBackbones:
 def editor(folders: TinyBackbones, **settings: Any) -> InstructPix2PixModule:
     torch.manual_seed(0)
     root = str(folders.stable_diffusion)
-    return InstructPix2PixModule(OptimizerConfig(), {"noise": 1.0}, root, root, **settings)
+    return InstructPix2PixModule(OptimizerConfig(), {"sdm": 1.0}, root, root, **settings)
 
 
 def assert_same_losses(method: TrainingModule, samples: list[Sample], **settings: Any) -> None:

@@ -37,7 +37,7 @@ def full_batch(size: int = 4) -> Any:
 
 def module(folder: Path, unet: str | UNetSize | None = None, **settings: Any) -> InstructPix2PixModule:
     torch.manual_seed(0)
-    return InstructPix2PixModule(OptimizerConfig(), {"noise": 1.0}, str(folder), unet or str(folder), **settings)
+    return InstructPix2PixModule(OptimizerConfig(), {"sdm": 1.0}, str(folder), unet or str(folder), **settings)
 
 
 def test_each_of_the_three_null_patterns_takes_five_percent() -> None:
@@ -88,7 +88,7 @@ def test_it_learns_a_batch_and_moves_only_the_unet(folder: Path) -> None:
     optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=3e-3)
     losses = []
     for _ in range(10):
-        loss = method.losses(batch, Draws(0, batch["position"]))["noise"].mean()
+        loss = method.losses(batch, Draws(0, batch["position"]))["sdm"].mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -109,17 +109,17 @@ def test_a_sample_without_source_trains_as_if_its_image_were_dropped(folder: Pat
     method, batch = module(folder, SIZE, drop=0.0), full_batch()
     batch["has_source"] = torch.tensor([True, False, True, True])
     draws = Draws(0, batch["position"])
-    before = method.losses(batch, draws)["noise"]
+    before = method.losses(batch, draws)["sdm"]
     batch["source"][1] = 0.3
-    torch.testing.assert_close(method.losses(batch, draws)["noise"], before)
+    torch.testing.assert_close(method.losses(batch, draws)["sdm"], before)
 
 
 def test_remembering_latents_changes_no_loss(folder: Path) -> None:
     batch = full_batch()
     plain, memory = (module(folder, target_latents="mode", latent_memory=size) for size in (0, 100))
-    expected = plain.losses(batch, Draws(0, batch["position"]))["noise"]
+    expected = plain.losses(batch, Draws(0, batch["position"]))["sdm"]
     for _ in range(2):
-        torch.testing.assert_close(memory.losses(batch, Draws(0, batch["position"]))["noise"], expected)
+        torch.testing.assert_close(memory.losses(batch, Draws(0, batch["position"]))["sdm"], expected)
 
 
 def test_sampled_latents_cannot_be_remembered(folder: Path) -> None:

@@ -48,7 +48,7 @@ def finetuned_decoder(folder: Path) -> FineTuneDecoder:
 
 def text_to_image(folder: Path, **settings: Any) -> TextToImageModule:
     torch.manual_seed(0)
-    return TextToImageModule(OptimizerConfig(), {"noise": 1.0}, str(folder), SIZE, **settings)
+    return TextToImageModule(OptimizerConfig(), {"sdm": 1.0}, str(folder), SIZE, **settings)
 
 
 def descend(module: Any, batch: Any, steps: int, lr: float) -> list[float]:
@@ -195,16 +195,16 @@ def test_replacing_the_folders_unet_keeps_the_backbones_fingerprints(folder: Pat
 def test_one_side_only_reads_that_side(folder: Path) -> None:
     module, batch = text_to_image(folder, side="source", caption_drop=0.0), captioned(4)
     draws = Draws(0, batch["position"])
-    before = module.losses(batch, draws)["noise"]
+    before = module.losses(batch, draws)["sdm"]
     batch["target"] = torch.zeros_like(batch["target"])
-    torch.testing.assert_close(module.losses(batch, draws)["noise"], before)
+    torch.testing.assert_close(module.losses(batch, draws)["sdm"], before)
 
 
 def test_samples_without_caption_do_not_count(folder: Path) -> None:
     batch = captioned(2)
     batch["has_target_caption"] = torch.tensor([True, False])
     counts = text_to_image(folder, side="target").loss_counts(batch, Draws(0, batch["position"]))
-    assert counts["noise"].tolist() == [1.0, 0.0]
+    assert counts["sdm"].tolist() == [1.0, 0.0]
 
 
 def test_the_exported_folder_opens_as_stable_diffusion_and_draws_the_same(folder: Path) -> None:

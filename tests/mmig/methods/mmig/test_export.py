@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 import edit
 from mmig.checkpoints.checkpoint import CheckpointError, init_weights, load_module, read_start
 from mmig.checkpoints.model_card import UNKNOWN, licence_of
-from mmig.methods.mmig import export
+from mmig.run import export
 from mmig.run.export import ExportError, export_run
 from mmig.methods.mmig.pipeline import MMIGPipeline
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
@@ -184,7 +184,7 @@ def test_a_run_with_other_backbones_than_the_folder_has_is_refused(run: Path, ex
     shutil.copytree(exported / "connectors", tmp_path / "cut" / "connectors")
     (tmp_path / "cut" / "connectors" / "diffusion_pytorch_model.safetensors").write_bytes(b"cut")
     with pytest.raises(CheckpointError, match=r"cannot read .*connectors: .*; export the run again"):
-        read_start(tmp_path / "cut")
+        read_start(stage, tmp_path / "cut")
 
 
 def test_transformers_opens_language_model_and_captioner_by_themselves(run: Path, exported: Path) -> None:
