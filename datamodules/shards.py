@@ -47,10 +47,8 @@ LOCK_FILE = "writing.lock"
 __all__ = ["ShardError", "ShardIndex", "ShardInfo", "held", "index_shards", "verify", "write_shard", "write_shards"]
 
 
-def write_shards(
-    samples: Iterable[Sample], directory: str | Path, samples_per_shard: int = 1000, prefix: str = ""
-) -> ShardIndex:
-    """Write samples, in their order, as `PREFIX00000.tar` ... with their index; the same samples give the same bytes.
+def write_shards(samples: Iterable[Sample], directory: str | Path, samples_per_shard: int = 1000) -> ShardIndex:
+    """Write samples, in their order, as `00000.tar` ... with their index; the same samples give the same bytes.
 
     Args:
         samples: see `schema.Sample`; keys must be unique. Taken one at a time, so a generator is fine.
@@ -70,7 +68,7 @@ def write_shards(
         keys: set[str] = set()
         remaining = iter(samples)
         while chunk := list(islice(remaining, 1)):
-            name = f"{prefix}{len(rows):05d}.tar"
+            name = f"{len(rows):05d}.tar"
             unique = _chain_unique(chunk, islice(remaining, samples_per_shard - 1), keys)
             rows.append(write_shard(directory, name, ((sample["key"], encode(sample)) for sample in unique)))
         if not rows:

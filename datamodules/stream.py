@@ -54,7 +54,7 @@ class ShardStream:
         limit: use only the first `limit` samples of the order. restart: every `iter()` begins at the epoch's first
             batch instead of where the last one stopped, and stand-ins for bad samples are marked as `repeated`, so that
             no sample counts twice (evaluation).
-        block_shards: shards whose samples are shuffled together. prefetch: batches each worker prepares ahead.
+        block_shards: shards whose samples are shuffled together.
         pin_memory: hand out batches in page-locked memory.
         encoded: image fields that samples with cached features need not decode. same_as: fingerprint of the data that
             these shards hold with features beside, sample for sample; a run may change between the two.
@@ -79,7 +79,6 @@ class ShardStream:
         limit: int | None = None,
         restart: bool = False,
         block_shards: int = 16,
-        prefetch: int = 2,
         pin_memory: bool = False,
         encoded: Collection[str] = (),
         same_as: str | None = None,
@@ -112,7 +111,6 @@ class ShardStream:
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=num_workers,
-            prefetch_factor=prefetch if num_workers else None,
             persistent_workers=num_workers > 0,
             worker_init_fn=_ignore_signals,
             pin_memory=pin_memory,

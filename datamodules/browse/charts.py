@@ -10,6 +10,7 @@ from itertools import accumulate
 
 WIDTH = 420
 _ROW = 20
+_MOST_BARS = 40
 _NOT_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
 
 
@@ -25,11 +26,11 @@ def median(counts: Mapping[int, int]) -> int:
     return values[bisect_left(ends, (ends[-1] + 1) // 2)]
 
 
-def bars(counts: Mapping[str, int], most: int = 40) -> str:
-    """Horizontal bars, the longest first; what is beyond `most` is added up in one line below."""
+def bars(counts: Mapping[str, int]) -> str:
+    """Horizontal bars, the longest first; what is beyond the first 40 is added up in one line below."""
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    if rest := sum(count for _, count in ranked[most:]):
-        ranked = [*ranked[:most], (f"{len(ranked) - most} further ones", rest)]
+    if rest := sum(count for _, count in ranked[_MOST_BARS:]):
+        ranked = [*ranked[:_MOST_BARS], (f"{len(ranked) - _MOST_BARS} further ones", rest)]
     longest, total = max(count for _, count in ranked), sum(counts.values())
     rows = []
     for number, (name, count) in enumerate(ranked):

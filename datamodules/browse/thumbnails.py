@@ -78,9 +78,9 @@ def data_address(image: Image.Image) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def shorten(text: str, longest: int = _LONGEST_TEXT) -> str:
+def shorten(text: str) -> str:
     """A text, or its beginning and how long it is."""
-    return text if len(text) <= longest else f"{text[:longest]} ... ({len(text):,} characters)"
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} ... ({len(text):,} characters)"
 
 
 def _described(attachment: dict) -> str:

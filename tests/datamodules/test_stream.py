@@ -113,7 +113,7 @@ def test_an_iteration_that_was_abandoned_goes_on_where_it_stopped(index: ShardIn
 
 
 def test_what_workers_prefetched_is_not_consumed(index: ShardIndex) -> None:
-    stream = _stream(index, num_workers=2, prefetch=3)
+    stream = _stream(index, num_workers=2)
     next(iter(stream))
     assert stream.state_dict()["samples"] == 6
 
@@ -180,7 +180,7 @@ def test_an_error_in_a_worker_is_the_same_one_line_as_without(index: ShardIndex,
 
 
 def test_a_worker_that_is_killed_is_one_clear_line(index: ShardIndex) -> None:
-    stream = _stream(index, num_workers=2, prefetch=1)
+    stream = _stream(index, num_workers=2)
     batches = iter(stream)
     next(batches)
     os.kill(stream._loader._iterator._workers[1].pid, signal.SIGKILL)
