@@ -68,9 +68,7 @@ class FeatureBank:
         return self._images[name]
 
     def has_image(self, name: str) -> Tensor:
-        """Which samples have this image: bool [B] on the CPU."""
-        if name == "edited":
-            return torch.ones(len(self), dtype=torch.bool)
+        """Which samples have the image "source" or "target": bool [B] on the CPU."""
         if self.batch.get(name) is None:
             return torch.zeros(len(self), dtype=torch.bool)
         flags = self.batch.get(f"has_{name}")

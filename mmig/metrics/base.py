@@ -1,11 +1,11 @@
-"""The common form of every metric: sum, sum of squares and count of per-sample values, and skips by reason."""
+"""The common form of every metric: per-sample values with the reasons why some have none, and their mean."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics.aggregation import MeanMetric
 
 from mmig.metrics.bank import FeatureBank
 
@@ -37,39 +37,24 @@ def sample_values(values: Tensor, skipped: dict[str, Tensor]) -> SampleValues:
     return SampleValues(values.masked_fill(~counted, float("nan")), reasons)
 
 
-class PerSampleMetric(Metric, ABC):
-    """Mean of one value a sample, independent of batch size and of the number of ranks.
+class PerSampleMetric(MeanMetric, ABC):
+    """Mean of one value a sample, independent of batch size and of the number of ranks; `update` takes the values.
 
-    States (all reduced by sum): `total`, `squares`, `count`, and `skips`, one entry a reason of `skip_reasons`.
+    torchmetrics keeps their sum and their count, both in double precision; a skipped sample's NaN is left out of both.
+
+    Attributes:
+        needs_clip, needs_judge: what `values` reads of the bank beside the batch.
+        needs_reader: whether the judge must read texts too.
     """
 
-    full_state_update = False
     needs_clip = False
     needs_judge = False
     needs_reader = False
-    """Whether the judge must read texts too."""
 
-    def __init__(self, skip_reasons: tuple[str, ...] = ()) -> None:
-        super().__init__()
-        self.skip_reasons = (*skip_reasons, NOT_FINITE)
-        for name in ("total", "squares", "count"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("skips", torch.zeros(len(self.skip_reasons), dtype=torch.float64), dist_reduce_fx="sum")
+    def __init__(self) -> None:
+        super().__init__(nan_strategy="ignore")
+        self.set_dtype(torch.float64)
 
     @abstractmethod
     def values(self, bank: FeatureBank) -> SampleValues:
         """One value a sample of the batch."""
-
-    def update(self, bank: FeatureBank, values: SampleValues | None = None) -> None:
-        """Count a batch; `values` saves computing them again."""
-        values = self.values(bank) if values is None else values
-        kept = values.values[~values.values.isnan()].to(self.total.device)
-        self.total += kept.sum()
-        self.squares += kept.square().sum()
-        self.count += kept.numel()
-        for row, reason in enumerate(self.skip_reasons):
-            self.skips[row] += values.reasons.count(reason)
-
-    def compute(self) -> Tensor:
-        """Mean over all counted samples, float64 scalar; NaN if there are none."""
-        return self.total / self.count if self.count > 0 else torch.full_like(self.total, float("nan"))

@@ -18,7 +18,7 @@ class ImageDifference(PerSampleMetric):
     """A pixel formula of the edited image and the `reference` ("source" or "target")."""
 
     def __init__(self, formula: Callable[[Tensor, Tensor], Tensor], reference: str) -> None:
-        super().__init__((f"no_{reference}",))
+        super().__init__()
         self.formula, self.reference = formula, reference
 
     def values(self, bank: FeatureBank) -> SampleValues:
@@ -33,7 +33,7 @@ class ClipImageSimilarity(PerSampleMetric):
     needs_clip = True
 
     def __init__(self, reference: str) -> None:
-        super().__init__((f"no_{reference}",))
+        super().__init__()
         self.reference = reference
 
     def values(self, bank: FeatureBank) -> SampleValues:
@@ -48,7 +48,7 @@ class ClipTextSimilarity(PerSampleMetric):
     needs_clip = True
 
     def __init__(self, formula: Callable[[Tensor, Tensor], Tensor] = clip.cosine, text: str = "target_caption") -> None:
-        super().__init__((f"no_{text}",))
+        super().__init__()
         self.formula, self.text = formula, text
 
     def values(self, bank: FeatureBank) -> SampleValues:
@@ -61,9 +61,6 @@ class ClipDirectionalSimilarity(PerSampleMetric):
     """cos(f_y - f_x, t_out - t_in); a zero direction of text or image has no value and is counted as skipped."""
 
     needs_clip = True
-
-    def __init__(self) -> None:
-        super().__init__(("no_source", "no_caption", "zero_text_direction", "zero_image_direction"))
 
     def values(self, bank: FeatureBank) -> SampleValues:
         """See `mmig.metrics.clip.directional_similarity`."""
@@ -84,7 +81,7 @@ class Judged(PerSampleMetric):
     needs_judge = True
 
     def __init__(self, score: str) -> None:
-        super().__init__(("no_metadata",))
+        super().__init__()
         self.score = score
 
     def values(self, bank: FeatureBank) -> SampleValues:
@@ -107,7 +104,7 @@ class JudgedText(PerSampleMetric):
     needs_judge = needs_reader = True
 
     def __init__(self, kind: str) -> None:
-        super().__init__(("no_text_or_metadata",))
+        super().__init__()
         self.kind = kind
 
     def values(self, bank: FeatureBank) -> SampleValues:

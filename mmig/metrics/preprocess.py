@@ -59,8 +59,8 @@ PRESETS: dict[str, Preprocessing] = {
 }
 
 
-def preset(name: str, model_name: str | None = None) -> Preprocessing:
-    """The preprocessing called `name`; with `model_name`, also checks that a compat preset got its own model.
+def preset(name: str, model_name: str) -> Preprocessing:
+    """The preprocessing called `name` for the CLIP `model_name`.
 
     Raises:
         PreprocessingError: for an unknown name or another model than the reproduced script used.
@@ -68,7 +68,7 @@ def preset(name: str, model_name: str | None = None) -> Preprocessing:
     if name not in PRESETS:
         raise PreprocessingError(f"preprocessing {name!r} is unknown; expected one of {', '.join(PRESETS)}")
     chosen = PRESETS[name]
-    if model_name is not None and chosen.expected_models and model_name not in chosen.expected_models:
+    if chosen.expected_models and model_name not in chosen.expected_models:
         raise PreprocessingError(
             f"preprocessing {name!r} reproduces scores of {' or '.join(chosen.expected_models)}, found CLIP "
             f"{model_name!r}; give that model, or use the preprocessing 'default'"

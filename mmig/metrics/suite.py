@@ -112,15 +112,11 @@ class MetricSuite(nn.Module):
         """The feature bank of a batch, its edited images (both in [-1,1]) and the editor's texts by kind."""
         return FeatureBank(batch, edited, self.encoder, self.judge, written)
 
-    def values(self, bank: FeatureBank) -> dict[str, SampleValues]:
-        """Per-sample values of every metric, without counting them."""
-        return {name: metric.values(bank) for name, metric in self.metrics.items()}
-
     def update(self, bank: FeatureBank) -> dict[str, SampleValues]:
         """Count a batch in every metric and return its per-sample values."""
-        values = self.values(bank)
+        values = {name: metric.values(bank) for name, metric in self.metrics.items()}
         for name, metric in self.metrics.items():
-            metric.update(bank, values[name])
+            metric.update(values[name].values.to(metric.device))
         return values
 
     def compute(self) -> dict[str, float]:

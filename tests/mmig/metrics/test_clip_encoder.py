@@ -34,15 +34,15 @@ def test_signed_images_are_refused(encoder: ClipEncoder) -> None:
 def test_crop_is_open_clips_own_transform() -> None:
     image = Image.fromarray(data.chelsea())
     theirs = Compose([Resize(64, InterpolationMode.BICUBIC), CenterCrop(64)])(image)
-    ours = prepare_images(torch.from_numpy(data.chelsea().copy()).permute(2, 0, 1)[None], 64, preset("crop"))
+    ours = prepare_images(torch.from_numpy(data.chelsea().copy()).permute(2, 0, 1)[None], 64, PRESETS["crop"])
     difference = ours[0].permute(1, 2, 0).numpy() - np.asarray(theirs) / 255
     assert np.abs(difference).mean() < 0.003  # PIL rounds to bytes
 
 
 def test_default_resize_is_antialiased_and_the_compat_one_is_not() -> None:
     noise = torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(0))
-    smooth = prepare_images(noise, 64, preset("default"))
-    rough = prepare_images(noise * 2 - 1, 64, preset("compat_ip2p")) / 2
+    smooth = prepare_images(noise, 64, PRESETS["default"])
+    rough = prepare_images(noise * 2 - 1, 64, PRESETS["compat_ip2p"]) / 2
     assert float(smooth.std()) < 0.06 < 0.15 < float(rough.std())
 
 
@@ -62,7 +62,7 @@ def test_a_preset_of_another_model_is_refused(clip_folder: Path) -> None:
 
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(PreprocessingError, match=r"'squish' is unknown.*compat_ip2p"):
-        preset("squish")
+        preset("squish", "ViT-B-32")
 
 
 def test_a_long_caption_keeps_its_end_of_text(encoder: ClipEncoder) -> None:
