@@ -21,7 +21,8 @@ class FolderData(ShardData):
     the pictures, so that a changed table or picture never meets old shards.
 
     Args:
-        source: folder of the pictures. table: the edits; columns are said in `docs/finetune.md`.
+        source: folder of the pictures.
+        table: the edits; columns are said in `docs/finetune.md`.
         root: folder for the shards of all tables.
         val_fraction: share of the source pictures for validation, chosen by their names; 0 for none. Without meaning
             where the table has a column `split`.

@@ -22,7 +22,9 @@ class TinyWorldData(ShardData):
 
     Args:
         root: folder for the shards of all settings.
-        train_count, val_count, test_count: samples a split.
+        train_count: training samples.
+        val_count: validation samples.
+        test_count: test samples.
         photographs: with real photographs (backgrounds and the photographic edits) from scikit-image.
         world_seed: which world; `seed` decides only order and augmentation.
         test_split: what `test` and `predict` read: "test" or a held-out split (unseen_pairs, unseen_counts,

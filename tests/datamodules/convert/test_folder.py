@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from datamodules.buckets import Buckets
 from datamodules.convert.edit_table import read_table
 from datamodules.convert.folder import Folder
 from datamodules.convert.source import ConversionError
@@ -176,3 +177,19 @@ def test_the_datamodule_converts_once_and_anew_when_the_table_or_a_picture_chang
     assert changed.shards != first.shards
     write(tmp_path, {"edits.csv": as_csv(edits(5))})
     assert len({first.shards, changed.shards, data().shards}) == 3
+
+
+def test_the_datamodule_takes_the_settings_of_any_shards(tmp_path: Path) -> None:
+    source(tmp_path, as_csv(edits()))
+    settings: dict[str, Any] = {"resolution": 32, "global_batch_size": 2, "buckets": Buckets(8, 2.0), "seed": 3}
+    data = FolderData(str(tmp_path), str(tmp_path / "edits.csv"), str(tmp_path / "own"), **settings)
+    data.prepare_data()
+    assert data.seed == 3 and len(data.train_transforms) > 1
+    assert len(next(iter(data.train_dataloader()))["key"]) == 2
+
+
+@pytest.mark.parametrize("name", ["bukets", "index_directory"])
+def test_a_setting_that_the_datamodule_does_not_have_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    source(tmp_path, as_csv(edits()))
+    with pytest.raises(TypeError, match=f"'{name}'"):
+        FolderData(str(tmp_path), str(tmp_path / "edits.csv"), **{name: None})
