@@ -6,12 +6,13 @@ round with it takes longer than one without, standing still and slowed down toge
 share is that cost per 1,000 steps, the default interval. Processor time is printed beside, for a machine with other
 work. Then the same copy and writing for 1 GB of tensors.
 
-    python bench/checkpoint.py [--rounds 5] [--steps 6] [--gigabytes 1]
+    python bench/checkpoint.py [--rounds 5] [--steps 6]
 """
 
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,18 +28,26 @@ import yaml
 
 from bench.tools.save_rounds import KINDS
 from bench.tools.set_up import NEVER, ROOT
-from bench.tools.small_run import fork_ranks, wait_for_end, write_data
+from datamodules.shards import write_shards
+from datamodules.tinyworld.sample import make_sample
 from mmig.checkpoints.files import on_host, write_file
 
 GOAL = 0.05
 INTERVAL = 1000
 """Default of --checkpoint.every_n_steps."""
+GIGABYTES = 1.0
 FORMS = {"file": (1, "auto"), "shards": (2, "fsdp2")}
 Times = dict[str, list[dict[str, float]]]
 
 
+def write_data(folder: Path) -> None:
+    """Shards of the small world."""
+    samples = (make_sample(0, "train", index, photographs=False) for index in range(64))
+    write_shards(samples, folder / "train", samples_per_shard=16)
+
+
 def config_of(folder: Path, form: str, rounds: int, steps: int) -> dict[str, Any]:
-    """Stage 3 of the demo on small data, in rounds."""
+    """Stage 3 of the demo on `write_data`, in rounds."""
     config = yaml.safe_load((ROOT / "configs/demo/stage3.yaml").read_text(encoding="utf-8"))
     num_ranks, strategy = FORMS[form]
     data = {"train": str(folder / "train"), "global_batch_size": 4, "num_workers": 0}
@@ -59,10 +68,11 @@ def config_of(folder: Path, form: str, rounds: int, steps: int) -> dict[str, Any
 def measure(folder: Path, form: str, rounds: int, steps: int) -> Times:
     """Times of all rounds, as `SaveRounds` has them."""
     (folder / f"{form}.yaml").write_text(yaml.safe_dump(config_of(folder, form, rounds, steps)), encoding="utf-8")
-    arguments = ["fit", f"--config={folder / f'{form}.yaml'}", f"--name={form}", f"--runs={folder / 'runs'}"]
-    pids = fork_ranks(arguments, FORMS[form][0], folder / f"{form}.log", None)
-    if any(wait_for_end(pids, 3600) or [1]):
-        sys.exit(f"error: the run failed: {(folder / f'{form}.log').read_text()[-1000:]}")
+    options = [f"--config={folder / f'{form}.yaml'}", f"--name={form}", f"--runs={folder / 'runs'}"]
+    command = [sys.executable, "train.py", "fit", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"error: the run failed: {done.stderr[-1000:]}")
     return json.loads((folder / f"{form}.json").read_text())
 
 
@@ -88,7 +98,7 @@ def report(form: str, times: Times, steps: int, size: int) -> str:
     )
 
 
-def large(folder: Path, gigabytes: float) -> str:
+def large(folder: Path, gigabytes: float = GIGABYTES) -> str:
     """One line on the copy and the writing of a large state."""
     values = {str(number): torch.randn(1 << 22) for number in range(round(gigabytes * 1e9 / (1 << 24)))}
     start = time.perf_counter()
@@ -111,10 +121,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--gigabytes", type=float, default=1.0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_data(folder)
@@ -122,7 +130,7 @@ def main() -> None:
             times = measure(folder, form, options.rounds, options.steps)
             size = size_of(next((folder / "runs" / form / "checkpoints").glob("step-*.ckpt")))
             print(report(form, times, options.steps, size), flush=True)
-        print(large(folder, options.gigabytes))
+        print(large(folder))
 
 
 if __name__ == "__main__":

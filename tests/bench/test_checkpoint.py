@@ -3,15 +3,10 @@
 import re
 from pathlib import Path
 
-import pytest
-
-from bench.checkpoint import large, measure, report, size_of
-from bench.tools.set_up import ROOT
-from bench.tools.small_run import write_data
+from bench.checkpoint import large, measure, report, size_of, write_data
 
 
-def test_every_kind_of_round_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_every_kind_of_round_is_timed(tmp_path: Path) -> None:
     write_data(tmp_path)
     times = measure(tmp_path, "file", rounds=1, steps=1)
     assert [len(times[kind]) for kind in ("none", "beside", "waited")] == [1, 1, 1]

@@ -1,4 +1,4 @@
-"""kill -9 and resume: the surviving trajectory is the uninterrupted one, bit for bit (bench/crash.py: at random)."""
+"""kill -9 and resume: the surviving trajectory is the uninterrupted one, bit for bit. More: test_random_kills.py."""
 
 import json
 import signal
@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from bench.tools.small_run import fork_ranks, wait_for_end
 from mmig.checkpoints.checkpoint import read_checkpoint
+from tests.integration.forks import fork_ranks, wait_for_end
 from tests.integration.losses import logged
 from tests.integration.workspace import Workspace
 
@@ -40,7 +40,7 @@ def train(workspace: Workspace, name: str, layout: tuple[int, str] = LAYOUTS[0],
     file.write_text(yaml.safe_dump(config | {"checkpoint": {"every_n_steps": EVERY}}), encoding="utf-8")
     runs = workspace.folder / "runs"
     arguments = ["fit", "--config", str(file), "--name", name, "--runs", str(runs), *options]
-    statuses = wait_for_end(fork_ranks(arguments, num_ranks, log, None), SECONDS)
+    statuses = wait_for_end(fork_ranks(arguments, num_ranks, log), SECONDS)
     return f"{statuses} {log.read_text().strip().rpartition(chr(10))[2]}"
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.tools.small_run import Running, start, write_data
 from mmig.callbacks.watchdog import STATUS
+from tests.integration.small_run import Running, start, write_data
 
 SECONDS = 3.0
 LIMIT = SECONDS + 40.0

@@ -1,4 +1,4 @@
-"""Signals to real ranks: whole checkpoints, documented statuses, exact resumes. Many more of them: bench/preempt.py."""
+"""Signals to real ranks: whole checkpoints, documented statuses, exact resumes. More: test_random_signals.py."""
 
 import os
 import re
@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.preempt import LIMIT, NUM_STEPS, difference, finish
-from bench.tools.small_run import Running, start, write_data
 from mmig.checkpoints.checkpoint import read_checkpoint
 from tests.integration.losses import logged
+from tests.integration.small_run import LIMIT, NUM_STEPS, Running, difference, finish, start, write_data
 from tests.integration.workspace import ROOT
 
 

@@ -1,19 +1,12 @@
-"""A small real training on two gloo ranks, for benches that interrupt it: its configuration, its start, its end.
+"""A small real training on gloo ranks, for tests that interrupt it: its configuration, start, end, and what it came to.
 
-Ranks are forks of the bench, which has imported everything: a start takes a second instead of the ten that imports take
-on a busy machine. Apart from that each is what srun would start: a process that runs the command line of train.py.
+`start` and `finish` give the command of a run, `difference` compares two that have ended.
 """
 
-import atexit
-import contextlib
-import multiprocessing.util
 import os
 import signal
-import socket
 import sys
 import time
-import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +19,15 @@ from torch import Tensor, nn
 from datamodules.schema import Batch
 from datamodules.shards import write_shards
 from datamodules.tinyworld.sample import make_sample
-from mmig.run.cli import main
+from mmig.checkpoints.checkpoint import read_checkpoint
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
+from tests.integration.forks import fork_ranks, wait_for_end
 
-NUM_RANKS = 2
+NUM_RANKS, NUM_STEPS = 2, 24
+LIMIT = 10.0
+"""Seconds from a signal to the end of the last process."""
 
 
 class SmallEditor(TrainingModule):
@@ -51,7 +47,7 @@ class SmallEditor(TrainingModule):
 
 
 class Told(L.Callback):
-    """Tells the bench where the first rank is, a letter an event, and keeps every loss.
+    """Tells the test where the first rank is, a letter an event, and keeps every loss.
 
     t: a step begins, v: a batch of a validation begins, s: a checkpoint is being taken, w: the writing thread has
     opened a file of one, r: it is about to give a checkpoint its name.
@@ -123,13 +119,21 @@ class Running:
     told: int
     log: Path
 
-    def wait_for(self, event: bytes, count: int = 1) -> None:
-        """Wait until an event, a letter of `Told`, has come so often."""
+    def reaches(self, event: bytes, count: int, seconds: float = 0.0) -> bool:
+        """Wait until an event, a letter of `Told`, has come so often, and a bit more; False if the run ended before."""
         while count:
             letter = os.read(self.told, 1)
             if not letter:
-                raise RuntimeError(f"the run ended by itself: {self.log.read_text()[-500:]}")
+                return False
             count -= letter == event
+        until = time.monotonic() + seconds  # somewhere inside of what has begun, not always at its beginning
+        while time.monotonic() < until:
+            pass
+        return True
+
+    def wait_for(self, event: bytes, count: int = 1) -> None:
+        """Wait until an event has come so often."""
+        assert self.reaches(event, count), f"the run ended by itself: {self.log.read_text()[-500:]}"
 
     def signal(self, number: int, rank: int | None) -> None:
         """Signal one rank, or all processes of the run."""
@@ -147,45 +151,13 @@ class Running:
         os.close(self.told)
 
 
-def wait_for_end(pids: list[int], seconds: float) -> list[int] | None:
-    """Exit statuses of `fork_ranks` once no process of the group is left; None, and all are killed, if that is late."""
-    deadline, left, statuses = time.monotonic() + seconds, list(pids), {}
-    while left or _lives(pids[0]):
-        if time.monotonic() > deadline:
-            os.killpg(pids[0], signal.SIGKILL)
-            for pid in left:
-                os.waitpid(pid, 0)
-            return None
-        for pid in list(left):
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                statuses[pid] = os.waitstatus_to_exitcode(status)
-                left.remove(pid)
-        time.sleep(0.005)
-    return [statuses[pid] for pid in pids]
-
-
-def _lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def start(
-    folder: Path,
-    name: str,
-    settings: dict[str, Any],
-    prepare: Callable[[], None] | None = None,
-    num_ranks: int = NUM_RANKS,
-    die_at_rename: int = 0,
+    folder: Path, name: str, settings: dict[str, Any], num_ranks: int = NUM_RANKS, die_at_rename: int = 0
 ) -> Running:
     """Start the ranks of run `name` in `folder`.
 
     Args:
         settings: options of train.py by name.
-        prepare: called in each rank before it begins.
         num_ranks: how many.
         die_at_rename: see `Told`.
     """
@@ -195,71 +167,54 @@ def start(
     options = [f"--{key}={value}" for key, value in settings.items()]
     arguments = ["fit", "--config", str(folder / f"{name}.yaml"), "--name", name, f"--runs={folder / 'runs'}", *options]
     log = folder / f"{name}.log"
-    pids = fork_ranks(arguments, num_ranks, log, lambda: (os.close(told), prepare and prepare()))
+    pids = fork_ranks(arguments, num_ranks, log, lambda: os.close(told))
     os.close(tell)
     return Running(pids, told, log)
 
 
-def fork_ranks(arguments: list[str], num_ranks: int, log: Path, prepare: Callable[[], object] | None) -> list[int]:
-    """Run a command line of train.py in so many forks, which are a process group; returns their process ids.
-
-    Args:
-        log: file to which all their output is added.
-        prepare: called in each rank before it begins.
-    """
-    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
-    pids: list[int] = []
-    for rank in range(num_ranks):
-        pid = os.fork()
-        if pid == 0:
-            with contextlib.suppress(PermissionError):  # the bench may have done it already
-                os.setpgid(0, pids[0] if pids else 0)
-            _rank(arguments, {**environment, "LOCAL_RANK": str(rank)}, log, prepare)
-        pids.append(pid)
-        with contextlib.suppress(PermissionError, ProcessLookupError):  # the rank may have done it, or be gone already
-            os.setpgid(pid, pids[0])
-    return pids
+def finish(folder: Path, name: str, settings: dict[str, Any] | None = None, num_ranks: int = NUM_RANKS) -> str:
+    """Give the command of run `name` until its end; what went wrong, if anything."""
+    running = start(folder, name, settings or {}, num_ranks)
+    statuses = running.wait(300)
+    running.close()
+    return "" if statuses == [0] * num_ranks else f"ended with {statuses}: {running.log.read_text()[-1000:]}"
 
 
-def _rank(arguments: list[str], environment: dict[str, str], log: Path, prepare: Callable[[], object] | None) -> None:
-    """Run train.py's command line in this fork and end as a program does; never returns."""
-    status = 1
-    atexit._clear()  # what the bench would do at its own end, such as removing folders, is not ours to do
-    atexit.register(multiprocessing.util._exit_function)
-    # torch makes its thread pool anew in a fork, without a lock: before there are other threads that would do it too
-    torch.set_num_threads(torch.get_num_threads())
-    try:
-        os.environ.update(environment)
-        sys.stdout = sys.stderr = file = log.open("a", buffering=1)
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        sys.argv = ["train.py", *arguments]
-        if prepare is not None:
-            prepare()
-        main(arguments)
-        status = 0
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            sys.stderr.write(f"{end.code}\n")
-        status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except BaseException:  # noqa: BLE001, it ends here
-        traceback.print_exc()
-    finally:
-        atexit._run_exitfuncs()
-        sys.stderr.flush()
-        os._exit(status)
+def difference(folder: Path, name: str, whole: str = "whole", tolerance: float = 0.0) -> str:
+    """The first thing in which two finished runs differ by more than a relative tolerance; empty if there is none."""
+    ours, theirs = result(folder, name), result(folder, whole)
+    assert ours.keys() == theirs.keys()
+    return next((f"{part} differs" for part in theirs if not same(ours[part], theirs[part], tolerance)), "")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def result(folder: Path, name: str) -> dict[str, Any]:
+    """Losses and last checkpoint of a finished run."""
+    losses = dict(line.split() for line in (folder / f"{name}.losses").read_text().splitlines())
+    last = read_checkpoint(folder / "runs" / name)
+    parts = {part: last[part] for part in ("step", "state_dict", "ema", "optimizer_states")}
+    return {"losses": {int(step): float.fromhex(loss) for step, loss in losses.items()}, **parts}
+
+
+def same(left: Any, right: Any, tolerance: float = 0.0) -> bool:
+    """Whether two nests of tensors and values are equal, numbers to a part of the largest of their tensor."""
+    if isinstance(right, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key], tolerance) for key in right)
+    if isinstance(right, list | tuple):
+        return len(left) == len(right) and all(same(a, b, tolerance) for a, b in zip(left, right, strict=True))
+    if isinstance(right, torch.Tensor):
+        if left.dtype != right.dtype or left.shape != right.shape:
+            return False
+        a, b = left.double(), right.double()
+        return torch.equal(left, right) or bool((a - b).abs().max() <= tolerance * b.abs().max())
+    if isinstance(right, float):
+        return abs(left - right) <= tolerance * abs(right)
+    return left == right
 
 
 def _config(folder: Path, name: str, told: dict[str, Any], num_ranks: int) -> dict[str, Any]:
     told = {**told, "losses": str(folder / f"{name}.losses")}
     return {
-        "model": {"class_path": "bench.tools.small_run.SmallEditor"},
+        "model": {"class_path": "tests.integration.small_run.SmallEditor"},
         "data": {
             "class_path": "datamodules.shard_data.ShardData",
             "init_args": {
@@ -274,10 +229,10 @@ def _config(folder: Path, name: str, told: dict[str, Any], num_ranks: int) -> di
             "accelerator": "cpu",
             "devices": num_ranks,
             "strategy": "ddp" if num_ranks > 1 else "auto",
-            "max_steps": 40,
+            "max_steps": NUM_STEPS,
             "val_check_interval": 10,
             "log_every_n_steps": 1,
-            "callbacks": [{"class_path": "bench.tools.small_run.Told", "init_args": told}],
+            "callbacks": [{"class_path": "tests.integration.small_run.Told", "init_args": told}],
         },
         "checkpoint": {"every_n_steps": 8},
         "ema": {"decay": 0.9},

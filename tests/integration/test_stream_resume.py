@@ -1,32 +1,26 @@
-"""Does a killed run see exactly what an uninterrupted one sees? kill -9 at random moments, then on with other ranks.
+"""kill -9 at random moments: the stream goes on exactly with other ranks and workers.
 
 A miniature trainer of real processes (gloo between the ranks, a checkpoint every third batch) is killed at a random
 moment, again and again, and each time continued from its last checkpoint on another number of ranks, with 0 or 2
-workers each. On the surviving trajectory every global batch (keys, positions, the bytes of every image) must be that of
-an epoch that nobody interrupted; so must be what was done and lost between checkpoint and kill.
+workers each. On the surviving trajectory every global batch (keys, positions, the bytes of every image) is that of an
+epoch that nobody interrupted; so is what was done and lost between checkpoint and kill.
   index    one folder of shards
   mixture  two folders by weights, one of them filtered, in buckets of three shapes
-
-    python bench/resume.py [--kills 20] [--seed 0]
 """
 
-import argparse
+import copy
 import hashlib
 import json
 import multiprocessing
 import os
 import random
 import signal
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 from PIL import Image
@@ -207,22 +201,15 @@ def _lines(path: Path) -> list[Line]:
     return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
-def main() -> None:
-    """Kill, resume, compare, and print the share of global batches that are right."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        write_data(Path(folder))
-        for kind in KINDS:
-            lives = survive(kind, Path(folder), Path(folder) / f"run-{kind}", options.kills, options.seed)
-            survived, lost = compare(kind, Path(folder), lives)
-            right = sum(survived) / len(survived)
-            print(f"{options.kills} kills -9, {len(survived)} global batches survived, {sum(lost)}/{len(lost)} redone")
-            print(f"resume_{kind} ratio {right:.3f} (goal 1.000)")
-
-
-if __name__ == "__main__":
-    main()
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_is_killed_goes_on_exactly_on_other_ranks_and_workers(kind: str, kills: int, tmp_path: Path) -> None:
+    write_data(tmp_path)
+    lives = survive(kind, tmp_path, tmp_path / "run", kills, seed=KINDS.index(kind))
+    assert [len(life.ranks) for life in lives[:4]] == [ranks for ranks, _ in CREWS[:4]]
+    survived, lost = compare(kind, tmp_path, lives)
+    assert all(survived) and all(lost) and len(survived) >= 12
+    broken = copy.deepcopy(lives)
+    last = broken[-1].ranks[0]
+    last[3], last[4] = last[4], last[3]
+    assert compare(kind, tmp_path, broken)[0].count(False) == 2
