@@ -20,10 +20,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="sampling seed (default: 0)")
     parser.add_argument("--steps", type=positive, help="denoising steps (default: the method's)")
     parser.add_argument(
+        "--sampling", nargs="+", default=[], metavar="NAME=VALUE", help="other sampling settings, as guidance_scale=5"
+    )
+    parser.add_argument(
         "--resolution", type=positive, help="longer side in pixels that the model edits at (default: the run's)"
     )
     parser.add_argument("--no-ema", action="store_true", help="use the trained weights instead of their average")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    layers = parser.add_argument_group("layered edits (MMIG)")
+    layers.add_argument(
+        "--layered",
+        action="store_true",
+        help="first fit the embeddings of object and background to the image, then edit under both; "
+        "--sampling inner_steps=100 fits with 100 steps in place of 500",
+    )
+    layers.add_argument("--object-phrase", metavar="TEXT", help="the object in the goal (default: from the response)")
+    layers.add_argument("--background-phrase", metavar="TEXT", help="the rest of the goal (default: from the response)")
+    layers.add_argument("--mask", metavar="PNG", help="white where the object is in the image (default: everywhere)")
     return parser
 
 

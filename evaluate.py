@@ -32,6 +32,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sampling", nargs="+", default=[], metavar="NAME=VALUE", help="other sampling settings, as response=generated"
     )
+    parser.add_argument(
+        "--layered",
+        action="store_true",
+        help="edit in layers (MMIG): fit the embeddings of object and background to each image first",
+    )
     parser.add_argument("--no-ema", action="store_true", help="use the trained weights instead of their average")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     return parser

@@ -72,6 +72,33 @@ class ShowsAttention(Protocol):
         ...
 
 
+@runtime_checkable
+class EditsInLayers(Protocol):
+    """An editor that can also treat object and background of an image apart."""
+
+    def layered(self) -> Editor:
+        """An editor of its own with the same weights and settings, which reads more of a batch where it is there:
+
+        `object_phrase` and `background_phrase` of the goal image (else it makes them up from the response), and
+        `reference_mask`, the object in the source (else the whole image). `extras` has "layers", the (object,
+        background) of each sample, and "layered_loss", the loss of its inner problem before and after, float32 [2,B].
+        """
+        ...
+
+
+def in_layers(editor: Editor) -> Editor:
+    """The layered editor of an editor, for --layered.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if not isinstance(editor, EditsInLayers):
+        raise ValueError(
+            f"--layered: {type(editor).__name__} does not edit in layers; leave it out, or take a run of an MMIG stage"
+        )
+    return editor.layered()
+
+
 def check_fields(editor: Editor, batch: Mapping[str, Any]) -> None:
     """Refuse a batch without what the editor requires.
 

@@ -107,7 +107,7 @@ def invert(denoiser: Denoiser, process: NoiseProcess, clean: Tensor, ladder: Lad
 def reconstruct(denoiser: Denoiser, process: NoiseProcess, noisy: Tensor, ladder: Ladder) -> Tensor:
     """Clean latents from noisy ones at the ladder's top, [B,C,h,w], by DDIM without noise (Euler for flow matching).
 
-    Another denoiser than that of `invert` (the target's condition, guidance, `layered.layered_denoiser`) edits.
+    Another denoiser than that of `invert` (the target's condition, guidance, `layered_denoiser`) edits.
     """
     latents = noisy
     for lower, upper in reversed(list(ladder)):

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from mmig.base.batches import chosen_device
 from mmig.checkpoints.checkpoint import find_checkpoint, load_module
+from mmig.editor import in_layers
 from mmig.evaluation.data import data_section, split_batches
 from mmig.evaluation.overrides import with_sampling
 from mmig.evaluation.report import (
@@ -52,11 +53,12 @@ def run(arguments: Namespace) -> None:
         if rank == 0 and not settings.metrics and (hints := left_out(suite)):
             logger.info("not scored: %s", "; ".join(hints))
         editor = load_module(arguments.checkpoint, ema=not arguments.no_ema, map_location=device).make_pipeline()
-        editor = with_sampling(editor, arguments.sampling)
+        editor = with_sampling(in_layers(editor) if arguments.layered else editor, arguments.sampling)
         batches = split_batches(
             Path(arguments.data), arguments.split, arguments.batch_size, rank, world_size, arguments.limit
         )
-        with _progress(batches.num_samples * arguments.seeds, shown=rank == 0) as advance:
+        num_edits = None if batches.num_samples is None else batches.num_samples * arguments.seeds
+        with _progress(num_edits, shown=rank == 0) as advance:
             result = evaluate_editor(editor, batches, suite, range(arguments.seeds), device=device, progress=advance)
         if rank == 0:
             _report(arguments, suite, result, published, compared)
@@ -119,7 +121,7 @@ def _start(device: str, world_size: int) -> torch.device:
 
 
 @contextlib.contextmanager
-def _progress(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+def _progress(total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn("editing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not shown, console=Console(stderr=True)) as progress:
         task = progress.add_task("editing", total=total)
@@ -139,6 +141,7 @@ def _report(
         "data": {"config": str(arguments.data), **data_section(Path(arguments.data))},
         "split": arguments.split,
         "limit": arguments.limit,
+        "layered": arguments.layered,
         "sampling": list(arguments.sampling),
     }
     report = build_report(result, suite, facts)

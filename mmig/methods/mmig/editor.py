@@ -1,13 +1,13 @@
 """How MMIG samples, as configs name it, and MMIG's pipeline as evaluate.py, edit.py and the callbacks see it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from datamodules.schema import Batch
-from mmig.editor import EditOutput, ResponseSource
+from mmig.editor import Editor, EditOutput, ResponseSource
 
 if TYPE_CHECKING:
     from mmig.methods.mmig.pipeline import MMIGPipeline
@@ -62,6 +62,13 @@ class MMIGEditor:
     def showing_attention(self) -> "MMIGEditor":
         """The same, with attention maps."""
         return MMIGEditor(self.pipeline, self.sampling, show_attention=True)
+
+    def layered(self) -> Editor:
+        """The editor of the same pipeline that works under the phrases of object and background (eq 15, 16)."""
+        from mmig.methods.mmig.layered_editor import LayeredEditor  # they need what is above
+        from mmig.methods.mmig.layered_sampling import LayeredSampling
+
+        return LayeredEditor(self.pipeline, LayeredSampling(**asdict(self.sampling)))
 
     def __call__(self, batch: Batch, generator: torch.Generator | Sequence[torch.Generator]) -> EditOutput:
         """Edit the sources of a batch; `extras` as of `MMIGPipeline.edit`."""

@@ -106,7 +106,7 @@ def render(
     if sampling.attention_guidance:
         guidance = AttentionGuidance(
             model.unet,
-            _unguided(model, task, branches["full"]),
+            unguided_denoiser(model, task, branches["full"]),
             tokens.to(source.device),
             resolution,
             scale=sampling.attention_guidance,
@@ -119,7 +119,7 @@ def render(
             capture = stack.enter_context(capture_attention(model.unet, resolution))
         hooks = SamplingHooks(guidance, on_step, capture, slice(len(source)))  # the branch with text comes first
         latents = sample(
-            _guided(model, task, branches, weights),
+            guided_denoiser(model, task, branches, weights),
             scheduler,
             shape,
             sampling.num_steps,
@@ -190,7 +190,8 @@ def lost_text(tokenizer: Any, texts: Sequence[str], max_chunks: int) -> list[str
     return lines
 
 
-def _guided(model: MMIG, task: Task, branches: dict[str, Conditioning], weights: dict[str, float]) -> Denoiser:
+def guided_denoiser(model: MMIG, task: Task, branches: dict[str, Conditioning], weights: dict[str, float]) -> Denoiser:
+    """The denoiser on the weighted branches, MMSM at work on "full" alone; it answers in float32."""
     names = [name for name, weight in weights.items() if weight != 0]
     repeated = ResponseStates(*(value.repeat(len(names), *[1] * (value.ndim - 1)) for value in task.states))
     active = torch.tensor([task.use_mmsm and name == "full" for name in names], device=task.source.device)
@@ -203,7 +204,8 @@ def _guided(model: MMIG, task: Task, branches: dict[str, Conditioning], weights:
     return lambda noisy, timesteps: run(noisy, timesteps).float()
 
 
-def _unguided(model: MMIG, task: Task, condition: Conditioning) -> Denoiser:
+def unguided_denoiser(model: MMIG, task: Task, condition: Conditioning) -> Denoiser:
+    """The denoiser under one condition, MMSM at work."""
     active = torch.full((len(task.source),), task.use_mmsm, device=task.source.device)
     return lambda noisy, timesteps: _denoise(model, noisy, timesteps, condition, task.states, active)
 

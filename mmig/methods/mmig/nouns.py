@@ -14,7 +14,15 @@ def nouns(text: str, limit: int = 8) -> list[str]:
         At most `limit` different words in lower case, in the order of the text; each is a whole word of it, so that
         `locate_concepts` finds it.
     """
-    found: list[str] = []
+    return [phrase[-1] for phrase in noun_phrases(text)][:limit]
+
+
+def noun_phrases(text: str) -> list[list[str]]:
+    """The nouns of a text, each with the words of its group before it: "a wet beach" gives [["wet", "beach"]].
+
+    In lower case, in the order of the text; of a noun that comes twice the first.
+    """
+    found: dict[str, list[str]] = {}
     group: list[str] = []
     for word in [*re.findall(r"[^\W\d_]+|[^\w\s-]|\d+", text.lower()), "."]:
         if word.isalpha() and word not in _STOP_WORDS:
@@ -22,10 +30,11 @@ def nouns(text: str, limit: int = 8) -> list[str]:
             continue
         words = [each for each in group if each not in _ATTRIBUTES]
         heads = [each for each in words if not _VERB_OR_ADVERB.search(each)] or words
-        if heads and heads[-1] not in found:
-            found.append(heads[-1])
+        if heads:
+            last = len(group) - group[::-1].index(heads[-1])
+            found.setdefault(heads[-1], group[:last])
         group = []
-    return found[:limit]
+    return list(found.values())
 
 
 def _words(text: str) -> frozenset[str]:
