@@ -4,10 +4,9 @@ A step is some computing and the sum of a gradient over both ranks, as data para
 kind alternate; the medians are compared. The third kind is Lightning's: a broadcast before each step, which every rank
 waits for.
 
-    python bench/agreement.py [--steps 600]
+    python bench/agreement.py
 """
 
-import argparse
 import os
 import sys
 import tempfile
@@ -25,16 +24,16 @@ import torch.multiprocessing as mp
 from mmig.training.agreement import Agreement
 
 GOAL_MS = 0.3
-SIDE, GRADIENT, WARM_UP, BLOCK = 512, 100_000, 30, 10
+SIDE, GRADIENT, STEPS, WARM_UP, BLOCK = 512, 100_000, 600, 30, 10
 
 
-def measure(rank: int, folder: str, steps: int) -> None:
+def measure(rank: int, folder: str) -> None:
     """One rank: the medians in milliseconds, and processor time beside, into a file."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     agree, weights, gradient = Agreement(), torch.randn(SIDE, SIDE), torch.randn(GRADIENT)
     times: list[list[tuple[float, float]]] = [[], [], []]
-    for step in range(3 * (steps + WARM_UP)):
+    for step in range(3 * (STEPS + WARM_UP)):
         kind = step // BLOCK % 3
         begun = time.perf_counter(), time.process_time()
         if kind == 2:
@@ -55,17 +54,14 @@ def measure(rank: int, folder: str, steps: int) -> None:
 
 def main() -> None:
     """Measure and print one line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=600)
-    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        mp.start_processes(measure, (folder, options.steps), nprocs=2, start_method="fork")
+        mp.start_processes(measure, (folder,), nprocs=2, start_method="fork")
         rows = [list(map(float, line.split())) for line in Path(folder, "medians").read_text().splitlines()]
     (plain, plain_cpu), (agreed, agreed_cpu), (broadcast, broadcast_cpu) = rows
     print(
         f"agreement ratio {plain / agreed:.3f} (goal: at most {GOAL_MS} ms a step; {agreed - plain:+.3f} ms a step of "
         f"{plain:.2f} ms, {agreed_cpu - plain_cpu:+.3f} ms of processor time; a broadcast that is waited for costs "
-        f"{broadcast - plain:+.3f} and {broadcast_cpu - plain_cpu:+.3f} ms; medians of {options.steps} steps each, "
+        f"{broadcast - plain:+.3f} and {broadcast_cpu - plain_cpu:+.3f} ms; medians of {STEPS} steps each, "
         f"load {os.getloadavg()[0]:.1f})"
     )
 

@@ -2,12 +2,12 @@
 
 Stage 1 of MMIG and InstructPix2Pix as the demo trains them (assets/tiny, 64 px, batches of 16). `mmig.run.cache` writes
 the features once; then steps of both sides alternate in this process on one thread: read a batch through the stream,
-losses, backward, clip, AdamW. The bound is the ratio of the floating-point operations of the two steps, counted on the
-same batch (torch.utils.flop_counter). Medians of wall-clock time are compared; on a machine with other work those of
+losses, backward, clip, AdamW, average of the weights. The bound is the ratio of the floating-point operations of the
+two steps (torch.utils.flop_counter). Medians of wall-clock time are compared; on a machine with other work those of
 processor time, printed beside, say more. Printed too is the bound at the published sizes (512 px, and 256 px for
 InstructPix2Pix).
 
-    python bench/cache.py [--rounds 7] [--batch 16] [--shapes tiny] [--device cpu]
+    python bench/cache.py [--rounds 7] [--shapes tiny] [--device cpu]
 
 `--shapes published` takes the published shapes in small instead, with random weights: a quarter of the widths, 128 px.
 There a CPU runs the denoiser's narrow layers at two thirds of the speed of the autoencoder's and the LLM's, and less of
@@ -18,72 +18,39 @@ import argparse
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
-from statistics import median
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench.stages.build import TINY, build_parts, build_stage
 from bench.stages.count import Pieces, operations
 from bench.stages.sizes import PUBLISHED, QUARTER
+from bench.tools.clock import Pairs, in_turn
+from bench.tools.loops import BareLoop
+from bench.tools.process import quiet_and_single
 from datamodules.schema import Batch, Sample
 from datamodules.shard_data import ShardData
 from datamodules.shards import write_shards
 from datamodules.tinyworld.sample import make_sample
 from mmig.backbones.diffusion import load_tokenizer
-from mmig.base.programs import keep_freed_memory
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.mmig.parts import BackboneConfig, MMSMConfig
 from mmig.methods.mmig.stages.stage1 import Stage1
 from mmig.run.cache import write_split
 from mmig.training.module import TrainingModule
-from mmig.training.optim import OptimizerConfig, build_optimizer
-from mmig.training.rng import Draws
+from mmig.training.optim import OptimizerConfig
 
 GOAL = 0.9
-SAMPLES = 64
+SAMPLES, BATCH_SIZE = 64, 16
 Methods = dict[str, Callable[[], TrainingModule]]
-
-
-class Side:
-    """One way to train a method: its batches, endlessly, and its step."""
-
-    def __init__(self, method: TrainingModule, data: ShardData) -> None:
-        self.method = method
-        self.optimizer = build_optimizer(method.named_parameters(), method.optimizer_config)
-        self.trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
-        stream = data.train_dataloader()
-        self.batches: Iterator[Batch] = chain.from_iterable(iter(stream) for _ in repeat(None))
-
-    def step(self) -> None:
-        """Read a batch and take one step on it."""
-        method = self.method
-        batch = method.transfer_batch_to_device(next(self.batches), method.device, 0)
-        draws = Draws(0, batch["position"])
-        values, counts = method.losses(batch, draws), method.loss_counts(batch, draws)
-        means = [(values[name] * counts[name]).sum() / counts[name].sum().clamp(min=1) for name in values]
-        torch.stack(means).sum().backward()
-        torch.nn.utils.clip_grad_norm_(self.trained, 1.0, foreach=True)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if method.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def operations(self) -> int:
-        """Floating-point operations of a step."""
-        with FlopCounterMode(display=False) as counter:
-            self.step()
-        return counter.get_total_flops()
 
 
 def tiny(folder: Path) -> tuple[Methods, int]:
@@ -94,7 +61,7 @@ def tiny(folder: Path) -> tuple[Methods, int]:
     mmsm = MMSMConfig(96, 4, ["up_blocks.0", "up_blocks.1"])
     return {
         "stage1": lambda: Stage1(backbones, OptimizerConfig(), mmsm, source_conditioning="concat"),
-        "instruct_pix2pix": lambda: InstructPix2PixModule(OptimizerConfig(), {"noise": 1.0}, diffusion, unet),
+        "instruct_pix2pix": lambda: InstructPix2PixModule(OptimizerConfig(), {"sdm": 1.0}, diffusion, unet),
     }, 64
 
 
@@ -125,7 +92,7 @@ def published(folder: Path) -> tuple[Methods, int]:
     backbones, mmsm = BackboneConfig(diffusion, str(folder / "llm")), MMSMConfig(*QUARTER.mmsm)
     return {
         "stage1": lambda: Stage1(backbones, OptimizerConfig(), mmsm),
-        "instruct_pix2pix": lambda: InstructPix2PixModule(OptimizerConfig(), {"noise": 1.0}, diffusion, diffusion),
+        "instruct_pix2pix": lambda: InstructPix2PixModule(OptimizerConfig(), {"sdm": 1.0}, diffusion, diffusion),
     }, QUARTER.resolution
 
 
@@ -139,42 +106,40 @@ class _Reader:
         self.strategy = type("Strategy", (), {"root_device": method.device})
 
 
-def measure(name: str, method: TrainingModule, folder: Path, resolution: int, rounds: int, batch_size: int) -> str:
+def measure(name: str, method: TrainingModule, folder: Path, resolution: int, rounds: int) -> str:
     """Write the features of a method, alternate its steps with and without them, and return the line to print."""
 
     def data(features: Path | None) -> ShardData:
         where = None if features is None else str(features)
-        settings = {"global_batch_size": batch_size, "resolution": resolution, "features": where}
+        settings = {"global_batch_size": BATCH_SIZE, "resolution": resolution, "features": where}
         opened = ShardData(train=str(folder / "pairs"), **settings)
         opened.trainer = _Reader(method)  # type: ignore[assignment]
         return opened
 
-    write_split(method, data(None), "train", folder / name, batch_size, None, nullcontext, lambda count: None)
-    sides = {"live": Side(method, data(None)), "cached": Side(method, data(folder / name))}
-    for side in sides.values():
-        side.step()  # warms up
-    flops = [side.operations() for side in sides.values()]
-    times: list[list[tuple[float, float]]] = [[], []]
-    for _ in range(rounds):
-        for taken, side in zip(times, sides.values(), strict=True):
-            start = time.perf_counter(), time.process_time()
-            side.step()
-            taken.append((time.perf_counter() - start[0], time.process_time() - start[1]))
-    return line(name, batch_size, flops, times)
+    write_split(method, data(None), "train", folder / name, BATCH_SIZE, None, nullcontext, lambda count: None)
+    live, cached = (step_on(method, data(features)) for features in (None, folder / name))
+    cached()  # warms up, as counting does
+    flops = operations(live), operations(cached)
+    return line(name, flops, in_turn(live, cached, rounds, method.device))
 
 
-def line(name: str, batch_size: int, flops: list[int], times: list[list[tuple[float, float]]]) -> str:
-    """What is printed of the operations of a live and a cached step, and of their (wall-clock, processor) seconds."""
-    (live, live_cpu), (cached, cached_cpu) = (
-        [median(seconds) for seconds in zip(*side, strict=True)] for side in times
-    )
+def step_on(method: TrainingModule, data: ShardData) -> Callable[[], None]:
+    """A step that reads a batch and trains on it."""
+    loop, stream = BareLoop(method, total_steps=1000), data.train_dataloader()
+    batches: Iterator[Batch] = chain.from_iterable(iter(stream) for _ in repeat(None))
+    return lambda: loop.step(next(batches))
+
+
+def line(name: str, flops: tuple[int, int], times: Pairs) -> str:
+    """What is printed of the operations of a live and a cached step, and of their times."""
+    (live, cached), (live_cpu, cached_cpu) = times.seconds(), times.seconds(1)
     bound, saved = flops[0] / flops[1], flops[0] - flops[1]
     rates = [work / seconds / 1e9 for work, seconds in ((saved, live - cached), (flops[1], cached))]
     return (
         f"cache_{name} ratio {live / cached / bound:.3f} (goal >= {GOAL}: speed-up {live / cached:.2f} of FLOP bound "
-        f"{bound:.2f}; {1e3 * live:.0f} and {1e3 * cached:.0f} ms a step of {batch_size}; by processor time "
+        f"{bound:.2f}; {1e3 * live:.0f} and {1e3 * cached:.0f} ms a step of {BATCH_SIZE}; by processor time "
         f"{live_cpu / cached_cpu / bound:.3f}, {1e3 * live_cpu:.0f} and {1e3 * cached_cpu:.0f} ms; saved operations at "
-        f"{rates[0]:.0f} GFLOP/s, the others at {rates[1]:.0f}; medians of {len(times[0])}, load "
+        f"{rates[0]:.0f} GFLOP/s, the others at {rates[1]:.0f}; medians of {len(times.own)}, load "
         f"{os.getloadavg()[0]:.1f})"
     )
 
@@ -201,19 +166,17 @@ def main() -> None:
     """Measure and print a line a method."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="how often the two sides alternate")
-    parser.add_argument("--batch", type=int, default=16, help="samples a step")
     parser.add_argument("--shapes", choices=("tiny", "published"), default="tiny")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    keep_freed_memory()
-    torch.set_num_threads(1)
+    quiet_and_single()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         methods, resolution = {"tiny": tiny, "published": published}[options.shapes](folder)
         for method, build in methods.items():
             built = build().to(options.device)
-            print(measure(method, built, folder, resolution, options.rounds, options.batch), flush=True)
+            print(measure(method, built, folder, resolution, options.rounds), flush=True)
     stage1 = published_bound(512, 1, with_llm=True, trained=False)
     editor = published_bound(256, 2, with_llm=False, trained=True)
     print(f"FLOP bound at the published sizes: stage 1 {stage1:.2f}, InstructPix2Pix {editor:.2f}")

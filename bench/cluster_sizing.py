@@ -27,9 +27,10 @@ import yaml
 from bench.stages.build import STAGES, build_stage
 from bench.stages.count import Memory, Pieces, memory, step_operations
 from bench.stages.sizes import PUBLISHED, Sizes
+from bench.tools.devices import GIB, TERA
 
 ROOT = Path(__file__).resolve().parent.parent
-GIB, TERA, SECONDS_A_DAY = 2**30, 1e12, 86_400
+SECONDS_A_DAY = 86_400
 CARDS = (24, 40, 80)
 """Memory of the GPUs that are common, GB."""
 ACTIVATIONS = 0.25

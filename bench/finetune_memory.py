@@ -7,10 +7,9 @@ gradient checkpointing; with it also the largest block, whose activations are co
 its matrix written out, which fused kernels do not keep: an upper bound. Not counted: CUDA's own context, short-lived
 buffers inside operations, and what the allocator loses between blocks.
 
-    python bench/finetune_memory.py [--batches 1 2 4]
+    python bench/finetune_memory.py
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,12 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.stages.finetune import VARIANTS, Variant, build_finetune, fixed_bytes
 from bench.stages.saved import saved_bytes
 from bench.stages.sizes import PUBLISHED, Sizes
+from bench.tools.devices import GIB
 
-GIB = 2**30
+BATCHES = (1, 2, 4)
+"""Samples a forward."""
 GOAL = 22.0
 """GiB, of the 24 that such a GPU has."""
-
-
 HEAD = "variant                           trained M  fixed GiB  checkpointing  micro-batch  kept GiB  sum GiB"
 
 
@@ -70,14 +69,11 @@ def counted(sizes: Sizes = PUBLISHED, variants: Sequence[Variant] = VARIANTS) ->
 
 def main() -> None:
     """Count and print; the last line is the sum of configs/finetune/lora.yaml, whose micro-batch is 2."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4], help="samples a forward")
-    options = parser.parse_args()
     print(HEAD)
     found = []
     for row in counted():
         found.append(row)
-        print("\n".join(row.line(size) for size in options.batches), flush=True)
+        print("\n".join(row.line(size) for size in BATCHES), flush=True)
     total = found[0].total(2)
     print(f"finetune_memory ratio {total / GOAL:.3f} (goal at most 1: {total:.1f} of {GOAL:.0f} GiB, counted)")
 

@@ -33,11 +33,10 @@ import torch
 
 from bench.stages.sizes import PUBLISHED, SMALL
 from bench.tools.clock import now, since
-from bench.tools.devices import TERA, peak_of
+from bench.tools.devices import GIB, TERA, peak_of
 from bench.tools.gpu_steps import JOBS, Setting
 from bench.tools.process import quiet_and_single
 
-GIB = 2**30
 MEMORY_GB, MFU, TO_BARE, TO_RECIPE = 80, 0.30, 0.90, 1.3
 WARM_UP = 3
 BUDGET = 570
@@ -91,7 +90,7 @@ def measure(name: str, setting: Setting, steps: int, warm_up: int = WARM_UP) -> 
 def measure_apart(name: str, options: argparse.Namespace, seconds: float, *more: str) -> Result:
     """Run a job in a process of its own, at most so long."""
     if seconds <= 0:
-        return Result(failure=f"no time left of {options.budget:.0f} s; name fewer --jobs")
+        return Result(failure=f"no time left of {BUDGET} s; name fewer --jobs")
     command = [sys.executable, __file__, "--job", name, *more]
     for option in ("batch", "resolution", "steps", "device", "sizes", "backend"):
         command += [f"--{option}", str(getattr(options, option))]
@@ -108,7 +107,7 @@ def measure_apart(name: str, options: argparse.Namespace, seconds: float, *more:
 
 def measure_all(options: argparse.Namespace) -> dict[str, Result]:
     """Each job, until the time is over; a stage that runs out of memory once more with gradient checkpointing."""
-    end, results = time.monotonic() + options.budget, {}
+    end, results = time.monotonic() + BUDGET, {}
     for name in dict.fromkeys(options.jobs):
         result = measure_apart(name, options, end - time.monotonic())
         if result.failure and "out of memory" in result.failure and name.startswith("stage"):
@@ -166,7 +165,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--resolution", type=int, default=512, help="pixels")
     parser.add_argument("--steps", type=int, default=10, help="timed steps")
     parser.add_argument("--peak", type=float, help="TFLOP/s of a device that is not in the table")
-    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for all jobs together")
     parser.add_argument("--regions", action="store_true", help="compile blocks of the stages' UNet")
     parser.add_argument("--checkpointing", action="store_true", help="of stages, from the start")
     parser.add_argument("--device", default="cuda")

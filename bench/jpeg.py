@@ -4,17 +4,16 @@ Photographs of 256 and 512 px are decoded from memory, whole, and those of 512 p
 scaling (a half in each direction, before the inverse cosine transform). All in this one process on one thread,
 alternating; medians over rounds of the processor time. What is not installed is left out: `pip install -e '.[bench]'`.
 
-    python bench/jpeg.py [--rounds 7] [--images 48]
+    python bench/jpeg.py [--rounds 7]
 """
 
 import argparse
 import io
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,7 +22,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from bench.tools.clock import alternate, seconds
 from bench.tools.photographs import photographs
+
+NUM_IMAGES = 48
 
 Decoder = Callable[[bytes, bool], np.ndarray]
 """Encoded bytes, whether to half the size -> uint8 [H,W,3]."""
@@ -93,33 +95,26 @@ def installed() -> Iterator[tuple[str, Decoder]]:
             print(f"{name}: left out ({error})")
 
 
-def measure(decode: Decoder, encoded: list[bytes], half: bool) -> float:
-    """Processor seconds an image."""
-    start = time.process_time()
+def decode_all(decode: Decoder, encoded: list[bytes], half: bool) -> None:
+    """What is measured."""
     for data in encoded:
         decode(data, half)
-    return (time.process_time() - start) / len(encoded)
 
 
 def main() -> None:
     """Measure and print each decoder's speed, and its ratio to Pillow's."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--images", type=int, default=48)
     options = parser.parse_args()
     torch.set_num_threads(1)
     decoders = dict(installed())
     for side, half in ((256, False), (512, False), (512, True)):
-        encoded = list(photographs(options.images, side))
+        encoded = list(photographs(NUM_IMAGES, side))
         chosen = {name: decode for name, decode in decoders.items() if name in SCALING or not half}
-        times: dict[str, list[float]] = {name: [] for name in chosen}
-        for number in range(options.rounds + 1):
-            for name, decode in chosen.items():
-                taken = measure(decode, encoded, half)
-                if number:  # the first round warms up
-                    times[name].append(taken)
+        works = {name: partial(decode_all, decode, encoded, half) for name, decode in chosen.items()}
+        times = {name: seconds(found, clock=1) for name, found in alternate(works, options.rounds).items()}
         for name, found in times.items():
-            speed, ratio = 1 / median(found), median(times["pillow"]) / median(found)
+            speed, ratio = NUM_IMAGES / found, times["pillow"] / found
             case = f"jpeg_{side}{'_to_256' if half else ''}_{name}"
             print(f"{case}_vs_pillow ratio {ratio:.2f} (no goal; {speed:.0f} images/s)")
 

@@ -18,8 +18,7 @@ Latency, stragglers and data are not in it.
     python bench/scaling.py [--stages 1 5] [--batch 4] [--within 230] [--between 25] [--utilisation 0.35]
 
 The volumes of DDP and FSDP2 are then checked: two processes take a step of a stage at small sizes through gloo, and
-the bytes that they write to their sockets (`bench/tools/traffic.py`) are compared with the formula. --no-check leaves
-it out.
+the bytes that they write to their sockets (`bench/tools/traffic.py`) are compared with the formula.
 """
 
 import argparse
@@ -189,7 +188,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--between", type=float, default=25, help="GB/s that a node sends (25: one link of 200 Gbit/s)")
     parser.add_argument("--overlap", type=float, default=0.5, help="part of the compute that hides communication")
     parser.add_argument("--gathered", type=int, choices=(2, 4), default=2, help="bytes of a gathered weight")
-    parser.add_argument("--no-check", action="store_true", help="leave the check with two processes out")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cluster = Cluster(options.within * GIGA, options.between * GIGA, options.overlap, options.gathered)
@@ -201,8 +199,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     print((__doc__ or "").split("\n\n")[2])
     print("\n".join(table(options.stages, cluster, options.batch, options.utilisation * peak)), flush=True)
-    if not options.no_check:
-        print("\n".join(check(3)))
+    print("\n".join(check(3)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ At 512 to 256 px the stream decodes scaled, webdataset decodes with Pillow and r
 Scale: memory over 100,000 samples of 64 px in this process; start-up and first batch on an index of 40,000 shards of
 10,000 samples (LAION-400M), and resuming at five places of its epoch, each as a share of what is allowed.
 
-    python bench/stream.py [--rounds 7] [--samples 512] [--workers 0] [--only speed|memory|scale]
+    python bench/stream.py [--rounds 7] [--workers 0] [--keep-memory] [--only speed|memory|scale]
 """
 
 import argparse
@@ -23,10 +23,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -35,40 +35,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import datasets
 import torch
 
+from bench.tools.clock import alternate, seconds
 from bench.tools.large_index import make_large_index
 from bench.tools.pipelines import bare_decode, datasets_pipeline, make_pairs, stream, webdataset_pipeline
 from datamodules.shards import write_shards
-from mmig.base.programs import keep_freed_memory
+from mmig.base.commands import keep_freed_memory
 
 ROOT = Path(__file__).resolve().parent.parent
-MEMORY_SAMPLES, WARM_UP_SAMPLES = 100_000, 20_000
+SPEED_SAMPLES, MEMORY_SAMPLES, WARM_UP_SAMPLES = 512, 100_000, 20_000
 MOST_START_S, MOST_START_MB, MOST_RESUME_S = 5.0, 500.0, 2.0
-
-
-def seconds(batches: Iterable, clock: Callable[[], float]) -> float:
-    """Time a sample over one epoch."""
-    start, count = clock(), 0
-    for batch in batches:
-        count += len(batch["key"])
-    return (clock() - start) / count
-
-
-def alternate(sides: dict[str, Iterable], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Median seconds a sample of each side, all of them once a round; the first round warms up."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(rounds + 1):
-        for name, batches in sides.items():
-            taken = seconds(batches, clock)
-            if number:
-                times[name].append(taken)
-    return {name: median(taken) for name, taken in times.items()}
 
 
 def compare_speed(folder: Path, options: argparse.Namespace) -> None:
     """Print the ratios at 256 px, at 512 px, and from 512 to 256 px."""
-    clock = time.perf_counter if options.workers else time.process_time
+    clock = 0 if options.workers else 1
     for stored, side in ((256, 256), (512, 512), (512, 256)):
-        index = write_shards(make_pairs(options.samples, stored), folder / f"{stored}-{side}", 64)
+        index = write_shards(make_pairs(SPEED_SAMPLES, stored), folder / f"{stored}-{side}", 64)
         workers = options.workers
         sides: dict[str, Iterable] = {
             "stream": stream(index, workers, side, scaled_decoding=stored > side),
@@ -78,9 +60,10 @@ def compare_speed(folder: Path, options: argparse.Namespace) -> None:
             sides["decode"] = bare_decode(index, workers)
             sides["pixels"] = bare_decode(index, workers, batches=False)
             sides["datasets"] = datasets_pipeline(index, workers, side)
-        found = alternate(sides, options.rounds, clock)
+        epochs = {name: partial(deque, batches, maxlen=0) for name, batches in sides.items()}
+        found = {name: seconds(times, clock) for name, times in alternate(epochs, options.rounds).items()}
         case = str(side) if stored == side else f"{stored}_to_{side}"
-        speeds = ", ".join(f"{name} {1 / taken:.0f}" for name, taken in found.items())
+        speeds = ", ".join(f"{name} {SPEED_SAMPLES / taken:.0f}" for name, taken in found.items())
         print(f"{case} px, samples (two images) a second: {speeds}")
         goals = {"decode": ">= 0.90", "pixels": "none", "datasets": ">= 1.5"}
         goals["webdataset"] = ">= 1.0" if stored == side else ">= 2.0"
@@ -128,7 +111,6 @@ def main() -> None:
     """Measure and print every line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument(
         "--keep-memory", action="store_true", help="keep freed memory, as train.py does, here on every side"

@@ -7,7 +7,7 @@ weights. Lightning's side alone has what every run has beside, as train.py sets 
 log every 10 steps, progress. Steps of both sides alternate one by one in this process on one thread; the figure is the
 median of the pairs' ratios. On a machine with other work the ratio of processor times, printed beside, says more.
 
-    python bench/trainer_overhead.py [--stages 0 1 2 3 4 5] [--steps 24] [--batch 2]
+    python bench/trainer_overhead.py [--stages 0 1 2 3 4 5] [--steps 24]
 
 Stage 0 is the small denoiser, of which four times as many steps are taken.
 """
@@ -43,7 +43,7 @@ from mmig.training.rng import Draws
 GOAL = 0.98
 STEP_SECONDS = 0.050
 EMA_DECAY = 0.9999
-NUM_BATCHES, CHANNELS = 8, 32
+BATCH_SIZE, NUM_BATCHES, CHANNELS, WARM_UP = 2, 8, 32, 3
 
 
 class Denoiser(TrainingModule):
@@ -133,16 +133,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", type=int, nargs="+", choices=range(6), default=list(range(6)))
     parser.add_argument("--steps", type=int, default=24, help="measured steps a side and stage")
-    parser.add_argument("--warm-up", type=int, default=3, help="steps before them")
-    parser.add_argument("--batch", type=int, default=2, help="samples a step")
     options = parser.parse_args(arguments)
     quiet_and_single()
-    batches = small_world(options.batch, NUM_BATCHES)
+    batches = small_world(BATCH_SIZE, NUM_BATCHES)
     for number in options.stages:
         if number == 0:
-            times = measure_denoiser(batches, 4 * options.steps, options.warm_up, calibrated_depth(batches))
+            times = measure_denoiser(batches, 4 * options.steps, WARM_UP, calibrated_depth(batches))
         else:
-            times, *_ = measure_stage(number, batches, options.steps, options.warm_up)
+            times, *_ = measure_stage(number, batches, options.steps, WARM_UP)
         name = "trainer_overhead" if number == 0 else f"trainer_overhead/stage{number}"
         print(line(name, times), flush=True)
 

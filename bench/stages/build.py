@@ -1,4 +1,7 @@
-"""A stage of MMIG with random weights at any size, or on the meta device: wired by the repository's own code."""
+"""A stage of MMIG with random weights at any size, or on the meta device, and a batch for it.
+
+The stage is wired by the repository's own code.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 
 from bench.stages.sizes import Sizes
+from datamodules.schema import Batch, collate
 from mmig.backbones.diffusion import load_tokenizer
 from mmig.backbones.llm import load_llm_tokenizer
 from mmig.backbones.loading import prepare
@@ -113,6 +118,31 @@ def build_denoiser(
         "tokenizer": load_tokenizer(TINY / "stable-diffusion"),
         "scheduler": DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
     }
+
+
+def random_batch(size: int, sizes: Sizes) -> Batch:
+    """Samples with every field and texts longer than what is read of them, so that each step is the largest."""
+    side = sizes.resolution
+    half = Image.new("L", (side, side))
+    half.paste(255, (0, 0, side // 2, side))
+    text = "a red circle and a blue square on a white background, " * 40
+    samples = [
+        {
+            "key": f"sample{number}",
+            "source": Image.effect_noise((side, side), 64).convert("RGB"),
+            "target": Image.effect_noise((side, side), 64).convert("RGB"),
+            "instruction": text[:400],
+            "response": text,
+            "target_caption": text,
+            "object_phrase": "a red circle",
+            "background_phrase": "a white background",
+            "target_mask": half,
+            "reference_mask": half,
+            "concepts": [{"phrase": "red circle"}, {"phrase": "blue square"}],
+        }
+        for number in range(size)
+    ]
+    return collate(samples)
 
 
 def _build_captioner(build: Callable[..., nn.Module], sizes: Sizes, trained: bool) -> Captioner:

@@ -66,15 +66,6 @@ def memory(stage: MMIGStage) -> Memory:
     return Memory(count, num_parameters(stage) - count, weights, size, 2 * size, size)
 
 
-def trained_by_part(stage: MMIGStage) -> dict[str, int]:
-    """Trained parameters of each part that the stage names."""
-    parts = {name: stage.mmig.get_submodule(name) for name in stage.trained_parts}
-    return {
-        name: sum(parameter.numel() for parameter in part.parameters() if parameter.requires_grad)
-        for name, part in parts.items()
-    }
-
-
 def operations(work: Callable[[], Any]) -> int:
     """Floating-point operations of matrix products, convolutions and attention; a multiply-add is two."""
     with FlopCounterMode(display=False) as counter:

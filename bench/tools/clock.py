@@ -1,4 +1,4 @@
-"""Wall-clock and processor time of two things that are done in turn."""
+"""Wall-clock and processor time of things that are done in turn."""
 
 import time
 from collections.abc import Callable
@@ -24,6 +24,11 @@ def since(start: Instant, end: Instant) -> Instant:
     return end[0] - start[0], end[1] - start[1]
 
 
+def seconds(times: list[Instant], clock: int = 0) -> float:
+    """Median; clock 0 wall, 1 processor."""
+    return median(instant[clock] for instant in times)
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Times of two things in pairs.
@@ -41,19 +46,25 @@ class Pairs:
 
     def seconds(self, clock: int = 0) -> tuple[float, float]:
         """Medians of both, base and own."""
-        base, own = (median(times[clock] for times in side) for side in (self.base, self.own))
-        return base, own
+        return seconds(self.base, clock), seconds(self.own, clock)
+
+
+def alternate(
+    works: dict[str, Callable[[], Any]], rounds: int, device: torch.device | str = "cpu", warm_up: int = 1
+) -> dict[str, list[Instant]]:
+    """Times of each of some works, done in turn, some rounds after a warm-up; every other round begins at the end."""
+    times: dict[str, list[Instant]] = {name: [] for name in works}
+    for number in range(warm_up + rounds):
+        for name in list(works)[:: (1, -1)[number % 2]]:
+            start = now(device)
+            works[name]()
+            if number >= warm_up:
+                times[name].append(since(start, now(device)))
+    return times
 
 
 def in_turn(
     base: Callable[[], Any], own: Callable[[], Any], rounds: int, device: torch.device | str = "cpu", warm_up: int = 1
 ) -> Pairs:
-    """Call both in turn, some rounds after a warm-up; who comes first alternates, too."""
-    times: tuple[list[Instant], list[Instant]] = ([], [])
-    for number in range(warm_up + rounds):
-        for side in ((0, 1), (1, 0))[number % 2]:
-            start = now(device)
-            (base, own)[side]()
-            if number >= warm_up:
-                times[side].append(since(start, now(device)))
-    return Pairs(*times)
+    """Times of two works, by `alternate`."""
+    return Pairs(**alternate({"base": base, "own": own}, rounds, device, warm_up))

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bench.stage_cost import random_batch
-from bench.stages.build import STAGES, build_denoiser, build_stage
+from bench.stages.build import STAGES, build_denoiser, build_stage, random_batch
 from bench.stages.count import Pieces, operations, step_operations
 from bench.stages.seen import Seen
 from bench.stages.sizes import Sizes
@@ -154,7 +153,7 @@ class BuiltInstructPix2Pix(InstructPix2PixModule):
     """The training module around parts with random weights, where its own constructor would load them."""
 
     def __init__(self, sizes: Sizes, setting: Setting) -> None:
-        TrainingModule.__init__(self, OptimizerConfig(), {"noise": 1.0})
+        TrainingModule.__init__(self, OptimizerConfig(), {"sdm": 1.0})
         # its own constructor loads frozen parts in float32; autocast computes with them in bfloat16
         parts = build_denoiser(sizes, setting.device, torch.float32, trained=True)
         self.unet, self.vae, self.text_encoder = (parts[name] for name in ("unet", "vae", "text_encoder"))

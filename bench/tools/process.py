@@ -5,7 +5,7 @@ import warnings
 
 import torch
 
-from mmig.base.programs import keep_freed_memory
+from mmig.base.commands import keep_freed_memory
 
 
 def quiet_and_single() -> None:

@@ -19,8 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.nn.parallel import DistributedDataParallel
 
-from bench.stage_cost import random_batch
-from bench.stages.build import STAGES, build_stage
+from bench.stages.build import STAGES, build_stage, random_batch
 from bench.stages.sizes import SMALL
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
 from mmig.training.fsdp import UNITS, shard

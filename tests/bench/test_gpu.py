@@ -8,8 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.gpu import Result, compared, lines_of, main, measure, measure_apart, parse
-from bench.stage_cost import random_batch
-from bench.stages.build import STAGES, build_stage
+from bench.stages.build import STAGES, build_stage, random_batch
 from bench.stages.count import Pieces, operations, step_operations
 from bench.stages.seen import Seen
 from bench.stages.sizes import SMALL

@@ -41,6 +41,6 @@ def test_pairs_before_the_end_of_the_warm_up_do_not_count() -> None:
 
 
 def test_a_line_is_printed_for_the_denoiser_and_each_stage_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--stages", "0", "2", "--steps", "3", "--warm-up", "1"])
+    main(["--stages", "0", "2", "--steps", "2"])
     lines = [text for text in capsys.readouterr().out.splitlines() if " ratio " in text]
     assert [text.split()[:2] for text in lines] == [["trainer_overhead", "ratio"], ["trainer_overhead/stage2", "ratio"]]
