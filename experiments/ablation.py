@@ -24,6 +24,7 @@ from mmig.diffusion.losses import noise_loss
 from mmig.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from mmig.evaluation.data import split_batches
 from mmig.language.responses import ResponseStates
+from mmig.methods.mmig.losses import Losses
 from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
 from mmig.training.rng import Draws
@@ -37,11 +38,12 @@ ABLATION_SEED = 2_000_003
 @torch.no_grad()
 def noise_losses(model: MMIG, batch: Batch, draws: Draws) -> dict[Variant, Tensor]:
     """L_SDM of each sample [B] with MMSM on, off, and on with the text states of the sample before it in the batch."""
-    problem = model.denoising_problem(batch, draws)
+    losses = Losses(model, batch, draws, ("sdm",))
+    problem = losses.problem
     states = model.answer(batch).states
     shuffled = ResponseStates(states.states.roll(1, dims=0), states.mask.roll(1, dims=0))
     nobody = torch.zeros(len(batch["key"]), dtype=torch.bool, device=problem.noisy.device)
-    everybody = problem.has_text
+    everybody = losses.has_text
     settings = {"on": (states, everybody), "off": (states, nobody), "shuffled": (shuffled, everybody)}
     return {
         name: noise_loss(

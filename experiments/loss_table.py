@@ -46,9 +46,9 @@ def held_out_losses(module: TrainingModule, batches: Iterable[Mapping[str, Any]]
         batch = cast(Batch, readable(whole_batch))
         for number in range(num_draws if batch["key"] else 0):
             draws = Draws(module.seed + ABLATION_SEED + number, batch["position"])
-            values, counts = module.losses(batch, draws), module.loss_counts(batch, draws)
-            for name, of_samples in found.items():
-                for key, value, count in zip(batch["key"], values[name].tolist(), counts[name].tolist(), strict=True):
+            for name, term in module.losses(batch, draws).items():
+                of_samples = found[name]
+                for key, value, count in zip(batch["key"], term.values.tolist(), term.counts.tolist(), strict=True):
                     if count > 0:
                         of_samples[key].append(value)
     return {

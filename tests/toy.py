@@ -1,6 +1,7 @@
 """A regression small enough to train in a test, with the batches that a training module expects."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mmig.callbacks.run_checkpoint import RunCheckpoint
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws, generator
+from mmig.training.terms import LossTerm
 
 NUM_FEATURES = 3
 
@@ -24,13 +26,16 @@ class ToyModule(TrainingModule):
         super().__init__(optimizer or OptimizerConfig(lr=1e-2, warmup_steps=5), {"squared": 1.0, "l1": 0.5}, **settings)
         self.net = nn.Sequential(nn.Linear(NUM_FEATURES, 8), nn.Dropout(dropout), nn.Linear(8, 1))
 
-    def losses(self, batch: Any, draws: Draws) -> dict[str, Tensor]:
-        noisy = batch["inputs"] + 0.1 * draws.normal("noise", (NUM_FEATURES,)).to(self.device)
-        error = self.net(noisy).squeeze(1) - batch["inputs"].sum(1)
-        return {"squared": error**2, "l1": error.abs()}
+    def losses(self, batch: Any, draws: Draws) -> dict[str, LossTerm]:
+        error = cache(lambda: self.error(batch["inputs"], draws))
+        return {
+            "squared": LossTerm(torch.ones(len(batch["inputs"])), lambda: error() ** 2),
+            "l1": LossTerm(batch["position"] % 3 != 0, lambda: error().abs()),
+        }
 
-    def loss_counts(self, batch: Any, draws: Draws) -> dict[str, Tensor]:
-        return {"squared": torch.ones(len(batch["key"])), "l1": (batch["position"] % 3 != 0).float()}
+    def error(self, inputs: Tensor, draws: Draws) -> Tensor:
+        noisy = inputs + 0.1 * draws.normal("noise", (NUM_FEATURES,)).to(self.device)
+        return self.net(noisy).squeeze(1) - inputs.sum(1)
 
     def timesteps(self, draws: Draws) -> Tensor:
         return draws.integers("timestep", 1000)
@@ -58,8 +63,8 @@ class ToyStage(ToyModule):
         nn.init.eye_(self.backbone.weight)
         self.head = nn.Linear(NUM_FEATURES, NUM_FEATURES) if new else nn.Identity()
 
-    def losses(self, batch: Any, draws: Draws) -> dict[str, Tensor]:
-        return super().losses({**batch, "inputs": self.head(self.backbone(batch["inputs"]))}, draws)
+    def error(self, inputs: Tensor, draws: Draws) -> Tensor:
+        return super().error(self.head(self.backbone(inputs)), draws)
 
     def named_backbones(self) -> dict[str, nn.Module]:
         return {"backbone": self.backbone}

@@ -18,8 +18,9 @@ from mmig.backbones.diffusion import load_tokenizer
 from mmig.backbones.llm import load_llm_tokenizer
 from mmig.backbones.loading import prepare
 from mmig.methods.mmig.captioner import Captioner
+from mmig.methods.mmig.losses import Losses
 from mmig.methods.mmig.mmsm import MMSM
-from mmig.methods.mmig.model import MMIG, Losses
+from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.objective import ObjectiveConfig
 from mmig.methods.mmig.parts import Parts
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage

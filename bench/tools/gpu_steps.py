@@ -19,7 +19,6 @@ from bench.stages.seen import Seen
 from bench.stages.sizes import Sizes
 from bench.tools.loops import BareLoop
 from mmig.cache.frozen import FrozenFeatures
-from mmig.diffusion.latents import LatentMemory
 from mmig.diffusion.process import NoiseProcess
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.training.module import TrainingModule
@@ -161,7 +160,6 @@ class BuiltInstructPix2Pix(InstructPix2PixModule):
         self.process = NoiseProcess.from_scheduler(self.scheduler)
         self.text, self.drop, self.generation = "instruction", 0.05, 0.0
         self.target_latents, self.weighting, self.timestep_exponent = "sample", "uniform", 1.0
-        self._memory = LatentMemory(0)
         self.features = FrozenFeatures(self)
 
 

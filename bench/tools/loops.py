@@ -54,11 +54,11 @@ class BareLoop:
         self.optimizer.zero_grad()
         draws = Draws(module.seed, batch["position"])
         with self.autocast():
-            counts, values = module.loss_counts(batch, draws), module.losses(batch, draws)
-        means = [
-            weight * (values[name].float() * counts[name]).sum() / counts[name].sum().clamp(min=1e-12)
-            for name, weight in module.loss_weights.items()
-        ]
+            terms = module.losses(batch, draws)
+            means = [
+                weight * (terms[name].values * terms[name].counts).sum() / terms[name].counts.sum().clamp(min=1e-12)
+                for name, weight in module.loss_weights.items()
+            ]
         torch.stack(means).sum().backward()
         for prefix, members in self.groups.items():
             clip = config.group(prefix).clip_norm

@@ -48,7 +48,7 @@ class Total(nn.Module):
         """Of two samples of this rank."""
         batch = random_batch(2, SMALL)
         draws = Draws(0, torch.arange(2) + 2 * rank)
-        return torch.stack([value.mean() for value in self.stage.losses(batch, draws).values()]).sum()
+        return torch.stack([term.values.mean() for term in self.stage.losses(batch, draws).values()]).sum()
 
 
 def sent(ways: Sequence[Way], number: int = 3) -> dict[Way, int]:

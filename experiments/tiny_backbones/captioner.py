@@ -6,6 +6,7 @@ the captions what each patch shows, by the masks of the concepts: from captions 
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +15,12 @@ from torch import Tensor
 from datamodules.schema import Batch
 from experiments.tiny_backbones.captioner_model import CaptionerSize, build_captioner, start_from_clip
 from experiments.tiny_backbones.clip_model import normalise_images
-from experiments.tiny_backbones.prompt import padded_rows, token_losses
+from experiments.tiny_backbones.prompt import padded_rows
+from mmig.language.token_loss import token_loss
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
+from mmig.training.terms import LossTerm
 
 
 def patch_words(masks: Tensor, concepts: Sequence[Sequence[Sequence[int]]], patch: int, vocabulary: int) -> Tensor:
@@ -85,16 +88,32 @@ class CaptionerModule(TrainingModule):
         batch = next(iter(self.trainer.datamodule.val_dataloader()))
         start_from_clip(self.captioner, clip, normalise_images(batch["source"]))
 
-    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Mean cross-entropy of each sample's caption tokens with the end, and of the words of its patches."""
-        shows_target = batch["has_target"]
-        pixels = torch.where(shows_target[:, None, None, None], batch["target"], batch["source"])
-        ids, mask, labels = (x.to(self.device) for x in self._rows(self._captions(batch, shows_target)))
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
+        """Mean cross-entropy of each sample's caption tokens with the end, and of the words of its patches.
+
+        Counted are caption tokens with the end (0 without image or caption), and targets with concepts.
+        """
+        captions = self._captions(batch, batch["has_target"])
+        answers = [self.tokenizer(text, add_special_tokens=False).input_ids for text in captions]
+        tokens = torch.tensor([len(answer) + 1.0 for answer in answers], device=self.device)
+        has_text = torch.tensor([bool(text) for text in captions], device=self.device)
+        has_image = (batch["has_target"] | batch["has_source"]).to(self.device)
+        has_concepts = (batch["has_target"] & batch["has_concept_masks"].any(1)).to(self.device)
+        forward = cache(lambda: self._forward(batch, answers))
+        return {
+            "caption": LossTerm(tokens * (has_image & has_text), lambda: forward()[0]),
+            "concepts": LossTerm(has_concepts, lambda: self._concept_losses(batch, forward()[1])),
+        }
+
+    def _forward(self, batch: Batch, answers: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy of each caption's tokens [B], and the states of the patches [B,N,D]."""
+        pixels = torch.where(batch["has_target"][:, None, None, None], batch["target"], batch["source"])
+        ids, mask, labels = (x.to(self.device) for x in self._rows(answers))
         output = self.captioner(
             pixel_values=normalise_images(pixels), input_ids=ids, attention_mask=mask, use_cache=False
         )
         patches = output.vision_outputs.last_hidden_state[:, 1:]
-        return {"caption": token_losses(output.logits, labels)[0], "concepts": self._concept_losses(batch, patches)}
+        return token_loss(output.logits[:, :-1], labels[:, 1:]).values, patches
 
     def _concept_losses(self, batch: Batch, patches: Tensor) -> Tensor:
         """Cross-entropy of the words under each patch, mean over the patches with a concept, [B]."""
@@ -107,24 +126,13 @@ class CaptionerModule(TrainingModule):
         losses = -(words * self.word_head(patches).log_softmax(-1)).sum(-1)
         return losses.sum(1) / words.sum((1, 2)).clamp(min=1)
 
-    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Caption tokens with the end (0 without image or caption); 1 for a target with concepts, else 0."""
-        captions = self._captions(batch, batch["has_target"])
-        lengths = [len(self.tokenizer(text, add_special_tokens=False).input_ids) + 1 for text in captions]
-        tokens = torch.tensor(lengths, dtype=torch.float32, device=self.device)
-        has_text = torch.tensor([bool(text) for text in captions], device=self.device)
-        has_image = (batch["has_target"] | batch["has_source"]).to(self.device)
-        has_concepts = (batch["has_target"] & batch["has_concept_masks"].any(1)).to(self.device)
-        return {"caption": tokens * (has_image & has_text), "concepts": has_concepts.float()}
-
     def _captions(self, batch: Batch, shows_target: Tensor) -> list[str]:
         rows = zip(shows_target.tolist(), batch["source_caption"], batch["target_caption"], strict=True)
         return [target if use_target else source for use_target, source, target in rows]
 
-    def _rows(self, captions: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+    def _rows(self, answers: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
         """Placeholders for the queries, start, caption, end; labels on caption and end only."""
         config = self.captioner.config
         prefix = [config.image_token_index] * config.num_query_tokens + [self.tokenizer.bos_token_id]
-        answers = [self.tokenizer(text, add_special_tokens=False).input_ids for text in captions]
         pairs = [(prefix, [*answer, self.tokenizer.eos_token_id]) for answer in answers]
         return padded_rows(pairs, self.tokenizer.pad_token_id)

@@ -6,6 +6,7 @@ differ by one edit they are hard negatives of each other; captions with exchange
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,11 @@ from torch import Tensor
 from datamodules.schema import Batch
 from experiments.tiny_backbones.clip_model import CaptionDecoder, ClipSize, build_clip, image_states, text_states
 from experiments.tiny_backbones.hard_negatives import wrong_caption
+from mmig.language.token_loss import IGNORED, token_loss
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
+from mmig.training.terms import LossTerm
 
 MAX_SCALE = math.log(100.0)
 """Upper bound of the learned log temperature, as in CLIP (arXiv 2103.00020, section 2.5)."""
@@ -52,9 +55,8 @@ def contrastive_losses(
 
 def next_token_losses(logits: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
     """Mean cross-entropy of the tokens behind the first, [N]; logits [N,L,T], ids [N,L], lengths [N] with both ends."""
-    losses = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
     inside = torch.arange(1, ids.shape[1], device=ids.device) < lengths[:, None]
-    return (losses * inside).sum(1) / inside.sum(1).clamp(min=1)
+    return token_loss(logits[:, :-1], ids[:, 1:].masked_fill(~inside, IGNORED)).values
 
 
 class ClipModule(TrainingModule):
@@ -101,8 +103,17 @@ class ClipModule(TrainingModule):
         ).to(self.device)
         return encoded.input_ids, encoded.attention_mask.sum(1)
 
-    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Contrastive and next-token loss of each sample, the mean over its valid pairs."""
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
+        """Contrastive and next-token loss of each sample with an image that has a text, the mean over its pairs."""
+        source = batch["has_source"] & batch["has_source_caption"]
+        target = batch["has_target"] & (batch["has_target_caption"] | batch["has_response"])
+        forward = cache(lambda: self._forward(batch, draws))
+        return {
+            name: LossTerm(source | target, lambda place=place: forward()[place])
+            for place, name in enumerate(("contrastive", "caption"))
+        }
+
+    def _forward(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
         target_texts = self._target_texts(batch, draws)
         seeds = draws.integers("wrong caption", 2**31).tolist()
         wrong = [wrong_caption(text, self.swaps, seed) for text, seed in zip(target_texts, seeds, strict=True)]
@@ -118,18 +129,12 @@ class ClipModule(TrainingModule):
         logits = self.decoder(states[:count], patches, self.clip.token_embedding.weight)
         caption = next_token_losses(logits, ids[:count], lengths[:count]) * valid
         self._scale = scale.detach()
-        return {"contrastive": _pair_mean(contrastive, valid), "caption": _pair_mean(caption, valid)}
+        return _pair_mean(contrastive, valid), _pair_mean(caption, valid)
 
     def _target_texts(self, batch: Batch, draws: Draws) -> list[str]:
         use_response = draws.bernoulli("response", self.response_share).tolist()
         pairs = zip(use_response, batch["response"], batch["target_caption"], strict=True)
         return [(response or caption) if use else (caption or response) for use, response, caption in pairs]
-
-    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """1 for each sample with an image that has a text, else 0."""
-        source = batch["has_source"] & batch["has_source_caption"]
-        target = batch["has_target"] & (batch["has_target_caption"] | batch["has_response"])
-        return dict.fromkeys(self.loss_weights, (source | target).float())
 
     def logged(self) -> dict[str, Tensor]:
         """The factor of the cosines."""

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from datamodules.schema import Batch
-from experiments.tiny_backbones.prompt import encode, format_prompt, padded_rows, token_losses
+from experiments.tiny_backbones.prompt import encode, format_prompt, padded_rows
+from mmig.language.token_loss import token_loss
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
+from mmig.training.terms import LossTerm
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, LlamaTokenizer
@@ -80,19 +82,17 @@ class LanguageModule(TrainingModule):
         torch.manual_seed(seed)
         self.language_model = build_language_model(size or LanguageSize(), self.tokenizer)
 
-    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Mean cross-entropy of each sample's answer tokens."""
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
+        """Mean cross-entropy of each sample's answer tokens, end of sequence included, where it has an instruction."""
         hidden = draws.bernoulli("caption", self.caption_dropout).tolist()
         captions = ["" if hide else text for hide, text in zip(hidden, batch["source_caption"], strict=True)]
         rows = zip(batch["instruction"], captions, batch["response"], strict=True)
         pairs = [encode(self.tokenizer, format_prompt(order, caption), answer) for order, caption, answer in rows]
+        lengths = torch.tensor([float(len(answer)) for _, answer in pairs], device=self.device)
+        present = (batch["has_instruction"] & batch["has_response"]).to(self.device)
+        return {"response": LossTerm(lengths * present, lambda: self._token_losses(pairs))}
+
+    def _token_losses(self, pairs: list[tuple[list[int], list[int]]]) -> Tensor:
         ids, mask, labels = (x.to(self.device) for x in padded_rows(pairs, self.tokenizer.pad_token_id))
         logits = self.language_model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        return {"response": token_losses(logits, labels)[0]}
-
-    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Answer tokens of each sample, end of sequence included; 0 without instruction or response."""
-        lengths = [len(encode(self.tokenizer, "", answer)[1]) for answer in batch["response"]]
-        counts = torch.tensor(lengths, dtype=torch.float32, device=self.device)
-        present = (batch["has_instruction"] & batch["has_response"]).to(self.device)
-        return {"response": counts * present}
+        return token_loss(logits[:, :-1], labels[:, 1:]).values

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mmig.language.token_loss import IGNORED
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PROMPT_TEMPLATE = "Image: {image}\nInstruction: {instruction}\nResponse:"
 NO_IMAGE = "N/A"
 """Stands for the image where nothing is known about it, as in LaVIN's text-only prompt."""
-IGNORED = -100
 
 
 def format_prompt(instruction: str, source_caption: str = "") -> str:
@@ -45,17 +46,3 @@ def padded_rows(pairs: Sequence[tuple[list[int], list[int]]], pad: int) -> tuple
         mask[row, :end] = 1
         labels[row, len(first) : end] = torch.tensor(second)
     return ids, mask, labels
-
-
-def token_losses(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean next-token cross-entropy over each row's labelled tokens [B] and how many these are [B].
-
-    Args:
-        logits: [B,L,T] at each position, for the token behind it.
-        labels: [B,L] of the positions themselves; `IGNORED` counts nothing.
-    """
-    losses = torch.nn.functional.cross_entropy(
-        logits[:, :-1].float().transpose(1, 2), labels[:, 1:], ignore_index=IGNORED, reduction="none"
-    )
-    counts = (labels[:, 1:] != IGNORED).sum(1)
-    return losses.sum(1) / counts.clamp(min=1), counts

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from datamodules.schema import Batch
 from experiments.tiny_backbones.clip_model import normalise_images
-from experiments.tiny_backbones.prompt import encode, format_prompt, padded_rows, token_losses
+from experiments.tiny_backbones.prompt import encode, format_prompt, padded_rows
+from mmig.language.token_loss import token_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -109,8 +110,8 @@ def score_language(root: Path, batches: Iterable[Batch], judge: Judge) -> Scores
         prompts = [format_prompt(batch["instruction"][row], batch["source_caption"][row]) for row in rows]
         pairs = [encode(tokenizer, text, batch["response"][row]) for text, row in zip(prompts, rows, strict=True)]
         ids, mask, labels = padded_rows(pairs, tokenizer.pad_token_id)
-        losses, counts = token_losses(model(input_ids=ids, attention_mask=mask).logits, labels)
-        loss_sum, tokens = loss_sum + (losses * counts).sum().item(), tokens + int(counts.sum())
+        loss = token_loss(model(input_ids=ids, attention_mask=mask).logits[:, :-1], labels[:, 1:])
+        loss_sum, tokens = loss_sum + loss.sums.sum().item(), tokens + int(loss.counts.sum())
         answers = generate_left_padded(model, [prompt for prompt, _ in pairs], tokenizer.pad_token_id)
         for row, answer in zip(rows, tokenizer.batch_decode(answers, skip_special_tokens=True), strict=True):
             verdict = judge(answer, batch["metadata"][row]["target_scene"])

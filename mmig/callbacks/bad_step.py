@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
-from mmig.training.module import StepOutcome
+from mmig.training.steps import StepOutcome
 
 KEYS_SHOWN = 8
 """Keys that a line names; the file has all."""

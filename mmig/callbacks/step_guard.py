@@ -20,7 +20,8 @@ from mmig.callbacks.stopping import stop_together
 from mmig.checkpoints.files import newest_in_words
 from mmig.checkpoints.writer import CheckpointWriteError
 from mmig.evaluation.rows import gather
-from mmig.training.module import StepOutcome, TrainingModule
+from mmig.training.module import TrainingModule
+from mmig.training.steps import StepOutcome
 
 WARN_EVERY = 100
 """Steps after a warning in which no other of its kind follows; the counts go on."""

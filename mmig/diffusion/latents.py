@@ -1,10 +1,7 @@
-"""Images to latents and back: posterior, scale and shift of an autoencoder, and a memory of what was encoded."""
+"""Images to latents and back: posterior, scale and shift of an autoencoder."""
 
-from collections import OrderedDict
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -67,36 +64,3 @@ def latent_shape(vae: "AutoencoderKL", height: int, width: int) -> tuple[int, in
 
 def _shift(vae: "AutoencoderKL") -> float:
     return getattr(vae.config, "shift_factor", None) or 0.0
-
-
-class LatentMemory:
-    """Remembers the raw posterior modes of a frozen autoencoder by sample key, so that later epochs need no encoder.
-
-    The mode does not depend on chance, so a remembered latent is the one that would be computed again.
-
-    Args:
-        capacity: most latents to keep (oldest dropped first); 0 remembers nothing.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self._kept: OrderedDict[str, Tensor] = OrderedDict()
-
-    def encode_unscaled(self, vae: "AutoencoderKL", images: Tensor, keys: Sequence[str]) -> Tensor:
-        """`encode_unscaled` of images [B,3,H,W] whose contents `keys` name, [B,c,h,w], without gradient."""
-        unknown = [row for row, key in enumerate(keys) if key not in self._kept]
-        found = {key: self._kept[key] for key in keys if key in self._kept}
-        if unknown:
-            with torch.no_grad():
-                new = encode_unscaled(vae, images[unknown])
-            found.update(zip((keys[row] for row in unknown), new, strict=True))
-        for row in unknown:
-            self._remember(keys[row], found[keys[row]])
-        return torch.stack([found[key].to(images.device) for key in keys])
-
-    def _remember(self, key: str, latents: Tensor) -> None:
-        if self.capacity == 0:
-            return
-        self._kept[key] = latents.clone()
-        while len(self._kept) > self.capacity:
-            self._kept.popitem(last=False)

@@ -8,15 +8,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mmig.language.responses import PROMPT_TEMPLATE, prompt_ids
+from mmig.language.token_loss import IGNORED
 
 IMAGE_PROMPT_TEMPLATE = "Image: {image}\nInstruction: {instruction}\nResponse:"
 """What the LLM reads before the response where there is an image; its visual tokens stand at {image}."""
 
 VISUAL_TOKEN = -1
 """Stands in a list of ids for one visual token."""
-
-IGNORED = -100
-"""Target of a position that does not count in the loss."""
 
 
 def mixed_prompt_ids(

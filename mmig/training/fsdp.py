@@ -183,10 +183,10 @@ class FSDP2Strategy(ModelParallelStrategy):
 def shard(
     module: nn.Module, mesh: DeviceMesh, units: tuple[str, ...], policy: MixedPrecisionPolicy, options: dict[str, Any]
 ) -> None:
-    """Shard a training module in place: each unit by itself, the rest as one group around `losses`.
+    """Shard a training module in place: each unit by itself, the rest as one group around `computed`.
 
     Args:
-        module: a TrainingModule; its `losses` is the one way in from which every unit is reached.
+        module: a TrainingModule; its `computed` is the one way in from which every unit is reached.
         mesh: one dimension, or replicas by shards.
         units: class names.
         policy: dtypes of gathering and reducing.
@@ -200,7 +200,7 @@ def shard(
         if any(parameter not in ignored for parameter in part.parameters()):
             fully_shard(part, mesh=mesh, mp_policy=policy, **options)
     fully_shard(module, mesh=mesh, mp_policy=policy, **options)
-    register_fsdp_forward_method(module, "losses")
+    register_fsdp_forward_method(module, "computed")
     module._get_fsdp_state()._lazy_init()  # else a part that runs first, in sampling, would take itself for the root
 
 

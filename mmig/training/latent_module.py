@@ -1,35 +1,44 @@
 """What trains a denoiser in the latent space of a published pipeline, all of whose other parts stay frozen."""
 
+import torch
 from torch import Tensor, nn
 
 from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_vae
-from mmig.diffusion.process import NoiseProcess
+from mmig.diffusion.conditioning import Conditioning, denoise
+from mmig.diffusion.losses import noise_loss
+from mmig.diffusion.problem import denoising_problem
+from mmig.diffusion.process import NoiseProcess, Weighting
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 
 
 class LatentModule(TrainingModule):
-    """Loads the frozen parts; the denoiser is the subclass's.
+    """Loads the frozen parts; the denoiser is the subclass's, and its one loss term `sdm`.
 
     Args:
         optimizer, loss_weights, seed, micro_batch_size: see `TrainingModule`.
         backbone: pipeline folder or hub id with `vae`, `text_encoder`, `tokenizer` and `scheduler`. Its UNet does not
             count as a backbone: a run may replace it.
+        weighting: weight of the timesteps, see `NoiseProcess.weight`.
         timestep_exponent: see `NoiseProcess.sample_timesteps`; 1 is uniform.
     """
+
+    known_losses = ("sdm",)
 
     def __init__(
         self,
         optimizer: OptimizerConfig,
         loss_weights: dict[str, float],
         backbone: str,
+        weighting: Weighting = "uniform",
         timestep_exponent: float = 1.0,
         seed: int = 0,
         micro_batch_size: int | None = None,
     ) -> None:
         super().__init__(optimizer, loss_weights, seed, micro_batch_size)
         self.backbone = backbone
+        self.weighting: Weighting = weighting
         self.timestep_exponent = timestep_exponent
         self.vae = load_vae(backbone)
         self.text_encoder = load_text_encoder(backbone)
@@ -40,6 +49,14 @@ class LatentModule(TrainingModule):
     def timesteps(self, draws: Draws) -> Tensor:
         """Timestep of each sample, [B]."""
         return self.process.sample_timesteps(draws.uniform("timestep"), self.timestep_exponent)
+
+    def sdm(self, unet: nn.Module, clean: Tensor, condition: Conditioning, draws: Draws) -> Tensor:
+        """L_SDM (MMIG eq 14) of a denoiser, weighted by timestep, [B]; latents [B,c,h,w] and their condition."""
+        noise = draws.normal("noise", clean.shape[1:])
+        problem = denoising_problem(self.process, clean, noise, self.timesteps(draws), condition)
+        noisy = problem.noisy.contiguous(memory_format=torch.channels_last)
+        prediction = denoise(unet, noisy, problem.timesteps, condition)
+        return noise_loss(prediction, problem.target, self.process.weight(problem.timesteps, self.weighting))
 
     def named_backbones(self) -> dict[str, nn.Module]:
         """The frozen autoencoder and text encoder."""

@@ -31,7 +31,7 @@ def sample_generators(seed: int, keys: Sequence[str]) -> list[torch.Generator]:
 class Draws:
     """The random draws of a batch of samples.
 
-    A draw of the same name is the same however often it is asked for; use distinct names for independent draws.
+    A draw of the same name is made once, however often it is asked for; use distinct names for independent draws.
 
     Args:
         seed: seed of the run.
@@ -41,22 +41,27 @@ class Draws:
     def __init__(self, seed: int, positions: Tensor | Sequence[int]) -> None:
         self.seed = seed
         self.positions = [int(position) for position in positions]
+        self._drawn: dict[tuple[str, ...], Tensor] = {}
 
     def normal(self, name: str, shape: Sequence[int]) -> Tensor:
         """Standard normal, float32 [B,*shape] on the CPU."""
-        return self._stack(name, lambda source: torch.randn(*shape, generator=source))
+        return self._once(("normal", name, str(tuple(shape))), lambda source: torch.randn(*shape, generator=source))
 
     def uniform(self, name: str) -> Tensor:
         """Uniform in [0, 1), float32 [B]."""
-        return self._stack(name, lambda source: torch.rand((), generator=source))
+        return self._once(("uniform", name), lambda source: torch.rand((), generator=source))
 
     def integers(self, name: str, high: int) -> Tensor:
         """Uniform in {0, ..., high - 1}, int64 [B]."""
-        return self._stack(name, lambda source: torch.randint(high, (), generator=source))
+        return self._once(("integers", name, str(high)), lambda source: torch.randint(high, (), generator=source))
 
     def bernoulli(self, name: str, probability: float) -> Tensor:
         """True with the given probability, bool [B]."""
         return self.uniform(name) < probability
 
-    def _stack(self, name: str, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
-        return torch.stack([draw(generator(self.seed, position, name)) for position in self.positions])
+    def _once(self, key: tuple[str, ...], draw: Callable[[torch.Generator], Tensor]) -> Tensor:
+        """The draw of a kind, a name and what more it depends on."""
+        if key not in self._drawn:
+            sources = (generator(self.seed, position, key[1]) for position in self.positions)
+            self._drawn[key] = torch.stack([draw(source) for source in sources])
+        return self._drawn[key]

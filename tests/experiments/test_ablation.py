@@ -17,19 +17,26 @@ from tests.mmig.batches import edit_batch
 class TextModel:
     """Stands for MMIG: a text's state is its number, and the noise loss of a sample is the square of its text's."""
 
-    def denoising_problem(self, batch: Any, draws: Any) -> Any:
-        count = len(batch["key"])
-        nothing = torch.zeros(count, 1)
-        return SimpleNamespace(
-            noisy=nothing, timesteps=nothing, condition=None, target=nothing, has_text=torch.ones(count) > 0
-        )
-
     def answer(self, batch: Any) -> Any:
         states = torch.tensor([float(text or 0) for text in batch["response"]]).view(-1, 1, 1)
         return SimpleNamespace(states=ResponseStates(states, torch.tensor([[bool(t)] for t in batch["response"]])))
 
     def denoise(self, noisy: Any, timesteps: Any, condition: Any, states: ResponseStates, active: Any) -> Any:
         return (states.states[:, 0] * states.mask * active.view(-1, 1), None)
+
+
+class TextLosses:
+    """Stands for `Losses`: a problem without content, whose texts are all there."""
+
+    def __init__(self, _model: Any, batch: Any, _draws: Any, _terms: Any) -> None:
+        nothing = torch.zeros(len(batch["key"]), 1)
+        self.problem = SimpleNamespace(noisy=nothing, timesteps=nothing, condition=None, target=nothing)
+        self.has_text = torch.ones(len(batch["key"])) > 0
+
+
+@pytest.fixture(autouse=True)
+def text_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablation, "Losses", TextLosses)
 
 
 def numbered(texts: Sequence[str]) -> dict[str, Any]:

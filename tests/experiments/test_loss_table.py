@@ -11,6 +11,7 @@ from experiments.ablation import ABLATION_SEED
 from experiments.loss_table import START, difference, held_out_losses, loss_table, report
 from mmig.checkpoints.checkpoint import CheckpointError, init_weights, read_checkpoint
 from mmig.training.rng import Draws
+from tests.terms import values_of
 from tests.toy import ToyModule, ToyStage, ToyStream, fit
 
 
@@ -27,7 +28,9 @@ def test_each_term_is_the_mean_of_its_draws_over_the_samples_in_which_it_counts(
     assert found["squared"].keys() == {"0", "1", "2", "3", "4", "5", "6", "8", "9", "10", "11"}
     assert found["l1"].keys() == {"1", "2", "4", "5", "8", "10", "11"}  # every third has no target
     batch = batches()[0]
-    drawn = [module.losses(batch, Draws(5 + ABLATION_SEED + n, batch["position"]))["l1"][4].item() for n in range(3)]
+    drawn = [
+        values_of(module, batch, Draws(5 + ABLATION_SEED + n, batch["position"]))["l1"][4].item() for n in range(3)
+    ]
     assert found["l1"]["4"] == pytest.approx(sum(drawn) / 3)
 
 
@@ -43,11 +46,11 @@ def test_the_same_noise_whatever_the_batches() -> None:
 def test_a_difference_that_counts_is_marked_and_one_that_does_not_is_not() -> None:
     keys = [str(number) for number in range(20)]
 
-    def values(squared: Sequence[float]) -> dict[str, dict[str, float]]:
+    def of(squared: Sequence[float]) -> dict[str, dict[str, float]]:
         return {"squared": dict(zip(keys, squared, strict=True)), "l1": {}}
 
     alternating = [1.0 + 0.1 * (-1) ** number for number in range(20)]
-    losses = {START: values([1.0] * 20), "runs/same": values(alternating), "runs/lower": values([0.5] * 20)}
+    losses = {START: of([1.0] * 20), "runs/same": of(alternating), "runs/lower": of([0.5] * 20)}
     shown = loss_table(losses)
     assert [[*column.cells] for column in shown.columns] == [
         ["squared", "l1"],

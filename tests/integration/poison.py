@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning as L
 
-from mmig.training.module import StepOutcome
+from mmig.training.steps import StepOutcome
 
 
 class Poison(L.Callback):

@@ -1,6 +1,7 @@
 """Training of the first stage: a KL autoencoder, or the decoder of a pretrained one; without adversarial loss."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,7 @@ from mmig.backbones.diffusion import load_vae
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
+from mmig.training.terms import LossTerm
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -35,15 +37,24 @@ class ReconstructionModule(TrainingModule):
         """The image of each sample to reconstruct, [B,3,H,W]: source or target, with equal chance where both exist."""
         return drawn_images(batch, draws)
 
-    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Errors of the reconstruction and KL of one image a sample, [B] each: those that have a weight."""
+    def counted(self, batch: Batch) -> Tensor:
+        """Samples that have such an image, bool [B]."""
+        return batch["has_source"] | batch["has_target"]
+
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
+        """Errors of the reconstruction and KL of one image a sample: those that have a weight."""
+        counts = self.counted(batch).to(self.device)
+        measured = cache(lambda: self._measured(batch, draws))
+        return {name: LossTerm(counts, lambda name=name: measured()[name]) for name in self.loss_weights}
+
+    def _measured(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         images = self.images(batch, draws).contiguous(memory_format=torch.channels_last)
         posterior = self.vae.encode(images).latent_dist
         noise = draws.normal("posterior", posterior.mean.shape[1:]).to(images.device)
         output = self.vae.decode(posterior.mean + posterior.std * noise).sample
         error = (output.float() - images).flatten(1)
         values = (error.abs().mean(dim=1), error.square().mean(dim=1), posterior.kl() / images[0].numel())
-        return {name: value for name, value in zip(self.known_losses, values, strict=True) if name in self.loss_weights}
+        return dict(zip(self.known_losses, values, strict=True))
 
 
 class AutoencoderModule(ReconstructionModule):
@@ -94,11 +105,6 @@ class AutoencoderModule(ReconstructionModule):
         for part in (self.vae.encoder, self.vae.quant_conv):
             part.requires_grad_(train_encoder)
 
-    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """1 for samples that have an image."""
-        has = (batch["has_source"] | batch["has_target"]).to(self.device).float()
-        return dict.fromkeys(self.loss_weights, has)
-
 
 class FineTuneDecoder(ReconstructionModule):
     """Trains the decoder of a pretrained autoencoder on the targets of the stream.
@@ -137,9 +143,9 @@ class FineTuneDecoder(ReconstructionModule):
         """The targets, [B,3,H,W]."""
         return batch["target"]
 
-    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """1 for samples that have a target."""
-        return dict.fromkeys(self.loss_weights, batch["has_target"].to(self.device).float())
+    def counted(self, batch: Batch) -> Tensor:
+        """Samples that have a target, bool [B]."""
+        return batch["has_target"]
 
     def named_backbones(self) -> dict[str, nn.Module]:
         """The autoencoder, whose encoder stays frozen."""

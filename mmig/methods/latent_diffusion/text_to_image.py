@@ -7,16 +7,18 @@ from torch import Tensor
 
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_unet
-from mmig.diffusion.conditioning import Conditioning, denoise, encode_text
+from mmig.cache.facts import backbone_facts
+from mmig.cache.frozen import FrozenFeatures
+from mmig.diffusion.conditioning import Conditioning
 from mmig.diffusion.fresh import UNetSize, fresh_unet
-from mmig.diffusion.latents import LatentMemory, normalise
-from mmig.diffusion.losses import noise_loss
+from mmig.diffusion.latents import encode_unscaled, normalise
 from mmig.diffusion.process import Weighting
 from mmig.editor import Editor
 from mmig.methods.latent_diffusion.pipeline import TextToImagePipeline
 from mmig.training.latent_module import LatentModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
+from mmig.training.terms import LossTerm
 
 Side = Literal["source", "target", "both"]
 
@@ -25,16 +27,12 @@ class TextToImageModule(LatentModule):
     """Trains a UNet2DConditionModel to draw an image from its caption; loss term `sdm` (L_SDM).
 
     Args:
-        optimizer, backbone, timestep_exponent, seed, micro_batch_size: see `LatentModule`.
+        optimizer, backbone, weighting, timestep_exponent, seed, micro_batch_size: see `LatentModule`.
         loss_weights: of `sdm`.
         unet: folder or hub id of a UNet to start from, or the sizes of a fresh one.
         caption_drop: part of the samples that train without text.
         side: which of a sample's images is drawn, with its caption; "both" takes either with equal chance.
-        weighting: weight of the timesteps, see `NoiseProcess.weight`.
-        latent_memory: most latents remembered across epochs (CPU memory: 4 kB each at 16x16x4); 0 encodes anew.
     """
-
-    known_losses = ("sdm",)
 
     def __init__(
         self,
@@ -46,57 +44,71 @@ class TextToImageModule(LatentModule):
         side: Side = "both",
         weighting: Weighting = "uniform",
         timestep_exponent: float = 1.0,
-        latent_memory: int = 0,
         seed: int = 0,
         micro_batch_size: int | None = None,
     ) -> None:
-        super().__init__(optimizer, loss_weights, backbone, timestep_exponent, seed, micro_batch_size)
+        super().__init__(optimizer, loss_weights, backbone, weighting, timestep_exponent, seed, micro_batch_size)
         self.caption_drop = caption_drop
         self.side: Side = side
-        self.weighting: Weighting = weighting
         channels = self.vae.config.latent_channels
         if isinstance(unet, str):
             self.unet = load_unet(unet, in_channels=channels, frozen=False)
         else:
             self.unet = fresh_unet(unet, channels, channels, self.text_encoder.config.hidden_size)
         self.unet.to(memory_format=torch.channels_last)
-        self._memory = LatentMemory(latent_memory)
+        self.features = FrozenFeatures(self)
+        sides = ("source", "target") if side == "both" else (side,)
+        names = [name for side in sides for name in (f"latents.{side}", f"text.{side}_caption")]
+        self.features.use_cached(names, self.feature_facts)
 
-    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Squared error of the denoiser's prediction, [B]."""
-        images, captions, keys = self._captioned(batch, draws)
-        clean = normalise(self.vae, self._memory.encode_unscaled(self.vae, images, keys))
-        drop = draws.bernoulli("caption_drop", self.caption_drop)
-        texts = ["" if dropped else caption for caption, dropped in zip(captions, drop.tolist(), strict=True)]
-        with torch.no_grad():
-            condition = Conditioning(tokens=encode_text(self.text_encoder, self.tokenizer, texts))
-        timesteps = self.timesteps(draws).to(clean.device)
-        noise = draws.normal("noise", clean.shape[1:]).to(clean.device)
-        noisy = self.process.add_noise(clean, noise, timesteps)
-        prediction = denoise(self.unet, noisy.contiguous(memory_format=torch.channels_last), timesteps, condition)
-        target = self.process.target(clean, noise, timesteps)
-        return {"sdm": noise_loss(prediction, target, self.process.weight(timesteps, self.weighting))}
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
+        """Squared error of the denoiser's prediction; samples with a captioned image on the trained side count."""
+        source, target = self._captioned(batch)
+        counts = {"source": source, "target": target, "both": source | target}[self.side].to(self.device)
+        return {"sdm": LossTerm(counts, lambda: self.sdm(self.unet, *self._conditioned_latents(batch, draws), draws))}
 
-    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """1 for samples that have an image with a caption on the side that is trained."""
+    @torch.no_grad()
+    def _conditioned_latents(self, batch: Batch, draws: Draws) -> tuple[Tensor, Conditioning]:
+        """Normalised latents of one image a sample, and its caption."""
+        at_target = self._at_target(batch, draws)
+        drop = draws.bernoulli("caption_drop", self.caption_drop).tolist()
+        sides = ["target" if chosen else "source" for chosen in at_target.tolist()]
+        tokens, _ = self.features.text(
+            batch, ["" if dropped else f"{side}_caption" for side, dropped in zip(sides, drop, strict=True)]
+        )
+        return normalise(self.vae, self._modes(batch, at_target)), Conditioning(tokens)
+
+    def _modes(self, batch: Batch, at_target: Tensor) -> Tensor:
+        """Posterior mode of the target where bool [B] says so, else of the source, [B,c,h,w]."""
+        if self.side != "both":
+            return self.features.posterior(batch, self.side).mode()
+        if "source" in batch and "target" in batch:  # only one of them is encoded
+            images = torch.where(at_target.view(-1, 1, 1, 1), batch["target"], batch["source"])
+            return encode_unscaled(self.vae, images)
+        source, target = (self.features.posterior(batch, field).mode() for field in ("source", "target"))
+        return torch.where(at_target.to(target.device).view(-1, 1, 1, 1), target, source)
+
+    def _captioned(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Which sources and which targets have a caption, bool [B] each."""
         source = batch["has_source"] & batch["has_source_caption"]
-        target = batch["has_target"] & batch["has_target_caption"]
-        has = {"source": source, "target": target, "both": source | target}[self.side]
-        return {"sdm": has.to(self.device).float()}
+        return source, batch["has_target"] & batch["has_target_caption"]
 
-    def _captioned(self, batch: Batch, draws: Draws) -> tuple[Tensor, list[str], list[str]]:
-        """Image [B,3,H,W], caption and name of the image of each sample."""
-        source = batch["has_source"] & batch["has_source_caption"]
-        target = batch["has_target"] & batch["has_target_caption"]
-        if self.side == "both":
-            coin = draws.bernoulli("side", 0.5).to(target.device)
-            chosen = torch.where(source & target, coin, target)
-        else:
-            chosen = torch.full_like(target, self.side == "target")
-        images = torch.where(chosen.view(-1, 1, 1, 1), batch["target"], batch["source"])
-        sides = ["target" if at_target else "source" for at_target in chosen.tolist()]
-        captions = [batch[f"{side}_caption"][row] for row, side in enumerate(sides)]
-        return images, captions, [f"{key}/{side}" for key, side in zip(batch["key"], sides, strict=True)]
+    def _at_target(self, batch: Batch, draws: Draws) -> Tensor:
+        """Samples of which the target is drawn, not the source, bool [B]."""
+        source, target = self._captioned(batch)
+        if self.side != "both":
+            return torch.full_like(target, self.side == "target")
+        return torch.where(source & target, draws.bernoulli("side", 0.5).to(target.device), target)
+
+    def feature_facts(self) -> dict[str, str]:
+        """What the cached features depend on."""
+        facts = backbone_facts(self.describe_backbones())
+        return facts | {"max_text_chunks": "1", "dtype": str(self.vae.dtype)}
+
+    @property
+    def images_with_features(self) -> frozenset[str]:
+        """Those of the trained side."""
+        return frozenset({"source", "target"} if self.side == "both" else {self.side})
 
     def make_pipeline(self) -> Editor:
         """Draws the target from its caption."""

@@ -7,10 +7,9 @@ The captioner itself is transformers' `Blip2ForConditionalGeneration`. L_BLIP2 i
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -18,6 +17,7 @@ from mmig.backbones.blip2 import load_blip2, load_blip2_processor
 from mmig.backbones.loading import remove_dropout
 from mmig.evaluation.pictures import tower_pixels
 from mmig.language.greedy import plain_generation
+from mmig.language.token_loss import IGNORED, TokenLoss, token_loss
 from mmig.training.modes import evaluating
 
 if TYPE_CHECKING:
@@ -25,25 +25,7 @@ if TYPE_CHECKING:
 
 CONNECTOR = ("qformer.", "language_projection.", "query_tokens")
 """Where the names of the trained weights begin."""
-IGNORED = -100
 BICUBIC = 3
-
-
-class CaptionLoss(NamedTuple):
-    """Cross-entropy of a batch of captions.
-
-    Attributes:
-        sums: sum over each caption's tokens and end, float32 [B]; 0 for an empty caption.
-        counts: how many these are, float32 [B].
-    """
-
-    sums: Tensor
-    counts: Tensor
-
-    @property
-    def values(self) -> Tensor:
-        """Mean over the tokens of each sample, float32 [B]; times `counts` it is the sum again."""
-        return self.sums / self.counts.clamp(min=1)
 
 
 def trainable_parameters(model: "Blip2ForConditionalGeneration") -> dict[str, nn.Parameter]:
@@ -152,7 +134,7 @@ class Captioner(nn.Module):
         counts = [len(answer) for answer in self._answers(captions)]
         return torch.tensor(counts, dtype=torch.float32, device=self.model.device)
 
-    def loss(self, images: Tensor, captions: Sequence[str]) -> CaptionLoss:
+    def loss(self, images: Tensor, captions: Sequence[str]) -> TokenLoss:
         """Cross-entropy of captions given their images, differentiable in both the connector and the images.
 
         An empty caption (none is known) counts nothing, but its row runs like any other.
@@ -178,13 +160,7 @@ class Captioner(nn.Module):
         logits = self.model(
             pixel_values=self.pixels(images), input_ids=ids, attention_mask=mask, use_cache=False
         ).logits
-        losses = F.cross_entropy(  # the logits at a token are about the one after it
-            logits[:, length - 1 : -1].float().transpose(1, 2),
-            labels[:, length:],
-            ignore_index=IGNORED,
-            reduction="none",
-        )
-        return CaptionLoss(losses.sum(dim=1), counts.float())
+        return token_loss(logits[:, length - 1 : -1], labels[:, length:])  # those at a token are about the one after it
 
     def _prefix(self) -> list[int]:
         return [self.image_token] * self.num_query_tokens + [self.start]

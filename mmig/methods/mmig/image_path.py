@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from mmig.diffusion.latents import decode
 from mmig.diffusion.process import NoiseProcess
-from mmig.methods.mmig.captioner import Captioner, CaptionLoss
+from mmig.language.token_loss import TokenLoss
+from mmig.methods.mmig.captioner import Captioner
 from mmig.training.rng import Draws
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def caption_loss(
     captions: Sequence[str],
     weight: Tensor,
     config: ImagePathConfig | None = None,
-) -> CaptionLoss:
+) -> TokenLoss:
     """L_BLIP2 (MMIG paper, eq 22): cross-entropy of the target captions given the predicted images.
 
     Only rows with a weight and a caption are decoded and captioned. Where there is none, one row of zeros runs with
@@ -174,4 +175,4 @@ def caption_loss(
     images = predicted_images(process, vae, prediction, noisy, timesteps, config.decode_batch)
     loss = captioner.loss(images, [captions[row] for row in rows.tolist()])
     sums = torch.zeros_like(weight).index_add(0, rows, loss.sums * weight[rows])
-    return CaptionLoss(sums, counts)
+    return TokenLoss(sums, counts)

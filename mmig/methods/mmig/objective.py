@@ -10,6 +10,11 @@ TERMS = ("sdm", "as", "ar", "fg", "bg", "mmt", "blip2", "mmsm")
 first five are L_DEM (21)."""
 
 
+SourceConditioning = Literal["img2img", "concat"]
+"""How the source image reaches the denoiser (eq 3): sampling starts from its noised latents, or they are appended to
+the noisy latents on the channel axis (InstructPix2Pix)."""
+
+
 @dataclass
 class ObjectiveConfig:
     """How the loss terms are read where the paper leaves it open.

@@ -16,6 +16,7 @@ from mmig.backbones.clip import load_clip_vision
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.experiments.tiny_backbones.toy import picture
+from tests.terms import counts_of, values_of
 
 SIZE = CaptionerSize(
     vision_width=32, vision_layers=6, query_width=32, num_query_tokens=4, text_width=32, text_layers=2, head_width=16
@@ -40,36 +41,36 @@ def test_every_row_begins_with_all_placeholders_and_start(module: CaptionerModul
 
 def test_the_target_reaches_both_losses(module: CaptionerModule, batch: Batch):
     batch["target"].requires_grad_(True)
-    for value in module.losses(batch, Draws(0, batch["position"])).values():
+    for value in values_of(module, batch, Draws(0, batch["position"])).values():
         (gradient,) = torch.autograd.grad(value.sum(), batch["target"], retain_graph=True)
         assert (gradient.abs().amax((1, 2, 3)) > 0).all()
 
 
 def test_a_sample_without_target_shows_its_source(module: CaptionerModule, batch: Batch):
-    before = module.losses(batch, Draws(0, batch["position"]))["caption"]
+    before = values_of(module, batch, Draws(0, batch["position"]))["caption"]
     batch["has_target"][2] = False
     batch["target"][2] = 0
-    after = module.losses(batch, Draws(0, batch["position"]))["caption"]
+    after = values_of(module, batch, Draws(0, batch["position"]))["caption"]
     assert after[2] != before[2]
     batch["target"][2] = 1
-    torch.testing.assert_close(module.losses(batch, Draws(0, batch["position"]))["caption"], after)
+    torch.testing.assert_close(values_of(module, batch, Draws(0, batch["position"]))["caption"], after)
 
 
 def test_counts_are_caption_tokens_with_the_end(module: CaptionerModule, batch: Batch):
     expected = [len(module.tokenizer(text).input_ids) for text in batch["target_caption"]]
-    counts = module.loss_counts(batch, Draws(0, batch["position"]))["caption"]
+    counts = counts_of(module, batch, Draws(0, batch["position"]))["caption"]
     assert counts.tolist() == expected  # the start token stands for the end token
     batch["has_target"][1] = False
     batch["has_source"][1] = False
-    assert module.loss_counts(batch, Draws(0, batch["position"]))["caption"][1] == 0
+    assert counts_of(module, batch, Draws(0, batch["position"]))["caption"][1] == 0
 
 
 def test_concepts_count_where_a_target_has_them(module: CaptionerModule, batch: Batch):
     draws = Draws(0, batch["position"])
-    assert module.loss_counts(batch, draws)["concepts"].tolist() == [1.0] * 8
+    assert counts_of(module, batch, draws)["concepts"].tolist() == [1.0] * 8
     batch["has_concept_masks"][3] = False
     batch["has_target"][4] = False
-    assert module.loss_counts(batch, draws)["concepts"].tolist() == [1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+    assert counts_of(module, batch, draws)["concepts"].tolist() == [1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0]
 
 
 def test_patch_words_follow_the_masks():
@@ -95,8 +96,8 @@ def test_queries_are_not_alike(module: CaptionerModule, batch: Batch):
 
 def test_no_dropout_anywhere(module: CaptionerModule, batch: Batch):
     draws = Draws(0, batch["position"])
-    expected = module.losses(batch, draws)["caption"]
-    torch.testing.assert_close(module.train().losses(batch, draws)["caption"], expected)
+    expected = values_of(module, batch, draws)["caption"]
+    torch.testing.assert_close(values_of(module.train(), batch, draws)["caption"], expected)
 
 
 def test_vision_starts_from_clip(module: CaptionerModule, tokenizer_root: Path, tmp_path: Path, batch: Batch):

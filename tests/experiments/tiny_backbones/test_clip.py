@@ -15,6 +15,7 @@ from mmig.backbones.diffusion import load_text_encoder, load_tokenizer
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.experiments.tiny_backbones.toy import SWAPS, caption
+from tests.terms import counts_of, values_of
 
 SIZE = ClipSize(embed_dim=32, vision_width=32, vision_layers=6, text_width=32, text_layers=2, head_width=16)
 WEIGHTS = {"contrastive": 1.0, "caption": 1.0}
@@ -127,12 +128,12 @@ def test_next_token_loss_ignores_padding():
 
 
 def test_a_sample_without_source_counts_by_its_target(module: ClipModule, batch: Batch):
-    values = module.losses(batch, Draws(0, batch["position"]))
+    values = values_of(module, batch, Draws(0, batch["position"]))
     assert set(values) == set(WEIGHTS)
     assert all(torch.isfinite(value).all() and (value > 0).all() for value in values.values())
     batch["has_target"][7] = False
-    assert module.losses(batch, Draws(0, batch["position"]))["contrastive"][7] == 0
-    assert module.loss_counts(batch, Draws(0, batch["position"]))["contrastive"].tolist() == [1.0] * 7 + [0.0]
+    assert values_of(module, batch, Draws(0, batch["position"]))["contrastive"][7] == 0
+    assert counts_of(module, batch, Draws(0, batch["position"]))["contrastive"].tolist() == [1.0] * 7 + [0.0]
 
 
 def test_a_few_steps_learn_the_batch(tokenizer_root: Path, batch: Batch):
@@ -140,7 +141,7 @@ def test_a_few_steps_learn_the_batch(tokenizer_root: Path, batch: Batch):
     optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
     totals = []
     for _ in range(40):
-        total = sum(value.mean() for value in module.losses(batch, Draws(0, batch["position"])).values())
+        total = sum(value.mean() for value in values_of(module, batch, Draws(0, batch["position"])).values())
         optimizer.zero_grad()
         total.backward()
         optimizer.step()

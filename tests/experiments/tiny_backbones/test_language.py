@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from datamodules.schema import Batch
 from experiments.tiny_backbones.export import export_run
 from experiments.tiny_backbones.language import LanguageModule, LanguageSize
-from experiments.tiny_backbones.prompt import IGNORED, encode, format_prompt, padded_rows, token_losses
+from experiments.tiny_backbones.prompt import encode, format_prompt, padded_rows
 from experiments.tiny_backbones.score import generate_left_padded
 from mmig.backbones.llm import load_llm, load_llm_tokenizer
+from mmig.language.token_loss import IGNORED, token_loss
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.experiments.tiny_backbones.toy import caption
+from tests.terms import counts_of, values_of
 
 SIZE = LanguageSize(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
 
@@ -38,9 +40,9 @@ def test_labels_hold_answer_and_end_only():
 
 def test_token_loss_is_the_mean_over_labels():
     logits, labels = torch.randn(1, 4, 5), torch.tensor([[IGNORED, IGNORED, 3, 1]])
-    losses, counts = token_losses(logits, labels)
-    torch.testing.assert_close(losses[0], F.cross_entropy(logits[0, 1:3], torch.tensor([3, 1])))
-    assert counts.tolist() == [2]
+    loss = token_loss(logits[:, :-1], labels[:, 1:])
+    torch.testing.assert_close(loss.values[0], F.cross_entropy(logits[0, 1:3], torch.tensor([3, 1])))
+    assert loss.counts.tolist() == [2]
 
 
 def test_token_loss_is_that_of_transformers(tokenizer_root: Path, batch: Batch):
@@ -51,35 +53,35 @@ def test_token_loss_is_that_of_transformers(tokenizer_root: Path, batch: Batch):
     ]
     ids, mask, labels = padded_rows(pairs, module.tokenizer.pad_token_id)
     output = module.language_model(input_ids=ids, attention_mask=mask, labels=labels)
-    losses, counts = token_losses(output.logits, labels)
-    torch.testing.assert_close((losses * counts).sum() / counts.sum(), output.loss)
+    loss = token_loss(output.logits[:, :-1], labels[:, 1:])
+    torch.testing.assert_close(loss.sums.sum() / loss.counts.sum(), output.loss)
 
 
 def test_counts_are_answer_tokens_with_the_end(tokenizer_root: Path, batch: Batch):
     module = make_module(tokenizer_root)
     expected = [len(encode(module.tokenizer, "", text)[1]) for text in batch["response"]]
-    assert module.loss_counts(batch, Draws(0, batch["position"]))["response"].tolist() == expected
+    assert counts_of(module, batch, Draws(0, batch["position"]))["response"].tolist() == expected
     batch["has_response"][0] = False
-    assert module.loss_counts(batch, Draws(0, batch["position"]))["response"][0] == 0
+    assert counts_of(module, batch, Draws(0, batch["position"]))["response"][0] == 0
 
 
 def test_caption_dropout_hides_the_caption(tokenizer_root: Path, batch: Batch):
     hiding, draws = make_module(tokenizer_root, caption_dropout=1.0), Draws(0, batch["position"])
-    before = hiding.losses(batch, draws)["response"]
+    before = values_of(hiding, batch, draws)["response"]
     batch["source_caption"] = ["something else"] * 8
-    torch.testing.assert_close(hiding.losses(batch, draws)["response"], before)
+    torch.testing.assert_close(values_of(hiding, batch, draws)["response"], before)
 
 
 def test_the_caption_reaches_the_model(tokenizer_root: Path, batch: Batch):
     showing, draws = make_module(tokenizer_root, caption_dropout=0.0), Draws(0, batch["position"])
-    before = showing.losses(batch, draws)["response"]
+    before = values_of(showing, batch, draws)["response"]
     batch["source_caption"] = ["something else"] * 8
-    assert (showing.losses(batch, draws)["response"] != before).all()
+    assert (values_of(showing, batch, draws)["response"] != before).all()
 
 
 def test_untrained_loss_is_near_a_uniform_guess(tokenizer_root: Path, batch: Batch):
     module = make_module(tokenizer_root)
-    value = module.losses(batch, Draws(0, batch["position"]))["response"].mean().item()
+    value = values_of(module, batch, Draws(0, batch["position"]))["response"].mean().item()
     assert value == pytest.approx(math.log(len(module.tokenizer)), abs=0.3)
 
 

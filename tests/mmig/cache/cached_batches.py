@@ -44,5 +44,5 @@ def losses(method: TrainingModule, batch: Batch, seed: int = 0) -> dict[str, lis
     """What counts of each loss term of each sample of a batch, by name."""
     draws = Draws(seed, batch["position"])
     torch.manual_seed(0)
-    values, counts = method.losses(batch, draws), method.loss_counts(batch, draws)
-    return {name: (values[name].float() * (counts[name] > 0)).tolist() for name in values}
+    terms = method.losses(batch, draws)
+    return {name: (term.values * (term.counts > 0)).tolist() for name, term in terms.items()}

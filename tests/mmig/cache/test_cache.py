@@ -10,6 +10,7 @@ from datamodules.schema import Sample, collate
 from mmig.backbones.fingerprint import fingerprint
 from mmig.cache.facts import StaleFeaturesError
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
+from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
 from mmig.methods.mmig.objective import ObjectiveConfig
 from mmig.methods.mmig.stages.stage1 import Stage1
 from mmig.methods.mmig.stages.stage2 import Stage2
@@ -67,6 +68,13 @@ def test_other_stages_have_the_same_losses(folders: TinyBackbones, kind: type) -
 )
 def test_instruct_pix2pix_has_the_same_losses(folders: TinyBackbones, settings: dict[str, Any]) -> None:
     assert_same_losses(editor(folders, **settings), world_samples())
+
+
+@pytest.mark.parametrize("side", ["source", "target", "both"])
+def test_text_to_image_has_the_same_losses(folders: TinyBackbones, side: Any) -> None:
+    root = str(folders.stable_diffusion)
+    method = TextToImageModule(OptimizerConfig(), {"sdm": 1.0}, root, root, caption_drop=0.3, side=side)
+    assert_same_losses(method, world_samples())
 
 
 def test_missing_fields_have_the_same_losses(folders: TinyBackbones) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import lightning as L
 import pytest
-from torch import Tensor
 
 from datamodules.shard_data import ShardData
 from datamodules.shards import write_shards
 from mmig.callbacks.data_faults import SHARDS_LISTED, DataFaults, fault_line, fault_row
 from mmig.callbacks.row_file import RowFile
 from mmig.training.rng import Draws
+from mmig.training.terms import LossTerm
 from tests.datamodules.make_samples import make_image, make_samples
 from tests.toy import ToyModule, fit
 
@@ -25,8 +25,8 @@ BAD = {3: ("target", b"\x89PNG cut off"), 9: ("target", WIDE), 17: ("target", WI
 class Brightness(ToyModule):
     """Learns from the mean of each target image; whatever it learns."""
 
-    def losses(self, batch: Any, draws: Draws) -> dict[str, Tensor]:
-        return super().losses({"inputs": batch["target"].mean(dim=(2, 3))}, draws)
+    def losses(self, batch: Any, draws: Draws) -> dict[str, LossTerm]:
+        return super().losses({**batch, "inputs": batch["target"].mean(dim=(2, 3))}, draws)
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from mmig.callbacks.row_file import RowFile
 from mmig.callbacks.step_guard import WARN_EVERY, BadStepsError, StepGuard
 from mmig.checkpoints.checkpoint import read_checkpoint
 from mmig.checkpoints.files import checkpoints_in
-from mmig.training.module import StepOutcome
 from mmig.training.rng import Draws
+from mmig.training.steps import StepOutcome
+from mmig.training.terms import LossTerm
 from tests.toy import ToyModule, fit
 
 BATCH = 12
@@ -29,10 +30,11 @@ class Poisoned(ToyModule):
         super().__init__(**settings)
         self.at, self.factor = torch.tensor(at), factor
 
-    def losses(self, batch: Any, draws: Draws) -> dict[str, Tensor]:
-        values = super().losses(batch, draws)
+    def losses(self, batch: Any, draws: Draws) -> dict[str, LossTerm]:
+        terms = super().losses(batch, draws)
         factors = torch.where(torch.isin(batch["position"], self.at), self.factor, 1.0)
-        return values | {"squared": factors * values["squared"]}
+        squared = terms["squared"]
+        return terms | {"squared": LossTerm(squared.counts, lambda: factors * squared.values)}
 
 
 class LeftOut(ToyModule):
@@ -93,10 +95,14 @@ def test_a_gradient_that_is_not_finite_is_skipped_as_well(tmp_path: Path) -> Non
     class Steep(ToyModule):
         """Finite loss, but no finite slope, in the second step."""
 
-        def losses(self, batch: Any, draws: Draws) -> dict[str, Tensor]:
-            values = super().losses(batch, draws)
-            flat = (0 * values["squared"]).sqrt() if position(2) in batch["position"] else 0.0
-            return values | {"squared": values["squared"] + flat}
+        def losses(self, batch: Any, draws: Draws) -> dict[str, LossTerm]:
+            terms = super().losses(batch, draws)
+            squared, at = terms["squared"], position(2) in batch["position"]
+
+            def steep() -> Tensor:
+                return squared.values + ((0 * squared.values).sqrt() if at else 0.0)
+
+            return terms | {"squared": LossTerm(squared.counts, steep)}
 
     module = Steep()
     fit(module, tmp_path, 1, more_callbacks=guard(tmp_path))

@@ -7,7 +7,7 @@ import torch
 
 from mmig.backbones.diffusion import load_text_encoder, load_tokenizer, load_unet, load_vae
 from mmig.diffusion.conditioning import Conditioning, concatenate, denoise, encode_text
-from mmig.diffusion.latents import LatentMemory, decode, encode, encode_unscaled, latent_shape, normalise, unnormalise
+from mmig.diffusion.latents import decode, encode, encode_unscaled, latent_shape, normalise, unnormalise
 from mmig.diffusion.losses import noise_loss
 from tests.tiny_fixtures import build_stable_diffusion
 
@@ -47,15 +47,6 @@ def test_latent_shape_names_a_side_that_does_not_fit(folder: Path) -> None:
     assert latent_shape(vae, 64, 96) == (4, 16, 24)
     with pytest.raises(ValueError, match="62x64 pixels: both sides must be multiples of 4"):
         latent_shape(vae, 62, 64)
-
-
-def test_remembered_latents_are_those_of_the_encoder(folder: Path) -> None:
-    vae, memory = load_vae(folder), LatentMemory(capacity=1)
-    first = memory.encode_unscaled(vae, IMAGES, ["a", "b"])
-    torch.testing.assert_close(first, encode_unscaled(vae, IMAGES))
-    # "b" is remembered, so its image is not looked at; "a" was dropped
-    second = memory.encode_unscaled(vae, torch.stack([IMAGES[0], torch.zeros_like(IMAGES[1])]), ["a", "b"])
-    torch.testing.assert_close(second, first)
 
 
 def test_noise_loss_is_a_mean_for_each_sample_in_float32() -> None:

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mmig.checkpoints.checkpoint import read_checkpoint
 from mmig.checkpoints.files import checkpoints_in
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
+from mmig.training.terms import LossTerm
+from tests.terms import values_of
 from tests.toy import NUM_FEATURES, ToyModule, ToyStream, fit
 
 
@@ -53,8 +55,9 @@ def test_micro_batches_do_not_change_the_step(tmp_path: Path) -> None:
 class DrawnCounts(ToyModule):
     """Half of the samples, by a coin, count in no "l1" loss."""
 
-    def loss_counts(self, batch: Any, draws: Draws) -> dict[str, Tensor]:
-        return super().loss_counts(batch, draws) | {"l1": draws.bernoulli("coin", 0.5).float()}
+    def losses(self, batch: Any, draws: Draws) -> dict[str, LossTerm]:
+        terms = super().losses(batch, draws)
+        return terms | {"l1": LossTerm(draws.bernoulli("coin", 0.5), lambda: terms["l1"].values)}
 
 
 def test_counts_that_depend_on_draws_agree_over_micro_batches(tmp_path: Path) -> None:
@@ -63,7 +66,7 @@ def test_counts_that_depend_on_draws_agree_over_micro_batches(tmp_path: Path) ->
     cut.load_state_dict(whole.state_dict())
     batch = next(iter(ToyStream(1, 12, 0, 1)))
     draws = Draws(3, batch["position"])
-    counted = whole.losses(batch, draws)["l1"][draws.bernoulli("coin", 0.5)].detach()
+    counted = values_of(whole, batch, draws)["l1"][draws.bernoulli("coin", 0.5)].detach()
     assert 0 < len(counted) < 12
     for module, name in ((whole, "whole"), (cut, "cut")):
         logged = fit(module, tmp_path / name, 1).callback_metrics
@@ -87,10 +90,10 @@ def test_each_term_is_divided_by_its_own_count() -> None:
     module = ToyModule()
     batch = next(iter(ToyStream(1, 12, 0, 1)))
     draws = Draws(0, batch["position"])
-    values, counts = module.losses(batch, draws), module.loss_counts(batch, draws)
-    sums = module._term_sums(batch, draws, module._term_counts(batch, draws))
-    assert counts["l1"].sum() == 8
-    torch.testing.assert_close(sums[1], values["l1"][batch["position"] % 3 != 0].sum())
+    table, counted = module.computed(module.losses(batch, draws))
+    assert counted[:, 1].sum() == 8
+    errors = module.error(batch["inputs"], draws).abs()
+    torch.testing.assert_close((table * counted).sum(dim=0)[1], errors[batch["position"] % 3 != 0].sum())
 
 
 def test_validation_reports_terms_and_timestep_ranges(tmp_path: Path) -> None:
@@ -156,7 +159,7 @@ def test_terms_without_weight_are_named() -> None:
     module.loss_weights = {"squared": 1.0}
     batch = next(iter(ToyStream(1, 12, 0, 1)))
     with pytest.raises(ValueError, match="loss_weights names"):
-        module._term_sums(batch, Draws(0, batch["position"]), torch.ones(12, 2))
+        module._terms(batch)
 
 
 def test_bf16_mixed_with_fused_adamw_and_clipping_trains(tmp_path: Path) -> None:

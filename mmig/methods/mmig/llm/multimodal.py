@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmig.language.greedy import plain_generation
 from mmig.language.responses import ResponseStates
 from mmig.language.sequences import (
-    IGNORED,
     EncodedResponses,
     encode_responses,
     left_padded_ids,
@@ -23,6 +21,7 @@ from mmig.language.sequences import (
     teacher_forced_ids,
     until_end,
 )
+from mmig.language.token_loss import TokenLoss, token_loss
 from mmig.methods.mmig.llm.adapter_hooks import (
     PROJECTIONS,
     ROUTING,
@@ -75,7 +74,7 @@ class MultimodalOutput(NamedTuple):
     @property
     def losses(self) -> Tensor:
         """Mean over each sample's tokens, float32 [B]; 0 without a response."""
-        return self.loss_sums / self.token_counts.clamp(min=1)
+        return TokenLoss(self.loss_sums, self.token_counts).values
 
 
 class MultimodalLLM(nn.Module):
@@ -118,7 +117,7 @@ class MultimodalLLM(nn.Module):
     def forward(
         self,
         instructions: Sequence[str],
-        responses: Sequence[str],
+        responses: Sequence[str] | EncodedResponses,
         images: Tensor | None = None,
         has_image: Tensor | None = None,
     ) -> MultimodalOutput:
@@ -126,24 +125,21 @@ class MultimodalLLM(nn.Module):
 
         Args:
             instructions: w.
-            responses: R; an empty one counts in no loss and gets a row of e0 without valid tokens.
+            responses: R, or `encode` of them; an empty one counts in no loss and gets a row of e0 without valid tokens.
             images: x, [B,3,H,W] in [-1,1], or their visual tokens; None where all samples are text only.
             has_image: bool [B], False for rows of `images` without meaning; default: all True.
 
         Raises:
             ValueError: lengths that differ, or images without a vision tower.
         """
-        encoded = encode_responses(self.tokenizer, responses, self.config.max_response_tokens)
+        encoded = responses if isinstance(responses, EncodedResponses) else self.encode(responses)
         hidden, states, targets = self._teacher_forced(instructions, encoded, images, has_image)
-        logits = self.llm.get_output_embeddings()(hidden).float()
-        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
-        counts = (targets != IGNORED).sum(dim=1).float()
-        return MultimodalOutput(losses.view_as(targets).sum(dim=1), counts, states)
+        loss = token_loss(self.llm.get_output_embeddings()(hidden), targets)  # (7), (8)
+        return MultimodalOutput(*loss, states)
 
-    def token_counts(self, responses: Sequence[str]) -> Tensor:
-        """Tokens that count in each response's loss, float32 [B]: `MultimodalOutput.token_counts` without a forward."""
-        encoded = encode_responses(self.tokenizer, responses, self.config.max_response_tokens)
-        return torch.tensor([float(len(row)) for row in encoded.targets], device=self.llm.device)
+    def encode(self, responses: Sequence[str]) -> EncodedResponses:
+        """Ids of responses for teacher forcing; the lengths of their targets are `MultimodalOutput.token_counts`."""
+        return encode_responses(self.tokenizer, responses, self.config.max_response_tokens)
 
     def states_of_ids(
         self,

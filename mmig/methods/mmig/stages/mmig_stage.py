@@ -14,13 +14,15 @@ from mmig.methods.mmig.export import save_mmig
 from mmig.methods.mmig.exported import is_exported, read_exported
 from mmig.methods.mmig.llm.config import MultimodalConfig
 from mmig.methods.mmig.llm.facts import multimodal_facts
-from mmig.methods.mmig.model import MMIG, Losses, SourceConditioning
-from mmig.methods.mmig.objective import TERMS, ObjectiveConfig
+from mmig.methods.mmig.losses import Losses
+from mmig.methods.mmig.model import MMIG
+from mmig.methods.mmig.objective import TERMS, ObjectiveConfig, SourceConditioning
 from mmig.methods.mmig.parts import BackboneConfig, MMSMConfig, load_parts
 from mmig.methods.mmig.pipeline import MMIGEditor, MMIGPipeline, SamplingConfig
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
+from mmig.training.terms import LossTerm
 
 logger = logging.getLogger(__name__)
 Profile = Literal["paper", "practical", "strict"]
@@ -122,18 +124,14 @@ class MMIGStage(TrainingModule):
             if name != "captioner":  # loaded with its connector trainable and the rest frozen
                 model.get_submodule(name).requires_grad_(True).train()
 
-    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """The stage's loss terms [B] by name."""
-        self._losses = self.mmig.losses(batch, draws, self.loss_weights)
-        return self._losses.values
-
-    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """What counts how much: see `MMIG.loss_counts`."""
-        return self.mmig.loss_counts(batch, draws, self.loss_weights)
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
+        """The stage's loss terms by name."""
+        self._losses = Losses(self.mmig, batch, draws, self.loss_weights)
+        return self._losses.terms()
 
     def timesteps(self, draws: Draws) -> Tensor:
         """Timestep of each sample's noise loss."""
-        return self.mmig.timesteps(draws)
+        return self.mmig.draw_timesteps(draws).timesteps
 
     def feature_facts(self) -> dict[str, str]:
         """What the cached features of this stage depend on."""
@@ -159,10 +157,11 @@ class MMIGStage(TrainingModule):
         """
         if self._losses is None:
             return {}
-        text, features = self._losses.injection.pooled_std()
+        text, features = self._losses.a.injection.pooled_std()
         spreads = {"std_text": text, "std_features": features}
-        if (concepts := self._losses.concepts) is None:
+        if self._losses.a.attention is None:
             return spreads
+        concepts = self._losses.concepts
         described = concepts.content.any(dim=1)
         lost = {"concepts_missing": concepts.missing, "concepts_truncated": concepts.truncated}
         return spreads | {name: counts[described].float().mean() for name, counts in lost.items()}

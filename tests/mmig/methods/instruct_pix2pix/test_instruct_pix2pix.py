@@ -17,6 +17,7 @@ from mmig.methods.instruct_pix2pix.texts import condition_fields
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.mmig.batches import edit_batch
+from tests.terms import values_of
 from tests.tiny_fixtures import build_stable_diffusion
 
 SIZE = UNetSize(block_out_channels=[16, 32], layers_per_block=1, attention_heads=2, norm_num_groups=8, sample_size=16)
@@ -73,11 +74,11 @@ def test_the_widened_unet_ignores_the_source_at_first(folder: Path) -> None:
 
 
 def test_the_image_condition_is_the_unscaled_mode(folder: Path) -> None:
-    method, batch = module(folder), full_batch()
-    clean, image = method._latents(batch, Draws(0, batch["position"]))
+    method, batch = module(folder, drop=0.0), full_batch()
+    clean, condition = method._conditioned_latents(batch, Draws(0, batch["position"]))
     vae = load_vae(folder)
-    torch.testing.assert_close(image, vae.encode(batch["source"]).latent_dist.mode())
-    mode = module(folder, target_latents="mode")._latents(batch, Draws(0, batch["position"]))[0]
+    torch.testing.assert_close(condition.image_latents, vae.encode(batch["source"]).latent_dist.mode())
+    mode = module(folder, target_latents="mode")._conditioned_latents(batch, Draws(0, batch["position"]))[0]
     torch.testing.assert_close(mode, vae.encode(batch["target"]).latent_dist.mode() * vae.config.scaling_factor)
     assert not torch.equal(clean, mode)
 
@@ -88,7 +89,7 @@ def test_it_learns_a_batch_and_moves_only_the_unet(folder: Path) -> None:
     optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=3e-3)
     losses = []
     for _ in range(10):
-        loss = method.losses(batch, Draws(0, batch["position"]))["sdm"].mean()
+        loss = values_of(method, batch, Draws(0, batch["position"]))["sdm"].mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -109,22 +110,9 @@ def test_a_sample_without_source_trains_as_if_its_image_were_dropped(folder: Pat
     method, batch = module(folder, SIZE, drop=0.0), full_batch()
     batch["has_source"] = torch.tensor([True, False, True, True])
     draws = Draws(0, batch["position"])
-    before = method.losses(batch, draws)["sdm"]
+    before = values_of(method, batch, draws)["sdm"]
     batch["source"][1] = 0.3
-    torch.testing.assert_close(method.losses(batch, draws)["sdm"], before)
-
-
-def test_remembering_latents_changes_no_loss(folder: Path) -> None:
-    batch = full_batch()
-    plain, memory = (module(folder, target_latents="mode", latent_memory=size) for size in (0, 100))
-    expected = plain.losses(batch, Draws(0, batch["position"]))["sdm"]
-    for _ in range(2):
-        torch.testing.assert_close(memory.losses(batch, Draws(0, batch["position"]))["sdm"], expected)
-
-
-def test_sampled_latents_cannot_be_remembered(folder: Path) -> None:
-    with pytest.raises(ValueError, match="latent_memory keeps posterior modes"):
-        module(folder, latent_memory=10)
+    torch.testing.assert_close(values_of(method, batch, draws)["sdm"], before)
 
 
 def test_sampling_is_the_published_one_unless_configured(folder: Path) -> None:

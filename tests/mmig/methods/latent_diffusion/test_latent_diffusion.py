@@ -18,6 +18,7 @@ from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.mmig.batches import edit_batch
+from tests.terms import counts_of, values_of
 from tests.tiny_fixtures import build_stable_diffusion
 
 SIZE = UNetSize(block_out_channels=[16, 32], layers_per_block=1, attention_heads=2, norm_num_groups=8, sample_size=16)
@@ -56,7 +57,7 @@ def descend(module: Any, batch: Any, steps: int, lr: float) -> list[float]:
     optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], lr=lr)
     totals = []
     for _ in range(steps):
-        losses = module.losses(batch, Draws(0, batch["position"]))
+        losses = values_of(module, batch, Draws(0, batch["position"]))
         total = sum(module.loss_weights[name] * value.mean() for name, value in losses.items())
         optimizer.zero_grad()
         total.backward()
@@ -72,7 +73,7 @@ def test_the_autoencoder_learns_a_batch() -> None:
 
 def test_its_losses_are_means_over_a_sample() -> None:
     module, batch = autoencoder(), captioned(3)
-    losses = module.losses(batch, Draws(0, batch["position"]))
+    losses = values_of(module, batch, Draws(0, batch["position"]))
     posterior = module.vae.encode(drawn_images(batch, Draws(0, batch["position"]))).latent_dist
     torch.testing.assert_close(losses["kl"], posterior.kl() / (3 * 64 * 64))
     assert all(value.shape == (3,) for value in losses.values())
@@ -158,7 +159,7 @@ def test_a_weight_for_another_loss_is_refused(folder: Path) -> None:
 def test_samples_without_target_do_not_count_for_the_decoder(folder: Path) -> None:
     batch = captioned(2)
     batch["has_target"] = torch.tensor([True, False])
-    counts = finetuned_decoder(folder).loss_counts(batch, Draws(0, batch["position"]))
+    counts = counts_of(finetuned_decoder(folder), batch, Draws(0, batch["position"]))
     assert all(count.tolist() == [1.0, 0.0] for count in counts.values()) and len(counts) == 2
 
 
@@ -195,15 +196,15 @@ def test_replacing_the_folders_unet_keeps_the_backbones_fingerprints(folder: Pat
 def test_one_side_only_reads_that_side(folder: Path) -> None:
     module, batch = text_to_image(folder, side="source", caption_drop=0.0), captioned(4)
     draws = Draws(0, batch["position"])
-    before = module.losses(batch, draws)["sdm"]
+    before = values_of(module, batch, draws)["sdm"]
     batch["target"] = torch.zeros_like(batch["target"])
-    torch.testing.assert_close(module.losses(batch, draws)["sdm"], before)
+    torch.testing.assert_close(values_of(module, batch, draws)["sdm"], before)
 
 
 def test_samples_without_caption_do_not_count(folder: Path) -> None:
     batch = captioned(2)
     batch["has_target_caption"] = torch.tensor([True, False])
-    counts = text_to_image(folder, side="target").loss_counts(batch, Draws(0, batch["position"]))
+    counts = counts_of(text_to_image(folder, side="target"), batch, Draws(0, batch["position"]))
     assert counts["sdm"].tolist() == [1.0, 0.0]
 
 

@@ -14,6 +14,7 @@ from datamodules.tinyworld.sample import make_sample
 from mmig.backbones.loading import remove_dropout
 from mmig.language.responses import response_ids
 from mmig.methods.mmig.llm.config import MultimodalConfig
+from mmig.methods.mmig.losses import Losses
 from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.parts import BackboneConfig, MMSMConfig
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
@@ -61,6 +62,11 @@ def settled_stage(folders: TinyBackbones, kind: type[MMIGStage], **settings: Any
     if stage.mmig.captioner is not None:
         remove_dropout(stage.mmig.captioner)
     return stage
+
+
+def mmig_values(model: MMIG, batch: Batch, draws: Draws, terms: Collection[str]) -> dict[str, Tensor]:
+    """Value of each of these terms of each sample, [B]."""
+    return {name: term.values for name, term in Losses(model, batch, draws, terms).terms().items()}
 
 
 def world_batch(positions: Collection[int] = (0, 1, 2, 3)) -> Batch:

@@ -12,12 +12,14 @@ from mmig.methods.mmig.stages.stage5 import Stage5
 from mmig.training.rng import Draws
 from tests.mmig.methods.mmig.stages.support import (
     ByHand,
+    mmig_values,
     positions_at,
     recorded,
     seeing_backbones,
     settled_stage,
     world_batch,
 )
+from tests.terms import counts_of
 
 EARLY = positions_at(lambda part: part < 0.25, 2)
 
@@ -41,7 +43,7 @@ def choose(stage: MMIGStage, **settings: object) -> None:
 def test_the_captioner_reads_the_decoded_x0_of_forward_a(stage: MMIGStage) -> None:
     model, batch, draws = stage.mmig, world_batch(EARLY), Draws(0, EARLY)
     with recorded(model.unet) as calls, torch.no_grad():
-        values = model.losses(batch, draws, ("sdm", "fg", "bg", "blip2")).values
+        values = mmig_values(model, batch, draws, ("sdm", "fg", "bg", "blip2"))
     hand = ByHand(model, batch, draws)
     kept = hand.scheduler.alphas_cumprod[hand.timesteps].view(-1, 1, 1, 1)
     noisy = hand.inputs(hand.timesteps)[:, :4]
@@ -51,13 +53,13 @@ def test_the_captioner_reads_the_decoded_x0_of_forward_a(stage: MMIGStage) -> No
         losses = model.captioner.loss(images, batch["target_caption"])
     torch.testing.assert_close(values["blip2"], 4 * losses.values, rtol=1e-4, atol=1e-4)
     assert (hand.timesteps < 250).all() and values["blip2"].min() > 0
-    assert torch.equal(stage.loss_counts(batch, draws)["blip2"], losses.counts)
+    assert torch.equal(counts_of(stage, batch, draws)["blip2"], losses.counts)
 
 
 def test_late_timesteps_are_not_captioned(stage: MMIGStage) -> None:
     positions = [EARLY[0], *positions_at(lambda part: part >= 0.25, 1)]
     with torch.no_grad():
-        values = stage.mmig.losses(world_batch(positions), Draws(0, positions), ("blip2",)).values["blip2"]
+        values = mmig_values(stage.mmig, world_batch(positions), Draws(0, positions), ("blip2",))["blip2"]
     assert values[0] > 0 and values[1] == 0
 
 
@@ -65,7 +67,7 @@ def test_late_timesteps_are_not_captioned(stage: MMIGStage) -> None:
 def test_whom_the_term_alone_teaches(stage: MMIGStage, blip_grad: str) -> None:
     choose(stage, blip_grad=blip_grad)
     model = stage.mmig
-    value = model.losses(world_batch(EARLY), Draws(0, EARLY), ("blip2",)).values["blip2"].sum()
+    value = mmig_values(model, world_batch(EARLY), Draws(0, EARLY), ("blip2",))["blip2"].sum()
     parts = {"unet": model.unet, "mmsm": model.mmsm, "adapters": model.mllm.adapters, "connector": model.captioner}
     for name, part in parts.items():
         trained = [parameter for parameter in part.parameters() if parameter.requires_grad]
@@ -82,11 +84,11 @@ def test_rows_drawn_for_the_captioner_leave_the_noise_losses(stage: MMIGStage) -
     batch, draws = world_batch(positions), Draws(0, positions)
     chosen = draws.bernoulli("captioned", 0.5)
     assert 0 < chosen.sum() < 6
-    counts = stage.loss_counts(batch, draws)
+    counts = counts_of(stage, batch, draws)
     for name in ("sdm", "fg", "bg"):
         assert torch.equal(counts[name], (~chosen).float()), name
     assert all((counts[name] > 0).all() for name in ("blip2", "as", "mmsm", "mmt"))
     with torch.no_grad():
-        values = stage.mmig.losses(batch, draws, ("blip2",)).values["blip2"]
+        values = mmig_values(stage.mmig, batch, draws, ("blip2",))["blip2"]
     assert torch.equal(values > 0, chosen)
     assert (stage.timesteps(draws)[chosen] < 250).all()

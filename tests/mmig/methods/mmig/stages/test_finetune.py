@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
+from mmig import __version__
 from mmig.checkpoints.checkpoint import CheckpointError, init_weights, load_module
-from mmig.run.export import export_run
 from mmig.methods.mmig.llm.config import MultimodalConfig
 from mmig.methods.mmig.pipeline import MMIGPipeline
 from mmig.methods.mmig.stages.finetune import FineTune, FineTuneDenoiser, Updates
@@ -20,10 +20,12 @@ from mmig.methods.mmig.stages.mmig_stage import MMIGStage
 from mmig.methods.mmig.stages.stage1 import Stage1
 from mmig.methods.mmig.stages.stage3 import Stage3
 from mmig.methods.mmig.stages.stage5 import Stage5
+from mmig.run.export import export_run
 from mmig.training.lora import LoRAConfig, has_lora
 from mmig.training.rng import Draws
 from tests.mmig.batches import edit_batch
 from tests.mmig.methods.mmig.stages.support import build_stage, world_batch
+from tests.terms import counts_of, values_of
 from tests.tiny_fixtures import TinyBackbones, build_all, build_vae
 
 BOTH = Updates(LoRAConfig(4, targets=["to_q", "to_v", "conv1"]), LoRAConfig(2))
@@ -41,7 +43,7 @@ def trained(stage: MMIGStage) -> set[str]:
 def checkpoint_of(stage: MMIGStage) -> dict[str, Any]:
     state = stage.state_dict()
     weights = {name: state[name].clone() for name in stage.stored_names()}
-    return {"state_dict": weights, "step": 7, "backbones": stage.describe_backbones()}
+    return {"state_dict": weights, "version": __version__, "step": 7, "backbones": stage.describe_backbones()}
 
 
 def moved(stage: MMIGStage) -> MMIGStage:
@@ -58,7 +60,7 @@ def test_updates_adapters_and_mmsm_train_and_all_get_a_gradient(folders: TinyBac
     stage = moved(build_stage(folders, FineTune, lora=BOTH, multimodal=MultimodalConfig(dropout=0.0)))
     batch = world_batch()
     draws = Draws(0, batch["position"])
-    values, counts = stage.losses(batch, draws), stage.loss_counts(batch, draws)
+    values, counts = values_of(stage, batch, draws), counts_of(stage, batch, draws)
     assert set(values) == {"mmt", "sdm", "as", "ar", "fg", "bg", "mmsm"}
     torch.stack([(values[name] * counts[name]).sum() for name in values]).sum().backward()
     names = trained(stage)

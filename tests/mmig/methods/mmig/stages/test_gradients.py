@@ -11,6 +11,7 @@ from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.mmig.methods.mmig.stages.support import positions_at, seeing_backbones, settled_stage, world_batch
 from tests.mmig.methods.mmig.stages.test_total import one_step
+from tests.terms import values_of
 from tests.tiny_fixtures import TinyBackbones
 
 
@@ -23,7 +24,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> TinyBackbones:
 def test_the_noise_loss_alone_teaches_the_llm(folders: TinyBackbones, kind: type[MMIGStage]) -> None:
     """z_d is text: e0 through MMSM is the only way from the denoiser to the adapters (reference, 2.3)."""
     stage, batch = settled_stage(folders, kind), world_batch((0, 1))
-    value = stage.losses(batch, Draws(0, batch["position"]))["sdm"].sum()
+    value = values_of(stage, batch, Draws(0, batch["position"]))["sdm"].sum()
     names, adapters = zip(*stage.mmig.mllm.adapters.named_parameters(), strict=True)
     gradients = torch.autograd.grad(value, adapters)  # raises where one is not reached
     reached = {name for name, gradient in zip(names, gradients, strict=True) if gradient.any()}

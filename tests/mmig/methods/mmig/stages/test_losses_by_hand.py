@@ -9,7 +9,6 @@ from torch import Tensor
 from datamodules.schema import Batch
 from mmig.diffusion.attention import capture_attention
 from mmig.diffusion.concepts import locate_concepts
-from mmig.diffusion.problem import Losses
 from mmig.methods.mmig.attention_losses import concept_maps
 from mmig.methods.mmig.image_path import ImagePathConfig
 from mmig.methods.mmig.objective import TERMS, ObjectiveConfig
@@ -21,12 +20,14 @@ from tests.mmig.methods.mmig.stages.support import (
     Call,
     bare_batch,
     counted,
+    mmig_values,
     positions_at,
     recorded,
     seeing_backbones,
     settled_stage,
     world_batch,
 )
+from tests.terms import counts_of
 
 POSITIONS = positions_at(lambda part: 0.3 < part < 0.9, 2)
 DRAWS = Draws(0, POSITIONS)
@@ -57,10 +58,10 @@ def batch() -> Batch:
 
 
 @pytest.fixture(scope="module")
-def step(stage: MMIGStage, batch: Batch) -> tuple[Losses, list[Call], list[Call]]:
+def step(stage: MMIGStage, batch: Batch) -> tuple[dict[str, Tensor], list[Call], list[Call]]:
     """Losses of all terms, and the forwards of the denoiser and of the LLM."""
     with recorded(stage.mmig.unet) as unet, recorded(stage.mmig.mllm.llm.get_decoder()) as llm:
-        return stage.mmig.losses(batch, DRAWS, TERMS), unet, llm
+        return mmig_values(stage.mmig, batch, DRAWS, TERMS), unet, llm
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-Step = tuple[Losses, list[Call], list[Call]]
+Step = tuple[dict[str, Tensor], list[Call], list[Call]]
 
 
 def test_one_forward_of_the_llm_and_three_of_the_denoiser(step: Step) -> None:
@@ -89,8 +90,8 @@ def test_the_noise_loss_is_that_of_forward_a(step: Step, hand: ByHand) -> None:
     close(first.named["encoder_hidden_states"], hand.tokens)
     assert first.named["encoder_attention_mask"] is None
     prediction, alignment = hand.predict(hand.tokens, hand.timesteps)
-    close(losses.values["sdm"], (prediction - hand.noise).square().mean(dim=(1, 2, 3)))
-    close(losses.values["mmsm"], alignment)  # of forward A alone
+    close(losses["sdm"], (prediction - hand.noise).square().mean(dim=(1, 2, 3)))
+    close(losses["mmsm"], alignment)  # of forward A alone
 
 
 def test_foreground_and_background_are_of_one_forward_under_the_mixture(step: Step, hand: ByHand, batch: Batch) -> None:
@@ -102,9 +103,9 @@ def test_foreground_and_background_are_of_one_forward_under_the_mixture(step: St
     squares = (hand.predict(mixed, hand.timesteps)[0] - hand.noise).square()
     inside = batch["target_mask"][:, :, ::4, ::4]
     reference = torch.stack([batch["reference_mask"][0], batch["target_mask"][1]])[:, :, ::4, ::4]
-    close(losses.values["fg"], (inside * squares).mean(dim=(1, 2, 3)))
-    close(losses.values["bg"], ((1 - reference) * squares).mean(dim=(1, 2, 3)))
-    assert (losses.values["fg"] > 0).all() and (losses.values["bg"] > 0).all()
+    close(losses["fg"], (inside * squares).mean(dim=(1, 2, 3)))
+    close(losses["bg"], ((1 - reference) * squares).mean(dim=(1, 2, 3)))
+    assert (losses["fg"] > 0).all() and (losses["bg"] > 0).all()
 
 
 def overlap(a: Tensor, b: Tensor) -> Tensor:
@@ -130,18 +131,18 @@ def test_attention_losses_are_those_of_two_forwards_a_step_apart(
         assert len(concepts) >= 2 and located.valid[row, : len(concepts)].all()
         pairs = [overlap(a, b) for a, b in itertools.combinations(now, 2)]
         regions = [(past >= 0.5 * past.max()).float() for past in earlier]
-        close(losses.values["as"][row], sum(pairs))
-        close(losses.values["ar"][row], sum(1 - overlap(a, b) for a, b in zip(now, regions, strict=True)))
-    counts = stage.loss_counts(batch, DRAWS)
+        close(losses["as"][row], sum(pairs))
+        close(losses["ar"][row], sum(1 - overlap(a, b) for a, b in zip(now, regions, strict=True)))
+    counts = counts_of(stage, batch, DRAWS)
     assert counts["as"].tolist() == counts["ar"].tolist() == [1, 1]
 
 
 def test_one_concept_counts_in_retention_alone(stage: MMIGStage, batch: Batch) -> None:
     single = batch | {"concepts": [concepts[:1] for concepts in batch["concepts"]]}
-    counts = stage.loss_counts(single, DRAWS)
+    counts = counts_of(stage, single, DRAWS)
     assert counts["as"].tolist() == [0, 0]
     assert counts["ar"].tolist() == [1, 1]
-    values = stage.mmig.losses(single, DRAWS, ("as", "ar")).values
+    values = mmig_values(stage.mmig, single, DRAWS, ("as", "ar"))
     assert values["as"].tolist() == [0, 0] and (values["ar"] >= 0.5).all()
 
 
@@ -151,7 +152,7 @@ def test_a_mask_of_nothing_leaves_no_loss_and_a_gradient_of_zero(
 ) -> None:
     """Nothing inside an all-zero M_t, nothing outside an all-one M_r; what trains stays connected, without NaN."""
     flat = batch | {mask: torch.full_like(batch[mask], value), "has_reference_mask": torch.tensor([True, True])}
-    values = stage.mmig.losses(flat, DRAWS, ("fg", "bg")).values
+    values = mmig_values(stage.mmig, flat, DRAWS, ("fg", "bg"))
     assert values[term].tolist() == [0.0, 0.0]
     trained = [*stage.mmig.unet.parameters(), *stage.mmig.mmsm.parameters()]
     alone = torch.autograd.grad(values[term].sum(), trained, retain_graph=True)  # raises where one is not reached
@@ -162,9 +163,9 @@ def test_a_mask_of_nothing_leaves_no_loss_and_a_gradient_of_zero(
 
 def test_every_module_is_called_as_often_without_optional_fields(stage: MMIGStage, batch: Batch) -> None:
     with counted(stage.mmig) as whole, torch.no_grad():
-        stage.mmig.losses(batch, DRAWS, TERMS)
+        mmig_values(stage.mmig, batch, DRAWS, TERMS)
     with counted(stage.mmig) as bare, torch.no_grad():
-        stage.mmig.losses(bare_batch((POSITIONS[0], POSITIONS[1])), DRAWS, TERMS)
+        mmig_values(stage.mmig, bare_batch((POSITIONS[0], POSITIONS[1])), DRAWS, TERMS)
     assert whole == bare
     assert whole["unet"] == 3 and whole["mllm.llm.model"] == 1
     assert {name.split(".")[0] for name in whole} >= {"unet", "vae", "text_encoder", "mmsm", "mllm", "captioner"}
@@ -174,7 +175,7 @@ def test_near_the_noisiest_timestep_nothing_counts_in_retention(stage: MMIGStage
     """t' + gap must exist (reference, 4.5): from 980 on the earlier step would be nearer, or the same."""
     edge = positions_at(lambda part: 0.979 <= part < 0.9799, 1) + positions_at(lambda part: part >= 0.98, 2)
     batch, draws = world_batch(edge), Draws(0, edge)
-    counts = stage.loss_counts(batch, draws)
+    counts = counts_of(stage, batch, draws)
     assert counts["ar"].tolist() == [1, 0, 0]
     assert counts["as"].tolist() == counts["sdm"].tolist() == [1, 1, 1]
-    stage.mmig.losses(batch, draws, ("ar",))
+    mmig_values(stage.mmig, batch, draws, ("ar",))

@@ -9,6 +9,7 @@ from mmig.methods.mmig.stages.stage1 import Stage1
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.mmig.batches import edit_batch
+from tests.terms import counts_of, values_of
 from tests.tiny_fixtures import TinyBackbones, build_all
 
 
@@ -32,7 +33,7 @@ def stage1(folders: TinyBackbones, concat: bool = True, **settings: object) -> S
 
 def total(stage: Stage1, names: tuple[str, ...]) -> torch.Tensor:
     batch = edit_batch()
-    values = stage.losses(batch, Draws(0, batch["position"]))
+    values = values_of(stage, batch, Draws(0, batch["position"]))
     return sum(values[name].sum() for name in names)
 
 
@@ -77,15 +78,15 @@ def test_noise_loss_reaches_every_parameter_within_two_steps(folders: TinyBackbo
 
 def test_sample_without_response_has_no_alignment(folders: TinyBackbones) -> None:
     stage, batch = stage1(folders), edit_batch()
-    assert stage.losses(batch, Draws(0, batch["position"]))["mmsm"][3] == 0
-    assert stage.loss_counts(batch, Draws(0, batch["position"]))["mmsm"].tolist() == [1, 1, 1, 0]
+    assert values_of(stage, batch, Draws(0, batch["position"]))["mmsm"][3] == 0
+    assert counts_of(stage, batch, Draws(0, batch["position"]))["mmsm"].tolist() == [1, 1, 1, 0]
 
 
 def test_losses_do_not_depend_on_the_batch(folders: TinyBackbones) -> None:
     stage, batch = stage1(folders), edit_batch()
-    together = stage.losses(batch, Draws(0, batch["position"]))
+    together = values_of(stage, batch, Draws(0, batch["position"]))
     alone = {name: value[1:2] if len(value) == 4 else value for name, value in batch.items()}
-    single = stage.losses(alone, Draws(0, alone["position"]))
+    single = values_of(stage, alone, Draws(0, alone["position"]))
     for name in together:
         torch.testing.assert_close(together[name][1], single[name][0], rtol=1e-4, atol=1e-5)
 

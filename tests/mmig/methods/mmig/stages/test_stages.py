@@ -11,6 +11,7 @@ import torch
 from datamodules.schema import Batch
 from mmig.checkpoints.checkpoint import CheckpointError, init_weights
 from mmig.methods.mmig.image_path import ImagePathConfig
+from mmig.methods.mmig.losses import Losses
 from mmig.methods.mmig.objective import TERMS, ObjectiveConfig
 from mmig.methods.mmig.parts import BackboneConfig
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
@@ -22,6 +23,7 @@ from mmig.methods.mmig.stages.stage5 import Stage5
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.mmig.methods.mmig.stages.support import bare_batch, build_stage, world_batch
+from tests.terms import counts_of, values_of
 from tests.tiny_fixtures import TinyBackbones, build_all
 
 MMSM, UNET = r"mmig\.mmsm\.", r"mmig\.unet\."
@@ -49,7 +51,7 @@ def build(folders: TinyBackbones) -> Callable[..., MMIGStage]:
 
 def backward(stage: MMIGStage, batch: Batch, seed: int = 0) -> dict[str, torch.Tensor]:
     draws = Draws(seed, batch["position"])
-    values, counts = stage.losses(batch, draws), stage.loss_counts(batch, draws)
+    values, counts = values_of(stage, batch, draws), counts_of(stage, batch, draws)
     assert values.keys() == counts.keys() == stage.loss_weights.keys()
     assert all(value.shape == (len(batch["key"]),) and value.isfinite().all() for value in values.values())
     sum((stage.loss_weights[name] * values[name] * counts[name]).sum() for name in values).backward()
@@ -107,7 +109,7 @@ def test_the_terms_add_up_as_printed() -> None:
 def test_missing_fields_weigh_nothing_and_stay_connected(build: Callable[..., MMIGStage]) -> None:
     batch = bare_batch((0, 1))
     stage = build(Stage5)
-    counts = stage.loss_counts(batch, Draws(0, [0, 1]))
+    counts = counts_of(stage, batch, Draws(0, [0, 1]))
     assert counts["mmt"][0] > 0 and counts["mmt"][1] == 0
     assert counts["sdm"].tolist() == [0.0, 1.0]
     assert counts["blip2"][0] == 0 and counts["blip2"][1] > 0
@@ -120,13 +122,14 @@ def test_missing_fields_weigh_nothing_and_stay_connected(build: Callable[..., MM
 def test_a_sample_without_text_counts_in_no_loss_about_its_text(build: Callable[..., MMIGStage]) -> None:
     stage, batch = build(Stage5, objective=ObjectiveConfig(condition_drop=0.25)), world_batch(tuple(range(8)))
     draws = Draws(0, batch["position"])
-    has_text = stage.mmig.denoising_problem(batch, draws).has_text
+    losses = Losses(stage.mmig, batch, draws, TERMS)
+    has_text = losses.has_text
     assert 0 < has_text.sum() < 8
-    counts = stage.loss_counts(batch, draws)
+    counts = counts_of(stage, batch, draws)
     assert counts["sdm"].tolist() == [1.0] * 8
     for name in ("as", "ar", "fg", "bg", "mmsm", "blip2"):
         assert not counts[name][~has_text].any(), name
-    tokens = stage.mmig.denoising_problem(batch, draws).condition.tokens
+    tokens = losses.problem.condition.tokens
     assert torch.equal(tokens[~has_text], stage.mmig.encode_text([""] * int((~has_text).sum())))
 
 
@@ -136,7 +139,7 @@ def test_equal_masks_split_the_noise_loss(build: Callable[..., MMIGStage]) -> No
     batch["reference_mask"] = batch["target_mask"]
     batch["response"] = batch["object_phrase"]
     with torch.no_grad():
-        values = stage.losses(batch, Draws(0, batch["position"]))
+        values = values_of(stage, batch, Draws(0, batch["position"]))
     torch.testing.assert_close(values["fg"] + values["bg"], values["sdm"])
 
 
@@ -183,7 +186,7 @@ def test_dropped_long_responses_take_their_concepts_along(build: Callable[..., M
     stage, batch = build(Stage3, objective=objective), world_batch((0, 1))
     batch["response"] = [text + " and a cat" * 40 for text in batch["response"]]
     for seed in range(4):  # some of them drop all long responses, so that one chunk is left
-        values = stage.losses(batch, Draws(seed, batch["position"]))
+        values = values_of(stage, batch, Draws(seed, batch["position"]))
         assert values["as"].isfinite().all()
 
 
@@ -191,7 +194,7 @@ def test_concepts_that_the_attention_losses_lost_are_logged(build: Callable[...,
     stage, batch = build(Stage3), world_batch((0, 1))
     batch["response"] = ["nothing of all that", " and ".join(["so"] * 90 + [*batch["concepts"][1]])]
     given = [len(concepts) for concepts in batch["concepts"]]
-    stage.losses(batch, Draws(0, batch["position"]))
+    values_of(stage, batch, Draws(0, batch["position"]))
     logged = stage.logged()
     assert logged["concepts_missing"] == given[0] / 2
     assert logged["concepts_truncated"] == given[1] / 2

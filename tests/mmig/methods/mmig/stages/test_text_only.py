@@ -10,6 +10,7 @@ from mmig.methods.mmig.stages.mmig_stage import MMIGStage
 from mmig.methods.mmig.stages.stage2 import Stage2
 from mmig.training.rng import Draws
 from tests.mmig.methods.mmig.stages.support import build_stage, recorded, world_batch
+from tests.terms import counts_of, values_of
 from tests.tiny_fixtures import build_all
 
 SHARE = 0.5
@@ -33,7 +34,7 @@ def test_both_rows_of_the_modality_embedding_learn(stage: MMIGStage) -> None:
                 torch.nn.init.normal_(up.weight, std=0.1, generator=torch.Generator().manual_seed(number))
     for share, reached in ((SHARE, [True, True]), (0.0, [False, True])):
         stage.mmig.objective.text_only = share
-        (gradient,) = torch.autograd.grad(stage.losses(BATCH, DRAWS)["mmt"].sum(), embedding)
+        (gradient,) = torch.autograd.grad(values_of(stage, BATCH, DRAWS)["mmt"].sum(), embedding)
         assert gradient.any(dim=1).tolist() == reached
     stage.mmig.objective.text_only = SHARE
 
@@ -41,7 +42,7 @@ def test_both_rows_of_the_modality_embedding_learn(stage: MMIGStage) -> None:
 def test_the_llm_reads_the_template_without_image_and_the_denoiser_sees_the_source(stage: MMIGStage) -> None:
     model = stage.mmig
     with recorded(model.unet) as unet, torch.no_grad():
-        values = stage.losses(BATCH, DRAWS)
+        values = values_of(stage, BATCH, DRAWS)
     blind, seeing = (
         model.mllm(BATCH["instruction"], BATCH["response"], BATCH["source"], torch.full((4,), seen)).losses
         for seen in (False, True)
@@ -54,9 +55,9 @@ def test_the_llm_reads_the_template_without_image_and_the_denoiser_sees_the_sour
 
 
 def test_nothing_else_counts_otherwise_and_micro_batches_draw_the_same(stage: MMIGStage) -> None:
-    counts, values = stage.loss_counts(BATCH, DRAWS), stage.losses(BATCH, DRAWS)
+    values, counts = values_of(stage, BATCH, DRAWS), counts_of(stage, BATCH, DRAWS)
     assert all((count > 0).all() for count in counts.values())
-    parts = [stage.losses(part, Draws(5, part["position"])) for part in micro_batches(BATCH, 1)]
+    parts = [values_of(stage, part, Draws(5, part["position"])) for part in micro_batches(BATCH, 1)]
     for name, value in values.items():
         torch.testing.assert_close(torch.cat([part[name] for part in parts]), value, rtol=1e-4, atol=1e-5)
 

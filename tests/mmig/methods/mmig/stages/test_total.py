@@ -14,7 +14,9 @@ from mmig.methods.mmig.stages.stage3 import Stage3
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
+from mmig.training.terms import LossTerm
 from tests.mmig.methods.mmig.stages.support import settled_stage, world_batch
+from tests.terms import values_of
 from tests.tiny_fixtures import build_all
 
 
@@ -40,14 +42,16 @@ class Leaves(TrainingModule):
     def __init__(self, **settings: Any) -> None:
         weights = {name: 2.0**power for power, name in enumerate(TERMS)}
         super().__init__(OptimizerConfig(clip_norm=None), weights, **settings)
-        self.terms = nn.ParameterDict({name: nn.Parameter(torch.ones(())) for name in TERMS})
+        self.leaves = nn.ParameterDict({name: nn.Parameter(torch.ones(())) for name in TERMS})
 
-    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        return {name: value.expand(len(batch["key"])) for name, value in self.terms.items()}
-
-    def loss_counts(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Others in each term: tokens, 0 where a field is missing."""
-        return {name: (batch["position"] * number % 11).float() for number, name in enumerate(TERMS, start=1)}
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
+        """Other counts in each term: tokens, 0 where a field is missing."""
+        return {
+            name: LossTerm(
+                batch["position"] * number % 11, lambda name=name: self.leaves[name].expand(len(batch["key"]))
+            )
+            for number, name in enumerate(TERMS, start=1)
+        }
 
 
 @pytest.mark.parametrize("micro_batch_size", [None, 1])
@@ -56,7 +60,7 @@ def test_the_total_of_a_step_weighs_each_term_once(micro_batch_size: int | None)
     logged = one_step(module, {"key": list("abcdef"), "position": torch.arange(6), "faults": []})
     assert len(TERMS) == 8
     for power, name in enumerate(TERMS):
-        assert module.terms[name].grad.item() == pytest.approx(2**power, rel=1e-6), name
+        assert module.leaves[name].grad.item() == pytest.approx(2**power, rel=1e-6), name
     assert logged["train/loss"].item() == pytest.approx(255, rel=1e-6)
 
 
@@ -64,9 +68,9 @@ def test_stage_3_adds_up_eq_21_and_the_alignment(tmp_path_factory: pytest.TempPa
     stage, batch = settled_stage(build_all(tmp_path_factory.mktemp("tiny")), Stage3), world_batch()
     draws = Draws(stage.seed, batch["position"])
     with torch.no_grad():
-        values, counts = stage.losses(batch, draws), stage.loss_counts(batch, draws)
+        found = stage.losses(batch, draws)
+        means = {name: ((term.values * term.counts).sum() / term.counts.sum()).item() for name, term in found.items()}
     logged = one_step(stage, batch)
-    means = {name: ((values[name] * counts[name]).sum() / counts[name].sum()).item() for name in values}
     dem = [means[name] for name in ("sdm", "fg", "bg", "as", "ar")]
     assert all(mean > 0 for mean in dem)
     assert (logged["train/loss"] - logged["train/mmsm"]).item() == pytest.approx(sum(dem), rel=1e-5)
