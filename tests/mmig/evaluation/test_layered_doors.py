@@ -12,7 +12,6 @@ from PIL import Image
 import edit
 import evaluate
 from datamodules.tinyworld.sample import make_sample
-from mmig import __version__
 from mmig.checkpoints.checkpoint import build_module
 from mmig.evaluation.rows import read_rows
 from tests.mmig.evaluation.support import write_data
@@ -43,7 +42,7 @@ def mmig_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = {
         "state_dict": {name: stored[name] for name in stage.stored_names()},
         "step": 1,
-        "version": __version__,
+        "version": "0.2.0",
         "backbones": stage.describe_backbones(),
     }
     torch.save(checkpoint, run / "checkpoints" / "step-00000001.ckpt")
