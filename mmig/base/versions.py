@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from mmig import __version__
+
 PACKAGES = (
     "torch",
     "lightning",
@@ -23,8 +25,8 @@ PACKAGES = (
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
-    versions = {"python": platform.python_version()}
+    """Versions of Python, of mmig, and of the packages that results depend on."""
+    versions = {"python": platform.python_version(), "mmig": __version__}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)

@@ -7,9 +7,16 @@ import torch
 import yaml
 from torch import Tensor
 
+from mmig import __version__
 from mmig.base.settings import RefusedSettingsError, instantiate
 from mmig.checkpoints.files import CheckpointError, checkpoints_in, read, read_outline
+from mmig.checkpoints.renamed import OLDEST_RUNS, is_before_renaming, writer_of
+from mmig.checkpoints.weights_file import SUFFIX
 from mmig.training.module import TrainingModule
+
+
+class OldRunError(CheckpointError):
+    """A run of before `OLDEST_RUNS`."""
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -47,12 +54,15 @@ def newest_readable(directory: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint of a folder that can be read, and what is wrong with those after it.
 
     Raises:
-        CheckpointError: there are some, but none can be read: a run must not begin anew without being told to.
+        CheckpointError: there are some, but none can be read, or an earlier version wrote the newest: a run must not
+            begin anew without being told to.
     """
     broken: list[str] = []
     for path in reversed(checkpoints_in(directory)):
         try:
             read_checkpoint(path, outline=True)
+        except OldRunError:
+            raise
         except CheckpointError as error:
             broken.append(str(error).removesuffix("; use an earlier one"))
         else:
@@ -68,6 +78,8 @@ def newest_readable(directory: Path) -> tuple[Path | None, list[str]]:
 def run_config(path: str | Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Configuration of the run that a checkpoint belongs to: its config.yaml, or else what the checkpoint itself holds.
 
+    A file of weights says it itself, wherever it lies.
+
     Args:
         path: checkpoint or run directory.
         checkpoint: as read from there.
@@ -75,10 +87,12 @@ def run_config(path: str | Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
     Raises:
         CheckpointError: neither is there.
     """
+    config = checkpoint.get("manifest", {}).get("config")
+    if config is not None and Path(path).suffix == SUFFIX:
+        return config
     try:
         file = run_directory(path) / "config.yaml"
     except CheckpointError:
-        config = checkpoint.get("manifest", {}).get("config")
         if config is None:
             raise
         return config
@@ -99,12 +113,19 @@ def read_checkpoint(path: str | Path, outline: bool = False) -> dict[str, Any]:
 
     Raises:
         CheckpointError: the file is missing, truncated, or holds something else than tensors and plain values.
+        OldRunError: it was written before `OLDEST_RUNS`, and is no file of weights.
     """
     file = find_checkpoint(path)
     checkpoint = read_outline(file) if outline else read(file)
     for key in ("state_dict", "step", "backbones"):
         if key not in checkpoint:
             raise CheckpointError(f"{file} is not a checkpoint of this repository: it has no entry {key!r}")
+    if file.suffix != SUFFIX and is_before_renaming(checkpoint):
+        raise OldRunError(
+            f"{file} was written by mmig {writer_of(checkpoint)}; runs made before {OLDEST_RUNS} cannot be read by "
+            f"{__version__}: check out commit 62c785a for them, or pass their weights on as a .safetensors file "
+            "written there by `python -m mmig.export`"
+        )
     return checkpoint
 
 

@@ -1,7 +1,8 @@
 """A run's weights as one safetensors file, which says itself what they are: to pass on, and to start from.
 
 It holds what a checkpoint holds of weights (all that differ from the named backbones), averaged or as trained, and in
-its metadata step, backbones and manifest. Optimiser and position are left out: a run cannot be continued from it.
+its metadata step, backbones, manifest and the version that wrote it. Optimiser and position are left out: a run cannot
+be continued from it. Files of earlier versions open too, under today's names (`mmig.checkpoints.renamed`).
 """
 
 import json
@@ -12,7 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mmig import __version__
 from mmig.base.files import replacing
+from mmig.checkpoints.renamed import is_before_renaming, renamed_model
 
 SUFFIX = ".safetensors"
 _ENTRY = "mmig"
@@ -29,7 +32,7 @@ def write_weights(path: Path, weights: dict[str, Tensor], facts: dict[str, Any])
     """
     own = {name: weight.contiguous().clone() for name, weight in weights.items()}  # none may share memory
     with replacing(path) as partial:
-        save_file(own, partial, metadata={"format": "pt", _ENTRY: json.dumps(facts)})
+        save_file(own, partial, metadata={"format": "pt", _ENTRY: json.dumps({**facts, "version": __version__})})
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -45,4 +48,7 @@ def read_weights(path: Path) -> dict[str, Any]:
             raise ValueError(
                 "it holds weights of something else; only files written by mmig.run.export say what they are"
             )
+        if is_before_renaming(facts):
+            config = facts["manifest"]["config"]
+            config["model"] = renamed_model(config["model"])
         return {"state_dict": {name: file.get_tensor(name) for name in file.keys()}, **facts}  # noqa: SIM118, no dict

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: the step, what differs from the named backbones, and the optimiser keyed by name."""
+"""What a checkpoint holds: version, step, what differs from the named backbones, and the optimiser keyed by name."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from mmig import __version__
 from mmig.training.optim import state_by_index, state_by_name
 
 
@@ -78,6 +79,7 @@ class StoredModule(L.LightningModule):
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in stored}
         states = zip(checkpoint["optimizer_states"], self._optimizer_names(self.trainer.optimizers), strict=True)
         checkpoint["optimizer_states"] = [state_by_name(state, names) for state, names in states]
+        checkpoint["version"] = __version__
         checkpoint["step"] = self.step
         checkpoint["backbones"] = self.describe_backbones()
         checkpoint.pop("loops")

@@ -6,46 +6,28 @@ folder that `MMIGPipeline.from_pretrained` opens is `export.py`.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import BaseOutput
-from PIL import Image
 from torch import Tensor, nn
 
+from mmig.checkpoints.renamed import renamed_module
 from mmig.diffusion.sampling import Generators, per_sample
-from mmig.editor import ConceptAttention, EditOutput
+from mmig.editor import EditOutput
 from mmig.evaluation.pictures import Pictures, as_batch, to_pil
 from mmig.language.responses import ResponseStates
 from mmig.methods.mmig.connectors import Connectors
 from mmig.methods.mmig.editor import MMIGEditor, SamplingConfig
 from mmig.methods.mmig.inference import Concepts, Task, check_counts, is_nested, lost_text, render, respond
 from mmig.methods.mmig.model import MMIG
-from mmig.methods.mmig.objective import ObjectiveConfig
-from mmig.methods.mmig.parts import Parts
+from mmig.methods.mmig.pipeline_output import MMIGPipelineOutput
 from mmig.methods.mmig.sampling_hooks import StepCallback, generators_of_images, repeated, step_callback
+from mmig.methods.mmig.wiring import Wiring
 
 __all__ = ["MMIGEditor", "MMIGPipeline", "MMIGPipelineOutput", "SamplingConfig"]
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class MMIGPipelineOutput(BaseOutput):
-    """What `MMIGPipeline` returns: (I_new, d_new) of eq 5 and what led to them, one entry an image.
-
-    Attributes:
-        images: PIL images in the sizes of the given ones; or float32 [B,3,H,W] in [-1,1].
-        descriptions: the responses z_d that were used.
-        captions: d_new, captions of the new images (eq 4); None without a captioner.
-        attention: where the denoiser looked for the concepts; None unless asked for.
-    """
-
-    images: list[Image.Image] | Tensor
-    descriptions: list[str]
-    captions: list[str] | None = None
-    attention: ConceptAttention | None = None
 
 
 class MMIGPipeline(DiffusionPipeline):
@@ -111,6 +93,7 @@ class MMIGPipeline(DiffusionPipeline):
             sampling=asdict(SamplingConfig(**(sampling or {}))),
             resolution=resolution,
         )
+        self._wiring = Wiring()
         _ = self.model  # raises where parts do not fit
 
     @classmethod
@@ -154,26 +137,18 @@ class MMIGPipeline(DiffusionPipeline):
             part.to(memory_format=torch.channels_last)
         return pipeline
 
+    @classmethod
+    def load_config(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
+        """As diffusers', with today's name of the connectors' module; called by `from_pretrained`."""
+        loaded = super().load_config(pretrained_model_name_or_path, **options)
+        config = loaded[0] if isinstance(loaded, tuple) else loaded
+        config["connectors"][0] = renamed_module(config["connectors"][0])
+        return loaded
+
     @property
     def model(self) -> MMIG:
-        """The parts as they are registered now, wired together."""
-        parts = Parts(
-            self.unet,
-            self.vae,
-            self.text_encoder,
-            self.tokenizer,
-            self.scheduler,
-            self.llm,
-            self.llm_tokenizer,
-            self.connectors.mmsm,
-            self.vision,
-            self.connectors.join_captioner(self.captioner, self.captioner_processor),
-        )
-        objective = ObjectiveConfig(
-            attention_resolution=tuple(self.config.attention_resolution), max_text_chunks=self.config.max_text_chunks
-        )
-        mllm = self.connectors.join_llm(self.llm, self.llm_tokenizer, self.vision)
-        return MMIG(parts, self.config.source_conditioning, mllm, objective)
+        """The parts as they are registered now, wired together; the same object until one of them is replaced."""
+        return self._wiring.model(self.components, self.config)
 
     @torch.no_grad()
     def __call__(

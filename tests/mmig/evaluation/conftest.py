@@ -4,6 +4,7 @@ import pytest
 import torch
 import yaml
 
+from mmig import __version__
 from tests.mmig.evaluation.support import random_samples, write_data
 
 
@@ -18,6 +19,7 @@ def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = {
         "state_dict": {"strength": torch.tensor(0.5)},
         "ema": {"decay": 0.9, "updates": 3, "weights": {"strength": torch.tensor(0.1)}},
+        "version": __version__,
         "step": 3,
         "backbones": {},
     }

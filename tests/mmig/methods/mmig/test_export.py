@@ -11,12 +11,13 @@ from PIL import Image
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 
 import edit
+from mmig import __version__
 from mmig.checkpoints.checkpoint import CheckpointError, init_weights, load_module, read_start
 from mmig.checkpoints.model_card import UNKNOWN, licence_of
-from mmig.run import export
-from mmig.run.export import ExportError, export_run
 from mmig.methods.mmig.pipeline import MMIGPipeline
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
+from mmig.run import export
+from mmig.run.export import ExportError, export_run
 from tests.mmig.batches import edit_batch
 from tests.tiny_fixtures import build_all
 
@@ -60,6 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = {
         "state_dict": state,
         "ema": {"decay": 0.99, "updates": 3, "weights": averaged},
+        "version": __version__,
         "step": 1234,
         "backbones": stage.describe_backbones(),
     }

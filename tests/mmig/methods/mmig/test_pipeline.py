@@ -1,5 +1,6 @@
 """The pipeline: against diffusers', round trips, callbacks, attention, shared parts."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,31 @@ def test_a_pipeline_leaves_the_trained_parts_trainable(folders: TinyBackbones) -
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     MMIGPipeline.from_model(model)
     assert trained == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def test_it_is_wired_once(plain: MMIGPipeline) -> None:
+    pipeline = MMIGPipeline(**plain.components, **plain.parameters)
+    pipeline.set_progress_bar_config(disable=True)
+    model = pipeline.model
+    for _ in range(2):
+        pipeline(source(), "x", TEXT, output_type="pt")
+        assert pipeline.model is model
+
+
+def test_it_is_wired_again_where_a_part_or_a_setting_was_replaced(plain: MMIGPipeline) -> None:
+    from diffusers import EulerDiscreteScheduler
+
+    pipeline = MMIGPipeline(**plain.components, **plain.parameters)
+    before = pipeline.model
+    pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
+    with_scheduler = pipeline.model
+    assert with_scheduler is not before and with_scheduler.scheduler is pipeline.scheduler
+    pipeline.unet = copy.deepcopy(pipeline.unet)
+    with_unet = pipeline.model
+    assert with_unet is not with_scheduler and with_unet.unet is pipeline.unet and with_unet.mllm is before.mllm
+    pipeline.register_to_config(max_text_chunks=2)
+    assert pipeline.model is not with_unet and pipeline.model.objective.max_text_chunks == 2
+    assert pipeline.model is pipeline.model
 
 
 def test_replaced_components_are_used(folders: TinyBackbones, plain: MMIGPipeline) -> None:
