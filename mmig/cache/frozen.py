@@ -10,7 +10,7 @@ from torch import Tensor
 
 from datamodules.schema import Batch, cached_feature
 from mmig.cache.facts import check
-from mmig.diffusion.concepts import encode_chunks
+from mmig.diffusion.text import encode_text
 from mmig.language.responses import ResponseStates, response_ids
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class FrozenFeatures:
         found = {field: value for field, value in stored.items() if value is not None}
         if not stored or len(found) < len(stored):
             texts = [batch[field][row] if field else "" for row, field in enumerate(fields)]  # type: ignore[literal-required]
-            return encode_chunks(self._model.text_encoder, self._model.tokenizer, texts, self._max_text_chunks)
+            return encode_text(self._model.text_encoder, self._model.tokenizer, texts, self._max_text_chunks)
         return self._chosen(found, fields)
 
     def states(self, batch: Batch, has_image: Tensor | None) -> ResponseStates:
@@ -152,7 +152,7 @@ class FrozenFeatures:
     def empty_text(self) -> Tensor:
         """The states of the empty text [L,D], computed once."""
         if self._empty is None:
-            self._empty = encode_chunks(self._model.text_encoder, self._model.tokenizer, [""])[0][0]
+            self._empty = encode_text(self._model.text_encoder, self._model.tokenizer, [""])[0][0]
         return self._empty
 
 

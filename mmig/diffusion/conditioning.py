@@ -9,7 +9,6 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,3 @@ def denoise(unet: "UNet2DConditionModel", noisy: Tensor, timesteps: Tensor, cond
         encoder_attention_mask=condition.mask,
         added_cond_kwargs=added or None,
     ).sample
-
-
-def encode_text(text_encoder: "CLIPTextModel", tokenizer: "CLIPTokenizer", texts: Sequence[str]) -> Tensor:
-    """Final hidden states of Stable Diffusion's text encoder, [B,L,D], L the tokenizer's `model_max_length`.
-
-    Longer texts are cut; padding is encoded and attended to like any token, as Stable Diffusion was trained.
-    """
-    encoded = tokenizer(
-        list(texts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-    )
-    return text_encoder(encoded.input_ids.to(text_encoder.device)).last_hidden_state

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
-from mmig.diffusion.conditioning import Conditioning, denoise, encode_text
+from mmig.diffusion.conditioning import Conditioning, denoise
 from mmig.diffusion.guidance import guided, instruct_pix2pix_guidance
 from mmig.diffusion.latents import decode, encode_unscaled, latent_shape
 from mmig.diffusion.sampling import per_sample, sample
+from mmig.diffusion.text import encode_text
 from mmig.editor import EditOutput, ResponseSource
 from mmig.methods.instruct_pix2pix.texts import TextField
 
@@ -74,8 +75,8 @@ class InstructPix2PixPipeline:
     def edit(self, source: Tensor, texts: Sequence[str], generators: Sequence[torch.Generator]) -> Tensor:
         """Images [B,3,H,W] in [-1,1] made from `source` [B,3,H,W] in [-1,1] by `texts`."""
         latents = encode_unscaled(self.vae, source)
-        states = encode_text(self.text_encoder, self.tokenizer, texts)
-        null = encode_text(self.text_encoder, self.tokenizer, [""]).expand_as(states)
+        states, _ = encode_text(self.text_encoder, self.tokenizer, texts)
+        null = encode_text(self.text_encoder, self.tokenizer, [""])[0].expand_as(states)
         branches = {
             "full": Conditioning(states, image_latents=latents),
             "image": Conditioning(null, image_latents=latents),

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
-from mmig.diffusion.conditioning import Conditioning, denoise, encode_text
+from mmig.diffusion.conditioning import Conditioning, denoise
 from mmig.diffusion.guidance import guided, text_guidance
 from mmig.diffusion.latents import decode, encode, latent_shape
 from mmig.diffusion.sampling import per_sample, sample
+from mmig.diffusion.text import encode_text
 from mmig.editor import EditOutput, ResponseSource
 
 
@@ -75,8 +76,8 @@ class TextToImagePipeline:
         source_latents: Tensor | None = None,
     ) -> Tensor:
         """Images [B,3,H,W] in [-1,1] of `texts`; `size` is (H, W) in pixels."""
-        states = encode_text(self.text_encoder, self.tokenizer, texts)
-        null = encode_text(self.text_encoder, self.tokenizer, [""]).expand_as(states)
+        states, _ = encode_text(self.text_encoder, self.tokenizer, texts)
+        null = encode_text(self.text_encoder, self.tokenizer, [""])[0].expand_as(states)
         branches = {"full": Conditioning(states), "null": Conditioning(null)}
         denoiser = guided(
             lambda noisy, timesteps, condition: denoise(self.unet, noisy, timesteps, condition),

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from mmig.diffusion.attention import capture_attention
-from mmig.diffusion.concepts import ConceptTokens, locate_concepts, split_texts
+from mmig.diffusion.concepts import ConceptTokens, locate_concepts
 from mmig.diffusion.conditioning import Conditioning, as_dtype, denoise
 from mmig.diffusion.guidance import guided, instruct_pix2pix_guidance, text_guidance
 from mmig.diffusion.latents import decode, encode, latent_shape
 from mmig.diffusion.sampling import Denoiser, sample
+from mmig.diffusion.text import split_texts
 from mmig.editor import ConceptAttention
 from mmig.language.responses import ResponseStates, response_ids
 from mmig.methods.mmig.attention_guidance import AttentionGuidance

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.cache.frozen import FrozenFeatures
-from mmig.diffusion.concepts import encode_chunks
-from mmig.diffusion.conditioning import Conditioning, as_dtype, condition_drops, denoise, encode_text
+from mmig.diffusion.conditioning import Conditioning, as_dtype, condition_drops, denoise
 from mmig.diffusion.injection import Injection, inject
 from mmig.diffusion.latents import encode_unscaled, from_posterior
 from mmig.diffusion.process import NoiseProcess
+from mmig.diffusion.text import encode_text
 from mmig.language.responses import ResponseStates
 from mmig.language.sequences import EncodedResponses
 from mmig.methods.mmig.captioner import Captioner
@@ -172,19 +172,19 @@ class MMIG(nn.Module):
         if self.source_conditioning == "concat":
             latents = _masked(encode_unscaled(self.vae, self._cast(source)), has_source)
         chunks = self.objective.max_text_chunks
-        tokens, mask = encode_chunks(self.text_encoder, self.tokenizer, responses, chunks)
+        tokens, mask = encode_text(self.text_encoder, self.tokenizer, responses, chunks)
         return Conditioning(tokens, mask, image_latents=latents)
 
     def without_text(self, condition: Conditioning) -> Conditioning:
         """The same condition under the empty text, as long as the given one (for guidance)."""
         chunks = condition.tokens.shape[1] // self.tokenizer.model_max_length
-        tokens, mask = encode_chunks(self.text_encoder, self.tokenizer, [""], chunks, chunks)
+        tokens, mask = encode_text(self.text_encoder, self.tokenizer, [""], chunks, chunks)
         mask = None if mask is None else mask.expand(condition.tokens.shape[:2])
         return replace(condition, tokens=tokens.expand_as(condition.tokens), mask=mask)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """CLIP text states [B,L,D], L being the tokenizer's length; longer texts are cut, their end token kept."""
-        return encode_text(self.text_encoder, self.tokenizer, texts)
+        return encode_text(self.text_encoder, self.tokenizer, texts)[0]
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.unet.device, self.vae.dtype)

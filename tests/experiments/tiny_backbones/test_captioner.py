@@ -31,7 +31,9 @@ def module(tokenizer_root: Path) -> CaptionerModule:
 
 
 def test_every_row_begins_with_all_placeholders_and_start(module: CaptionerModule):
-    ids, mask, labels = module._rows(["A red square.", "A"])
+    texts = ["A red square.", "A"]
+    answers = [module.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+    ids, mask, labels = module._rows(answers)
     config = module.captioner.config
     prefix = [config.image_token_index] * 4 + [module.tokenizer.bos_token_id]
     assert ids[:, :5].tolist() == [prefix, prefix]
@@ -132,7 +134,7 @@ def test_export_loads_and_gives_the_same_caption(module: CaptionerModule, batch:
     inputs = processor(images=[picture("red", "left")], text=[""], return_tensors="pt")
     pixels = batch["source"][:1]  # the same picture
     torch.testing.assert_close(inputs.pixel_values, normalise_images(pixels), atol=1e-5, rtol=0)
-    ids = module._rows([""])[0][:, :-1]
+    ids = module._rows([[]])[0][:, :-1]
     assert inputs.input_ids.tolist() == ids.tolist()
     expected = module.captioner.generate(pixel_values=normalise_images(pixels), do_sample=False, max_new_tokens=8)
     found = model.generate(**inputs, do_sample=False, max_new_tokens=8)

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from mmig.backbones.diffusion import load_text_encoder, load_tokenizer, load_unet
-from mmig.diffusion.concepts import encode_chunks, locate_concepts, split_texts
-from mmig.diffusion.conditioning import Conditioning, denoise, encode_text
+from mmig.diffusion.concepts import locate_concepts
+from mmig.diffusion.conditioning import Conditioning, denoise
+from mmig.diffusion.text import encode_text, split_texts
 from mmig.methods.mmig.nouns import nouns
 from tests.tiny_fixtures import build_stable_diffusion
 
@@ -174,17 +175,18 @@ def test_a_text_of_75_tokens_is_one_chunk(tokenizer: Any) -> None:
 def test_one_chunk_is_what_stable_diffusion_encodes(folder: Path, tokenizer: Any) -> None:
     encoder = load_text_encoder(folder)
     texts = [TEXT, "", "a " * 120]
-    states, mask = encode_chunks(encoder, tokenizer, texts)
+    states, mask = encode_text(encoder, tokenizer, texts)
     assert mask is None
-    assert torch.equal(states, encode_text(encoder, tokenizer, texts))
+    padded = tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+    assert torch.equal(states, encoder(padded.input_ids).last_hidden_state)
 
 
 def test_long_texts_are_their_chunks_side_by_side(folder: Path, tokenizer: Any) -> None:
     encoder = load_text_encoder(folder)
     words = ("red star blue circle " * 30).split()
     assert all(len(tokenizer.tokenize(word)) == 1 for word in set(words))
-    states, mask = encode_chunks(encoder, tokenizer, [" ".join(words), "a star"], max_chunks=2)
-    parts = encode_text(encoder, tokenizer, [" ".join(words[:75]), " ".join(words[75:]), "a star"])
+    states, mask = encode_text(encoder, tokenizer, [" ".join(words), "a star"], max_chunks=2)
+    parts, _ = encode_text(encoder, tokenizer, [" ".join(words[:75]), " ".join(words[75:]), "a star"])
     torch.testing.assert_close(states[0], parts[:2].flatten(0, 1))
     torch.testing.assert_close(states[1, :77], parts[2])
     assert mask.tolist() == [[True] * 154, [True] * 77 + [False] * 77]
@@ -193,20 +195,20 @@ def test_long_texts_are_their_chunks_side_by_side(folder: Path, tokenizer: Any) 
 def test_a_short_text_does_not_depend_on_a_long_neighbour(folder: Path, tokenizer: Any) -> None:
     encoder, unet = load_text_encoder(folder), load_unet(folder)
     noisy = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    together = Conditioning(*encode_chunks(encoder, tokenizer, ["a star", "a " * 100], max_chunks=2))
-    alone = Conditioning(*encode_chunks(encoder, tokenizer, ["a star"], max_chunks=2))
+    together = Conditioning(*encode_text(encoder, tokenizer, ["a star", "a " * 100], max_chunks=2))
+    alone = Conditioning(*encode_text(encoder, tokenizer, ["a star"], max_chunks=2))
     expected = denoise(unet, noisy[:1], torch.tensor([500]), alone)
     found = denoise(unet, noisy, torch.tensor([500, 500]), together)
     torch.testing.assert_close(found[:1], expected, atol=1e-5, rtol=1e-5)
     # and the unconditional branch fits the long one
-    null, mask = encode_chunks(encoder, tokenizer, ["", ""], max_chunks=2, min_chunks=2)
+    null, mask = encode_text(encoder, tokenizer, ["", ""], max_chunks=2, min_chunks=2)
     assert null.shape == together.tokens.shape
     assert mask.tolist() == [[True] * 77 + [False] * 77] * 2
 
 
 def test_gradients_reach_a_trainable_text_encoder(folder: Path, tokenizer: Any) -> None:
     encoder = load_text_encoder(folder, frozen=False)
-    encode_chunks(encoder, tokenizer, ["a " * 100], max_chunks=2)[0].square().mean().backward()
+    encode_text(encoder, tokenizer, ["a " * 100], max_chunks=2)[0].square().mean().backward()
     assert all(parameter.grad is not None for parameter in encoder.parameters())
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from mmig.backbones.diffusion import load_text_encoder, load_tokenizer, load_unet, load_vae
-from mmig.diffusion.conditioning import Conditioning, concatenate, denoise, encode_text
+from mmig.diffusion.conditioning import Conditioning, concatenate, denoise
 from mmig.diffusion.latents import decode, encode, encode_unscaled, latent_shape, normalise, unnormalise
 from mmig.diffusion.losses import noise_loss
+from mmig.diffusion.text import encode_text
 from tests.tiny_fixtures import build_stable_diffusion
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -86,6 +87,6 @@ def test_joined_conditions_keep_their_rows() -> None:
 
 def test_text_states_are_the_encoders_last_and_as_long_as_its_context(folder: Path) -> None:
     encoder, tokenizer = load_text_encoder(folder), load_tokenizer(folder)
-    states = encode_text(encoder, tokenizer, ["a red circle", ""])
+    states, _ = encode_text(encoder, tokenizer, ["a red circle", ""])
     assert states.shape == (2, 77, 32)
-    torch.testing.assert_close(encode_text(encoder, tokenizer, [""])[0], states[1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(encode_text(encoder, tokenizer, [""])[0][0], states[1], atol=1e-5, rtol=1e-4)

@@ -23,7 +23,7 @@ by layer, each routed by its own first token; without it the model runs bare."""
 
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
-"""What an adapter's output feeds, and what it is merged into."""
+"""What an adapter's output feeds."""
 
 
 class AttentionInputHook:
@@ -54,8 +54,8 @@ class AttentionInputHook:
         return ((adapted, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": adapted})
 
 
-def attach(adapters: nn.ModuleList, layers: nn.ModuleList, *, by_first_token: bool = False) -> list[Any]:
-    """Hook one adapter to the attention of each layer; the handles take them off again.
+def attach(adapters: nn.ModuleList, layers: nn.ModuleList, *, by_first_token: bool = False) -> None:
+    """Hook one adapter to the attention of each layer.
 
     Raises:
         ValueError: the layers have adapters already: two owners of one model would disturb each other.
@@ -63,10 +63,9 @@ def attach(adapters: nn.ModuleList, layers: nn.ModuleList, *, by_first_token: bo
     hooks = [hook for layer in layers for hook in layer.self_attn._forward_pre_hooks.values()]
     if any(isinstance(hook, AttentionInputHook) for hook in hooks):
         raise ValueError("this model has adapters already; share the MultimodalLLM that it belongs to, or load it anew")
-    return [
-        layer.self_attn.register_forward_pre_hook(AttentionInputHook(adapter, number, by_first_token), with_kwargs=True)
-        for number, (adapter, layer) in enumerate(zip(adapters, layers, strict=True))
-    ]
+    for number, (adapter, layer) in enumerate(zip(adapters, layers, strict=True)):
+        hook = AttentionInputHook(adapter, number, by_first_token)
+        layer.self_attn.register_forward_pre_hook(hook, with_kwargs=True)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""RepAdapter and MM-Adapter (eq 6): modules and their merging into linear layers.
+"""MM-Adapter (eq 6).
 
 How adapters reach the layers of a model is `mmig/methods/mmig/llm/adapter_hooks.py`; who computes the mixture weights
 of the LLM is `mmig/methods/mmig/llm/multimodal.py`.
@@ -33,45 +33,6 @@ class GroupedUp(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """[...,rank] -> [...,dim]."""
         return F.linear(hidden, self.dense().to(hidden.dtype), self.bias.to(hidden.dtype))
-
-
-class RepAdapter(nn.Module):
-    """One-branch adapter before linear layers (RepAdapter): f(H) = H + s (B drop(A H + a) + b).
-
-    The identity at the start, and linear in eval mode, which is what permits merging.
-
-    Args:
-        dim: width of H.
-        rank: width r between A and B.
-        groups: blocks of the up-projection B.
-        scale: s.
-        dropout: rate between A and B, in training.
-
-    Raises:
-        ValueError: groups do not divide rank and dim, or a value out of range.
-    """
-
-    def __init__(self, dim: int, rank: int = 8, groups: int = 2, scale: float = 1.0, dropout: float = 0.1) -> None:
-        super().__init__()
-        _check_sizes(dim, rank, groups, dropout)
-        self.dim, self.scale = dim, scale
-        self.down = _down(dim, rank)
-        self.up = GroupedUp(rank, dim, groups)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """[...,dim] -> [...,dim], same dtype."""
-        _check_width(self.dim, hidden)
-        return hidden + self.scale * self.up(self.dropout(_project(self.down, hidden)))
-
-    @torch.no_grad()
-    def merged(self, linear: nn.Linear) -> nn.Linear:
-        """A linear layer that does what `linear` does after this adapter in eval mode.
-
-        Raises:
-            ValueError: no linear layer (a quantised one, for example), or one of another width.
-        """
-        return _merge(linear, self.down, self.up.dense(), self.up.bias, self.scale)
 
 
 class MMAdapter(nn.Module):
@@ -151,28 +112,6 @@ class MMAdapter(nn.Module):
         bias = weights @ torch.stack([up.bias for up in self.ups]).to(hidden.dtype)
         return hidden + self.scale * (F.linear(scaled, matrix) + bias[:, None])
 
-    @torch.no_grad()
-    def merged(self, linear: nn.Linear, weights: Tensor) -> nn.Linear:
-        """A linear layer that does what `linear` does after this adapter in eval mode, at fixed mixture weights.
-
-        It always has a bias: W' = W P, bias' = bias + W p with P = I + s (w0 B0 + w1 B1) A and
-        p = s (w0 (B0 a + b0) + w1 (B1 a + b1)).
-
-        Args:
-            linear: layer from dim to any width, with or without bias; left as it is.
-            weights: (w0, w1), [2].
-
-        Raises:
-            ValueError: no linear layer (a quantised one, for example), one of another width, or other weights.
-        """
-        if weights.shape != (2,):
-            raise ValueError(
-                f"MMAdapter.merged: expected the weights of one modality [2], found {tuple(weights.shape)}"
-            )
-        up = sum(weight * up.dense() for weight, up in zip(weights, self.ups, strict=True))
-        bias = sum(weight * up.bias for weight, up in zip(weights, self.ups, strict=True))
-        return _merge(linear, self.down, up, bias, self.scale)
-
 
 def _down(dim: int, rank: int) -> nn.Linear:
     down = nn.Linear(dim, rank)
@@ -184,20 +123,6 @@ def _down(dim: int, rank: int) -> nn.Linear:
 def _project(linear: nn.Linear, hidden: Tensor) -> Tensor:
     """The layer in the precision of its input: frozen backbones run in bf16, adapters are stored in float32."""
     return F.linear(hidden, linear.weight.to(hidden.dtype), linear.bias.to(hidden.dtype))
-
-
-def _merge(linear: nn.Linear, down: nn.Linear, up: Tensor, up_bias: Tensor, scale: float) -> nn.Linear:
-    """W (H + s (B (A H + a) + b)) + bias as one layer; computed in float32, stored in the dtype of `linear`."""
-    if not isinstance(linear, nn.Linear) or linear.in_features != down.in_features:
-        found = f"{type(linear).__name__} from {getattr(linear, 'in_features', '?')}"
-        raise ValueError(f"merging an adapter: expected an nn.Linear from {down.in_features} features, found {found}")
-    weight, shift = linear.weight.float(), scale * (up.float() @ down.bias.float() + up_bias.float())
-    result = nn.Linear(
-        linear.in_features, linear.out_features, device=linear.weight.device, dtype=linear.weight.dtype
-    ).requires_grad_(False)
-    result.weight.copy_(weight + scale * (weight @ up.float()) @ down.weight.float())
-    result.bias.copy_(weight @ shift + (0 if linear.bias is None else linear.bias.float()))
-    return result
 
 
 def _check_sizes(dim: int, rank: int, groups: int, dropout: float) -> None:

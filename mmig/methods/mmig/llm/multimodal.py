@@ -4,7 +4,6 @@ One teacher-forced forward gives L_MMT and e0; `generate` writes the response z_
 forward gives e0 of the generated ids. Text-only and text-image samples stand in one batch.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -23,7 +22,6 @@ from mmig.language.sequences import (
 )
 from mmig.language.token_loss import TokenLoss, token_loss
 from mmig.methods.mmig.llm.adapter_hooks import (
-    PROJECTIONS,
     ROUTING,
     attach,
     attention_width,
@@ -107,7 +105,7 @@ class MultimodalLLM(nn.Module):
         layers, blocks = llm_layers(llm), None if vision is None else vision_blocks(vision)
         sizes = (len(layers), attention_width(layers))
         self.adapters = build_adapters(config, *sizes, *((len(blocks), attention_width(blocks)) if blocks else ()))
-        self._handles = attach(self.adapters["llm"], layers)
+        attach(self.adapters["llm"], layers)
         if blocks is not None:
             self.depths = depths(len(blocks), config.num_visual_tokens)
             attach(self.adapters["vision"], blocks, by_first_token=True)
@@ -288,33 +286,3 @@ class MultimodalLLM(nn.Module):
         number = (slots.cumsum(dim=1) - 1).clamp(0, visual.shape[1] - 1)
         inserted = visual.to(embedded.dtype).gather(1, number[..., None].expand_as(embedded))
         return torch.where(slots[..., None], inserted, embedded)
-
-    # Merging -----------------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def merge(self, modality: Modality) -> Any:
-        """A copy of the LLM with the adapters merged into q, k and v for one modality; all other weights are shared.
-
-        Its q, k and v have biases. It is called like any LLM, without routing; its inputs with image are embeddings.
-        CLIP's adapters cannot be merged, for their weights depend on the sample.
-
-        Raises:
-            ValueError: no such modality, or layers that cannot be merged (quantised ones).
-        """
-        if modality not in MODALITIES:
-            raise ValueError(f"merge: expected one of {', '.join(MODALITIES)}, found {modality!r}")
-        with evaluating(self):
-            weights = self.mixture_weights()[MODALITIES.index(modality)]
-        llm = self._bare_copy()
-        for layer, adapter, mixture in zip(llm_layers(llm), self.adapters["llm"], weights, strict=True):
-            for name in PROJECTIONS:
-                setattr(layer.self_attn, name, adapter.merged(getattr(layer.self_attn, name), mixture))
-        return llm.eval()
-
-    def _bare_copy(self) -> Any:
-        """The LLM's modules anew, without adapters, around the same weights."""
-        shared = {id(tensor): tensor for tensor in [*self.llm.parameters(), *self.llm.buffers()]}
-        llm, handles = copy.deepcopy((self.llm, self._handles), shared)  # copied handles are those of the copy's hooks
-        for handle in handles:
-            handle.remove()
-        return llm

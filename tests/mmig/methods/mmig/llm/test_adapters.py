@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmig.methods.mmig.llm.adapters import MMAdapter, RepAdapter
+from mmig.methods.mmig.llm.adapters import GroupedUp, MMAdapter
 from tests.mmig.methods.mmig.llm.tiny import randomise
 
 
@@ -35,12 +35,11 @@ def test_forward_is_equation_6_written_out_by_group_and_branch():
 
 
 def test_up_projection_equals_a_grouped_convolution():
-    adapter = RepAdapter(12, rank=6, groups=3, scale=2.0, dropout=0.0)
-    randomise(adapter)
-    hidden = torch.randn(2, 5, 12)
-    inner = nn.functional.linear(hidden, adapter.down.weight, adapter.down.bias).transpose(1, 2)
-    up = nn.functional.conv1d(inner, adapter.up.weight[..., None], adapter.up.bias, groups=3).transpose(1, 2)
-    torch.testing.assert_close(adapter(hidden), hidden + 2.0 * up)
+    up = GroupedUp(rank=6, dim=12, groups=3)
+    randomise(up)
+    inner = torch.randn(2, 5, 6)
+    expected = nn.functional.conv1d(inner.transpose(1, 2), up.weight[..., None], up.bias, groups=3).transpose(1, 2)
+    torch.testing.assert_close(nn.functional.linear(inner, up.dense(), up.bias), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -49,7 +48,6 @@ def test_identity_at_the_start(dtype):
     adapter = MMAdapter(16)
     weights = adapter.weights(torch.randn(2, 16))
     assert torch.equal(adapter(hidden, weights), hidden)  # dropout on, as in training
-    assert torch.equal(RepAdapter(16)(hidden), hidden)
 
 
 def test_weights_are_a_softmax_with_temperature():
@@ -77,23 +75,6 @@ def test_both_branches_share_one_draw_of_dropout():
     half = torch.tensor([[0.5, 0.5]])
     torch.testing.assert_close(adapter(hidden, half), hidden)
     assert not torch.allclose(adapter(hidden, torch.tensor([[0.7, 0.3]])), adapter(hidden, torch.tensor([[0.7, 0.3]])))
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_merged_layer_equals_the_adapter_followed_by_the_layer(bias):
-    torch.manual_seed(0)
-    adapter, linear, hidden = _adapter(64, rank=8, groups=2), nn.Linear(64, 96, bias=bias), torch.randn(2, 7, 64)
-    before = linear.weight.clone()
-    for weights in (torch.tensor([0.3, 0.7]), torch.tensor([0.9, 0.1])):
-        expected = linear(adapter(hidden, weights.expand(2, 2)))
-        found = adapter.merged(linear, weights)(hidden)
-        assert ((found - expected).norm() / expected.norm()).item() < 1e-6
-    assert torch.equal(linear.weight, before)
-
-    plain = RepAdapter(64, dropout=0.0, scale=1.7)
-    randomise(plain)
-    expected = linear(plain(hidden))
-    assert ((plain.merged(linear)(hidden) - expected).norm() / expected.norm()).item() < 1e-6
 
 
 def test_bfloat16_states_meet_float32_adapters():
@@ -130,7 +111,3 @@ def test_bad_tensors():
         adapter(torch.zeros(2, 3, 8), torch.zeros(1, 2))
     with pytest.raises(ValueError, match="width 8"):
         adapter.weights(torch.zeros(2, 9))
-    with pytest.raises(ValueError, match="from 8 features, found Linear from 9"):
-        adapter.merged(nn.Linear(9, 3), torch.zeros(2))
-    with pytest.raises(ValueError, match=r"one modality \[2\]"):
-        adapter.merged(nn.Linear(8, 3), torch.zeros(2, 2))

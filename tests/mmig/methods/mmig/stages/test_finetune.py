@@ -173,16 +173,6 @@ def test_the_exported_pipeline_is_merged_and_gives_the_same_images(run: Path, tm
     assert (bare.images - expected.images).abs().max() > 1e-3  # the updates do something
 
 
-def test_adapters_merge_into_the_language_model_only_after_its_updates(run: Path) -> None:
-    from mmig.training.lora import merge_lora
-
-    mllm = load_module(run).mmig.mllm
-    with pytest.raises(ValueError, match=r"merging an adapter: expected an nn\.Linear"):
-        mllm.merge("text")
-    merge_lora(mllm)
-    assert mllm.merge("text").get_decoder().layers[0].self_attn.q_proj.bias is not None
-
-
 WITHOUT_GPU = """
 import sys, torch
 from mmig.backbones.llm import load_llm

@@ -16,7 +16,6 @@ from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from mmig.training.terms import LossTerm
 from tests.mmig.methods.mmig.stages.support import settled_stage, world_batch
-from tests.terms import values_of
 from tests.tiny_fixtures import build_all
 
 
