@@ -43,7 +43,7 @@ from datamodules.tinyworld.sample import make_sample
 from mmig.backbones.diffusion import load_tokenizer
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.mmig.parts import BackboneConfig, MMSMConfig
-from mmig.methods.mmig.stages.stage1 import Stage1
+from mmig.methods.mmig.stages.paper import Stage1
 from mmig.run.cache import write_split
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig

@@ -23,7 +23,7 @@ from mmig.checkpoints.checkpoint import load_module
 from mmig.diffusion.losses import noise_loss
 from mmig.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from mmig.evaluation.data import split_batches
-from mmig.language.responses import ResponseStates
+from mmig.language.sequences import ResponseStates
 from mmig.methods.mmig.losses import Losses
 from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage

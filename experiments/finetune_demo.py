@@ -98,8 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     console.rule(f"[bold]Done in {time.monotonic() - start:.0f} s", align="left")
     console.print(f"pictures   runs/{options.name}/outline/grid.png")
     console.print(
-        "a folder for diffusers, updates merged:  "
-        f"python -m mmig.run.export --checkpoint runs/{options.name} --out DIR"
+        f"a folder for diffusers, updates merged:  python -m mmig.run.export --checkpoint runs/{options.name} --out DIR"
     )
 
 

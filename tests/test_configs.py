@@ -97,7 +97,7 @@ def test_a_demo_stage_runs_by_its_own_configuration() -> None:
 
 
 def test_a_run_without_any_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    model, data = "mmig.methods.mmig.stages.stage1.Stage1", "datamodules.tinyworld.data.TinyWorldData"
+    model, data = "mmig.methods.mmig.stages.paper.Stage1", "datamodules.tinyworld.data.TinyWorldData"
     backbones = ["--model.init_args.backbones.diffusion=x", "--model.init_args.backbones.llm=x"]
     with pytest.raises(SystemExit):
         ParseOnly(["fit", "--model", model, *backbones, "--model.init_args.optimizer.lr=1", "--data", data])

@@ -10,11 +10,7 @@ import pytest
 import yaml
 
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
-from mmig.methods.mmig.stages.stage1 import Stage1
-from mmig.methods.mmig.stages.stage2 import Stage2
-from mmig.methods.mmig.stages.stage3 import Stage3
-from mmig.methods.mmig.stages.stage4 import Stage4
-from mmig.methods.mmig.stages.stage5 import Stage5
+from mmig.methods.mmig.stages.paper import Stage1, Stage2, Stage3, Stage4, Stage5
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs/mmig.md"
 STAGES = {stage.__name__: stage for stage in (Stage1, Stage2, Stage3, Stage4, Stage5)}

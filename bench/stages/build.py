@@ -24,11 +24,7 @@ from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.objective import ObjectiveConfig
 from mmig.methods.mmig.parts import Parts
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
-from mmig.methods.mmig.stages.stage1 import Stage1
-from mmig.methods.mmig.stages.stage2 import Stage2
-from mmig.methods.mmig.stages.stage3 import Stage3
-from mmig.methods.mmig.stages.stage4 import Stage4
-from mmig.methods.mmig.stages.stage5 import Stage5
+from mmig.methods.mmig.stages.paper import Stage1, Stage2, Stage3, Stage4, Stage5
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 

@@ -12,7 +12,7 @@ from bench.stages.sizes import Sizes
 from mmig.backbones.loading import num_parameters
 from mmig.diffusion.conditioning import Conditioning
 from mmig.diffusion.latents import decode, encode, latent_shape
-from mmig.language.responses import ResponseStates
+from mmig.language.sequences import ResponseStates
 from mmig.methods.mmig.llm.adapter_hooks import ROUTING
 from mmig.methods.mmig.llm.visual_tokens import class_tokens
 from mmig.methods.mmig.model import MMIG

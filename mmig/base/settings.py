@@ -1,7 +1,6 @@
 """Objects from class_path and init_args, and what jsonargparse has against some in one line."""
 
 import importlib
-import inspect
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -52,5 +51,8 @@ def refusal(message: str) -> str:
 
 
 def _arguments(class_path: str) -> list[str]:
+    """What a class takes, its parents' arguments among them where it hands them on."""
+    from jsonargparse import ArgumentParser
+
     module, _, name = class_path.rpartition(".")
-    return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+    return list(ArgumentParser(exit_on_error=False).add_class_arguments(getattr(importlib.import_module(module), name)))

@@ -11,7 +11,7 @@ from torch import Tensor
 from datamodules.schema import Batch, cached_feature
 from mmig.cache.facts import check
 from mmig.diffusion.text import encode_text
-from mmig.language.responses import ResponseStates, response_ids
+from mmig.language.sequences import ResponseStates, response_ids
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution

@@ -106,7 +106,7 @@ class StackTraces:
         return False
 
     def _write_collectives(self) -> None:
-        """The flight recorder's memory, a pickle that torch's own tools read; see `mmig.callbacks.flight_recorder`."""
+        """The flight recorder's memory, a pickle that torch's own tools read; see `watchdog.flight_recorder`."""
         if not dist.is_available() or not dist.is_initialized():
             return
         backend = "nccl" if torch.cuda.is_available() else "gloo"

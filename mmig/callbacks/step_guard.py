@@ -1,6 +1,6 @@
 """Watches over the steps: those that had to be skipped, and losses that jump.
 
-A step whose loss or gradient is not finite is not taken on any rank (`mmig/training/module.py`); here such steps are
+A step whose loss or gradient is not finite is not taken on any rank (`mmig/training/steps.py`); here such steps are
 counted, written down with the keys of their samples, and end the run when there are too many in a row. A loss that
 jumps is only said.
 """
@@ -12,8 +12,7 @@ from typing import Any
 
 import lightning as L
 
-from mmig.callbacks.bad_step import bad_step_row, blame, shown
-from mmig.callbacks.loss_window import LossWindow
+from mmig.callbacks.bad_steps import LossWindow, bad_step_row, blame, shown
 from mmig.callbacks.row_file import RowFile
 from mmig.callbacks.run_checkpoint import run_checkpoint
 from mmig.callbacks.stopping import stop_together

@@ -2,17 +2,21 @@
 
 import os
 import sys
+import threading
+import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 
-from mmig.callbacks.alarm import Alarm
 from mmig.callbacks.stack_traces import StackTraces
 
 STATUS = 124
 """Exit status of a rank that was given up; timeout(1) has the same."""
+INTERVAL = 1.0
+"""Seconds between two looks at the clock."""
 
 
 class Watchdog(L.Callback):
@@ -130,3 +134,60 @@ class Watchdog(L.Callback):
             traceback.print_exc()
         sys.stderr.flush()
         os._exit(STATUS)
+
+
+class Alarm:
+    """Calls `ring` from a thread of its own when the time that was set has run out. Setting it costs nothing.
+
+    Time in which the process itself was stopped (as `scontrol suspend` does) does not count.
+
+    Args:
+        ring: called once, with the number of seconds that have run out.
+        clock: what time it is, in seconds.
+    """
+
+    def __init__(self, ring: Callable[[float], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._ring, self._clock = ring, clock
+        self._seconds = self._deadline = 0.0
+        self._off = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def set(self, seconds: float) -> None:
+        """Go off in so many seconds from now."""
+        self._seconds, self._deadline = seconds, self._clock() + seconds
+        if self._thread is None:
+            self._off.clear()
+            self._thread = threading.Thread(target=self._watch, args=(self._off,), daemon=True, name="alarm")
+            self._thread.start()
+
+    def cancel(self) -> None:
+        """Never go off, unless it is set again."""
+        self._off.set()
+        self._thread, self._off = None, threading.Event()
+
+    def _watch(self, off: threading.Event) -> None:
+        before = self._clock()
+        while not off.wait(min(INTERVAL, max(self._deadline - before, 0.0))):
+            now = self._clock()
+            if now - before > 2 * INTERVAL:  # this process was stopped
+                self._deadline += now - before
+            before = now
+            if now >= self._deadline:
+                self._ring(self._seconds)
+                return
+
+
+def flight_recorder(directory: Path) -> dict[str, str]:
+    """Environment in which torch remembers the last 2,000 collectives and, when NCCL times out, writes them down.
+
+    train.py sets it before ranks meet, where the environment has no other values. Read the files with
+    `python -m torch.distributed.flight_recorder.fr_trace`.
+
+    Args:
+        directory: of the files, one a rank: `ncclN`.
+    """
+    return {
+        "TORCH_FR_BUFFER_SIZE": "2000",
+        "TORCH_FR_DUMP_ON_TIMEOUT": "1",
+        "TORCH_FR_DUMP_TEMP_FILE": str(directory / "nccl"),
+    }

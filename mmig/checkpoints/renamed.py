@@ -15,6 +15,7 @@ _SILENT = "0.1.0"
 
 MODULES = {
     "mmig.connectors": "mmig.methods.mmig.connectors",
+    **{f"mmig.stages.stage{number}.": "mmig.methods.mmig.stages.paper." for number in range(1, 6)},
     "mmig.stages.": "mmig.methods.mmig.stages.",
     "mmig.methods.tiny_backbones.": "experiments.tiny_backbones.",
 }

@@ -22,14 +22,13 @@ from mmig.base.settings import refusal
 from mmig.base.versions import describe_code
 from mmig.callbacks.data_faults import DataFaults
 from mmig.callbacks.ema import EMA
-from mmig.callbacks.flight_recorder import flight_recorder
 from mmig.callbacks.overdue_validation import OverdueValidation
 from mmig.callbacks.prediction_writer import PredictionWriter
 from mmig.callbacks.preemption import Preempted, Preemption
 from mmig.callbacks.progress import progress
 from mmig.callbacks.run_checkpoint import RunCheckpoint, run_checkpoint
 from mmig.callbacks.step_guard import StepGuard
-from mmig.callbacks.watchdog import Watchdog
+from mmig.callbacks.watchdog import Watchdog, flight_recorder
 from mmig.checkpoints.checkpoint import (
     CheckpointError,
     find_checkpoint,

@@ -10,7 +10,7 @@ import torch
 
 from experiments import ablation
 from experiments.ablation import comparable, compare_variants, noise_losses
-from mmig.language.responses import ResponseStates
+from mmig.language.sequences import ResponseStates
 from tests.mmig.batches import edit_batch
 
 

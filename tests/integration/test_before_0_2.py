@@ -29,7 +29,7 @@ from mmig.run import export
 from mmig.run.cli import main
 from tests.integration.workspace import Workspace
 
-NOW, BEFORE = "mmig.methods.mmig.stages.stage1.Stage1", "mmig.stages.stage1.Stage1"
+NOW, BEFORE = "mmig.methods.mmig.stages.paper.Stage1", "mmig.stages.stage1.Stage1"
 REFUSED = (
     rf"step-00000001\.ckpt was written by mmig 0\.1\.0; runs made before 0\.2 cannot be read by {__version__}: "
     r"check out commit 62c785a for them, or pass their weights on as a \.safetensors file written there by "

@@ -30,7 +30,7 @@ class Workspace:
         folder = self.folder
         return {
             "model": {
-                "class_path": "mmig.methods.mmig.stages.stage1.Stage1",
+                "class_path": "mmig.methods.mmig.stages.paper.Stage1",
                 "init_args": {
                     "backbones": {
                         "diffusion": str(folder / "stable-diffusion"),

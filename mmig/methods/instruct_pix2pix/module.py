@@ -14,14 +14,15 @@ from mmig.diffusion.fresh import UNetSize, fresh_unet
 from mmig.diffusion.latents import from_posterior
 from mmig.diffusion.process import Weighting
 from mmig.editor import Editor
-from mmig.methods.instruct_pix2pix.pipeline import EditSampling, InstructPix2PixPipeline
-from mmig.methods.instruct_pix2pix.texts import TEXT_FIELDS, TextSource, condition_fields
+from mmig.methods.instruct_pix2pix.pipeline import EditSampling, InstructPix2PixPipeline, TextField
 from mmig.training.latent_module import LatentModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from mmig.training.terms import LossTerm
 
 Latents = Literal["mode", "sample"]
+TextSource = Literal["instruction", "response", "target_caption", "mixed"]
+TEXT_FIELDS: tuple[TextField, ...] = ("instruction", "response", "target_caption")
 
 
 class InstructPix2PixModule(LatentModule):
@@ -135,3 +136,14 @@ class InstructPix2PixModule(LatentModule):
             text="instruction" if self.text == "mixed" else self.text,
             sampling=self.sampling,
         )
+
+
+def condition_fields(batch: Batch, text: TextSource, draws: Draws) -> list[str]:
+    """Which text of each sample; "mixed" draws evenly from those of the three that the sample has ("" if none)."""
+    if text != "mixed":
+        return [text] * len(batch["key"])
+    chosen = []
+    for row, draw in enumerate(draws.uniform("text").tolist()):
+        given = [name for name in TEXT_FIELDS if batch[name][row]] or [""]
+        chosen.append(given[int(draw * len(given))])
+    return chosen

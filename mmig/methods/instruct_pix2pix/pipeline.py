@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from mmig.diffusion.latents import decode, encode_unscaled, latent_shape
 from mmig.diffusion.sampling import per_sample, sample
 from mmig.diffusion.text import encode_text
 from mmig.editor import EditOutput, ResponseSource
-from mmig.methods.instruct_pix2pix.texts import TextField
+
+TextField = Literal["instruction", "response", "target_caption"]
 
 
 @dataclass(frozen=True)

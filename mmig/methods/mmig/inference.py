@@ -16,7 +16,7 @@ from mmig.diffusion.latents import decode, encode, latent_shape
 from mmig.diffusion.sampling import Denoiser, sample
 from mmig.diffusion.text import split_texts
 from mmig.editor import ConceptAttention
-from mmig.language.responses import ResponseStates, response_ids
+from mmig.language.sequences import ResponseStates, response_ids
 from mmig.methods.mmig.attention_guidance import AttentionGuidance
 from mmig.methods.mmig.editor import SamplingConfig
 from mmig.methods.mmig.model import MMIG

@@ -18,8 +18,7 @@ from mmig.diffusion.injection import Injection, inject
 from mmig.diffusion.latents import encode_unscaled, from_posterior
 from mmig.diffusion.process import NoiseProcess
 from mmig.diffusion.text import encode_text
-from mmig.language.responses import ResponseStates
-from mmig.language.sequences import EncodedResponses
+from mmig.language.sequences import EncodedResponses, ResponseStates
 from mmig.methods.mmig.captioner import Captioner
 from mmig.methods.mmig.image_path import TimestepDraw, draw_timesteps
 from mmig.methods.mmig.llm.config import MultimodalConfig

@@ -17,7 +17,7 @@ from mmig.checkpoints.renamed import renamed_module
 from mmig.diffusion.sampling import Generators, per_sample
 from mmig.editor import EditOutput
 from mmig.evaluation.pictures import Pictures, as_batch, to_pil
-from mmig.language.responses import ResponseStates
+from mmig.language.sequences import ResponseStates
 from mmig.methods.mmig.connectors import Connectors
 from mmig.methods.mmig.editor import MMIGEditor, SamplingConfig
 from mmig.methods.mmig.inference import Concepts, Task, check_counts, is_nested, lost_text, render, respond

@@ -12,9 +12,7 @@ from mmig.cache.facts import StaleFeaturesError
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
 from mmig.methods.mmig.objective import ObjectiveConfig
-from mmig.methods.mmig.stages.stage1 import Stage1
-from mmig.methods.mmig.stages.stage2 import Stage2
-from mmig.methods.mmig.stages.stage3 import Stage3
+from mmig.methods.mmig.stages.paper import Stage1, Stage2, Stage3
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from tests.mmig.cache.cached_batches import cached_batch, cached_samples, losses, world_samples

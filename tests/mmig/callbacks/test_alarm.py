@@ -3,8 +3,8 @@
 import threading
 import time
 
-from mmig.callbacks import alarm
-from mmig.callbacks.alarm import Alarm
+from mmig.callbacks import watchdog
+from mmig.callbacks.watchdog import Alarm
 
 
 def test_it_goes_off_when_nobody_sets_it_again() -> None:
@@ -35,5 +35,5 @@ def test_time_in_which_the_process_was_stopped_does_not_count() -> None:
     own = Alarm(lambda seconds: gone.set(), clock=lambda: now)
     own.set(3600.0)
     now = 7200.0  # the process goes on two hours later
-    assert not gone.wait(2.5 * alarm.INTERVAL)
+    assert not gone.wait(2.5 * watchdog.INTERVAL)
     own.cancel()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmig.callbacks.loss_window import LossWindow
+from mmig.callbacks.bad_steps import LossWindow
 
 
 def test_standard_deviations_are_those_of_the_middle() -> None:

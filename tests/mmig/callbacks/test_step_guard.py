@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing import ProcessRaisedException
 
-from mmig.callbacks.bad_step import KEYS_SHOWN, bad_step_row, blame, shown
+from mmig.callbacks.bad_steps import KEYS_SHOWN, bad_step_row, blame, shown
 from mmig.callbacks.row_file import RowFile
 from mmig.callbacks.step_guard import WARN_EVERY, BadStepsError, StepGuard
 from mmig.checkpoints.checkpoint import read_checkpoint

@@ -35,8 +35,9 @@ def test_the_noise_loss_is_called_as_everywhere() -> None:
 
 
 def test_modules_of_others_keep_their_names() -> None:
-    for name in ("mmig.connectors", "mmig.stages.stage1.Stage1"):
-        assert renamed_module(name) == name.replace("mmig.", "mmig.methods.mmig.")
+    assert renamed_module("mmig.connectors") == "mmig.methods.mmig.connectors"
+    assert renamed_module("mmig.stages.stage1.Stage1") == "mmig.methods.mmig.stages.paper.Stage1"
+    assert renamed_module("mmig.stages.finetune.FineTune") == "mmig.methods.mmig.stages.finetune.FineTune"
     for name in ("transformers", "diffusers", "a.method.of.mine", "mmig.methods.mmig.connectors"):
         assert renamed_module(name) == name
 

@@ -34,7 +34,7 @@ def mmig_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sampling": {"num_steps": 2},
         "profile": "practical",
     }
-    model = {"class_path": "mmig.methods.mmig.stages.stage3.Stage3", "init_args": arguments}
+    model = {"class_path": "mmig.methods.mmig.stages.paper.Stage3", "init_args": arguments}
     data = {"class_path": "datamodules.shard_data.ShardData", "init_args": {"resolution": 64}}
     (run / "config.yaml").write_text(yaml.safe_dump({"model": model, "data": data}))
     stage = build_module({"model": model})

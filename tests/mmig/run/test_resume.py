@@ -11,7 +11,7 @@ from datamodules.tinyworld.data import TinyWorldData
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.latent_diffusion.autoencoder import FineTuneDecoder
 from mmig.methods.mmig.parts import BackboneConfig
-from mmig.methods.mmig.stages.stage1 import Stage1
+from mmig.methods.mmig.stages.paper import Stage1
 from mmig.run.resume import BACKBONES, FREE_SETTINGS, ResumeError, check_resumable
 
 

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from mmig.language.responses import PROMPT_TEMPLATE
-from mmig.language.sequences import IMAGE_PROMPT_TEMPLATE
+from mmig.language.sequences import IMAGE_PROMPT_TEMPLATE, PROMPT_TEMPLATE
 from mmig.methods.mmig.llm.visual_tokens import ImageStatistics
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from mmig.language.greedy import plain_generation
-from mmig.language.responses import ResponseStates
 from mmig.language.sequences import (
     EncodedResponses,
+    ResponseStates,
     encode_responses,
     left_padded_ids,
     mixed_prompt_ids,

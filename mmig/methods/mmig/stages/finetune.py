@@ -8,8 +8,7 @@ from torch import Tensor
 
 from mmig.methods.mmig.parts import BackboneConfig
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
-from mmig.methods.mmig.stages.stage3 import Stage3
-from mmig.methods.mmig.stages.stage4 import Stage4
+from mmig.methods.mmig.stages.paper import Stage3, Stage4
 from mmig.training.lora import LLM_TARGETS, UNET_TARGETS, LoRAConfig, add_lora, as_named_in
 from mmig.training.optim import OptimizerConfig
 

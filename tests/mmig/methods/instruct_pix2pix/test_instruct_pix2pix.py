@@ -10,10 +10,8 @@ from mmig.backbones.diffusion import load_scheduler, load_unet, load_vae
 from mmig.diffusion.conditioning import Conditioning, condition_drops, denoise
 from mmig.diffusion.fresh import UNetSize
 from mmig.methods.instruct_pix2pix.export import export, export_text_to_image, narrowed
-from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
+from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule, condition_fields
 from mmig.methods.instruct_pix2pix.pipeline import EditSampling
-from mmig.methods.instruct_pix2pix.score import score_edits
-from mmig.methods.instruct_pix2pix.texts import condition_fields
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.mmig.batches import edit_batch
@@ -183,15 +181,3 @@ def test_exports_load_through_the_backbones(folder: Path, tmp_path: Path) -> Non
     assert load_unet(tmp_path / "instruct-pix2pix", in_channels=8).config.in_channels == 8
     assert load_unet(folder).config.in_channels == 4
     assert type(load_scheduler(tmp_path / "instruct-pix2pix")) is type(load_scheduler(folder))
-
-
-def test_scores_leave_visual_instructions_out_of_the_whole(folder: Path) -> None:
-    pipeline, batch = module(folder, SIZE).make_pipeline(), full_batch(4)
-    pipeline.num_steps = 2
-    batch["metadata"] = [{"success": float(i % 2 == 0)} for i in range(4)]  # the visual ones fail
-
-    def judge(image: torch.Tensor, metadata: dict[str, Any]) -> dict[str, float]:
-        return {"success": metadata["success"], "preservation": 1.0}
-
-    table = score_edits(pipeline, [batch], judge)
-    assert table == {"add": (1.0, 1.0, 2), "visual": (0.0, 1.0, 2), "non-visual": (1.0, 1.0, 2)}

@@ -1,7 +1,6 @@
 """Autoencoder and text-to-image modules: what they learn, what they leave alone, what they export."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from mmig.diffusion.saving import save_half
 from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule, FineTuneDecoder, drawn_images
 from mmig.methods.latent_diffusion.export import export_autoencoder, export_decoder, export_unet, replace_decoder
 from mmig.methods.latent_diffusion.scale import measure_scale
-from mmig.methods.latent_diffusion.score import psnr, score_autoencoder
 from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
@@ -240,17 +238,3 @@ def test_the_pipeline_draws_images_that_do_not_depend_on_the_batch(folder: Path,
     assert both.shape == (2, 3, 64, 64)
     torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=1e-4)
     assert pipeline.required_fields == (("target_caption",) if strength == 1.0 else ("source", "target_caption"))
-
-
-def test_psnr_of_a_known_error() -> None:
-    images = torch.zeros(2, 3, 4, 4)
-    assert psnr(images + 0.2, images).tolist() == pytest.approx([20.0, 20.0])
-
-
-def test_the_ceiling_counts_successes_of_reconstructed_targets(folder: Path) -> None:
-    def judge(image: torch.Tensor, metadata: dict[str, Any]) -> SimpleNamespace:
-        return SimpleNamespace(success=any(torch.equal(image, target) for target in batch["target"]))
-
-    batch = captioned(2)
-    scores = score_autoencoder(load_vae(folder), [batch], judge)
-    assert (scores["ceiling"], scores["targets"], scores["images"]) == (0.0, 2.0, 4.0)

@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sampling": {"num_steps": 2, "guidance_scale": 3.0, "response": "generated"},
         "profile": "practical",
     }
-    model = {"class_path": "mmig.methods.mmig.stages.stage5.Stage5", "init_args": arguments}
+    model = {"class_path": "mmig.methods.mmig.stages.paper.Stage5", "init_args": arguments}
     data = {"class_path": "datamodules.shard_data.ShardData", "init_args": {"train": str(run / "d"), "resolution": 64}}
     (run / "config.yaml").write_text(yaml.safe_dump({"model": model, "data": data, "ema": {"decay": 0.99}}))
     (run / "evaluation" / "metrics.json").write_text(json.dumps(REPORT))
@@ -139,7 +139,7 @@ def test_the_card_says_what_it_is(exported: Path) -> None:
     assert (metadata["library_name"], metadata["license"]) == ("diffusers", "other")
     for line in (
         'pipe = MMIGPipeline.from_pretrained("five")',
-        "| method | mmig.methods.mmig.stages.stage5.Stage5 |",
+        "| method | mmig.methods.mmig.stages.paper.Stage5 |",
         "| steps | 1,234 |",
         "| weights | averaged (EMA) |",
         "| data: train | d |",

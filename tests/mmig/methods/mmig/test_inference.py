@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from mmig.language.responses import response_ids
+from mmig.language.sequences import response_ids
 from mmig.methods.mmig.editor import SamplingConfig
 from mmig.methods.mmig.pipeline import MMIGPipeline
-from mmig.methods.mmig.stages.stage3 import Stage3
+from mmig.methods.mmig.stages.paper import Stage3
 from tests.mmig.methods.mmig.pipeline_support import FAST, TEXT, build, seeded, source
 from tests.mmig.methods.mmig.stages.support import build_stage, recorded, world_batch
 from tests.tiny_fixtures import TinyBackbones, build_all

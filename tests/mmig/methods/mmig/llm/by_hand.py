@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from mmig.language.responses import ResponseStates
+from mmig.language.sequences import ResponseStates
 
 
 def response_states(llm: Any, prompts: Sequence[list[int]], responses: Sequence[list[int]]) -> ResponseStates:

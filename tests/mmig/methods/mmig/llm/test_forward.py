@@ -3,8 +3,15 @@
 import pytest
 import torch
 
-from mmig.language.responses import prompt_ids, response_ids
-from mmig.language.sequences import IGNORED, VISUAL_TOKEN, encode_responses, mixed_prompt_ids, teacher_forced_ids
+from mmig.language.sequences import (
+    IGNORED,
+    VISUAL_TOKEN,
+    encode_responses,
+    mixed_prompt_ids,
+    prompt_ids,
+    response_ids,
+    teacher_forced_ids,
+)
 from mmig.methods.mmig.llm.multimodal import MultimodalLLM
 from tests.mmig.methods.mmig.llm.by_hand import response_states
 from tests.mmig.methods.mmig.llm.tiny import (

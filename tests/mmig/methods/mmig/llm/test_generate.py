@@ -3,8 +3,7 @@
 import torch
 
 from mmig.backbones.loading import prepare
-from mmig.language.responses import prompt_ids
-from mmig.language.sequences import left_padded_ids, until_end
+from mmig.language.sequences import left_padded_ids, prompt_ids, until_end
 from tests.mmig.methods.mmig.llm.by_hand import generate_response_ids, response_states
 from tests.mmig.methods.mmig.llm.tiny import (
     HAS_IMAGE,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmig.backbones.loading import prepare
-from mmig.language.responses import prompt_ids
+from mmig.language.sequences import prompt_ids
 from tests.mmig.methods.mmig.llm.tiny import HAS_IMAGE, INSTRUCTIONS, LAYERS, RESPONSES, images, llm, mllm
 
 MODALITY_0 = torch.zeros(1, dtype=torch.bool)

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from datamodules.schema import Batch, collate
 from datamodules.tinyworld.sample import make_sample
 from mmig.backbones.loading import remove_dropout
-from mmig.language.responses import response_ids
+from mmig.language.sequences import response_ids
 from mmig.methods.mmig.llm.config import MultimodalConfig
 from mmig.methods.mmig.losses import Losses
 from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.parts import BackboneConfig, MMSMConfig
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
-from mmig.methods.mmig.stages.stage1 import Stage1
-from mmig.methods.mmig.stages.stage5 import Stage5
+from mmig.methods.mmig.stages.paper import Stage1, Stage5
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.mmig.methods.mmig.captioner_support import build_seeing_blip2

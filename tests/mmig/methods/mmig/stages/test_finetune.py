@@ -17,9 +17,7 @@ from mmig.methods.mmig.llm.config import MultimodalConfig
 from mmig.methods.mmig.pipeline import MMIGPipeline
 from mmig.methods.mmig.stages.finetune import FineTune, FineTuneDenoiser, Updates
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
-from mmig.methods.mmig.stages.stage1 import Stage1
-from mmig.methods.mmig.stages.stage3 import Stage3
-from mmig.methods.mmig.stages.stage5 import Stage5
+from mmig.methods.mmig.stages.paper import Stage1, Stage3, Stage5
 from mmig.run.export import export_run
 from mmig.training.lora import LoRAConfig, has_lora
 from mmig.training.rng import Draws

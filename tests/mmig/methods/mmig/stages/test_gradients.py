@@ -4,9 +4,7 @@ import pytest
 import torch
 
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
-from mmig.methods.mmig.stages.stage2 import Stage2
-from mmig.methods.mmig.stages.stage4 import Stage4
-from mmig.methods.mmig.stages.stage5 import Stage5
+from mmig.methods.mmig.stages.paper import Stage2, Stage4, Stage5
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.mmig.methods.mmig.stages.support import positions_at, seeing_backbones, settled_stage, world_batch

@@ -13,7 +13,7 @@ from mmig.methods.mmig.attention_losses import concept_maps
 from mmig.methods.mmig.image_path import ImagePathConfig
 from mmig.methods.mmig.objective import TERMS, ObjectiveConfig
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
-from mmig.methods.mmig.stages.stage5 import Stage5
+from mmig.methods.mmig.stages.paper import Stage5
 from mmig.training.rng import Draws
 from tests.mmig.methods.mmig.stages.support import (
     ByHand,

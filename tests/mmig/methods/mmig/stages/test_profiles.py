@@ -4,11 +4,7 @@ import pytest
 import torch
 
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
-from mmig.methods.mmig.stages.stage1 import Stage1
-from mmig.methods.mmig.stages.stage2 import Stage2
-from mmig.methods.mmig.stages.stage3 import Stage3
-from mmig.methods.mmig.stages.stage4 import Stage4
-from mmig.methods.mmig.stages.stage5 import Stage5
+from mmig.methods.mmig.stages.paper import Stage1, Stage2, Stage3, Stage4, Stage5
 from tests.mmig.methods.mmig.stages.support import build_stage
 from tests.tiny_fixtures import TinyBackbones, build_all
 

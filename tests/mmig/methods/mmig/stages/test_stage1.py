@@ -5,7 +5,7 @@ import torch
 
 from mmig.methods.mmig.parts import BackboneConfig, MMSMConfig
 from mmig.methods.mmig.pipeline import SamplingConfig
-from mmig.methods.mmig.stages.stage1 import Stage1
+from mmig.methods.mmig.stages.paper import Stage1
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.mmig.batches import edit_batch

@@ -15,11 +15,7 @@ from mmig.methods.mmig.losses import Losses
 from mmig.methods.mmig.objective import TERMS, ObjectiveConfig
 from mmig.methods.mmig.parts import BackboneConfig
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
-from mmig.methods.mmig.stages.stage1 import Stage1
-from mmig.methods.mmig.stages.stage2 import Stage2
-from mmig.methods.mmig.stages.stage3 import Stage3
-from mmig.methods.mmig.stages.stage4 import Stage4
-from mmig.methods.mmig.stages.stage5 import Stage5
+from mmig.methods.mmig.stages.paper import Stage1, Stage2, Stage3, Stage4, Stage5
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.mmig.methods.mmig.stages.support import bare_batch, build_stage, world_batch

@@ -7,7 +7,7 @@ from mmig.base.batches import micro_batches
 from mmig.methods.mmig.llm.config import MultimodalConfig
 from mmig.methods.mmig.objective import ObjectiveConfig
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
-from mmig.methods.mmig.stages.stage2 import Stage2
+from mmig.methods.mmig.stages.paper import Stage2
 from mmig.training.rng import Draws
 from tests.mmig.methods.mmig.stages.support import build_stage, recorded, world_batch
 from tests.terms import counts_of, values_of

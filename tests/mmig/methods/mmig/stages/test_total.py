@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.schema import Batch
 from mmig.methods.mmig.objective import TERMS
-from mmig.methods.mmig.stages.stage3 import Stage3
+from mmig.methods.mmig.stages.paper import Stage3
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
