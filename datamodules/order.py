@@ -46,19 +46,23 @@ def permutation(count: int, *key: int) -> np.ndarray:
     return np.argsort(spread(value), kind="stable")
 
 
-def rank_part(start: int, end: int, rank: int, world_size: int) -> list[int]:
+def rank_part(start: int, end: int, rank: int, world_size: int, fill_up: bool = True) -> list[int]:
     """This rank's part of the slice start..end of an order: parts one after another, equally long.
 
-    If the slice does not divide, the last parts repeat samples of the slice from its beginning.
+    If the slice does not divide, the last parts repeat samples of the slice from its beginning; without `fill_up` some
+    parts are one shorter than that of rank 0 instead.
     """
+    if not fill_up:
+        edges = [start - (start - end) * number // world_size for number in (rank, rank + 1)]
+        return list(range(*edges))
     size = -(-(end - start) // world_size)
     return [start + place % (end - start) for place in range(rank * size, (rank + 1) * size)]
 
 
-def rank_parts(starts: range, end: int, rank: int, world_size: int) -> Iterator[list[int]]:
+def rank_parts(starts: range, end: int, rank: int, world_size: int, fill_up: bool = True) -> Iterator[list[int]]:
     """`rank_part` of each global batch: one begins at each of `starts`, the last one stops at `end`."""
     for start in starts:
-        yield rank_part(start, min(start + starts.step, end), rank, world_size)
+        yield rank_part(start, min(start + starts.step, end), rank, world_size, fill_up)
 
 
 class EpochOrder:

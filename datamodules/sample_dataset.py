@@ -45,6 +45,9 @@ class SampleDataset(Dataset[Batch]):
         self._readers = [ShardReader(source.index, keep_open) for source in mixture.sources]
 
     def __getitem__(self, positions: Sequence[int]) -> Batch:
+        if not positions:  # this rank has no part in the last batch of an evaluation
+            none = torch.zeros(0, dtype=torch.int64)
+            return {"key": [], "position": none, "repeated": none > 0, "faults": []}
         faults: list[Fault] = []
         transform = self._transforms and self._transforms[self._order.bucket(positions[0])]
         samples, repeated = zip(*(self._sample(position, transform, faults) for position in positions), strict=True)

@@ -6,25 +6,23 @@ its part. So the whole state is one number: samples consumed by the trainer, the
 
 from __future__ import annotations
 
-import atexit
-import signal
+import copy
 import weakref
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
-from multiprocessing.connection import wait
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from datamodules.faults import FaultBudget
 from datamodules.mixture import Mixture
-from datamodules.order import rank_parts
+from datamodules.order import rank_part, rank_parts
 from datamodules.sample_dataset import UNREPLACED, SampleDataset
 from datamodules.schema import Batch
 from datamodules.shard_index import ShardIndex
 from datamodules.transforms import Transform
+from datamodules.workers import close_loader, has_lost_worker, make_loader, raise_without_traceback
 
 JUDGED_AFTER = 1000
 """Samples before the share of bad ones is judged for the first time, and at least between two judgements."""
@@ -104,25 +102,38 @@ class ShardStream:
         }
         self._budget = FaultBudget(max_bad_fraction, self.mixture.directory)
         order = partial(self.mixture.order, seed, self.epoch_size, global_batch_size, block_shards, shuffle)
+        self._judged_from = min(JUDGED_AFTER, self.epoch_size)
+        self._fills_up = True
         dataset = SampleDataset(self.mixture, order, seed, transforms, encoded)
-        self._loader: DataLoader[Batch] = DataLoader(
-            dataset,
-            sampler=_Remaining(self),
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            worker_init_fn=_ignore_signals,
-            pin_memory=pin_memory,
-            generator=torch.Generator(),  # else each epoch would draw from, and so move, the default generator
-        )
-        if num_workers:
-            atexit.register(_close_at_exit, weakref.ref(self))
+        self._make_loader = partial(make_loader, dataset, num_workers=num_workers, pin_memory=pin_memory)
+        self._loader = self._make_loader(_Remaining(self))
 
     def __len__(self) -> int:
         """Batches left in the current epoch (of a restarting stream: in every epoch)."""
         left = self.epoch_size - (0 if self._restart else self.samples % self.epoch_size)
         return -(-left // self.global_batch_size)
+
+    def part(self, rank: int, world_size: int, limit: int | None = None) -> ShardStream:
+        """What one of several ranks evaluates of the first `limit` samples of an epoch; `self` stays as it is.
+
+        No sample is repeated, so that the ranks' numbers of samples differ by at most one. All yield equally many
+        batches, no larger than those of `self`; where fewer samples than ranks are left, the last one of some is empty.
+        Bad samples have the same stand-ins, and are judged, as in the whole.
+        """
+        part = copy.copy(self)
+        part.rank, part.world_size, part._fills_up = rank, world_size, False
+        part.global_batch_size = self.global_batch_size // self.world_size * world_size
+        part.epoch_size = self.epoch_size if limit is None else min(limit, self.epoch_size)
+        part._budget = FaultBudget(self._budget.max_bad_fraction, self.mixture.directory)
+        part._loader = self._make_loader(_Remaining(part))
+        return part
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of an epoch that are this rank's."""
+        whole, left = divmod(self.epoch_size, self.global_batch_size)
+        last = rank_part(0, left, self.rank, self.world_size, self._fills_up)
+        return whole * (self.global_batch_size // self.world_size) + len(last)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -149,14 +160,14 @@ class ShardStream:
                 self._consume(batch)
                 yield batch
         except Exception as error:
-            lost = not isinstance(error, ValueError) and self._has_lost_worker()
+            lost = not isinstance(error, ValueError) and has_lost_worker(self._loader)
             self.close()  # or the traceback, a cycle through this frame, would keep the workers until it is collected
             if lost:
                 raise StreamError(
                     f"{self.mixture.directory}: a process that reads the data was killed (out of memory?); resume with "
                     "fewer data.init_args.num_workers"
                 ) from error
-            _raise_without_traceback(error)
+            raise_without_traceback(error)
             raise
 
     def state_dict(self) -> dict[str, Any]:
@@ -189,26 +200,18 @@ class ShardStream:
 
     def close(self) -> None:
         """Stop the worker processes; iterating again starts new ones."""
-        iterator, self._loader._iterator = self._loader._iterator, None  # torch has no public way to do this
-        if iterator is not None:
-            iterator._shutdown_workers()
-            for worker in iterator._workers:  # one that waits for a storage hears neither that nor SIGTERM
-                worker.kill()
-
-    def _has_lost_worker(self) -> bool:
-        """Whether a worker has ended by itself; what the trainer meets first may be a connection that broke with it."""
-        workers = getattr(self._loader._iterator, "_workers", ())
-        return bool(workers) and bool(wait([worker.sentinel for worker in workers], timeout=1))
+        close_loader(self._loader)
 
     def remaining(self) -> Iterator[list[int]]:
         """Positions of this rank's part of each global batch that the current epoch still holds."""
         end = (self.epoch + 1) * self.epoch_size
-        return rank_parts(range(self.samples, end, self.global_batch_size), end, self.rank, self.world_size)
+        starts = range(self.samples, end, self.global_batch_size)
+        return rank_parts(starts, end, self.rank, self.world_size, self._fills_up)
 
     def _repeated(self, size: int) -> Tensor:
         """Which of this rank's `size` samples of the next global batch repeat others, bool [size]; see `rank_part`."""
         places = self.rank * size + torch.arange(size)
-        return places >= self.epoch_size - self.samples % self.epoch_size
+        return (places >= self.epoch_size - self.samples % self.epoch_size) & self._fills_up
 
     def _consume(self, batch: Batch) -> None:
         before, left = self.samples, self.epoch_size - self.samples % self.epoch_size
@@ -218,7 +221,7 @@ class ShardStream:
         first, ends = before == 0, self.samples % self.epoch_size == 0
         if first or ends or self._is_due(self.samples - self._judged_at):
             self._judged_at = self.samples
-            self._budget.judge(self.world_size, min(JUDGED_AFTER, self.epoch_size))
+            self._budget.judge(self.world_size, self._judged_from)
 
     def _is_due(self, unjudged: int) -> bool:
         """Whether so many new samples need a judgement; every rank must come to the same answer."""
@@ -237,30 +240,6 @@ class _Remaining:
 
     def __iter__(self) -> Iterator[list[int]]:
         return self._stream.remaining()
-
-
-def _raise_without_traceback(error: Exception) -> None:
-    """Raise an error of ours as it was before a DataLoader's worker put a traceback before its line; pass any other."""
-    kind = type(error)
-    _, name, line = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")
-    if name and kind.__module__.startswith("datamodules."):
-        raise kind(line.strip()) from error
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
-
-
-def _ignore_signals(_: int) -> None:
-    """Signals of a terminal or a scheduler reach the whole process group; only the trainer may act on them."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _close_at_exit(stream: weakref.ref[ShardStream]) -> None:
-    """Without this, Python's exit would wait for workers that ignore SIGTERM."""
-    if (alive := stream()) is not None:
-        alive.close()
 
 
 def _check(

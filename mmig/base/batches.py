@@ -1,6 +1,6 @@
 """Batches of the schema: moved to a device, cut, without samples that could not be read."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -36,22 +36,6 @@ def readable(batch: Mapping[str, Any]) -> dict[str, Any]:
     """The samples of a batch without those that the stream could not read (their key is "")."""
     rows = [row for row, key in enumerate(batch["key"]) if key]
     return dict(batch) if len(rows) == len(batch["key"]) else take(batch, rows)
-
-
-def first(batches: Iterable[Mapping[str, Any]], limit: int, world_size: int = 1) -> Iterator[dict[str, Any]]:
-    """A rank's part of the first `limit` samples of a stream, by position: the same ones on any number of ranks.
-
-    Args:
-        batches: this rank's parts of the stream's batches from position 0 on, as long as those of the other ranks.
-        limit: samples over all ranks.
-        world_size: ranks that read the stream; all of them stop after the same batch.
-    """
-    num_read = 0
-    for batch in batches:
-        yield take(batch, [row for row, position in enumerate(batch["position"].tolist()) if position < limit])
-        num_read += len(batch["key"]) * world_size
-        if num_read >= limit:
-            return
 
 
 def micro_batches(batch: Batch, size: int | None) -> Iterator[Batch]:

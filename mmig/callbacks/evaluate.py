@@ -1,8 +1,7 @@
 """Scores and pictures while training: samples a fixed validation subset every N steps, with the averaged weights."""
 
 import contextlib
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmig.base.batches import first, readable
+from mmig.base.batches import readable
 from mmig.callbacks.ema import ema_weights
 from mmig.editor import MissingFieldError, check_fields
+from mmig.evaluation.data import SplitBatches
 from mmig.evaluation.grid import draw_grid
 from mmig.evaluation.rows import by_key
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor
@@ -119,10 +119,12 @@ class Evaluate(L.Callback):
         if self._suite is None:
             self._suite = build_suite(self.scoring, pl_module.device)
         self._suite.reset()
+        loader = trainer.datamodule.val_dataloader()
+        batches = SplitBatches(loader, trainer.global_rank, trainer.world_size, self.num_samples, is_shared=True)
         with undisturbed(pl_module), ema_weights(trainer), whole_weights(trainer):
             result = evaluate_editor(
                 pl_module.make_pipeline(),
-                attended(trainer, self._batches(trainer)),
+                attended(trainer, batches),
                 self._suite,
                 [self.seed],
                 device=pl_module.device,
@@ -134,19 +136,6 @@ class Evaluate(L.Callback):
             self._log(trainer.loggers, scalars, result, pl_module.step)
         return result
 
-    def _batches(self, trainer: L.Trainer) -> Iterator[dict[str, Any]]:
-        """This rank's part of the subset; batches are cut so that all ranks have about as much to do."""
-        data = trainer.datamodule
-        size = getattr(data, "eval_batch_size", None)
-        if size is None:
-            return first(data.val_dataloader(), self.num_samples, trainer.world_size)
-        share = math.ceil(self.num_samples / trainer.world_size)
-        data.eval_batch_size = math.ceil(share / math.ceil(share / size))
-        try:
-            return first(data.val_dataloader(), self.num_samples, trainer.world_size)
-        finally:
-            data.eval_batch_size = size
-
     def _log(self, loggers: Sequence[Any], scalars: dict[str, float], result: EvaluationResult, step: int) -> None:
         grid = np.asarray(draw_grid(result.examples))
         for logger in loggers:
@@ -157,7 +146,7 @@ class Evaluate(L.Callback):
                 logger.experiment.add_image("eval/grid", grid, step, dataformats="HWC")
 
 
-def attended(trainer: L.Trainer, batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def attended(trainer: L.Trainer, batches: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     """The batches; before each one every callback with `between_batches` is asked whether the run is to end.
 
     Raises:

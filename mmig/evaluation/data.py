@@ -15,34 +15,44 @@ HELD_OUT = "test_split"
 
 
 class SplitBatches:
-    """One split of a datamodule; under several ranks each reads every batch and takes its rows of it.
+    """A rank's part of the first `limit` samples of a loader, the same samples on any number of ranks.
 
-    Args:
-        loader: yields batches of the schema, every sample once.
-        batch_size: samples of a batch over all ranks.
-        rank, world_size: which rows are ours. The faults of a batch go to rank 0, so that they count once.
-        limit: only the first so many samples of the split, the same ones on any number of ranks.
+    A loader with `part(rank, world_size, limit)`, such as `datamodules.stream.ShardStream`, reads and decodes these
+    samples alone; all ranks get equally many batches, of which the last may be empty. Any other loader is read as it
+    is, and its rows are chosen here: under a trainer (`is_shared`) it yields what is this rank's already, of which
+    every rank takes its share of `limit`; else it yields everything, of which a rank takes every `world_size`-th sample
+    and rank 0 the faults, so that they count once.
 
     Attributes:
-        num_samples: samples of this rank, at most.
+        num_samples: samples of this rank; None if only reading them can tell.
     """
 
     def __init__(
-        self, loader: Any, batch_size: int, rank: int = 0, world_size: int = 1, limit: int | None = None
+        self, loader: Any, rank: int = 0, world_size: int = 1, limit: int | None = None, is_shared: bool = False
     ) -> None:
-        self.loader, self.rank, self.world_size, self.limit = loader, rank, world_size, limit
-        available: int = getattr(loader, "epoch_size", len(loader) * batch_size)
-        self.num_samples = -(-(available if limit is None else min(available, limit)) // world_size)
+        self.rank, self.world_size, self.limit, self.is_shared = rank, world_size, limit, is_shared
+        self._is_part = hasattr(loader, "part")
+        self.loader = loader.part(rank, world_size, limit) if self._is_part else loader
+        self.num_samples: int | None = self.loader.num_samples if self._is_part else None
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        num_left = self.limit
+        return iter(self.loader) if self._is_part else self._chosen_rows()
+
+    def _chosen_rows(self) -> Iterator[Mapping[str, Any]]:
+        num_read, step = 0, self.world_size if self.is_shared else 1
         for batch in self.loader:
-            end = len(batch["key"]) if num_left is None else min(num_left, len(batch["key"]))
-            rows = range(self.rank, end, self.world_size)
-            part = dict(batch) if len(rows) == len(batch["key"]) else take(batch, rows)
-            yield part if self.rank == 0 else {**part, "faults": []}
-            if num_left is not None and (num_left := num_left - end) == 0:
+            size = len(batch["key"])
+            start = num_read * step + (self.rank if self.is_shared else 0)
+            numbers = range(start, start + size * step, step)  # of the samples, over all ranks
+            rows = [row for row, number in enumerate(numbers) if self._is_ours(number)]
+            part = dict(batch) if len(rows) == size else take(batch, rows)
+            yield part if self.is_shared or self.rank == 0 else {**part, "faults": []}
+            num_read += size
+            if self.limit is not None and num_read * step >= self.limit:  # on all ranks after the same batch
                 return
+
+    def _is_ours(self, number: int) -> bool:
+        return number % self.world_size == self.rank and (self.limit is None or number < self.limit)
 
 
 def split_batches(
@@ -59,7 +69,7 @@ def split_batches(
         path: YAML with `data: {class_path, init_args}`.
         split: "val", "test", or a held-out split that the datamodule takes as its argument `test_split`.
         batch_size: samples a rank takes at once; None leaves it to the YAML (`eval_batch_size`).
-        rank, world_size: which part of every batch is ours.
+        rank, world_size: which part of the split is ours.
         limit: only the first so many samples of the split, over all ranks.
 
     Raises:
@@ -77,15 +87,13 @@ def split_batches(
         datamodule = build_datamodule({"class_path": section["class_path"], "init_args": arguments}, path)
     except SettingsError as error:
         raise SettingsError(f"--split {split}: {error}") from error
-    whole_batch = getattr(datamodule, "eval_batch_size", 1) * world_size
-    datamodule.eval_batch_size = whole_batch
     if rank == 0:
         prepare(datamodule, loader_name.split("_")[0])
     _barrier(world_size)
     loader = getattr(datamodule, loader_name)()
     if isinstance(loader, list):
         raise SettingsError(f"{path}: the data have no split {split!r}; name its folder in data.init_args.{split}")
-    return SplitBatches(loader, whole_batch, rank, world_size, limit)
+    return SplitBatches(loader, rank, world_size, limit)
 
 
 def data_section(path: Path) -> dict[str, Any]:

@@ -209,6 +209,26 @@ def test_a_stand_in_counts_at_its_own_place_only_in_evaluation(tmp_path: Path) -
         assert sorted(counted) == (sorted(set(keys)) if settings else sorted(keys))
 
 
+@pytest.mark.parametrize("limit", [1, 10, 37, None])
+def test_faults_of_the_parts_are_those_of_the_whole_each_once(tmp_path: Path, limit: int | None) -> None:
+    whole = _stream(_bad_folder(tmp_path), shuffle=False, drop_last=False, restart=True)
+    found = []
+    for world_size in (1, 2, 3):
+        batches = [batch for rank in range(world_size) for batch in whole.part(rank, world_size, limit)]
+        faults = sorted(fault["key"] for batch in batches for fault in batch["faults"])
+        samples = [zip(batch["position"].tolist(), batch["key"], strict=True) for batch in batches]
+        found.append((faults, sorted(row for rows in samples for row in rows)))
+    assert found[0] == found[1] == found[2]
+    assert bool(found[0][0]) == (limit != 1)
+
+
+def test_the_faults_among_a_few_samples_are_not_judged_as_if_they_were_the_whole(tmp_path: Path) -> None:
+    whole = _stream(_bad_folder(tmp_path), shuffle=False, drop_last=False, restart=True, max_bad_fraction=0.01)
+    assert sum(len(batch["faults"]) for batch in whole.part(0, 1, 12)) == 1
+    with pytest.raises(DataFaultError):
+        list(whole.part(0, 1))
+
+
 def _judged_together(folder: Path, meeting: Path, rank: int, out: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)

@@ -83,10 +83,10 @@ def test_a_grid_that_cannot_be_written_does_not_end_the_training(
     assert len([record for record in caplog.records if "curves are not written" in record.getMessage()]) == 1
 
 
-def _rank(rank: int, folder: str) -> None:
+def _rank(rank: int, folder: str, size: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    data = ShardData(val=f"{folder}/val", eval_batch_size=4)
+    data = ShardData(val=f"{folder}/val", eval_batch_size=size)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     trainer: Any = SimpleNamespace(
         callback_metrics={},
@@ -94,21 +94,21 @@ def _rank(rank: int, folder: str) -> None:
         global_rank=rank,
         world_size=2,
         is_global_zero=False,
-        callbacks=[],
+        callbacks=[SimpleNamespace(between_batches=dist.barrier)],  # waits for the other rank
         strategy=strategy,
     )
     module = trainer.lightning_module = CopyModule()
     data.trainer = trainer
     result = Evaluate(1, num_samples=5, scoring=ScoringSettings(metrics=["l1_input"])).evaluate(trainer, module)
     Path(folder, f"rank{rank}").write_text(" ".join(row.key for row in result.rows))
-    assert data.eval_batch_size == 4
     dist.destroy_process_group()
 
 
-def test_two_real_ranks_score_exactly_the_first_samples(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [4, 1], ids=["batches of unequal size", "an empty last batch of one rank"])
+def test_two_real_ranks_score_exactly_the_first_samples(tmp_path: Path, size: int) -> None:
     samples = random_samples(9)
     write_data(tmp_path, samples, "val")
-    mp.start_processes(_rank, (str(tmp_path),), nprocs=2, start_method="fork")
+    mp.start_processes(_rank, (str(tmp_path), size), nprocs=2, start_method="fork")
     expected = [sample["key"] for sample in samples[:5]]
     assert [(tmp_path / f"rank{rank}").read_text().split() for rank in (0, 1)] == [expected] * 2
 

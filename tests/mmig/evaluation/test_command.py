@@ -169,27 +169,31 @@ def test_help_answers_within_two_seconds(program: str, root: Path) -> None:
     assert time.monotonic() - start < 2
 
 
-def _rank(rank: int, arguments: list[str], port: int) -> None:
+def _rank(rank: int, world_size: int, arguments: list[str], port: int) -> None:
     torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     evaluate.main(arguments)
 
 
-@pytest.mark.parametrize("limit", [None, 3])
-def test_two_processes_find_what_one_finds(run_directory: Path, tmp_path: Path, limit: int | None) -> None:
+@pytest.mark.parametrize(("world_size", "limit"), [(2, None), (2, 3), (3, None), (3, 2)])
+def test_several_processes_find_what_one_finds(
+    run_directory: Path, tmp_path: Path, world_size: int, limit: int | None
+) -> None:
     samples = random_samples(5)
     samples[1]["source"] = b"\x89PNG, and no picture"  # another sample stands in for it
     data = write_data(tmp_path / "data", samples, max_bad_fraction=1.0)
     given = ["--checkpoint", str(run_directory), "--data", str(data), "--metrics", "l1_target", "--device", "cpu"]
     given += [] if limit is None else ["--limit", str(limit)]
     evaluate.main([*given, "--out", str(tmp_path / "one")])
-    mp.start_processes(_rank, ([*given, "--out", str(tmp_path / "two")], _free_port()), nprocs=2, start_method="fork")
-    one, two = (read_rows(tmp_path / name / "samples.jsonl") for name in ("one", "two"))
-    assert [row.key for row in one] == [row.key for row in two]
+    arguments = (world_size, [*given, "--out", str(tmp_path / "more")], _free_port())
+    mp.start_processes(_rank, arguments, nprocs=world_size, start_method="fork")
+    one, more = (read_rows(tmp_path / name / "samples.jsonl") for name in ("one", "more"))
+    assert [row.key for row in one] == [row.key for row in more]
     assert len(one) == (limit or len(samples) - 1)  # without a limit its stand-in comes twice and counts once
-    assert [row.values["l1_target"] for row in one] == pytest.approx([row.values["l1_target"] for row in two], abs=1e-6)
-    reports = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")]
+    values = [[row.values["l1_target"] for row in rows] for rows in (one, more)]
+    assert values[0] == pytest.approx(values[1], abs=1e-6)
+    reports = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "more")]
     assert reports[0]["stream_faults"] == reports[1]["stream_faults"] != {}
 
 

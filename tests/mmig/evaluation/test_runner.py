@@ -1,4 +1,6 @@
 import dataclasses
+from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -7,19 +9,17 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from datamodules.order import rank_parts
 from datamodules.shard_data import ShardData
 from datamodules.shards import write_shards
 from datamodules.sources import Source
-from mmig.base.batches import first
 from mmig.base.files import write_json_lines
 from mmig.editor import MissingFieldError
-from mmig.evaluation.data import SplitBatches
+from mmig.evaluation.data import SplitBatches, split_batches
 from mmig.evaluation.rows import SampleRow, by_key, deduplicate, read_rows, tell_apart
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor
 from mmig.evaluation.summary import compare, summarise
 from mmig.metrics.suite import MetricSuite
-from tests.mmig.evaluation.support import BrightJudge, NoisyCopy, batches, pick, random_samples
+from tests.mmig.evaluation.support import BrightJudge, NoisyCopy, batches, pick, random_samples, write_data
 from tests.mmig.metrics.support import random_batch
 
 NAMES = ["l1_target", "ssim_target", "success"]
@@ -87,28 +87,54 @@ def test_unreadable_samples_are_left_out_and_faults_counted() -> None:
     assert result.faults == {"truncated": 2}
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-@pytest.mark.parametrize("limit", [1, 5, 8, 13, 40])
-def test_the_first_samples_are_the_same_on_any_number_of_ranks(limit: int, world_size: int) -> None:
-    num_samples, size = 13, 4 * world_size
-    found, lengths = [], set()
-    for rank in range(world_size):
-        parts = rank_parts(range(0, num_samples, size), num_samples, rank, world_size)
-        batches = ({"key": [str(p) for p in part], "position": torch.tensor(part)} for part in parts)
-        taken = list(first(batches, limit, world_size))
-        found.append({key for batch in taken for key in batch["key"]})
-        lengths.add(len(taken))
-    assert set().union(*found) == {str(position) for position in range(min(limit, num_samples))}
-    assert len(lengths) == 1  # reading a stream is collective
+@pytest.mark.parametrize("limit", [1, 2, 7, None])
+def test_ranks_find_together_what_one_finds_and_their_progress_ends_at_its_total(
+    tmp_path: Path, limit: int | None
+) -> None:
+    samples = random_samples(11)
+    samples[3]["source"] = samples[6]["source"] = b"\x89PNG, and no picture"
+    data = write_data(tmp_path, samples, max_bad_fraction=1.0)
+
+    def part(rank: int, world_size: int) -> EvaluationResult | None:
+        batches, done = split_batches(data, "test", limit=limit), [0]
+        batches = SplitBatches(batches.loader, rank, world_size, limit)
+        if batches.num_samples == 0:
+            assert all(not batch["key"] and not batch["faults"] for batch in batches)
+            return None
+        suite = MetricSuite(["l1_target"])
+        result = evaluate_editor(NoisyCopy(), batches, suite, (0, 1), progress=done.append)
+        assert sum(done) == 2 * batches.num_samples
+        return result
+
+    one = part(0, 1)
+    for world_size in (2, 3):
+        found = [result for rank in range(world_size) if (result := part(rank, world_size))]
+        rows, _ = deduplicate(row for result in found for row in result.rows)
+        assert [(row.key, row.seed) for row in rows] == [(row.key, row.seed) for row in one.rows]
+        for ours, theirs in zip(rows, one.rows, strict=True):
+            assert ours.values == pytest.approx(theirs.values, abs=1e-6)
+        assert sum((Counter(result.faults) for result in found), Counter()) == one.faults
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_a_split_is_cut_before_the_ranks_share_it_and_a_fault_counts_once(world_size: int) -> None:
+@pytest.mark.parametrize("limit", [1, 4, 7, 8, None])
+def test_a_loader_that_cannot_be_parted_is_cut_before_the_ranks_share_it_and_a_fault_counts_once(
+    limit: int | None, world_size: int
+) -> None:
     data = [{**part, "faults": [{"reason": "image"}]} for part in batches(random_batch(8), 3)]
-    found = [list(SplitBatches(data, 3, rank, world_size, limit=4)) for rank in range(world_size)]
+    found = [list(SplitBatches(data, rank, world_size, limit)) for rank in range(world_size)]
     keys = [key for of_rank in found for batch in of_rank for key in batch["key"]]
-    assert sorted(keys) == random_batch(8)["key"][:4]
-    assert sum(len(batch["faults"]) for of_rank in found for batch in of_rank) == 2
+    assert sorted(keys) == random_batch(8)["key"][:limit]
+    assert sum(len(batch["faults"]) for batch in chain(*found)) == len(found[0])
+    assert len({len(of_rank) for of_rank in found}) == 1
+
+
+@pytest.mark.parametrize("limit", [1, 4, 7, 8, 40])
+def test_of_a_trainers_loader_that_cannot_be_parted_each_rank_takes_its_share(limit: int) -> None:
+    parts = [list(batches(pick(random_batch(8), range(rank, 8, 2)), 3)) for rank in (0, 1)]
+    found = [list(SplitBatches(part, rank, 2, limit, is_shared=True)) for rank, part in enumerate(parts)]
+    assert sorted(key for batch in chain(*found) for key in batch["key"]) == random_batch(8)["key"][:limit]
+    assert len(found[0]) == len(found[1])  # others wait for a rank before each batch
 
 
 def test_a_missing_field_is_named() -> None:
