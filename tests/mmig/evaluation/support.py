@@ -17,6 +17,7 @@ from mmig.metrics.images import signed_to_unit, to_bytes
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
+from mmig.training.terms import LossTerm
 from tests.mmig.metrics.support import random_batch
 
 
@@ -45,10 +46,11 @@ class CopyModule(TrainingModule):
         self.strength = nn.Parameter(torch.tensor(0.5))
         self.dropout = nn.Dropout(0.5)
 
-    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
         """Pull the strength to zero, a little differently at each step."""
         noise = draws.normal("noise", (4,)).to(self.device)
-        return {"size": self.strength.square() * self.dropout(noise.square()).mean(1)}
+        size = self.strength.square() * self.dropout(noise.square()).mean(1)
+        return {"size": LossTerm(torch.ones(len(noise)), lambda: size)}
 
     def make_pipeline(self) -> NoisyCopy:
         """The editor with the weight as it is."""
