@@ -1,14 +1,14 @@
-"""Measure the exported tiny backbones on held-out samples: what assets/tiny/README.md reports.
+"""Measure the exported CLIP, language model or captioner on held-out samples: what assets/tiny/README.md reports.
 
-`python -m experiments.tiny_backbones.score clip|lm|captioner --data configs/data/tinyworld.yaml --split val`
+`python -m experiments.tiny_backbones.score clip|lm|captioner --data configs/data/tinyworld.yaml --split test`
 
 Texts are judged by meaning, through a function of the data set that is handed in by its path; nothing here knows how a
 scene is described.
 """
 
+import argparse
 import math
 from collections.abc import Callable, Iterable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +19,8 @@ from torch import Tensor
 from datamodules.schema import Batch
 from experiments.tiny_backbones.clip_model import normalise_images
 from experiments.tiny_backbones.prompt import encode, format_prompt, padded_rows
+from experiments.tiny_backbones.scoring import ASSETS, Scores, held_out, load_function, options, print_scores
+from mmig.base.commands import one_line_errors
 from mmig.language.token_loss import token_loss
 
 if TYPE_CHECKING:
@@ -41,20 +43,7 @@ class Verdict(Protocol):
 
 
 Judge = Callable[[str, Any], Verdict]
-Scores = dict[str, float]
-
-
-def load_judge(path: str) -> Judge:
-    """The function of that name (PACKAGE.MODULE.FUNCTION): (text, scene of the metadata) -> verdict.
-
-    Raises:
-        ValueError: there is none.
-    """
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"--judge: cannot load {path!r} ({error}); expected PACKAGE.MODULE.FUNCTION") from error
+"""(text, scene of the metadata) -> verdict."""
 
 
 def retrieval(image_features: Tensor, text_features: Tensor, texts: Sequence[str]) -> Scores:
@@ -159,30 +148,21 @@ def score_captioner(root: Path, batches: Iterable[Batch], judge: Judge) -> Score
 
 def main(args: Sequence[str] | None = None) -> None:
     """Score one exported part and print its figures."""
-    import argparse
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("part", choices=("clip", "lm", "captioner"))
-    parser.add_argument("--assets", type=Path, default=Path("assets/tiny"), help="root of the tiny backbones")
-    parser.add_argument("--data", type=Path, required=True, help="configuration of a data set")
-    parser.add_argument("--split", default="val", choices=("val", "test"))
-    parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--assets", type=Path, default=ASSETS, help="root of the tiny backbones")
     parser.add_argument("--judge", default=JUDGE, help="function (text, scene) -> verdict")
     arguments = parser.parse_args(args)
-    from mmig.evaluation.data import split_batches
+    with one_line_errors():
+        scores = _score(arguments, held_out(arguments))
+    print_scores(scores)
 
-    try:
-        batches = split_batches(arguments.data, arguments.split, arguments.batch_size)
-        if arguments.part == "clip":
-            scores = score_clip(arguments.assets, batches)
-        else:
-            score = score_language if arguments.part == "lm" else score_captioner
-            scores = score(arguments.assets, batches, load_judge(arguments.judge))
-    except ValueError as error:
-        parser.exit(1, f"error: {error}\n")
-    for name, value in scores.items():
-        line = f"{name:24s} {value:.4f}" if value < 2 or value % 1 else f"{name:24s} {value:.0f}"
-        print(line)  # noqa: T201, the result of the command
+
+def _score(arguments: argparse.Namespace, batches: Iterable[Batch]) -> Scores:
+    if arguments.part == "clip":
+        return score_clip(arguments.assets, batches)
+    score = score_language if arguments.part == "lm" else score_captioner
+    return score(arguments.assets, batches, load_function(arguments.judge))
 
 
 if __name__ == "__main__":

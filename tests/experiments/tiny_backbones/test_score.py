@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from experiments.tiny_backbones import score
+from experiments.tiny_backbones import score, scoring
 
 
 def test_retrieval_counts_nearest_captions():
@@ -29,4 +29,4 @@ def test_retrieval_uses_groups_of_a_hundred():
 
 def test_a_judge_that_does_not_exist_is_named():
     with pytest.raises(ValueError, match=r"cannot load 'datamodules.schema.nobody'"):
-        score.load_judge("datamodules.schema.nobody")
+        scoring.load_function("datamodules.schema.nobody")

@@ -1,6 +1,6 @@
 r"""Measure an exported editing UNet on held-out samples: success and preservation by edit type.
 
-`python -m mmig.methods.instruct_pix2pix.score --unet assets/tiny/instruct-pix2pix --text instruction \
+`python -m experiments.tiny_backbones.score_edits --unet assets/tiny/instruct-pix2pix --text instruction \
     --data configs/data/tinyworld.yaml --split test`
 
 What is right is decided by the data set's judge, handed in by its class path. The overall figures leave the
@@ -8,13 +8,13 @@ visual instructions out, which cannot be followed from a text alone.
 """
 
 import argparse
-import math
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datamodules.schema import Batch
+from experiments.tiny_backbones.scoring import ASSETS, held_out, options
+from mmig.base.commands import one_line_errors
 
 if TYPE_CHECKING:
     from mmig.methods.instruct_pix2pix.pipeline import InstructPix2PixPipeline
@@ -47,30 +47,21 @@ def score_edits(
 
 def main(args: Sequence[str] | None = None) -> None:
     """Score an exported UNet and print its table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", type=Path, default=Path("assets/tiny/stable-diffusion"))
-    parser.add_argument("--unet", type=Path, default=Path("assets/tiny/instruct-pix2pix"))
+    parser = options(__doc__)
+    parser.add_argument("--backbone", type=Path, default=ASSETS / "stable-diffusion")
+    parser.add_argument("--unet", type=Path, default=ASSETS / "instruct-pix2pix")
     parser.add_argument("--text", choices=("instruction", "response", "target_caption"), default="instruction")
-    parser.add_argument("--data", type=Path, default=Path("configs/data/tinyworld.yaml"))
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--limit", type=int, help="samples to use, rounded up to whole batches; default all")
-    parser.add_argument("--batch-size", type=int, default=50)
-    parser.add_argument("--judge", default=JUDGE)
+    parser.add_argument("--judge", default=JUDGE, help="class of a judge, see mmig/metrics/judge.py")
     parser.add_argument("--text-scale", type=float, default=4.0)
     parser.add_argument("--image-scale", type=float, default=1.5)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(args)
-    from mmig.evaluation.data import split_batches
     from mmig.metrics.judge import load_judge
 
-    try:
-        batches: Iterable[Batch] = split_batches(arguments.data, arguments.split, arguments.batch_size)
-        if arguments.limit is not None:
-            batches = islice(batches, math.ceil(arguments.limit / arguments.batch_size))
-        table = score_edits(_pipeline(arguments), batches, load_judge(arguments.judge), arguments.seed)
-    except ValueError as error:
-        parser.exit(1, f"error: {error}\n")
+    with one_line_errors():
+        judge = load_judge(arguments.judge)
+        table = score_edits(_pipeline(arguments), held_out(arguments), judge, arguments.seed)
     print(f"{'edit type':14s} {'success':>8s} {'preserved':>10s} {'n':>5s}")  # noqa: T201, the result of the command
     for kind, (success, preservation, count) in table.items():
         print(f"{kind:14s} {success:8.3f} {preservation:10.3f} {count:5d}")  # noqa: T201

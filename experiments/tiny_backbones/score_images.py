@@ -1,16 +1,13 @@
 r"""Measure an exported autoencoder or text-to-image UNet on held-out samples.
 
-`python -m mmig.methods.latent_diffusion.score vae|unet --backbone assets/tiny/stable-diffusion \
+`python -m experiments.tiny_backbones.score_images vae|unet --backbone assets/tiny/stable-diffusion \
     --data configs/data/tinyworld.yaml --split test`
 
 What is right is decided by functions of the data set that are handed in by their path.
 """
 
 import argparse
-import math
 from collections.abc import Callable, Iterable, Sequence
-from importlib import import_module
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +15,8 @@ import torch
 from torch import Tensor
 
 from datamodules.schema import Batch
+from experiments.tiny_backbones.scoring import ASSETS, Scores, held_out, load_function, options, print_scores
+from mmig.base.commands import one_line_errors
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 JUDGE = "datamodules.tinyworld.oracle.judge"
 SCENE_JUDGE = "datamodules.tinyworld.oracle.judge_scene"
-Scores = dict[str, float]
 
 
 def psnr(images: Tensor, references: Tensor) -> Tensor:
@@ -90,43 +88,22 @@ def score_text_to_image(
     }
 
 
-def load_function(path: str) -> Callable[..., Any]:
-    """The function PACKAGE.MODULE.NAME; ValueError where there is none."""
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"--judge: cannot load {path!r} ({error}); expected PACKAGE.MODULE.FUNCTION") from error
-
-
 def main(args: Sequence[str] | None = None) -> None:
     """Score one exported part and print its figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("part", choices=("vae", "unet"))
-    parser.add_argument("--backbone", type=Path, default=Path("assets/tiny/stable-diffusion"))
-    parser.add_argument("--data", type=Path, default=Path("configs/data/tinyworld.yaml"))
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--limit", type=int, help="samples to use, rounded up to whole batches; default all")
-    parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--backbone", type=Path, default=ASSETS / "stable-diffusion")
     parser.add_argument("--judge", help=f"default {JUDGE} (vae), {SCENE_JUDGE} (unet)")
     parser.add_argument("--guidance-scale", type=float, default=4.0)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(args)
-    from mmig.evaluation.data import split_batches
-
-    try:
-        batches: Iterable[Batch] = split_batches(arguments.data, arguments.split, arguments.batch_size)
-        if arguments.limit is not None:
-            batches = islice(batches, math.ceil(arguments.limit / arguments.batch_size))
-        scores = _score(arguments, batches)
-    except ValueError as error:
-        parser.exit(1, f"error: {error}\n")
-    for name, value in scores.items():
-        print(f"{name:20s} {value:.4f}")  # noqa: T201, the result of the command
+    with one_line_errors():
+        scores = _score(arguments, held_out(arguments))
+    print_scores(scores)
 
 
-def _score(arguments: argparse.Namespace, batches: Iterable[Any]) -> Scores:
+def _score(arguments: argparse.Namespace, batches: Iterable[Batch]) -> Scores:
     from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
     from mmig.methods.latent_diffusion.pipeline import TextToImagePipeline
 
