@@ -3,7 +3,6 @@
 The same weights three times; a test compares their features. Weights are written in half precision.
 """
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from experiments.tiny_backbones.clip_model import CLIP_MEAN, CLIP_STD, ClipSize, model_config
-from experiments.tiny_backbones.tokenizer_layouts import write_json
+from mmig.base.files import replacing, write_json
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json")
 Weights = dict[str, Tensor]
 
 
 def write_weights(path: Path, weights: Weights) -> None:
-    """Write half-precision safetensors to a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    """Write half-precision safetensors."""
     halves = {name: value.detach().cpu().half().contiguous() for name, value in weights.items()}
-    save_file(halves, temporary, metadata={"format": "pt"})
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file(halves, temporary, metadata={"format": "pt"})
 
 
 def copy_tokenizer(source: Path, destination: Path) -> None:

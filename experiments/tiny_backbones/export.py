@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.tiny_backbones.clip_export import export_clip, preprocessor_config, write_weights
 from experiments.tiny_backbones.prompt import PROMPT_TEMPLATE
-from experiments.tiny_backbones.tokenizer_layouts import write_json, write_text
+from mmig.base.files import write_json, write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

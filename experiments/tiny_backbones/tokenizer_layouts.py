@@ -1,9 +1,9 @@
 """The files of a tokenizer in the published layouts of CLIP, LLaMA and OPT. Nothing is trained here."""
 
-import json
-import os
 from pathlib import Path
 from typing import Any
+
+from mmig.base.files import write_json, write_text
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 """CLIP's start and end of text."""
@@ -71,19 +71,6 @@ def save_llama_tokenizer(folder: Path, vocabulary: dict[str, int], merges: Merge
     tokenizer.save_pretrained(folder)
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
     write_json(folder / "special_tokens_map.json", special)
-
-
-def write_json(path: Path, content: Json) -> None:
-    """Write JSON to a temporary name, then rename."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write text to a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(content, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _write_files(folder: Path, vocabulary: dict[str, int], merges: Merges, special: Json, config: Json) -> None:

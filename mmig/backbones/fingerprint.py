@@ -17,6 +17,7 @@ from pathlib import Path
 from mmig.backbones.files import part_folder, part_prefix, read_json, weight_files
 from mmig.backbones.hub import cached_snapshot, is_hub_id, locate, split_revision
 from mmig.backbones.parts import PARTS, PIPELINE_PARTS, BackboneError
+from mmig.base.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -131,11 +132,8 @@ def _tensor_starts(file: Path, header: bytes, data: int) -> list[int]:
 
 
 def _remember(entry: Path, digest: str) -> None:
-    temporary = entry.with_name(f"{entry.name}.{os.getpid()}")
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(digest)
-        os.replace(temporary, entry)
+        write_text(entry, digest)
     except OSError as error:  # a read-only home: the fingerprint is right all the same, only slower next time
         logger.warning("fingerprints cannot be remembered in %s: %s", entry.parent, error)
 
