@@ -26,7 +26,7 @@ from datamodules.faults import BadSample
 from datamodules.filters import Filter
 from datamodules.image_size import upright_size
 from datamodules.keys import sample_key
-from datamodules.parts import LEFT_OUT
+from datamodules.portions import LEFT_OUT
 from datamodules.schema import IMAGE_FIELDS, Sample
 from datamodules.shard_index import OpenShard, ShardIndex
 from datamodules.storage import StorageError

@@ -16,10 +16,10 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from datamodules.order import Turns, mix
-from datamodules.parts import BucketOrder, LabelledIndex, MixedOrder, Order, Part, PartOrder, Place
+from datamodules.portions import BucketOrder, LabelledIndex, MixedOrder, Order, Place, Portion, PortionOrder
 from datamodules.shard_index import ShardIndex
 
-_PART = 301  # what a draw is for
+_PORTION = 301  # what a draw is for
 
 
 class Mixture:
@@ -97,18 +97,18 @@ class Mixture:
         """
         everything = dict(enumerate(self.sources))
         if not self.is_endless:
-            return PartOrder(Part(everything, (0,)), seed, epoch_size, block_shards, shuffle)
+            return PortionOrder(Portion(everything, (0,)), seed, epoch_size, block_shards, shuffle)
         mixed: list[BucketOrder] = []
         counts = sum(source.counts.sum(0) for source in self.sources)
         for bucket, joined in join_small([int(count) for count in counts], global_batch_size):
             rates = {source: rate for source in everything if (rate := self._rate(source, joined))}
             if self.weights is None:
-                parts, shares = {0: Part(everything, joined)}, [Fraction(1)]
+                portions, shares = {0: Portion(everything, joined)}, [Fraction(1)]
             else:
-                parts, shares = {s: Part({s: self.sources[s]}, joined) for s in rates}, list(rates.values())
+                portions, shares = {s: Portion({s: self.sources[s]}, joined) for s in rates}, list(rates.values())
             orders = [
-                PartOrder(part, mix(seed, _PART, bucket, number), len(part), block_shards, shuffle)
-                for number, part in parts.items()
+                PortionOrder(portion, mix(seed, _PORTION, bucket, number), len(portion), block_shards, shuffle)
+                for number, portion in portions.items()
             ]
             mixed.append(BucketOrder(bucket, sum(rates.values(), Fraction(0)), orders, Turns(shares)))
         return MixedOrder(mixed, global_batch_size)

@@ -24,7 +24,7 @@ class OpenClip:
     """A CLIP for metrics.
 
     Attributes:
-        model: `encode_image` of normalised pixels [B,3,S,S], `encode_text` of ids [B,L] -> features [B,D]; frozen,
+        model: `encode_image` of normalised pixels [B,3,S,S], `encode_text` of ids [B,L] -> embeddings [B,D]; frozen,
             eval.
         tokenizer: texts -> ids int64 [B,L]; longer texts keep their end-of-text token.
         image_size: S, pixels.

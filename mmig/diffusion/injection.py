@@ -24,7 +24,7 @@ class Mixed(Protocol):
     feature_map: Tensor
     alignment_loss: Tensor
     pooled_text: Tensor
-    pooled_features: Tensor
+    pooled_map: Tensor
 
 
 class Mixer(Protocol):
@@ -61,9 +61,9 @@ class Injection:
         return torch.cat([output.pooled_text for output in self._reached()], dim=-1)
 
     @property
-    def pooled_features(self) -> Tensor:
+    def pooled_map(self) -> Tensor:
         """Pooled e2, float32 [B,d]; several locations stand side by side in the last dimension."""
-        return torch.cat([output.pooled_features for output in self._reached()], dim=-1)
+        return torch.cat([output.pooled_map for output in self._reached()], dim=-1)
 
     def pooled_std(self) -> tuple[Tensor, Tensor]:
         """Spread of pooled e3 and e2 over the active rows: two scalars that go to 0 when the module collapses.
@@ -74,7 +74,7 @@ class Injection:
         outputs = self._reached()
         return (
             torch.stack([_spread(output.pooled_text, self.active) for output in outputs]).min(),
-            torch.stack([_spread(output.pooled_features, self.active) for output in outputs]).min(),
+            torch.stack([_spread(output.pooled_map, self.active) for output in outputs]).min(),
         )
 
     def _reached(self) -> list[Mixed]:
@@ -125,12 +125,12 @@ def _make_hook(
     path: str, mixer: Mixer, text_states: Tensor, mask: Tensor, grid: tuple[int, int] | None, result: Injection
 ) -> Callable[[nn.Module, tuple, Tensor | tuple], Tensor | tuple]:
     def hook(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
-        features, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
-        feature_map = _to_map(path, features, grid)
+        hidden, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
+        feature_map = _to_map(path, hidden, grid)
         _check(path, mixer, feature_map, text_states)
         fused = mixer(feature_map, text_states, mask, return_pooled=True)
         result.outputs[path] = fused
-        mixed = fused.feature_map if features.ndim == 4 else fused.feature_map.flatten(2).transpose(1, 2)
+        mixed = fused.feature_map if hidden.ndim == 4 else fused.feature_map.flatten(2).transpose(1, 2)
         return mixed if rest is None else (mixed, *rest)
 
     return hook
@@ -146,19 +146,19 @@ def _find(model: nn.Module, path: str) -> nn.Module:
         ) from error
 
 
-def _to_map(path: str, features: Tensor, grid: tuple[int, int] | None) -> Tensor:
+def _to_map(path: str, hidden: Tensor, grid: tuple[int, int] | None) -> Tensor:
     """Bring [B,C,h,w] or [B,N,C] to [B,C,h,w]."""
-    if features.ndim == 4:
-        return features
-    if features.ndim != 3:
-        raise InjectionError(f"mmsm location {path!r}: expected [B,C,h,w] or [B,N,C], found {tuple(features.shape)}")
-    num_tokens = features.shape[1]
+    if hidden.ndim == 4:
+        return hidden
+    if hidden.ndim != 3:
+        raise InjectionError(f"mmsm location {path!r}: expected [B,C,h,w] or [B,N,C], found {tuple(hidden.shape)}")
+    num_tokens = hidden.shape[1]
     height, width = grid or (isqrt(num_tokens), isqrt(num_tokens))
     if height * width != num_tokens:
         raise InjectionError(
             f"mmsm location {path!r}: {num_tokens} tokens are no {height}x{width} grid; give `grid` as (h, w)"
         )
-    return features.transpose(1, 2).unflatten(2, (height, width))
+    return hidden.transpose(1, 2).unflatten(2, (height, width))
 
 
 def _check(path: str, mixer: Mixer, feature_map: Tensor, text_states: Tensor) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmig.metrics.clip_encoder import ClipEncoder, TextFeatures
+from mmig.metrics.clip_encoder import ClipEncoder, TextEmbeddings
 from mmig.metrics.images import signed_to_unit
 from mmig.metrics.judge import Judge
 
@@ -44,16 +44,16 @@ class FeatureBank:
         self._judge = judge
         self._written = written or {}
         self._images: dict[str, Tensor] = {}
-        self._image_features: dict[str, Tensor] = {}
-        self._text_features: dict[str, TextFeatures] = {}
+        self._image_embeddings: dict[str, Tensor] = {}
+        self._text_embeddings: dict[str, TextEmbeddings] = {}
         self._set_edited(edited)
 
     def with_edited(self, edited: Tensor, written: Mapping[str, Sequence[str]] | None = None) -> "FeatureBank":
-        """The same batch with other edited images and texts (another seed); features of all the rest are shared."""
+        """The same batch with other edited images and texts (another seed); embeddings of all the rest are shared."""
         other = FeatureBank(self.batch, edited, self._encoder, self._judge, written)
         other._images = {**self._images, "edited": other._images["edited"]}
-        other._image_features = {name: value for name, value in self._image_features.items() if name != "edited"}
-        other._text_features = self._text_features
+        other._image_embeddings = {name: value for name, value in self._image_embeddings.items() if name != "edited"}
+        other._text_embeddings = self._text_embeddings
         return other
 
     def __len__(self) -> int:
@@ -82,32 +82,32 @@ class FeatureBank:
         """Which samples have this text: bool [B] on the CPU."""
         return torch.tensor([bool(text.strip()) for text in self.text(name)], dtype=torch.bool)
 
-    def image_features(self, name: str) -> Tensor:
-        """CLIP features of images by name, float32 [B,D], unit length.
+    def image_embeddings(self, name: str) -> Tensor:
+        """CLIP embeddings of images by name, float32 [B,D], unit length.
 
         Raises:
             MetricInputError: without a CLIP encoder.
         """
-        if name not in self._image_features:
+        if name not in self._image_embeddings:
             encoder = self._require_encoder()
             low, high = encoder.preprocessing.bounds
-            self._image_features[name] = encoder.encode_images(self.image(name) * (high - low) + low)
-        return self._image_features[name]
+            self._image_embeddings[name] = encoder.encode_images(self.image(name) * (high - low) + low)
+        return self._image_embeddings[name]
 
-    def text_features(self, name: str) -> Tensor:
-        """CLIP features of texts by field, float32 [B,D], unit length.
+    def text_embeddings(self, name: str) -> Tensor:
+        """CLIP embeddings of texts by field, float32 [B,D], unit length.
 
         Raises:
             MetricInputError: without a CLIP encoder.
             LongTextError: for a long text when the preprocessing refuses to truncate.
         """
-        if name not in self._text_features:
-            self._text_features[name] = self._require_encoder().encode_texts(self.text(name))
-        return self._text_features[name].features
+        if name not in self._text_embeddings:
+            self._text_embeddings[name] = self._require_encoder().encode_texts(self.text(name))
+        return self._text_embeddings[name].embeddings
 
     def truncated(self) -> dict[str, Tensor]:
         """Fields encoded so far -> which of their texts CLIP had to cut, bool [B]."""
-        return {name: encoded.truncated for name, encoded in self._text_features.items()}
+        return {name: encoded.truncated for name, encoded in self._text_embeddings.items()}
 
     def verdicts(self) -> list[dict[str, float] | None]:
         """The judge's scores, one dict a sample; None where a sample has no metadata.

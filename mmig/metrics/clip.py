@@ -1,6 +1,6 @@
-"""CLIP formulas: pure functions of L2-normalised features, one value a sample. No model and no image is known here.
+"""CLIP formulas: pure functions of L2-normalised embeddings, one value a sample. No model and no image is known here.
 
-Notation of the papers: f image feature, t text feature, x input (source), y edited, g ground truth (target).
+Notation of the papers: f image embedding, t text embedding, x input (source), y edited, g ground truth (target).
 """
 
 import torch
@@ -19,9 +19,9 @@ def cosine(first: Tensor, second: Tensor) -> Tensor:
     return (first * second).sum(-1).clamp(-1, 1)
 
 
-def clip_score(image_features: Tensor, text_features: Tensor) -> Tensor:
+def clip_score(image_embeddings: Tensor, text_embeddings: Tensor) -> Tensor:
     """CLIP score of Hessel et al. 2021, 2.5 max(cos, 0), clamped per sample: [B] in [0,2.5]; no prompt prefix."""
-    return 2.5 * cosine(image_features, text_features).clamp_min(0)
+    return 2.5 * cosine(image_embeddings, text_embeddings).clamp_min(0)
 
 
 def is_zero_direction(start: Tensor, end: Tensor) -> Tensor:

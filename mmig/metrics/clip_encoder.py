@@ -1,4 +1,4 @@
-"""One CLIP encoder for all metrics: declared preprocessing, fp32 features, long captions counted."""
+"""One CLIP encoder for all metrics: declared preprocessing, fp32 embeddings, long captions counted."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +18,15 @@ class LongTextError(ValueError):
 
 
 @dataclass
-class TextFeatures:
-    """Features of texts, float32 [B,D] of unit length, and which texts were truncated, bool [B]."""
+class TextEmbeddings:
+    """Embeddings of texts, float32 [B,D] of unit length, and which texts were truncated, bool [B]."""
 
-    features: Tensor
+    embeddings: Tensor
     truncated: Tensor
 
 
 class ClipEncoder:
-    """L2-normalised features of images and texts, computed in fp32 without gradients.
+    """L2-normalised embeddings of images and texts, computed in fp32 without gradients.
 
     Args:
         clip: model, tokenizer and constants, from `mmig.backbones.clip.load_open_clip`.
@@ -69,8 +69,8 @@ class ClipEncoder:
             return self.model.encode_image((pixels - self._mean) / self._std, normalize=True).float()
 
     @torch.no_grad()
-    def encode_texts(self, texts: list[str]) -> TextFeatures:
-        """Texts -> unit features; equal texts are encoded once, so their features are equal to the bit.
+    def encode_texts(self, texts: list[str]) -> TextEmbeddings:
+        """Texts -> unit embeddings; equal texts are encoded once, so their embeddings are equal to the bit.
 
         Raises:
             LongTextError: if a text is too long and the preprocessing says "refuse".
@@ -87,10 +87,10 @@ class ClipEncoder:
                 f"preprocessing refuses to truncate: {text[:80]!r}...; shorten it or use the preprocessing 'default'"
             )
         with torch.autocast(self.device.type, enabled=False):
-            features = self.model.encode_text(tokens.to(self.device), normalize=True).float()
+            embeddings = self.model.encode_text(tokens.to(self.device), normalize=True).float()
         row_of = {text: row for row, text in enumerate(unique)}
         rows = torch.tensor([row_of[text] for text in texts])
-        return TextFeatures(features[rows.to(self.device)], truncated[rows])
+        return TextEmbeddings(embeddings[rows.to(self.device)], truncated[rows])
 
 
 def load_encoder(

@@ -38,7 +38,7 @@ class ClipImageSimilarity(PerSampleMetric):
 
     def values(self, bank: FeatureBank) -> SampleValues:
         """See `mmig.metrics.clip.cosine`."""
-        values = clip.cosine(bank.image_features("edited"), bank.image_features(self.reference))
+        values = clip.cosine(bank.image_embeddings("edited"), bank.image_embeddings(self.reference))
         return sample_values(values, {f"no_{self.reference}": ~bank.has_image(self.reference)})
 
 
@@ -53,7 +53,7 @@ class ClipTextSimilarity(PerSampleMetric):
 
     def values(self, bank: FeatureBank) -> SampleValues:
         """See `mmig.metrics.clip.cosine` and `clip_score`."""
-        values = self.formula(bank.image_features("edited"), bank.text_features(self.text))
+        values = self.formula(bank.image_embeddings("edited"), bank.text_embeddings(self.text))
         return sample_values(values, {f"no_{self.text}": ~bank.has_text(self.text)})
 
 
@@ -64,8 +64,8 @@ class ClipDirectionalSimilarity(PerSampleMetric):
 
     def values(self, bank: FeatureBank) -> SampleValues:
         """See `mmig.metrics.clip.directional_similarity`."""
-        source, edited = bank.image_features("source"), bank.image_features("edited")
-        before, after = bank.text_features("source_caption"), bank.text_features("target_caption")
+        source, edited = bank.image_embeddings("source"), bank.image_embeddings("edited")
+        before, after = bank.text_embeddings("source_caption"), bank.text_embeddings("target_caption")
         skipped = {
             "no_source": ~bank.has_image("source"),
             "no_caption": ~(bank.has_text("source_caption") & bank.has_text("target_caption")),

@@ -1,4 +1,4 @@
-"""A set of metrics declared by their names, all reading one feature bank a batch."""
+"""A set of metrics declared by their names, all reading one embedding bank a batch."""
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -109,7 +109,7 @@ class MetricSuite(nn.Module):
     def bank(
         self, batch: Mapping[str, Any], edited: Tensor, written: Mapping[str, Sequence[str]] | None = None
     ) -> FeatureBank:
-        """The feature bank of a batch, its edited images (both in [-1,1]) and the editor's texts by kind."""
+        """The embedding bank of a batch, its edited images (both in [-1,1]) and the editor's texts by kind."""
         return FeatureBank(batch, edited, self.encoder, self.judge, written)
 
     def update(self, bank: FeatureBank) -> dict[str, SampleValues]:

@@ -14,7 +14,7 @@ import torch
 
 from datamodules.mixture import Mixture, join_small
 from datamodules.order import MOST_TURNS, Turns
-from datamodules.parts import LEFT_OUT
+from datamodules.portions import LEFT_OUT
 from datamodules.shard_index import ShardIndex
 from datamodules.shards import write_shards
 from datamodules.stream import ShardStream, StreamError

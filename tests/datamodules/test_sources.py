@@ -13,7 +13,7 @@ from PIL import Image
 
 from datamodules.filters import FilterError
 from datamodules.labels import SelectionError
-from datamodules.parts import LEFT_OUT
+from datamodules.portions import LEFT_OUT
 from datamodules.shard_data import ShardData
 from datamodules.shards import index_shards, write_shard, write_shards
 from datamodules.sources import Source, open_sources

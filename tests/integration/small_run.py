@@ -23,6 +23,7 @@ from mmig.checkpoints.checkpoint import read_checkpoint
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
+from mmig.training.terms import LossTerm
 from tests.integration.forks import fork_ranks, wait_for_end
 
 NUM_RANKS, NUM_STEPS = 2, 24
@@ -39,11 +40,15 @@ class SmallEditor(TrainingModule):
             nn.Conv2d(6, channels, 3, padding=1), nn.SiLU(), nn.Dropout(0.1), nn.Conv2d(channels, 3, 3, padding=1)
         )
 
-    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
         """Squared error a sample."""
         noise = draws.normal("noise", batch["target"].shape[1:]).to(self.device)
-        error = self.net(torch.cat([batch["source"], batch["target"] + noise], dim=1)) - batch["target"]
-        return {"denoise": error.square().mean(dim=(1, 2, 3))}
+
+        def squared() -> Tensor:
+            error = self.net(torch.cat([batch["source"], batch["target"] + noise], dim=1)) - batch["target"]
+            return error.square().mean(dim=(1, 2, 3))
+
+        return {"denoise": LossTerm(torch.ones(len(batch["key"])), squared)}
 
 
 class Told(L.Callback):

@@ -1,7 +1,7 @@
 """BLIP-2 in MMIG: the caption of the new image (eq 4) and its loss (L_BLIP2 of eq 22).
 
 The captioner itself is transformers' `Blip2ForConditionalGeneration`. L_BLIP2 is the loss of BLIP-2's second stage
-(Li et al. 2023, section 3.3): cross-entropy of the frozen language model on the caption; what trains is the connector
+(Li et al. 2023, section 3.3): cross-entropy of the frozen language model on the caption; what trains is the Q-Former
 (Q-Former, its projection, the queries). How a denoiser's prediction becomes an image for it is in `image_path.py`.
 """
 
@@ -23,14 +23,14 @@ from mmig.training.modes import evaluating
 if TYPE_CHECKING:
     from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
-CONNECTOR = ("qformer.", "language_projection.", "query_tokens")
+QFORMER = ("qformer.", "language_projection.", "query_tokens")
 """Where the names of the trained weights begin."""
 BICUBIC = 3
 
 
 def trainable_parameters(model: "Blip2ForConditionalGeneration") -> dict[str, nn.Parameter]:
     """Q-Former, projection and queries by name; 107,130,880 numbers at the published size."""
-    return {name: value for name, value in model.named_parameters() if name.startswith(CONNECTOR)}
+    return {name: value for name, value in model.named_parameters() if name.startswith(QFORMER)}
 
 
 def check_placeholders(ids: Tensor, image_token: int, expected: int) -> None:
@@ -96,7 +96,10 @@ class Captioner(nn.Module):
         self.set_trainable(False)
 
     def set_trainable(self, trainable: bool = True) -> "Captioner":
-        """Let the connector train, its weights in float32, or freeze it; the towers stay frozen. Returns itself."""
+        """Let the Q-Former with its queries and projection train in float32, or freeze it; the towers stay frozen.
+
+        Returns itself.
+        """
         self.model.requires_grad_(False)
         for parameter in trainable_parameters(self.model).values():
             parameter.requires_grad_(trainable)
@@ -135,7 +138,7 @@ class Captioner(nn.Module):
         return torch.tensor(counts, dtype=torch.float32, device=self.model.device)
 
     def loss(self, images: Tensor, captions: Sequence[str]) -> TokenLoss:
-        """Cross-entropy of captions given their images, differentiable in both the connector and the images.
+        """Cross-entropy of captions given their images, differentiable in both the Q-Former and the images.
 
         An empty caption (none is known) counts nothing, but its row runs like any other.
 

@@ -31,7 +31,7 @@ class ImagePathConfig:
             x0 is a blur. Their weight follows from it (4), so that the expectation over the drawn timesteps is kept.
         deliberate_share: 0 takes the rows that the uniform draw gives; above 0, this share of the samples draws its
             timestep below the limit on purpose, and leaves L_SDM, whose timesteps must stay uniform.
-        blip_grad: "both" trains the connector and, through the image, what predicted it; "captioner" detaches the
+        blip_grad: "both" trains the Q-Former and, through the image, what predicted it; "captioner" detaches the
             image.
         decode_batch: most rows that the autoencoder decodes at a time.
     """

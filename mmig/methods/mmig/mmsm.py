@@ -19,13 +19,13 @@ class MMSMOutput(NamedTuple):
         feature_map: e6, [B,C,h,w], dtype of the given feature map.
         alignment_loss: L_MMSM, one value a sample, float32 [B]; 0 for rows without text.
         pooled_text: masked mean of e3 over the tokens, float32 [B,d]; 0 for rows without text.
-        pooled_features: mean of e2 over the places, float32 [B,d].
+        pooled_map: mean of e2 over the places, float32 [B,d].
     """
 
     feature_map: Tensor
     alignment_loss: Tensor
     pooled_text: Tensor
-    pooled_features: Tensor
+    pooled_map: Tensor
 
 
 class MMSM(nn.Module):
@@ -99,12 +99,12 @@ class MMSM(nn.Module):
         attended = self.cross_attention(features, text, mask | ~has_text.unsqueeze(1))  # (11): e4 [B,N,d]
         change = self.feature_decoder(attended.transpose(1, 2).unflatten(2, encoded.shape[2:]))
         mixed = feature_map + change.to(feature_map.dtype)  # (12): e6
-        pooled_text, pooled_features = masked_mean(text, mask), features.float().mean(dim=1)
+        pooled_text, pooled_map = masked_mean(text, mask), features.float().mean(dim=1)
         output = MMSMOutput(
             torch.where(has_text.view(-1, 1, 1, 1), mixed, feature_map),
-            torch.where(has_text, alignment_loss(pooled_text, pooled_features), 0.0),
+            torch.where(has_text, alignment_loss(pooled_text, pooled_map), 0.0),
             pooled_text,
-            pooled_features,
+            pooled_map,
         )
         return output if return_pooled else output[:2]
 
@@ -134,7 +134,7 @@ class CrossAttention(nn.Module):
         return self.out(answer.transpose(1, 2).flatten(2))
 
 
-def alignment_loss(pooled_text: Tensor, pooled_features: Tensor) -> Tensor:
+def alignment_loss(pooled_text: Tensor, pooled_map: Tensor) -> Tensor:
     """L_MMSM a sample: 1/2 (e3 - e2)^2, mean over the width, in float32 (MMIG paper, equation 13).
 
     The equation compares a sequence with a map of another size; both are pooled first, which makes the loss
@@ -142,12 +142,12 @@ def alignment_loss(pooled_text: Tensor, pooled_features: Tensor) -> Tensor:
 
     Args:
         pooled_text: [B,d].
-        pooled_features: [B,d].
+        pooled_map: [B,d].
 
     Returns:
         float32 [B].
     """
-    return 0.5 * (pooled_text.float() - pooled_features.float()).square().mean(dim=-1)
+    return 0.5 * (pooled_text.float() - pooled_map.float()).square().mean(dim=-1)
 
 
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:

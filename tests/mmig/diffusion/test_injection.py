@@ -64,7 +64,7 @@ def test_a_trained_module_reaches_the_output(unet: UNet2DConditionModel, mmsm: M
         found = call(unet)
     assert (found - expected).abs().amax(dim=(1, 2, 3)).min() > 1e-4
     assert result.alignment_loss.shape == (3,)
-    assert result.pooled_text.shape == result.pooled_features.shape == (3, 32)
+    assert result.pooled_text.shape == result.pooled_map.shape == (3, 32)
 
 
 def test_inactive_rows_pass_unchanged(unet: UNet2DConditionModel, mmsm: MMSM) -> None:
@@ -169,7 +169,7 @@ def test_pooled_std_sees_a_collapse_and_ignores_inactive_rows(unet: UNet2DCondit
     rows = torch.tensor([0, 2])
     text_std, features_std = result.pooled_std()
     torch.testing.assert_close(text_std, result.pooled_text[rows].std(dim=0).mean())
-    torch.testing.assert_close(features_std, result.pooled_features[rows].std(dim=0).mean())
+    torch.testing.assert_close(features_std, result.pooled_map[rows].std(dim=0).mean())
     nn.init.zeros_(mmsm.text_encoder[-1].weight)
     with inject(unet, {"mid_block": mmsm}, text_states, mask) as result:
         call(unet)

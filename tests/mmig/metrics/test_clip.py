@@ -17,8 +17,8 @@ def test_cosine_is_scipys() -> None:
 
 
 def test_cosine_of_equal_features_does_not_exceed_one() -> None:
-    features = unit(1000, 0)
-    assert float(clip.cosine(features, features).max()) <= 1
+    embeddings = unit(1000, 0)
+    assert float(clip.cosine(embeddings, embeddings).max()) <= 1
 
 
 def test_clip_score_clamps_each_sample_before_any_mean() -> None:

@@ -18,11 +18,11 @@ def cat(height: int = 300, width: int = 451) -> torch.Tensor:
 
 
 def test_features_have_unit_length(encoder: ClipEncoder) -> None:
-    lengths = torch.cat([encoder.encode_images(cat()), encoder.encode_texts(["a red ball"]).features]).norm(dim=1)
+    lengths = torch.cat([encoder.encode_images(cat()), encoder.encode_texts(["a red ball"]).embeddings]).norm(dim=1)
     torch.testing.assert_close(lengths, torch.ones(2))
 
 
-def test_bytes_and_floats_give_the_same_features(encoder: ClipEncoder) -> None:
+def test_bytes_and_floats_give_the_same_embeddings(encoder: ClipEncoder) -> None:
     torch.testing.assert_close(encoder.encode_images(cat()), encoder.encode_images(cat().float() / 255))
 
 
@@ -72,10 +72,10 @@ def test_a_long_caption_keeps_its_end_of_text(encoder: ClipEncoder) -> None:
     assert tokens[0, -1] == end
 
 
-def test_two_long_captions_have_different_features(encoder: ClipEncoder) -> None:
+def test_two_long_captions_have_different_embeddings(encoder: ClipEncoder) -> None:
     words = [f"a {colour} ball " * 200 for colour in ("red", "blue")]
-    features = encoder.encode_texts(words).features
-    assert float((features[0] - features[1]).abs().max()) > 1e-4
+    embeddings = encoder.encode_texts(words).embeddings
+    assert float((embeddings[0] - embeddings[1]).abs().max()) > 1e-4
 
 
 def test_truncation_is_told_for_each_text(encoder: ClipEncoder) -> None:
@@ -97,8 +97,8 @@ def test_magicbrush_refuses_a_long_caption(encoder: ClipEncoder) -> None:
 
 
 def test_equal_texts_have_equal_features_to_the_bit(encoder: ClipEncoder) -> None:
-    features = encoder.encode_texts(["a red ball", "two blue dots", "a red ball"]).features
-    assert torch.equal(features[0], features[2])
+    embeddings = encoder.encode_texts(["a red ball", "two blue dots", "a red ball"]).embeddings
+    assert torch.equal(embeddings[0], embeddings[2])
 
 
 def test_autocast_does_not_lower_the_precision(encoder: ClipEncoder) -> None:

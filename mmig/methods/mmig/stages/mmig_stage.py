@@ -121,7 +121,7 @@ class MMIGStage(TrainingModule):
         for part in (model.mmsm, model.mllm.adapters):
             part.eval()
         for name in trained:
-            if name != "captioner":  # loaded with its connector trainable and the rest frozen
+            if name != "captioner":  # loaded with its Q-Former trainable and the rest frozen
                 model.get_submodule(name).requires_grad_(True).train()
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
@@ -157,8 +157,8 @@ class MMIGStage(TrainingModule):
         """
         if self._losses is None:
             return {}
-        text, features = self._losses.a.injection.pooled_std()
-        spreads = {"std_text": text, "std_features": features}
+        text, feature_map = self._losses.a.injection.pooled_std()
+        spreads = {"std_text": text, "std_map": feature_map}
         if self._losses.a.attention is None:
             return spreads
         concepts = self._losses.concepts

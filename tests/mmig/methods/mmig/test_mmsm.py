@@ -124,7 +124,7 @@ def test_the_loss_is_equation_13_of_pooled_encodings() -> None:
 
 def test_the_pooled_encodings_are_what_the_loss_compares() -> None:
     output = make()(*inputs(), return_pooled=True)
-    torch.testing.assert_close(output.alignment_loss, alignment_loss(output.pooled_text, output.pooled_features))
+    torch.testing.assert_close(output.alignment_loss, alignment_loss(output.pooled_text, output.pooled_map))
 
 
 def test_the_loss_is_float32_under_bf16_autocast() -> None:

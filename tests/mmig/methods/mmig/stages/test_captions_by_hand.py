@@ -68,11 +68,11 @@ def test_whom_the_term_alone_teaches(stage: MMIGStage, blip_grad: str) -> None:
     choose(stage, blip_grad=blip_grad)
     model = stage.mmig
     value = mmig_values(model, world_batch(EARLY), Draws(0, EARLY), ("blip2",))["blip2"].sum()
-    parts = {"unet": model.unet, "mmsm": model.mmsm, "adapters": model.mllm.adapters, "connector": model.captioner}
+    parts = {"unet": model.unet, "mmsm": model.mmsm, "adapters": model.mllm.adapters, "q_former": model.captioner}
     for name, part in parts.items():
         trained = [parameter for parameter in part.parameters() if parameter.requires_grad]
         found = torch.autograd.grad(value, trained, allow_unused=True, retain_graph=True)
-        if name == "connector" or blip_grad == "both":
+        if name == "q_former" or blip_grad == "both":
             assert any(gradient is not None and gradient.any() for gradient in found), name
         else:
             assert all(gradient is None for gradient in found), name

@@ -90,7 +90,7 @@ def test_it_starts_from_a_run_that_trained_the_whole_denoiser(folders: TinyBackb
 
 
 def test_it_starts_from_the_first_stage_and_from_the_last(folders: TinyBackbones) -> None:
-    """Stage 1 has no adapters of images yet; stage 5 trains BLIP-2's connector, which fine-tuning does without."""
+    """Stage 1 has no adapters of images yet; stage 5 trains BLIP-2's Q-Former, which fine-tuning does without."""
     stage = build_stage(folders, FineTune, lora=BOTH)
     for kind in (Stage1, Stage5):
         before = moved(build_stage(folders, kind))

@@ -1,4 +1,4 @@
-"""Parts of indices, such as the samples of one bucket, and the orders that run over them; see `mixture` for it all."""
+"""Portions of indices, such as the samples of one bucket, and the orders that run over them; see `mixture`."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class LabelledIndex:
         return self._plain[self._edges[shard] : self._edges[shard + 1]]
 
 
-class Part:
+class Portion:
     """Samples that one shuffle runs over: those of some buckets, in the shards of some sources one after another."""
 
     def __init__(self, sources: Mapping[int, LabelledIndex], buckets: Sequence[int]) -> None:
@@ -85,24 +85,24 @@ class Part:
         return int(self.counts.sum())
 
     def place(self, shard: int, sample: int) -> Place:
-        """Number of the shard in this part, number of the sample among those that are ours in it -> its place."""
+        """Number of the shard in this portion, number of the sample among those that are ours in it -> its place."""
         source = bisect_right(self._firsts, shard) - 1
         own = shard - self._firsts[source]
         rows = self._rows(source, own)
         return Place(self._numbers[source], own, sample if rows is None else int(rows[sample]))
 
 
-class PartOrder:
-    """A part epoch after epoch, each time in another order; see `EpochOrder`."""
+class PortionOrder:
+    """A portion epoch after epoch, each time in another order; see `EpochOrder`."""
 
-    def __init__(self, part: Part, seed: int, epoch_size: int, block_shards: int, shuffle: bool) -> None:
-        self._part, self._epoch_size = part, epoch_size
-        self._epoch = lru_cache(maxsize=2)(lambda epoch: EpochOrder(part.counts, seed, epoch, block_shards, shuffle))
+    def __init__(self, portion: Portion, seed: int, epoch_size: int, block_shards: int, shuffle: bool) -> None:
+        self._portion, self._epoch_size = portion, epoch_size
+        self._epoch = lru_cache(maxsize=2)(lambda epoch: EpochOrder(portion.counts, seed, epoch, block_shards, shuffle))
 
     def locate(self, position: int, draw: int | None = None) -> Place:
         """As in `Order`."""
         epoch, place = divmod(position, self._epoch_size)
-        return self._part.place(*self._epoch(epoch).locate(place if draw is None else draw % self._epoch_size))
+        return self._portion.place(*self._epoch(epoch).locate(place if draw is None else draw % self._epoch_size))
 
     def bucket(self, position: int) -> int:
         """As in `Order`; there is one."""
@@ -114,12 +114,12 @@ class BucketOrder(NamedTuple):
 
     bucket: int
     share: Fraction
-    orders: list[PartOrder]
+    orders: list[PortionOrder]
     turns: Turns
 
 
 class MixedOrder:
-    """Buckets take turns batch by batch, and within the batches of each its parts sample by sample."""
+    """Buckets take turns batch by batch, and within the batches of each its portions sample by sample."""
 
     def __init__(self, buckets: Sequence[BucketOrder], batch_size: int) -> None:
         self._buckets, self._batch_size = buckets, batch_size
@@ -130,8 +130,8 @@ class MixedOrder:
         batch, slot = divmod(position, self._batch_size)
         number, before = self._turns.take(batch)
         chosen = self._buckets[number]
-        part, ordinal = chosen.turns.take(before * self._batch_size + slot)
-        return chosen.orders[part].locate(ordinal, draw)
+        portion, ordinal = chosen.turns.take(before * self._batch_size + slot)
+        return chosen.orders[portion].locate(ordinal, draw)
 
     def bucket(self, position: int) -> int:
         """As in `Order`."""
