@@ -16,7 +16,7 @@ from datamodules.decode import decode
 from datamodules.faults import BadSample, DataFaultError
 from datamodules.mixture import Mixture
 from datamodules.order import mix
-from datamodules.parts import Order
+from datamodules.portions import Order
 from datamodules.schema import Batch, Fault, Sample, collate
 from datamodules.shard_reader import ShardReader
 from datamodules.transforms import Transform
