@@ -38,7 +38,6 @@ class AttentionGuidance:
         tokens: where each sample's concepts are in that branch's text.
         resolution: (h, w) of the attention, as in `capture_attention`.
         scale: alpha at the first step; 0 changes nothing.
-        threshold: of the regions, as in `binarize`.
 
     Attributes:
         maps: of the last step, for showing; None before the first.
@@ -53,12 +52,11 @@ class AttentionGuidance:
         resolution: tuple[int, int],
         *,
         scale: float = 20.0,
-        threshold: float = 0.5,
     ) -> None:
         self.model, self.predict, self.resolution = model, predict, resolution
         with torch.inference_mode(False):  # tensors made in inference mode cannot take part in a graph
             self.tokens = ConceptTokens(*(value.clone() for value in tokens))
-        self.scale, self.threshold = scale, threshold
+        self.scale = scale
         self.maps: ConceptMaps | None = None
         self.losses: tuple[Tensor, Tensor] | None = None
         self._regions: Tensor | None = None
@@ -75,7 +73,7 @@ class AttentionGuidance:
             if self._regions is not None:
                 retention = retention_loss(maps, self._regions, valid)
             (gradient,) = torch.autograd.grad((segregation + retention).sum(), inputs)
-            self._regions = binarize(maps, self.threshold)
+            self._regions = binarize(maps)
         self.maps = ConceptMaps(maps.detach(), valid)
         self.losses = (segregation.detach(), retention.detach())
         factor = step.scale(torch.ones_like(latents[:1, :1, :1, :1]))

@@ -1,11 +1,10 @@
-"""Eq 19, 20 and the regions B_t. Numbers by hand, from the reference's table, and from scikit-image."""
+"""Eq 19, 20 and the regions B_t. Numbers by hand and from the reference's table."""
 
 import itertools
 
 import numpy as np
 import pytest
 import torch
-from skimage.filters import threshold_otsu
 from torch import Tensor
 
 from mmig.methods.mmig.attention_losses import binarize, overlap, retention_loss, segregation_loss
@@ -151,21 +150,12 @@ def test_regions_of_a_blob(threshold: float, area: int, loss: float) -> None:
     assert torch.equal(binarize(batch(blob() / 77), threshold)[0, 0], region)
 
 
-def test_otsu_splits_where_scikit_image_does() -> None:
-    maps = torch.stack([blob(), draw(16, 16), draw(16, 16, seed=1) ** 4, (draw(16, 16, seed=2) > 0.9).float()])
-    maps = (maps * 255).round().unsqueeze(0)  # whole numbers fall into scikit-image's 256 bins
-    regions = binarize(maps, "otsu")
-    for region, values in zip(regions[0], maps[0].numpy().astype(np.uint8), strict=True):
-        assert np.array_equal(region.numpy() == 1, values > threshold_otsu(values))
-
-
 def test_constant_maps_are_all_region_and_empty_ones_none() -> None:
-    for threshold in (0.5, "otsu"):
-        assert binarize(torch.full((1, 1, 4, 4), 0.2), threshold).sum() == 16
-        assert binarize(torch.zeros(1, 1, 4, 4), threshold).sum() == 0
+    assert binarize(torch.full((1, 1, 4, 4), 0.2)).sum() == 16
+    assert binarize(torch.zeros(1, 1, 4, 4)).sum() == 0
 
 
-@pytest.mark.parametrize("threshold", [0.0, 1.5, "mean"])
-def test_other_thresholds_are_refused(threshold: float | str) -> None:
-    with pytest.raises(ValueError, match=r"expected a number in \(0, 1\] or 'otsu', found"):
-        binarize(batch(A), threshold)  # type: ignore[arg-type]
+@pytest.mark.parametrize("threshold", [0.0, 1.5])
+def test_other_thresholds_are_refused(threshold: float) -> None:
+    with pytest.raises(ValueError, match=r"expected a number in \(0, 1\], found"):
+        binarize(batch(A), threshold)
