@@ -19,6 +19,7 @@ import os
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -39,6 +40,7 @@ from mmig.callbacks.progress import StepProgressBar
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
+from mmig.training.terms import LossTerm
 
 GOAL = 0.98
 STEP_SECONDS = 0.050
@@ -56,11 +58,18 @@ class Denoiser(TrainingModule):
             layers += [nn.GroupNorm(8, CHANNELS), nn.SiLU(), nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)]
         self.net = nn.Sequential(*layers, nn.Conv2d(CHANNELS, 3, 3, padding=1))
 
-    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
         """Squared and absolute error a sample."""
+        counts = batch["has_target"].to(self.device)
+        error = cache(lambda: self._error(batch, draws))
+        return {
+            "denoise": LossTerm(counts, lambda: error().square().mean(dim=(1, 2, 3))),
+            "l1": LossTerm(counts, lambda: error().abs().mean(dim=(1, 2, 3))),
+        }
+
+    def _error(self, batch: Batch, draws: Draws) -> Tensor:
         noise = draws.normal("noise", batch["target"].shape[1:]).to(self.device)
-        error = self.net(torch.cat([batch["source"], batch["target"] + noise], dim=1)) - batch["target"]
-        return {"denoise": error.square().mean(dim=(1, 2, 3)), "l1": error.abs().mean(dim=(1, 2, 3))}
+        return self.net(torch.cat([batch["source"], batch["target"] + noise], dim=1)) - batch["target"]
 
 
 def calibrated_depth(batches: list[Batch]) -> int:

@@ -12,8 +12,9 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-MAX_LINES = 350
-MAX_FUNCTION_LINES = 80
+MAX_LINES = 300
+MAX_FUNCTION_LINES = 50
+"""Of code: a docstring says what it must."""
 FORBIDDEN = {
     "a registry's host": re.compile(r"pypi\.org|python[h]osted|npmjs\.org|deb\.debian"),
     "a path of one machine": re.compile(r"(?<![\w.])/(work|farm|root)/"),
@@ -209,12 +210,15 @@ def test_functions_fit_on_a_screen(trees: dict[Path, ast.Module]) -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     )
-    long = [
-        f"{path}:{node.lineno} {node.name}"
-        for path, node in functions
-        if node.end_lineno - node.lineno >= MAX_FUNCTION_LINES
-    ]
+    long = [f"{path}:{node.lineno} {node.name}" for path, node in functions if code_lines(node) > MAX_FUNCTION_LINES]
     assert long == []
+
+
+def code_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its docstring."""
+    first = function.body[0]
+    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    return function.end_lineno - function.lineno + 1 - (first.end_lineno - first.lineno + 1 if documented else 0)
 
 
 def test_no_registry_and_no_path_of_one_machine_is_named(root: Path, files: list[Path]) -> None:

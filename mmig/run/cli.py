@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning as L
 import torch
@@ -16,9 +16,8 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from mmig.base.commands import keep_freed_memory, one_line_errors, root_cause
+from mmig.base.commands import keep_freed_memory, one_line_errors
 from mmig.base.files import write_text
-from mmig.base.settings import refusal
 from mmig.base.versions import describe_code
 from mmig.callbacks.data_faults import DataFaults
 from mmig.callbacks.ema import EMA
@@ -46,6 +45,7 @@ from mmig.run.manifest import (
     run_lock,
     unmark_finished,
 )
+from mmig.run.parser import OneLineParser, plain_values
 from mmig.run.resume import ResumeError, check_resumable
 from mmig.training.agreement import leave_process_group
 from mmig.training.compat import wait_for_launched, without_lightning_signals
@@ -58,18 +58,6 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "use_distributed_sampler": False,
     "enable_model_summary": False,
 }
-
-
-class OneLineParser(LightningArgumentParser):
-    """Says in one line what is wrong, where its parent prints all options and every attempt to read a value."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the key and the reason, exit with status 2."""
-        if not self.exit_on_error:  # an inner parser, whose attempt may be one of several
-            super().error(message, ex)
-        own = None if ex is None else root_cause(ex)
-        sys.stderr.write(f"error: {refusal(message) if own is ex else own}\n")
-        sys.exit(2)
 
 
 class MMIGCLI(LightningCLI):
@@ -179,7 +167,7 @@ class MMIGCLI(LightningCLI):
 
     def resolved_config(self) -> dict[str, Any]:
         """The merged configuration as plain values."""
-        return _plain_values(self._parser(self.subcommand), self.options)
+        return plain_values(self._parser(self.subcommand), self.options)
 
     def _run_subcommand(self, subcommand: str) -> None:
         runner = self._fit if subcommand == "fit" else self._evaluate
@@ -223,7 +211,7 @@ class MMIGCLI(LightningCLI):
             return saved
         finally:
             parser.exit_on_error = True
-        return _plain_values(parser, completed)
+        return plain_values(parser, completed)
 
     def _check_settings(self, resume: Path, config: dict[str, Any]) -> None:
         """Refuse other settings than those of this run so far, and of the run that the checkpoint belongs to."""
@@ -281,11 +269,6 @@ def _allow_tf32(trainer: L.Trainer) -> None:
     """In mixed precision on GPUs let the products that autocast leaves in float32 run as TF32; nowhere else."""
     if isinstance(trainer.accelerator, CUDAAccelerator) and trainer.precision.endswith("-mixed"):
         torch.set_float32_matmul_precision("high")
-
-
-def _plain_values(parser: LightningArgumentParser, settings: Any) -> dict[str, Any]:
-    """Parsed settings as what YAML holds; those that are None stay in."""
-    return yaml.safe_load(parser.dump(settings, skip_unset=False, format="yaml"))
 
 
 def main(args: list[str] | None = None) -> None:

@@ -220,12 +220,16 @@ class MMIGPipeline(DiffusionPipeline):
                 return_attention=return_attention,
                 on_step=on_step,
             )
+        result = self._shown(output, output_type == "pil", sizes and repeated(sizes, num_images_per_prompt))
+        return result if return_dict else (result.images, result.descriptions, result.captions)
+
+    def _shown(self, output: EditOutput, as_pil: bool, sizes: list[tuple[int, int]] | None) -> MMIGPipelineOutput:
+        """The output for people, PIL images in these sizes where there are any; warns of lost text."""
         for line in lost_text(self.tokenizer, output.texts, self.config.max_text_chunks):
             logger.warning(line)
-        sizes = sizes and repeated(sizes, num_images_per_prompt)
-        edited = output.images if output_type == "pt" else to_pil(output.images, sizes)
-        result = MMIGPipelineOutput(edited, output.texts, output.extras.get("captions"), output.extras.get("attention"))
-        return result if return_dict else (result.images, result.descriptions, result.captions)
+        images = to_pil(output.images, sizes) if as_pil else output.images
+        extras = output.extras
+        return MMIGPipelineOutput(images, output.texts, extras.get("captions"), extras.get("attention"))
 
     def _sampling(self, **given: Any) -> SamplingConfig:
         """The pipeline's own settings with those that are not None in their place."""
