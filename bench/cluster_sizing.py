@@ -78,7 +78,7 @@ def table(
 
 
 def configured_steps(number: int) -> int:
-    """Optimiser steps of a stage's published configuration."""
+    """Steps of a stage's published configuration."""
     config = yaml.safe_load((ROOT / f"configs/mmig/stage{number}.yaml").read_text(encoding="utf-8"))
     return config["trainer"]["max_steps"]
 

@@ -26,7 +26,7 @@ def fit(config: str, data: str, run_name: str, before: str | None, seed: int, st
         run_name: name below runs/.
         before: name of the run that it starts from.
         seed: of all that is drawn.
-        steps: optimiser steps.
+        steps: of training.
         more: further arguments of train.py.
     """
     own, length = str(seed), str(steps)

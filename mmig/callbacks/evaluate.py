@@ -35,7 +35,7 @@ class Evaluate(L.Callback):
     done when the run continues.
 
     Args:
-        every_n_steps: optimiser steps between two evaluations.
+        every_n_steps: steps between two evaluations.
         num_samples: size of the subset, over all ranks.
         seed: sampling seed.
         scoring: metrics, CLIP model and judge, or the path of a YAML that holds them (configs/evaluation/NAME.yaml).

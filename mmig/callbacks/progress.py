@@ -1,4 +1,4 @@
-"""Progress in optimiser steps of the run, across resumes: a bar on a terminal, now and then a line in a log file."""
+"""Progress in steps of the run, across resumes: a bar on a terminal, now and then a line in a log file."""
 
 import sys
 import time
@@ -19,7 +19,7 @@ def progress(stream: TextIO | None = None) -> L.Callback:
 
 
 class StepProgressBar(RichProgressBar):
-    """Lightning's rich bar without epochs: a run is one long row of optimiser steps."""
+    """Lightning's rich bar without epochs: a run is one long row of steps."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(leave=True, theme=RichProgressBarTheme(metrics_format=".4f"))
@@ -28,7 +28,7 @@ class StepProgressBar(RichProgressBar):
 
     @property
     def total_train_batches(self) -> int | float:
-        """Optimiser steps of the whole run."""
+        """Steps of the whole run."""
         return self.trainer.max_steps if self.trainer.max_steps > 0 else super().total_train_batches
 
     def on_train_batch_end(

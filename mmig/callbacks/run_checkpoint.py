@@ -28,7 +28,7 @@ class Best(NamedTuple):
 
 
 class RunCheckpoint(Checkpoint):
-    """Writes `step-XXXXXXXX.ckpt` every N optimiser steps and at the end of the fit, beside the training.
+    """Writes `step-XXXXXXXX.ckpt` every N steps and at the end of the fit, beside the training.
 
     Lightning's ModelCheckpoint names files by epoch and metric and keeps versions of `last`; a run here has one
     axis, the step, and `--resume auto` takes the highest one. Where a checkpoint cannot be written, the run says so and
@@ -36,7 +36,7 @@ class RunCheckpoint(Checkpoint):
 
     Args:
         directory: folder of the checkpoints.
-        every_n_steps: optimiser steps between two checkpoints.
+        every_n_steps: steps between two checkpoints.
         keep: number of newest checkpoints that stay on disk.
         keep_every_n_steps: checkpoints of steps that it divides stay for good; None: of no step.
         best: a logged value, such as "val/loss" or "eval/success". The checkpoint of its best value stays too, and is

@@ -34,7 +34,7 @@ class CardFacts:
         name: of the exported folder.
         about: what the method is and how the folder is used, in markdown.
         run: name of the run.
-        step: optimiser steps it has taken.
+        step: steps it has taken.
         averaged: whether the weights are its averaged ones.
         config: its config.yaml.
         losses: weight of each loss term.

@@ -41,9 +41,9 @@ class OptimizerConfig:
         weight_decay: decoupled decay of matrices and convolution kernels; vectors (biases, norms) are not decayed.
         clip_norm: largest gradient norm, None for no clipping. It is the norm over all parameters that are in no
             group; each group is clipped to its own.
-        warmup_steps: optimiser steps of linear warm-up from 0.
+        warmup_steps: steps of linear warm-up from 0.
         schedule: "constant" after warm-up, or "cosine" down to `final_lr_ratio` at `total_steps`.
-        total_steps: end of the cosine in optimiser steps; None means the trainer's `max_steps`.
+        total_steps: end of the cosine in steps; None means the trainer's `max_steps`.
         final_lr_ratio: learning rate at the end of the cosine, as a part of the peak.
         groups: other settings by dotted prefix of the parameters' names ("mmig.unet"); the longest that fits wins.
     """
@@ -70,7 +70,7 @@ class OptimizerConfig:
 
 
 def lr_factor(config: OptimizerConfig, step: int, total_steps: int) -> float:
-    """Learning rate of optimiser step `step` (0 = the first) as a part of the peak, in [0, 1].
+    """Learning rate of step `step` (0 = the first) as a part of the peak, in [0, 1].
 
     Warm-up is (step + 1) / warmup_steps, so the first step already moves and step `warmup_steps - 1` has the full rate.
     """

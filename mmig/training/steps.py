@@ -25,7 +25,7 @@ from mmig.training.terms import LossTerm, stacked, term_means, total_loss
 
 
 class StepOutcome(NamedTuple):
-    """What came out of an optimiser step, the same on every rank.
+    """What came out of a step, the same on every rank.
 
     Attributes:
         loss: weighted sum of the loss terms over the global batch.
@@ -106,7 +106,7 @@ class SteppingModule(StoredModule):
         return cast(Batch, move_batch(batch, device, non_blocking=True))
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One optimiser step on this rank's part of one global batch.
+        """One step on this rank's part of one global batch.
 
         With a loss or gradient that is not finite nothing moves, on any rank; the step counts all the same, for its
         batch was consumed.

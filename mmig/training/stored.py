@@ -16,7 +16,7 @@ class StoredModule(L.LightningModule):
     """A LightningModule whose checkpoints leave frozen backbones out and name them by fingerprint instead.
 
     Attributes:
-        step: optimiser steps taken, each on one global batch of the stream.
+        step: steps taken, each on one global batch of the stream.
     """
 
     def __init__(self) -> None:
