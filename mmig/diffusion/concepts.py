@@ -46,7 +46,6 @@ def locate_concepts(
     texts: Sequence[str],
     concepts: Sequence[Sequence[str]],
     max_chunks: int = 1,
-    min_chunks: int = 1,
 ) -> ConceptTokens:
     """Find each concept's tokens in its response: the first place that no other concept has taken.
 
@@ -56,14 +55,14 @@ def locate_concepts(
         tokenizer: CLIP's.
         texts: the responses.
         concepts: phrases of each response, written as in it but for case and spaces.
-        max_chunks, min_chunks: those that the responses are encoded with (`encode_text`).
+        max_chunks: that the responses are encoded with (`encode_text`).
 
     Raises:
         ValueError: another number of texts than of concept lists, or a tokenizer that does not mark the end of words.
     """
     if len(texts) != len(concepts):
         raise ValueError(f"concepts: expected one list for each of {len(texts)} texts, found {len(concepts)}")
-    content = split_texts(tokenizer, texts, max_chunks, min_chunks).content
+    content = split_texts(tokenizer, texts, max_chunks).content
     length = content_length(tokenizer)
     spans = [
         _match(tokenizer, ids, tokenise(tokenizer, phrases), max_chunks * length)

@@ -29,7 +29,6 @@ def masked_noise_loss(
     prediction: Tensor,
     target: Tensor,
     mask: Tensor,
-    weight: Tensor | None = None,
     norm: Literal["squared", "l2"] = "squared",
 ) -> Tensor:
     """Error of what the denoiser predicts inside a mask: L_fg with M_t, L_bg with 1 - M_r (MMIG eq 17, 18), float32.
@@ -40,7 +39,6 @@ def masked_noise_loss(
     Args:
         prediction, target: as in `noise_loss`, [B,C,h,w].
         mask: in {0, 1}, [B,1,h,w] (`mask_to_latents`).
-        weight: of each sample, [B]; None weighs all alike.
         norm: "squared" is the mean square, as eq 14 and 15 have it; "l2" the Euclidean norm over C, h and w, which is
             what eq 17 and 18 print.
 
@@ -56,8 +54,7 @@ def masked_noise_loss(
     if norm not in ("squared", "l2"):
         raise ValueError(f"masked noise loss: norm must be 'squared' or 'l2', found {norm!r}")
     masked = ((target.float() - prediction.float()) * mask.float()).flatten(1)
-    losses = masked.square().mean(dim=1) if norm == "squared" else torch.linalg.vector_norm(masked, dim=1)
-    return losses if weight is None else losses * weight.float()
+    return masked.square().mean(dim=1) if norm == "squared" else torch.linalg.vector_norm(masked, dim=1)
 
 
 def mix_embeddings(object: Tensor, background: Tensor, alpha: float = 0.7) -> Tensor:

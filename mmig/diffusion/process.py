@@ -12,6 +12,10 @@ Prediction = Literal["epsilon", "v_prediction", "flow"]
 Weighting = Literal["uniform", "min_snr"]
 
 
+GAMMA = 5.0
+"""Largest weight of an x0 error under "min_snr"; Hang et al.'s."""
+
+
 class ScheduleError(ValueError):
     """A scheduler whose settings this noise process cannot follow."""
 
@@ -124,17 +128,17 @@ class NoiseProcess:
         a, s = self._scales_like(timesteps, noisy)
         return noisy + a * prediction if self.prediction == "flow" else s * noisy + a * prediction
 
-    def weight(self, timesteps: Tensor, weighting: Weighting = "uniform", gamma: float = 5.0) -> Tensor:
+    def weight(self, timesteps: Tensor, weighting: Weighting = "uniform") -> Tensor:
         """Weight of the squared error at each timestep, float32 [B].
 
-        "min_snr" weighs the error of x0 by min(SNR, gamma) (Hang et al. 2023), whatever is predicted.
+        "min_snr" weighs the error of x0 by min(SNR, `GAMMA`) (Hang et al. 2023), whatever is predicted.
         """
         if weighting == "uniform":
             return torch.ones_like(timesteps, dtype=torch.float32)
         a, s = self.scales(timesteps)
         snr = (a / s) ** 2
         x0_error = {"epsilon": 1 / snr, "v_prediction": 1 / (1 + snr), "flow": s**2}[self.prediction]
-        return snr.clamp(max=gamma) * x0_error
+        return snr.clamp(max=GAMMA) * x0_error
 
     def _scales_like(self, timesteps: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         a, s = self.scales(timesteps)

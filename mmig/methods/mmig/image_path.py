@@ -67,13 +67,13 @@ class TimestepDraw(NamedTuple):
     in_noise_loss: Tensor
 
 
-def draw_timesteps(process: NoiseProcess, draws: Draws, config: ImagePathConfig, exponent: float = 1.0) -> TimestepDraw:
+def draw_timesteps(process: NoiseProcess, draws: Draws, config: ImagePathConfig) -> TimestepDraw:
     """Each sample's timestep, and which predicted images are captioned with which weight.
 
     The draws are keyed by the sample. Without a deliberate share all timesteps are `process.sample_timesteps`.
 
     Args:
-        process: its own distribution of timesteps (`exponent`, shift) gives the share of samples below the limit, and
+        process: its own distribution of timesteps gives the share of samples below the limit, and
             so the weight: 1 / 0.25 where timesteps are uniform.
 
     Raises:
@@ -82,16 +82,16 @@ def draw_timesteps(process: NoiseProcess, draws: Draws, config: ImagePathConfig,
     limit = config.max_timestep_fraction * process.num_timesteps
     uniform = draws.uniform("timestep")
     grid = (torch.arange(10_000) + 0.5) / 10_000
-    share = (process.sample_timesteps(grid, exponent) < limit).float().mean()
+    share = (process.sample_timesteps(grid) < limit).float().mean()
     if share == 0:
         raise ValueError(f"max_timestep_fraction {config.max_timestep_fraction} leaves no timestep; raise it")
     if config.deliberate_share == 0:
-        timesteps = process.sample_timesteps(uniform, exponent)
+        timesteps = process.sample_timesteps(uniform)
         return TimestepDraw(timesteps, (timesteps < limit) / share, torch.ones_like(timesteps, dtype=torch.bool))
     chosen = draws.bernoulli("captioned", config.deliberate_share)
-    rises = bool(process.sample_timesteps(torch.zeros(1), exponent) < limit)  # flow matching starts at pure noise
+    rises = bool(process.sample_timesteps(torch.zeros(1)) < limit)  # flow matching starts at pure noise
     low = uniform * share if rises else 1 - (1 - uniform) * share
-    timesteps = process.sample_timesteps(torch.where(chosen, low, uniform), exponent)
+    timesteps = process.sample_timesteps(torch.where(chosen, low, uniform))
     return TimestepDraw(timesteps, chosen / config.deliberate_share, ~chosen)
 
 

@@ -156,6 +156,6 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     return kept.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def num_groups(channels: int, largest: int = 32) -> int:
+def num_groups(channels: int) -> int:
     """Groups for GroupNorm: 32 as at the published sizes, or the largest smaller number that divides `channels`."""
-    return next(groups for groups in range(largest, 0, -1) if channels % groups == 0)
+    return next(groups for groups in range(32, 0, -1) if channels % groups == 0)

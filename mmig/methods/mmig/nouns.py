@@ -2,8 +2,11 @@
 
 import re
 
+MOST = 8
+"""Nouns that are taken of a text: a map each is shown, and the pairs of eq 19 grow with their square."""
 
-def nouns(text: str, limit: int = 8) -> list[str]:
+
+def nouns(text: str) -> list[str]:
     """Words of a text that are probably nouns, for attention at inference; the user's own list is always better.
 
     Articles, prepositions, places, punctuation and the like separate groups of words; of each group the last word that
@@ -11,10 +14,10 @@ def nouns(text: str, limit: int = 8) -> list[str]:
     beach" gives ["dog", "beach"].
 
     Returns:
-        At most `limit` different words in lower case, in the order of the text; each is a whole word of it, so that
+        At most `MOST` different words in lower case, in the order of the text; each is a whole word of it, so that
         `locate_concepts` finds it.
     """
-    return [phrase[-1] for phrase in noun_phrases(text)][:limit]
+    return [phrase[-1] for phrase in noun_phrases(text)][:MOST]
 
 
 def noun_phrases(text: str) -> list[list[str]]:

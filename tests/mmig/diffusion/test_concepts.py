@@ -264,6 +264,4 @@ def test_guessed_nouns_are_words_of_the_text_and_few(tokenizer: Any) -> None:
     letters = "bcdfghjklmnpqrs"
     text = " and ".join(f"a {letter}ab{letter}a" for letter in letters)
     assert nouns(text) == [word for word in re.findall(r"\w+", text) if len(word) > 3][:8]
-    found = nouns(TEXT, limit=1)
-    assert found == ["circle"]
     assert locate_concepts(tokenizer, [TEXT], [nouns(TEXT)]).missing.tolist() == [0]

@@ -24,9 +24,8 @@ def test_a_residual_of_four_numbers(norm: str, foreground: float, background: fl
 def test_foreground_and_background_of_one_mask_add_up_to_the_noise_loss() -> None:
     prediction, target = draw(3, 4, 16, 16, seed=1), draw(3, 4, 16, 16, seed=2)
     mask = (draw(3, 1, 16, 16, seed=3) > 0.5).float()
-    weight = torch.tensor([1.0, 0.0, 2.5])
-    parts = [masked_noise_loss(prediction, target, part, weight) for part in (mask, 1 - mask)]
-    torch.testing.assert_close(parts[0] + parts[1], noise_loss(prediction, target, weight))
+    parts = [masked_noise_loss(prediction, target, part) for part in (mask, 1 - mask)]
+    torch.testing.assert_close(parts[0] + parts[1], noise_loss(prediction, target))
     assert parts[0].shape == (3,)
 
 

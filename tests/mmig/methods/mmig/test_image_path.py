@@ -77,20 +77,17 @@ def test_uniform_draws_below_the_limit_stand_for_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prediction", "exponent", "fraction", "weight"),
+    ("prediction", "fraction", "weight"),
     [
-        ("epsilon", 1.0, 0.25, 4.0),
-        ("v_prediction", 1.0, 0.1, 10.0),
-        ("epsilon", 0.5, 0.25, 16.0),  # t = sqrt(u) is below a quarter for one u in 16
-        ("flow", 1.0, 0.25, 10.0),  # 3 l / (1 + 2 l) is below a quarter for l below a tenth
-        ("flow", 1.0, 1.0, 1.0),
+        ("epsilon", 0.25, 4.0),
+        ("v_prediction", 0.1, 10.0),
+        ("flow", 0.25, 10.0),  # 3 l / (1 + 2 l) is below a quarter for l below a tenth
+        ("flow", 1.0, 1.0),
     ],
 )
-def test_the_weight_follows_from_the_limit_and_the_process(
-    prediction: str, exponent: float, fraction: float, weight: float
-) -> None:
+def test_the_weight_follows_from_the_limit_and_the_process(prediction: str, fraction: float, weight: float) -> None:
     draws = Draws(1, range(200))
-    found = draw_timesteps(make(prediction), draws, ImagePathConfig(fraction), exponent).caption_weight
+    found = draw_timesteps(make(prediction), draws, ImagePathConfig(fraction)).caption_weight
     assert found.max().item() == pytest.approx(weight, rel=1e-3)
     assert set(found.unique().tolist()) <= {0.0, found.max().item()}
 
