@@ -33,7 +33,7 @@ class Mixer(Protocol):
     feature_dim: int
     text_dim: int
 
-    def __call__(self, feature_map: Tensor, text_states: Tensor, text_mask: Tensor, *, return_pooled: bool) -> Mixed:
+    def __call__(self, feature_map: Tensor, text_states: Tensor, text_mask: Tensor) -> Mixed:
         """Mix; `text_mask` [B,L] is true where a token counts, and a row without any must pass unchanged."""
         ...
 
@@ -128,7 +128,7 @@ def _make_hook(
         hidden, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
         feature_map = _to_map(path, hidden, grid)
         _check(path, mixer, feature_map, text_states)
-        fused = mixer(feature_map, text_states, mask, return_pooled=True)
+        fused = mixer(feature_map, text_states, mask)
         result.outputs[path] = fused
         mixed = fused.feature_map if hidden.ndim == 4 else fused.feature_map.flatten(2).transpose(1, 2)
         return mixed if rest is None else (mixed, *rest)

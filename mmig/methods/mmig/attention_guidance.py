@@ -38,10 +38,6 @@ class AttentionGuidance:
         tokens: where each sample's concepts are in that branch's text.
         resolution: (h, w) of the attention, as in `capture_attention`.
         scale: alpha at the first step; 0 changes nothing.
-
-    Attributes:
-        maps: of the last step, for showing; None before the first.
-        losses: (L_AS, L_AR) of the last step before its update, float32 [B] each.
     """
 
     def __init__(
@@ -57,8 +53,6 @@ class AttentionGuidance:
         with torch.inference_mode(False):  # tensors made in inference mode cannot take part in a graph
             self.tokens = ConceptTokens(*(value.clone() for value in tokens))
         self.scale = scale
-        self.maps: ConceptMaps | None = None
-        self.losses: tuple[Tensor, Tensor] | None = None
         self._regions: Tensor | None = None
 
     def __call__(self, latents: Tensor, step: Step) -> Tensor:
@@ -68,14 +62,11 @@ class AttentionGuidance:
         with torch.inference_mode(False), torch.enable_grad():
             inputs = step.scale(latents).detach().clone().requires_grad_()
             maps, valid = self._maps(inputs, step.timestep)
-            segregation = segregation_loss(maps, valid)
-            retention = torch.zeros_like(segregation)
+            losses = segregation_loss(maps, valid)
             if self._regions is not None:
-                retention = retention_loss(maps, self._regions, valid)
-            (gradient,) = torch.autograd.grad((segregation + retention).sum(), inputs)
+                losses = losses + retention_loss(maps, self._regions, valid)
+            (gradient,) = torch.autograd.grad(losses.sum(), inputs)
             self._regions = binarize(maps)
-        self.maps = ConceptMaps(maps.detach(), valid)
-        self.losses = (segregation.detach(), retention.detach())
         factor = step.scale(torch.ones_like(latents[:1, :1, :1, :1]))
         return latents - guidance_step_size(step.index, step.count, self.scale) * gradient.to(latents.dtype) / factor
 

@@ -5,7 +5,7 @@ the text, and the result is added to the feature map. How a module is attached t
 `mmig/diffusion/injection.py`.
 """
 
-from typing import Literal, NamedTuple, overload
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -65,29 +65,13 @@ class MMSM(nn.Module):
         nn.init.zeros_(self.feature_decoder[-1].weight)
         nn.init.zeros_(self.feature_decoder[-1].bias)
 
-    @overload
-    def forward(
-        self, feature_map: Tensor, text_states: Tensor, text_mask: Tensor, *, return_pooled: Literal[False] = False
-    ) -> tuple[Tensor, Tensor]: ...
-
-    @overload
-    def forward(
-        self, feature_map: Tensor, text_states: Tensor, text_mask: Tensor, *, return_pooled: Literal[True]
-    ) -> MMSMOutput: ...
-
-    def forward(
-        self, feature_map: Tensor, text_states: Tensor, text_mask: Tensor, *, return_pooled: bool = False
-    ) -> tuple[Tensor, Tensor] | MMSMOutput:
+    def forward(self, feature_map: Tensor, text_states: Tensor, text_mask: Tensor) -> MMSMOutput:
         """Mix text into a feature map.
 
         Args:
             feature_map: e1, [B,C,h,w], any h and w.
             text_states: e0, [B,L,D], any L; what stands at masked positions has no influence at all.
             text_mask: [B,L], nonzero where a token counts. A row of zeros passes unchanged, with loss 0.
-            return_pooled: also return the pooled e3 and e2, to watch for collapse.
-
-        Returns:
-            (e6 [B,C,h,w], L_MMSM float32 [B]), or all of `MMSMOutput`.
         """
         mask = text_mask.bool()
         has_text = mask.any(dim=1)
@@ -100,13 +84,12 @@ class MMSM(nn.Module):
         change = self.feature_decoder(attended.transpose(1, 2).unflatten(2, encoded.shape[2:]))
         mixed = feature_map + change.to(feature_map.dtype)  # (12): e6
         pooled_text, pooled_map = masked_mean(text, mask), features.float().mean(dim=1)
-        output = MMSMOutput(
+        return MMSMOutput(
             torch.where(has_text.view(-1, 1, 1, 1), mixed, feature_map),
             torch.where(has_text, alignment_loss(pooled_text, pooled_map), 0.0),
             pooled_text,
             pooled_map,
         )
-        return output if return_pooled else output[:2]
 
 
 class CrossAttention(nn.Module):

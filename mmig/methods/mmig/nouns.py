@@ -3,7 +3,7 @@
 import re
 
 MOST = 8
-"""Nouns that are taken of a text: a map each is shown, and the pairs of eq 19 grow with their square."""
+"""Nouns that are taken of a text."""
 
 
 def nouns(text: str) -> list[str]:

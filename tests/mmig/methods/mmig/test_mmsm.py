@@ -35,13 +35,13 @@ def test_parameter_count_at_the_published_sizes() -> None:
 
 def test_a_new_module_changes_nothing() -> None:
     feature_map, text_states, mask = inputs()
-    mixed, _ = make()(feature_map, text_states, mask)
+    mixed = make()(feature_map, text_states, mask).feature_map
     assert torch.equal(mixed, feature_map)
 
 
 def test_a_trained_module_changes_the_feature_map() -> None:
     feature_map, text_states, mask = inputs()
-    mixed, _ = make(trained=True)(feature_map, text_states, mask)
+    mixed = make(trained=True)(feature_map, text_states, mask).feature_map
     assert (mixed - feature_map).abs().amax(dim=(1, 2, 3)).min() > 1e-3
 
 
@@ -68,7 +68,7 @@ def test_what_is_added_is_the_decoded_answer() -> None:
     """Eq 9-12 one after the other: e6 - e1 = DD(e4) with e4 on the grid of e2."""
     feature_map, text_states, mask = inputs(2, 7, 6, 10)
     mmsm = make(trained=True)
-    e6, _ = mmsm(feature_map, text_states, mask)
+    e6 = mmsm(feature_map, text_states, mask).feature_map
     for row in range(2):
         e3 = mmsm.text_encoder(text_states[row : row + 1, mask[row]])
         e2 = mmsm.feature_encoder(feature_map[row : row + 1]).flatten(2).transpose(1, 2)
@@ -81,8 +81,8 @@ def test_what_is_added_is_the_decoded_answer() -> None:
 def test_the_text_decides_the_change() -> None:
     feature_map, text_states, mask = inputs()
     mmsm = make(trained=True)
-    mixed, _ = mmsm(feature_map, text_states, mask)
-    shuffled, _ = mmsm(feature_map, text_states.roll(1, dims=0), mask)
+    mixed = mmsm(feature_map, text_states, mask).feature_map
+    shuffled = mmsm(feature_map, text_states.roll(1, dims=0), mask).feature_map
     assert (mixed - shuffled).abs().max() > 1e-4
 
 
@@ -90,8 +90,8 @@ def test_the_text_decides_the_change() -> None:
 def test_masked_positions_have_no_influence(garbage: float) -> None:
     feature_map, text_states, mask = inputs()
     mmsm = make(trained=True)
-    clean = mmsm(feature_map, text_states, mask, return_pooled=True)
-    dirty = mmsm(feature_map, text_states.masked_fill(~mask.unsqueeze(-1), garbage), mask, return_pooled=True)
+    clean = mmsm(feature_map, text_states, mask)
+    dirty = mmsm(feature_map, text_states.masked_fill(~mask.unsqueeze(-1), garbage), mask)
     for before, after in zip(clean, dirty, strict=True):
         assert torch.equal(before, after)
 
@@ -115,7 +115,7 @@ def test_equation_13_with_numbers() -> None:
 def test_the_loss_is_equation_13_of_pooled_encodings() -> None:
     feature_map, text_states, mask = inputs()
     mmsm = make()
-    _, loss = mmsm(feature_map, text_states, mask)
+    loss = mmsm(feature_map, text_states, mask).alignment_loss
     features = mmsm.feature_encoder(feature_map).mean(dim=(2, 3))
     for row in range(len(mask)):
         text = mmsm.text_encoder(text_states[row, mask[row]]).mean(dim=0)
@@ -123,27 +123,27 @@ def test_the_loss_is_equation_13_of_pooled_encodings() -> None:
 
 
 def test_the_pooled_encodings_are_what_the_loss_compares() -> None:
-    output = make()(*inputs(), return_pooled=True)
+    output = make()(*inputs())
     torch.testing.assert_close(output.alignment_loss, alignment_loss(output.pooled_text, output.pooled_map))
 
 
 def test_the_loss_is_float32_under_bf16_autocast() -> None:
     feature_map, text_states, mask = inputs()
     with torch.autocast("cpu", torch.bfloat16):
-        _, loss = make()(feature_map, text_states, mask)
+        loss = make()(feature_map, text_states, mask).alignment_loss
     assert loss.dtype == torch.float32
 
 
 def test_a_half_precision_denoiser_keeps_its_type() -> None:
     feature_map, text_states, mask = inputs()
-    mixed, loss = make(trained=True)(feature_map.bfloat16(), text_states.bfloat16(), mask)
+    mixed, loss, *_ = make(trained=True)(feature_map.bfloat16(), text_states.bfloat16(), mask)
     assert (mixed.dtype, loss.dtype) == (torch.bfloat16, torch.float32)
 
 
 def test_a_row_without_text_passes_unchanged_with_loss_zero() -> None:
     feature_map, text_states, mask = inputs()
     mask[1] = False
-    mixed, loss = make(trained=True)(feature_map, text_states, mask)
+    mixed, loss, *_ = make(trained=True)(feature_map, text_states, mask)
     assert torch.equal(mixed[1], feature_map[1])
     assert loss[1] == 0
     assert loss[0] > 0
@@ -153,7 +153,7 @@ def test_a_row_without_text_passes_unchanged_with_loss_zero() -> None:
 def test_a_batch_without_text_gives_zero_gradients_not_none() -> None:
     feature_map, text_states, mask = inputs()
     mmsm = make(trained=True)
-    mixed, loss = mmsm(feature_map, text_states, torch.zeros_like(mask))
+    mixed, loss, *_ = mmsm(feature_map, text_states, torch.zeros_like(mask))
     (mixed.square().mean() + loss.mean()).backward()
     for name, parameter in mmsm.named_parameters():
         assert parameter.grad is not None, name
@@ -162,7 +162,7 @@ def test_a_batch_without_text_gives_zero_gradients_not_none() -> None:
 
 def test_the_alignment_loss_alone_trains_neither_attention_nor_decoder() -> None:
     mmsm = make(trained=True)
-    mmsm(*inputs())[1].mean().backward()
+    mmsm(*inputs()).alignment_loss.mean().backward()
     for part in (mmsm.cross_attention, mmsm.feature_decoder):
         assert all(parameter.grad is None or not parameter.grad.any() for parameter in part.parameters())
     for part in (mmsm.text_encoder, mmsm.feature_encoder):
@@ -173,7 +173,7 @@ def test_gradients_reach_text_states_and_feature_map() -> None:
     feature_map, text_states, mask = inputs()
     feature_map.requires_grad_()
     text_states.requires_grad_()
-    mixed, loss = make(trained=True)(feature_map, text_states, mask)
+    mixed, loss, *_ = make(trained=True)(feature_map, text_states, mask)
     (mixed.square().mean() + loss.mean()).backward()
     assert feature_map.grad.abs().min() > 0
     reached = text_states.grad.abs().sum(dim=-1) > 0
@@ -184,7 +184,7 @@ def test_gradients_reach_text_states_and_feature_map() -> None:
 @pytest.mark.parametrize("size", [(8, 8), (6, 10), (1, 1)])
 def test_any_text_length_and_any_size(length: int, size: tuple[int, int]) -> None:
     feature_map, text_states, mask = inputs(2, length, *size)
-    mixed, loss = make()(feature_map, text_states, mask)
+    mixed, loss, *_ = make()(feature_map, text_states, mask)
     assert mixed.shape == feature_map.shape
     assert loss.shape == (2,)
 
@@ -192,8 +192,8 @@ def test_any_text_length_and_any_size(length: int, size: tuple[int, int]) -> Non
 def test_a_sample_does_not_depend_on_its_batch() -> None:
     feature_map, text_states, mask = inputs()
     mmsm = make(trained=True)
-    mixed, loss = mmsm(feature_map, text_states, mask)
-    alone, alone_loss = mmsm(feature_map[1:2], text_states[1:2], mask[1:2])
+    mixed, loss, *_ = mmsm(feature_map, text_states, mask)
+    alone, alone_loss, *_ = mmsm(feature_map[1:2], text_states[1:2], mask[1:2])
     torch.testing.assert_close((alone[0], alone_loss[0]), (mixed[1], loss[1]), rtol=1e-5, atol=1e-5)
 
 

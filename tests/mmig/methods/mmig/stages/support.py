@@ -169,7 +169,7 @@ class ByHand:
         mmsm, losses = self.model.mmsm["mid_block"], []
 
         def mix(_module: nn.Module, _inputs: tuple, e1: Tensor) -> Tensor:
-            e6, loss = mmsm(e1, self.e0, self.mask)
+            e6, loss, *_ = mmsm(e1, self.e0, self.mask)
             losses.append(loss)
             return e6
 
