@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmig.backbones.hub import is_hub_id, locate
-from mmig.backbones.loading import as_dtype, load_strictly, prepare
+from mmig.backbones.loading import load_strictly, prepare
 from mmig.backbones.open_clip_weights import built_in_weights
 from mmig.backbones.parts import CLIP_VISION, OPEN_CLIP, BackboneError
 
@@ -61,10 +61,8 @@ def load_clip_vision(
     return prepare(model, frozen=frozen, gradient_checkpointing=gradient_checkpointing)
 
 
-def load_open_clip(
-    name: str | Path, weights: str | Path | None = None, *, dtype: torch.dtype | str = torch.float32
-) -> OpenClip:
-    """A CLIP through open_clip, frozen, in eval mode.
+def load_open_clip(name: str | Path, weights: str | Path | None = None) -> OpenClip:
+    """A CLIP through open_clip, frozen, in eval mode, float32.
 
     Args:
         name: an open_clip model name ("ViT-L-14-quickgelu"), or a folder or hub id in open_clip's layout (the prefixes
@@ -97,7 +95,7 @@ def load_open_clip(
         reason = " ".join(str(error).split())[:300]
         raise BackboneError(f"open_clip {origin}: cannot be loaded: {reason}; fetch the model again") from error
     _check_finite(model, origin)
-    prepare(model.to(as_dtype(dtype)), frozen=True, gradient_checkpointing=False)
+    prepare(model.float(), frozen=True, gradient_checkpointing=False)
     return _with_constants(model, tokenizer, origin)
 
 

@@ -129,8 +129,8 @@ def load_tokenizer(path: str | Path) -> "CLIPTokenizer":
         raise BackboneError(f"{folder}: cannot be read as a CLIP tokenizer: {error}; fetch it again") from error
 
 
-def load_scheduler(path: str | Path, scheduler_class: type | None = None) -> "SchedulerMixin":
-    """The noise schedule: the class that scheduler_config.json names, or a given diffusers class with its numbers.
+def load_scheduler(path: str | Path) -> "SchedulerMixin":
+    """The noise schedule: the class of diffusers that scheduler_config.json names.
 
     Raises:
         BackboneError: a missing or broken file, or a class that diffusers does not have.
@@ -140,7 +140,7 @@ def load_scheduler(path: str | Path, scheduler_class: type | None = None) -> "Sc
     file = locate(path, SCHEDULER) / "scheduler_config.json"
     config = read_json(file)
     name = config.get("_class_name", "")
-    chosen = scheduler_class or getattr(diffusers, name, None)
+    chosen = getattr(diffusers, name, None)
     if chosen is None or not name.endswith("Scheduler"):
         raise BackboneError(f"{file}: expected _class_name to be a diffusers scheduler, found {name!r}")
     return chosen.from_config(config)

@@ -112,6 +112,6 @@ def _names_below(root: Path, folder: str) -> list[str]:
     return [prefix + file.name for file in path.iterdir() if file.is_file()] if path.is_dir() else []
 
 
-def _listing(folder: Path, limit: int = 8) -> str:
+def _listing(folder: Path) -> str:
     names = sorted(file.name for file in folder.iterdir())
-    return (", ".join(names[:limit]) + (", ..." if len(names) > limit else "")) or "an empty folder"
+    return (", ".join(names[:8]) + (", ..." if len(names) > 8 else "")) or "an empty folder"

@@ -2,7 +2,8 @@
 
 sha256 over each weights file's safetensors header and a block of every tensor, and over config.json without version
 notes. A changed byte outside the sampled blocks goes unseen; training moves every tensor, so it does not. The digest
-of a file is cached by path, size and modification time.
+of a file is cached by path, size and modification time, in
+mmig/fingerprints under XDG_CACHE_HOME or ~/.cache.
 """
 
 import hashlib
@@ -27,19 +28,18 @@ _CONFIGS = ("config.json", "open_clip_config.json")
 _NOTES = ("_name_or_path", "transformers_version", "_diffusers_version", "torch_dtype", "dtype")
 
 
-def fingerprint(path: str | Path, part: str | None = None, *, cache_dir: Path | None = None) -> str:
+def fingerprint(path: str | Path, part: str | None = None) -> str:
     """Fingerprint of a part, or of all parts of a pipeline's root: 64 hexadecimal digits.
 
     Args:
         path: hub id or local folder, as the loaders take it.
         part: name of one part ("vae", "unet", "llm" ...). Default: what the folder is or holds; of a hub model, what
             the cache holds, so name the part where two machines may have fetched different ones.
-        cache_dir: where digests are remembered; default: mmig/fingerprints under XDG_CACHE_HOME or ~/.cache.
 
     Raises:
         BackboneError: missing or broken files, or an unknown part.
     """
-    cache = cache_dir or _default_cache()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmig" / "fingerprints"
     whole = hashlib.sha256()
     for name, folder, weights in _folders(path, part):
         whole.update(f"{name}:{_folder_digest(folder, weights, cache)}\n".encode())
@@ -136,7 +136,3 @@ def _remember(entry: Path, digest: str) -> None:
         write_text(entry, digest)
     except OSError as error:  # a read-only home: the fingerprint is right all the same, only slower next time
         logger.warning("fingerprints cannot be remembered in %s: %s", entry.parent, error)
-
-
-def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmig" / "fingerprints"

@@ -31,13 +31,12 @@ def split_revision(path: str | Path) -> tuple[str, str]:
     return repo, revision
 
 
-def locate(path: str | Path, part: Part, *, cache_dir: Path | None = None, offline: bool | None = None) -> Path:
+def locate(path: str | Path, part: Part, *, cache_dir: Path | None = None) -> Path:
     """The complete local folder of a part.
 
     Args:
         path: hub id, or local folder: the part's own one or the pipeline's root.
         cache_dir: where hub files are kept; default: the hub's own cache (HF_HOME).
-        offline: never use the network; default: HF_HUB_OFFLINE decides.
 
     Raises:
         BackboneError: nothing there, incomplete, or the hub cannot be reached.
@@ -48,7 +47,7 @@ def locate(path: str | Path, part: Part, *, cache_dir: Path | None = None, offli
     try:
         return part_folder(cached_snapshot(repo, revision, cache_dir), part)
     except BackboneError as lacking:
-        return _download(repo, revision, part, cache_dir, offline, lacking)
+        return _download(repo, revision, part, cache_dir, lacking)
 
 
 def needed_files(names: Collection[str], part: Part) -> list[str]:
@@ -79,9 +78,7 @@ def cached_snapshot(repo: str, revision: str, cache_dir: Path | None) -> Path:
         raise BackboneError(f"nothing of {repo} is in the cache") from error
 
 
-def _download(
-    repo: str, revision: str, part: Part, cache_dir: Path | None, offline: bool | None, lacking: BackboneError
-) -> Path:
+def _download(repo: str, revision: str, part: Part, cache_dir: Path | None, lacking: BackboneError) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HTTPError
 
@@ -90,7 +87,7 @@ def _download(
         f"{part.name}: {repo} is no local folder and not complete in the hub cache {cache} ({lacking}); run "
         "`python -m mmig.backbones fetch --config FILE` where there is a network, or give a local folder"
     )
-    if constants.HF_HUB_OFFLINE if offline is None else offline:
+    if constants.HF_HUB_OFFLINE:
         raise BackboneError(f"{advice}. Offline: HF_HUB_OFFLINE is set")
     try:
         info = HfApi().model_info(repo, revision=revision or None)

@@ -23,7 +23,6 @@ def load_llm(
     dtype: torch.dtype | str = torch.float32,
     frozen: bool = True,
     gradient_checkpointing: bool = False,
-    attn_implementation: str | None = None,
     quantise: Quantisation = "none",
 ) -> "PreTrainedModel":
     """A causal language model: ids int64 [B,L] -> logits [B,L,V] and hidden states [B,L,D].
@@ -32,7 +31,6 @@ def load_llm(
     for `generate`.
 
     Args:
-        attn_implementation: of transformers ("sdpa", "eager", "flash_attention_2"); default: its own choice.
         quantise: "4bit" keeps matrices in 4 bits (Dettmers et al. 2023, NF4 with scales quantised too) and computes in
             `dtype`; for frozen models.
 
@@ -50,9 +48,7 @@ def load_llm(
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         "a causal language model's, such as llama",
     )
-    options: dict[str, Any] = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-    if quantise != "none":
-        options["quantization_config"] = _four_bits(dtype)
+    options = {} if quantise == "none" else {"quantization_config": _four_bits(dtype)}
     model = load_strictly(AutoModelForCausalLM, folder, dtype, **options)
     return prepare(model, frozen=frozen, gradient_checkpointing=gradient_checkpointing)
 
@@ -69,39 +65,35 @@ def _four_bits(dtype: torch.dtype | str) -> Any:
     )
 
 
-def load_llm_tokenizer(
-    path: str | Path, *, padding_side: Literal["left", "right"] = "right", add_bos: bool = True
-) -> "PreTrainedTokenizerFast":
+def load_llm_tokenizer(path: str | Path) -> "PreTrainedTokenizerFast":
     """The LLM's tokenizer: SentencePiece-like (LLaMA-1, -2) or byte-level BPE (LLaMA-3, OPT).
 
-    LLaMA has no padding token: <unk> (else the end token) takes its place; padding is masked, so its embedding never
-    counts.
-
-    Args:
-        padding_side: "right" for training, "left" for generation in batches.
-        add_bos: whether a text must begin with the start token; transformers 5 loses it for some published folders,
-            so it is set here and checked.
+    LLaMA has no padding token: <unk> (else the end token) takes its place; padding, on the right, is masked, so its
+    embedding never counts. Texts begin with the start token; transformers 5 loses it for some published folders, so it
+    is set here and checked.
 
     Raises:
-        BackboneError: a missing or broken file, no end token, or no start token where it is wanted.
+        BackboneError: a missing or broken file, no end token, or no start token.
     """
     from transformers import AutoTokenizer
 
     folder = locate(path, LLM_TOKENIZER)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side=padding_side)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="right")
     except Exception as error:  # json, tokenizers' Rust errors, OSError
         raise BackboneError(f"{folder}: cannot be read as a tokenizer: {error}; fetch it again") from error
     if tokenizer.eos_token_id is None:
         raise BackboneError(f"{folder / 'tokenizer_config.json'}: expected an eos_token, found none")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    begins = tokenizer("a").input_ids[0] == tokenizer.bos_token_id
-    if begins != add_bos:
-        tokenizer.add_bos_token = add_bos
-        begins = tokenizer("a").input_ids[0] == tokenizer.bos_token_id
-    if begins != add_bos:
+    if not _begins(tokenizer):
+        tokenizer.add_bos_token = True
+    if not _begins(tokenizer):
         raise BackboneError(
             f"{folder / 'tokenizer_config.json'}: expected a bos_token with which texts begin, found none"
         )
     return tokenizer
+
+
+def _begins(tokenizer: "PreTrainedTokenizerFast") -> bool:
+    return tokenizer("a").input_ids[0] == tokenizer.bos_token_id

@@ -171,7 +171,7 @@ def test_fetched_parts_work_offline(hub_root: Path, tiny: TinyBackbones, tmp_pat
     assert not (tmp_path / "home" / "hub").exists()
     assert "unet/diffusion_pytorch_model.safetensors" in requested
     assert not any(name.endswith((".bin", ".ckpt", ".fp16.safetensors")) for name in requested)
-    folder = locate("someone/tiny-sd", UNET, cache_dir=shared / "hub", offline=True)
+    folder = locate("someone/tiny-sd", UNET, cache_dir=shared / "hub")
     assert fingerprint(folder) == fingerprint(tiny.stable_diffusion, "unet")
     for part, arguments in (("vae", ["--part", "vae"]), (None, [])):
         job = _run("fingerprint", "someone/tiny-sd", *arguments, home=shared, HF_HUB_OFFLINE="1")

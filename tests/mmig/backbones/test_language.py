@@ -80,12 +80,6 @@ def test_a_lost_start_token_is_put_back(tiny: TinyBackbones, copied: Copy):
     config.pop("add_bos_token", None)
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     assert load_llm_tokenizer(folder)("a red star").input_ids[0] == 1
-    assert load_llm_tokenizer(folder, add_bos=False)("a red star").input_ids[0] != 1
-
-
-def test_batches_for_generation_are_padded_on_the_left(tiny: TinyBackbones):
-    tokenizer = load_llm_tokenizer(tiny.llama, padding_side="left")
-    assert tokenizer(["a", "a red star"], padding=True).attention_mask[0][0] == 0
 
 
 def test_clip_vision_gives_a_state_for_every_block(tiny: TinyBackbones):
