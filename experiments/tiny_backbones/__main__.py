@@ -2,7 +2,8 @@
 
 Runs the commands of assets/tiny/README.md one after the other: texts, tokenizers, then training and export of each
 part in the order in which they need each other. A run that is complete is not trained again; an interrupted one is
-continued. `--only clip lm` remakes some parts, `--list` says what would run.
+continued. Both parts of the UNets read latents and texts that are computed once, before them (docs/cache.md; 1.7 GB).
+`--only clip lm` remakes some parts, `--list` says what would run.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 ASSETS = "assets/tiny"
 TEXTS = "runs/tiny-texts"
+FEATURES = "data/tiny-features"
 DATA = "configs/data/tinyworld.yaml"
 HERE = "experiments.tiny_backbones"
 Command = list[str]
@@ -26,11 +28,15 @@ def commands() -> dict[str, list[Command]]:
     def fit(config: str, run: str, *arguments: str) -> Command:
         return ["train.py", "fit", "--config", f"configs/tiny/{config}.yaml", "--name", run, *arguments]
 
+    def cache(config: str, *arguments: str) -> Command:
+        return ["-m", "mmig.run.cache", "--config", f"configs/tiny/{config}.yaml", *arguments]
+
     def export(module: str, *arguments: str) -> Command:
         return ["-m", f"{module}.export", *arguments]
 
     diffusion, editing = "mmig.methods.latent_diffusion", "mmig.methods.instruct_pix2pix"
     sd = f"{ASSETS}/stable-diffusion"
+    features = ["--data.init_args.features", FEATURES]
     world = ["--split", "train", "--count", "20000", "--seed", "0"]
     return {
         "tokenizers": [
@@ -53,9 +59,10 @@ def commands() -> dict[str, list[Command]]:
             export(HERE, "lm", "runs/tiny-lm-4", "--out", ASSETS),
         ],
         "unets": [
-            fit("unet_edit", "tiny-unet-edit"),
+            cache("unet_edit", "--out", FEATURES, "--dtype", "float16"),
+            fit("unet_edit", "tiny-unet-edit", *features),
             export(editing, "runs/tiny-unet-edit", "--out", f"{ASSETS}/instruct-pix2pix", "--text-to-image", sd),
-            fit("unet_edit_2", "tiny-unet-edit-2"),  # from the exported folder
+            fit("unet_edit_2", "tiny-unet-edit-2", *features),  # from the exported folder
             export(editing, "runs/tiny-unet-edit-2", "--out", f"{ASSETS}/instruct-pix2pix", "--text-to-image", sd),
         ],
         "captioner": [

@@ -33,6 +33,16 @@ def test_each_part_comes_behind_those_it_needs():
         assert all(order.index(other) < order.index(part) for other in earlier)
 
 
+def test_what_is_read_from_a_cache_is_written_before():
+    written = set()
+    for command in (command for steps in commands().values() for command in steps):
+        if "mmig.run.cache" in command:
+            written.add(command[command.index("--out") + 1])
+        if "--data.init_args.features" in command:
+            assert command[command.index("--data.init_args.features") + 1] in written
+    assert written
+
+
 def test_list_runs_nothing(capsys: pytest.CaptureFixture[str]):
     main(["--only", "lm", "--list"])
     lines = capsys.readouterr().out.splitlines()
