@@ -55,16 +55,6 @@ class Injection:
         """L_MMSM (equation 13), mean over the locations, float32 [B]; 0 for inactive rows."""
         return torch.stack([output.alignment_loss for output in self._reached()]).mean(dim=0)
 
-    @property
-    def pooled_text(self) -> Tensor:
-        """Pooled e3, float32 [B,d]; several locations stand side by side in the last dimension."""
-        return torch.cat([output.pooled_text for output in self._reached()], dim=-1)
-
-    @property
-    def pooled_map(self) -> Tensor:
-        """Pooled e2, float32 [B,d]; several locations stand side by side in the last dimension."""
-        return torch.cat([output.pooled_map for output in self._reached()], dim=-1)
-
     def pooled_std(self) -> tuple[Tensor, Tensor]:
         """Spread of pooled e3 and e2 over the active rows: two scalars that go to 0 when the module collapses.
 

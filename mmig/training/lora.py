@@ -90,13 +90,6 @@ def merge_lora(model: nn.Module) -> None:
         setattr(model.get_submodule(parent), child, layer.get_base_layer())
 
 
-def has_lora(model: nn.Module) -> bool:
-    """Whether a model has updates that are not merged."""
-    from peft.tuners.lora import LoraLayer
-
-    return any(isinstance(module, LoraLayer) for module in model.modules())
-
-
 def as_named_in(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same weights under the names that a module has for them: with `BASE` where its layer has an update, else not.
 

@@ -16,7 +16,7 @@ from mmig.editor import EditOutput, ResponseSource
 
 
 class TextToImagePipeline:
-    """Draws the image of a caption.
+    """Draws the images of target captions.
 
     Args:
         vae: frozen autoencoder.
@@ -24,7 +24,6 @@ class TextToImagePipeline:
         text_encoder: CLIP text encoder.
         tokenizer: its tokenizer.
         scheduler: any diffusers scheduler.
-        text_field: which text of the batch is drawn.
         num_steps: sampling steps.
         guidance_scale: classifier-free guidance; 1 switches it off.
         strength: 1 draws from noise and needs no source; below 1 sampling starts from the noised source latents.
@@ -39,26 +38,24 @@ class TextToImagePipeline:
         text_encoder: nn.Module,
         tokenizer: Any,
         scheduler: Any,
-        text_field: str = "target_caption",
         num_steps: int = 25,
         guidance_scale: float = 4.0,
         strength: float = 1.0,
     ) -> None:
         self.vae, self.unet, self.text_encoder, self.tokenizer = vae, unet, text_encoder, tokenizer
         self.scheduler = scheduler
-        self.text_field = text_field
         self.num_steps = num_steps
         self.guidance_scale = guidance_scale
         self.strength = strength
 
     @property
     def required_fields(self) -> tuple[str, ...]:
-        """The text, and the source where sampling starts from it."""
-        return (self.text_field,) if self.strength == 1.0 else ("source", self.text_field)
+        """The caption, and the source where sampling starts from it."""
+        return ("target_caption",) if self.strength == 1.0 else ("source", "target_caption")
 
     def __call__(self, batch: Batch, generator: torch.Generator | Sequence[torch.Generator]) -> EditOutput:
         """Draw one image a sample, of the size of the batch's images."""
-        texts = list(batch[self.text_field])  # type: ignore[literal-required]
+        texts = list(batch["target_caption"])
         height, width = batch["target"].shape[-2:]
         source = None
         with torch.no_grad():

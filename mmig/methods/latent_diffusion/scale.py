@@ -13,16 +13,17 @@ if TYPE_CHECKING:
 
 MIN_IMAGES = 1000
 """A scale from fewer images is not stored: the first batch alone, as LDM took it, can be far off."""
+MAX_IMAGES = 2000
+"""More are not read."""
 
 
 @torch.no_grad()
-def measure_scale(vae: "AutoencoderKL", batches: Iterable[Batch], max_images: int = 2000) -> tuple[float, int]:
+def measure_scale(vae: "AutoencoderKL", batches: Iterable[Batch]) -> tuple[float, int]:
     """1 / standard deviation of the latents (posterior modes, over all values), and the number of images measured.
 
     Args:
         vae: the autoencoder; its own scale is not applied.
         batches: source and target images are both taken.
-        max_images: stop after so many.
 
     Raises:
         ValueError: fewer than `MIN_IMAGES` images.
@@ -37,7 +38,7 @@ def measure_scale(vae: "AutoencoderKL", batches: Iterable[Batch], max_images: in
                 total += latents.sum().item()
                 squares += latents.square().sum().item()
                 images += len(chosen)
-        if images >= max_images:
+        if images >= MAX_IMAGES:
             break
     if images < MIN_IMAGES:
         raise ValueError(f"the latent scale needs at least {MIN_IMAGES} images, the data gave {images}")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 QFORMER = ("qformer.", "language_projection.", "query_tokens")
 """Where the names of the trained weights begin."""
 BICUBIC = 3
+MAX_TOKENS = 64
+"""Of a caption, written or measured; a longer one is cut and has no end then."""
 
 
 def trainable_parameters(model: "Blip2ForConditionalGeneration") -> dict[str, nn.Parameter]:
@@ -61,25 +63,16 @@ class Captioner(nn.Module):
     Args:
         model: a BLIP-2 with a decoder-only language model (OPT).
         processor: its processor; only the tokenizer and the numbers of the image processor are used.
-        max_caption_tokens: longer captions are cut and have no end then.
-        max_new_tokens: longest caption that `caption` writes.
 
     Raises:
         ValueError: model and processor do not fit each other, or are of a kind that is not supported.
     """
 
-    def __init__(
-        self,
-        model: "Blip2ForConditionalGeneration",
-        processor: "Blip2Processor",
-        max_caption_tokens: int = 64,
-        max_new_tokens: int = 64,
-    ) -> None:
+    def __init__(self, model: "Blip2ForConditionalGeneration", processor: "Blip2Processor") -> None:
         super().__init__()
         _check_fit(model, processor)
         self.model, self.processor = model, processor
         self.tokenizer = processor.tokenizer
-        self.max_caption_tokens, self.max_new_tokens = max_caption_tokens, max_new_tokens
         images, text = processor.image_processor, model.config.text_config
         self.size = (images.size["height"], images.size["width"])
         self.mean, self.std = tuple(images.image_mean), tuple(images.image_std)
@@ -112,23 +105,21 @@ class Captioner(nn.Module):
         return tower_pixels(images, self.size, self.mean, self.std)
 
     @torch.no_grad()
-    def caption(self, images: Tensor, *, synced_gpus: bool = False) -> list[str]:
+    def caption(self, images: Tensor) -> list[str]:
         """Greedy captions d_new of images [B,3,H,W] in [-1,1] (MMIG paper, eq 4), whatever the checkpoint's defaults.
 
         Args:
             images: float, any size.
-            synced_gpus: keep generating until every rank is done, which sharded weights need.
         """
         with evaluating(self.model), plain_generation(self.model.language_model):
             ids = self.model.generate(
                 pixel_values=self.pixels(images),
                 input_ids=torch.tensor([self._prefix()] * len(images), device=images.device),
-                max_new_tokens=self.max_new_tokens,
+                max_new_tokens=MAX_TOKENS,
                 do_sample=False,
                 num_beams=1,
                 eos_token_id=self.end,
                 pad_token_id=self.pad,
-                synced_gpus=synced_gpus,
             )
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
@@ -170,9 +161,8 @@ class Captioner(nn.Module):
 
     def _answers(self, captions: Sequence[str]) -> list[list[int]]:
         """Ids of each caption and its end; of a cut one without end, of an empty one none."""
-        longest = self.max_caption_tokens
         found = [self.tokenizer(caption.strip(), add_special_tokens=False)["input_ids"] for caption in captions]
-        return [[*ids, self.end] if 0 < len(ids) <= longest else ids[:longest] for ids in found]
+        return [[*ids, self.end] if 0 < len(ids) <= MAX_TOKENS else ids[:MAX_TOKENS] for ids in found]
 
 
 def _match_dtype(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

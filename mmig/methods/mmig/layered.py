@@ -18,6 +18,8 @@ from mmig.diffusion.losses import masked_noise_loss, mix_embeddings
 from mmig.diffusion.process import NoiseProcess
 from mmig.diffusion.sampling import draw_noise
 
+DRAWS = 8
+"""Of noise and timestep, over which `expected_loss` is a mean."""
 MaskMode = Literal["object", "background", "all"]
 """Where eq 15 compares: inside the object's mask M (as printed), outside it (as LayerDiffusion is said to), or all over
 the image."""
@@ -92,7 +94,6 @@ def expected_loss(
     mask: Tensor,
     generators: Sequence[torch.Generator],
     *,
-    draws: int = 8,
     mask_mode: MaskMode = "object",
     condition: Conditioning | None = None,
 ) -> Tensor:
@@ -100,14 +101,14 @@ def expected_loss(
 
     Args:
         predict, process, clean, tokens, mask, mask_mode, condition: see `layered_loss`.
-        generators: one a sample, for the noise; the same seeds make two embeddings comparable.
-        draws: of noise, at timesteps that lie evenly over the schedule.
+        generators: one a sample, for the noise; the same seeds make two embeddings comparable. The timesteps lie evenly
+            over the schedule.
     """
     _check_counts(clean, tokens, mask, generators)
     losses = []
-    for draw in range(draws):
+    for draw in range(DRAWS):
         noise = draw_noise(clean.shape[1:], generators, clean.device).to(clean.dtype)
-        timesteps = process.sample_timesteps(torch.full((len(clean),), (draw + 0.5) / draws)).to(clean.device)
+        timesteps = process.sample_timesteps(torch.full((len(clean),), (draw + 0.5) / DRAWS)).to(clean.device)
         losses.append(layered_loss(predict, process, clean, noise, timesteps, tokens, mask, mask_mode, condition))
     return torch.stack(losses).mean(dim=0)
 
@@ -124,7 +125,6 @@ def optimise_embeddings(
     lr: float = 1e-3,
     mask_mode: MaskMode = "object",
     condition: Conditioning | None = None,
-    on_step: Callable[[int, Tensor], None] | None = None,
 ) -> LayeredTokens:
     """Embeddings that minimise eq 15 on given images: Adam on e_a and e_b, the denoiser as it is.
 
@@ -135,7 +135,6 @@ def optimise_embeddings(
         generators: one a sample, for the noise and timestep of each step.
         num_steps: 0 returns the start.
         lr: learning rate.
-        on_step: called after each step with its index and the values of eq 15 before it, [B].
 
     Raises:
         ValueError: not one mask, generator and pair of embeddings a sample, or a setting out of range.
@@ -150,7 +149,7 @@ def optimise_embeddings(
     with torch.enable_grad():  # editing runs without gradients
         trained = [value.detach().float().clone().requires_grad_() for value in tokens]
         adam = torch.optim.Adam(trained, lr=lr)
-        for step in range(num_steps):
+        for _ in range(num_steps):
             noise = draw_noise(clean.shape[1:], generators, clean.device).to(clean.dtype)
             uniform = torch.stack([torch.rand((), generator=source, device=source.device) for source in generators])
             timesteps = process.sample_timesteps(uniform).to(clean.device)
@@ -161,8 +160,6 @@ def optimise_embeddings(
             for value, gradient in zip(trained, torch.autograd.grad(losses.sum(), trained), strict=True):
                 value.grad = gradient
             adam.step()
-            if on_step is not None:
-                on_step(step, losses.detach())
     return LayeredTokens(*(value.detach().to(dtype) for value in trained))
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmig.language.special_tokens import SpecialTokens, states_at
+from mmig.methods.mmig.llm.config import MultimodalConfig
 from mmig.methods.mmig.llm.multimodal import MultimodalLLM
 from tests.mmig.methods.mmig.llm.tiny import INSTRUCTIONS, WIDTH, llm, randomise, tokenizer
 
@@ -111,7 +112,7 @@ def test_saved_and_loaded_tokenizer_keeps_the_ids(tmp_path):
 def test_the_multimodal_llm_learns_to_write_them(kind):
     """Trained on the rows alone: teacher forcing sees them, `generate` writes them, and its states can be read."""
     model, words, special = _grown(kind)
-    multimodal = MultimodalLLM(model, words)
+    multimodal = MultimodalLLM(model, words, config=MultimodalConfig(max_response_tokens=2))
     answer = "[IMG0][IMG1]"
     optimizer = torch.optim.Adam(special.parameters(), lr=0.1)
     first = multimodal(INSTRUCTIONS[:1], [answer]).loss_sums
@@ -121,7 +122,7 @@ def test_the_multimodal_llm_learns_to_write_them(kind):
         loss.sum().backward()
         optimizer.step()
     assert loss < first
-    ids = multimodal.generate(INSTRUCTIONS[:1], max_tokens=2)
+    ids = multimodal.generate(INSTRUCTIONS[:1])
     assert ids == [special.ids[:2].tolist()]
     e0 = multimodal.states_of_ids(INSTRUCTIONS[:1], ids)
     read = states_at(e0.states, torch.tensor(ids), special.ids)

@@ -72,14 +72,11 @@ def attach(adapters: nn.ModuleList, layers: nn.ModuleList, *, by_first_token: bo
 def routed(decoder: nn.Module, weights: Tensor) -> Iterator[None]:
     """Give every call of the decoder the mixture weights [B,layers,2].
 
-    For transformers' `generate`, which refuses arguments unknown to it; not for training (see above). Where `generate`
-    repeats each row (beams, several samples), the weights are repeated with it.
+    For transformers' `generate`, which refuses arguments unknown to it; not for training (see above).
     """
 
     def add(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        embeddings = kwargs.get("inputs_embeds")
-        rows = len(kwargs["input_ids"] if embeddings is None else embeddings)
-        return args, kwargs | {ROUTING: weights.repeat_interleave(rows // len(weights), dim=0)}
+        return args, kwargs | {ROUTING: weights}
 
     handle = decoder.register_forward_pre_hook(add, with_kwargs=True)
     try:

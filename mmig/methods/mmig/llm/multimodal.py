@@ -178,26 +178,20 @@ class MultimodalLLM(nn.Module):
         instructions: Sequence[str],
         images: Tensor | None = None,
         has_image: Tensor | None = None,
-        max_tokens: int | None = None,
-        **options: Any,
     ) -> list[list[int]]:
-        """Responses z_d (eq 1), as ids without the end token; greedy unless `options` say otherwise.
+        """Responses z_d (eq 1), as ids without the end token; greedy, of at most `max_response_tokens`.
 
-        What the checkpoint's own generation_config says does not count, so that greedy is the argmax of `forward`.
+        What the checkpoint's own generation_config says does not count: greedy is the argmax of `forward`.
 
         Args:
             instructions: w.
             images: x, [B,3,H,W] in [-1,1], or None.
             has_image: bool [B]; default: all True.
-            max_tokens: longest response; default: the configured one.
-            options: for transformers' `generate` (do_sample, temperature, top_p, num_beams, synced_gpus, ...).
 
         Raises:
             ValueError: as in `forward`.
         """
         end = self.tokenizer.eos_token_id
-        longest = self.config.max_response_tokens if max_tokens is None else max_tokens
-        options = {"do_sample": False, "max_new_tokens": longest} | options
         with evaluating(self):
             prompts, visual, weights = self._read(instructions, images, has_image)
             ids, attention = (value.to(self.llm.device) for value in left_padded_ids(prompts))
@@ -207,7 +201,8 @@ class MultimodalLLM(nn.Module):
                     attention_mask=attention,
                     eos_token_id=end,
                     pad_token_id=end,
-                    **options,
+                    do_sample=False,
+                    max_new_tokens=self.config.max_response_tokens,
                 )
         return until_end(output, end)
 

@@ -96,11 +96,11 @@ def test_an_absent_target_is_replaced_by_the_source() -> None:
 
 def test_the_measured_scale_brings_latents_to_unit_variance(folder: Path) -> None:
     vae = load_vae(folder)
-    batches = [captioned(128, seed, resolution=16) for seed in range(4)]
-    scale, images = measure_scale(vae, batches, max_images=1000)
+    batches = [captioned(128, seed, resolution=16) for seed in range(8)]
+    scale, images = measure_scale(vae, [*batches, captioned(128, 8, resolution=16)])
     with torch.no_grad():
         latents = torch.cat([vae.encode(b[side]).latent_dist.mode() for b in batches for side in ("source", "target")])
-    assert images == 1024
+    assert images == 2048
     assert (latents * scale).std().item() == pytest.approx(1.0, abs=1e-3)
 
 

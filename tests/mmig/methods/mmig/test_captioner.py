@@ -10,7 +10,7 @@ from torch import nn
 
 from mmig.backbones.blip2 import load_blip2, load_blip2_processor
 from mmig.evaluation.pictures import tower_pixels
-from mmig.methods.mmig.captioner import Captioner, check_placeholders, load_captioner, trainable_parameters
+from mmig.methods.mmig.captioner import MAX_TOKENS, Captioner, check_placeholders, load_captioner, trainable_parameters
 from tests.mmig.methods.mmig.captioner_support import build_seeing_blip2, saved_bytes
 from tests.tiny_fixtures import IMAGE_SIZE, NUM_QUERY_TOKENS
 
@@ -238,11 +238,11 @@ def test_an_empty_caption_counts_nothing(captioner: Captioner, images: torch.Ten
 
 def test_a_cut_caption_has_no_end(folder: Path) -> None:
     model, processor = load_blip2(folder), load_blip2_processor(folder)
-    ids = processor.tokenizer(CAPTIONS[0], add_special_tokens=False).input_ids
-    whole = Captioner(model, processor, max_caption_tokens=len(ids))
-    cut = Captioner(model, processor, max_caption_tokens=len(ids) - 1)
-    assert whole._answers(CAPTIONS[:1]) == [[*ids, model.config.text_config.eos_token_id]]
-    assert cut._answers(CAPTIONS[:1]) == [ids[:-1]]
+    text = ("a red star " * MAX_TOKENS).strip()
+    ids = processor.tokenizer(text, add_special_tokens=False).input_ids
+    whole = processor.tokenizer.decode(ids[:MAX_TOKENS])
+    captioner = Captioner(model, processor)
+    assert captioner._answers([whole, text]) == [[*ids[:MAX_TOKENS], captioner.end], ids[:MAX_TOKENS]]
 
 
 def test_the_end_is_what_the_model_was_taught(folder: Path, images: torch.Tensor) -> None:

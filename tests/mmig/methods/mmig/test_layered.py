@@ -50,8 +50,8 @@ def test_eq_15_itself_is_the_mean_over_the_whole_schedule() -> None:
         told.extend(timesteps[:1].tolist())
         return silent(noisy, timesteps, condition)
 
-    found = expected_loss(predict, PROCESS, CLEAN, TOKENS, MASK, seeds(1, 2), draws=4)
-    assert told == [125, 375, 625, 875]
+    found = expected_loss(predict, PROCESS, CLEAN, TOKENS, MASK, seeds(1, 2))
+    assert told == [62, 187, 312, 437, 562, 687, 812, 937]
     expected = [0.5, 0.25]  # the part of the mask; the noise has variance 1
     assert found.tolist() == pytest.approx(expected, rel=0.1)
     with pytest.raises(ValueError, match="2 samples and 1 masks"):
@@ -78,7 +78,6 @@ def test_eq_15_falls_and_the_denoiser_stays_bit_for_bit(
     unet: UNet2DConditionModel, predict: Predict, checkpointing: bool
 ) -> None:
     before = {name: weight.clone() for name, weight in unet.state_dict().items()}
-    values: list[Tensor] = []
     if checkpointing:
         unet.enable_gradient_checkpointing()
     with torch.no_grad():  # as in a pipeline
@@ -91,13 +90,10 @@ def test_eq_15_falls_and_the_denoiser_stays_bit_for_bit(
             seeds(1, 2),
             num_steps=10,
             lr=0.05,
-            on_step=lambda _, v: values.append(v),
         )
     unet.disable_gradient_checkpointing()
     assert all(torch.equal(weight, before[name]) for name, weight in unet.state_dict().items())
     assert all(parameter.grad is None for parameter in unet.parameters())
-    assert len(values) == 10
-    assert values[0].shape == (2,)
     assert all(not moved.requires_grad and (moved != start).any() for moved, start in zip(found, TOKENS, strict=True))
     assert (value(predict, found) < 0.999 * value(predict, TOKENS)).all()
 
