@@ -123,12 +123,12 @@ class Captioner(nn.Module):
             )
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
-    def num_tokens(self, captions: Sequence[str]) -> Tensor:
-        """How many tokens of each caption the loss counts, its end included; float32 [B], 0 for an empty caption."""
-        counts = [len(answer) for answer in self._answers(captions)]
-        return torch.tensor(counts, dtype=torch.float32, device=self.model.device)
+    def encode(self, captions: Sequence[str]) -> list[list[int]]:
+        """Ids of each caption and its end, which the loss counts; of a cut one without end, of an empty one none."""
+        found = [self.tokenizer(caption.strip(), add_special_tokens=False)["input_ids"] for caption in captions]
+        return [[*ids, self.end] if 0 < len(ids) <= MAX_TOKENS else ids[:MAX_TOKENS] for ids in found]
 
-    def loss(self, images: Tensor, captions: Sequence[str]) -> TokenLoss:
+    def loss(self, images: Tensor, captions: Sequence[list[int]]) -> TokenLoss:
         """Cross-entropy of captions given their images, differentiable in both the Q-Former and the images.
 
         An empty caption (none is known) counts nothing, but its row runs like any other.
@@ -142,12 +142,12 @@ class Captioner(nn.Module):
         """
         if len(captions) != len(images):
             raise ValueError(f"captioner: {len(images)} images and {len(captions)} captions; give one caption an image")
-        answers, prefix = self._answers(captions), self._prefix()
+        prefix = self._prefix()
         device, length = images.device, len(prefix)
-        rows = [torch.tensor(prefix + (answer or [self.pad])) for answer in answers]
+        rows = [torch.tensor(prefix + (answer or [self.pad])) for answer in captions]
         ids = pad_sequence(rows, batch_first=True, padding_value=self.pad)
         check_placeholders(ids, self.image_token, self.num_query_tokens)  # before the move, not to wait for a GPU
-        ids, counts = ids.to(device), torch.tensor([len(answer) for answer in answers], device=device)
+        ids, counts = ids.to(device), torch.tensor([len(answer) for answer in captions], device=device)
         places = torch.arange(ids.shape[1], device=device) - length
         labels = torch.where((places >= 0) & (places < counts[:, None]), ids, IGNORED)
         mask = (places < counts[:, None]).long()
@@ -158,11 +158,6 @@ class Captioner(nn.Module):
 
     def _prefix(self) -> list[int]:
         return [self.image_token] * self.num_query_tokens + [self.start]
-
-    def _answers(self, captions: Sequence[str]) -> list[list[int]]:
-        """Ids of each caption and its end; of a cut one without end, of an empty one none."""
-        found = [self.tokenizer(caption.strip(), add_special_tokens=False)["input_ids"] for caption in captions]
-        return [[*ids, self.end] if 0 < len(ids) <= MAX_TOKENS else ids[:MAX_TOKENS] for ids in found]
 
 
 def _match_dtype(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -133,7 +133,7 @@ def caption_loss(
     prediction: Tensor,
     noisy: Tensor,
     timesteps: Tensor,
-    captions: Sequence[str],
+    captions: Sequence[list[int]],
     weight: Tensor,
     config: ImagePathConfig | None = None,
 ) -> TokenLoss:
@@ -145,7 +145,7 @@ def caption_loss(
     Args:
         prediction, noisy: of the denoiser at `timesteps`, [B,c,h,w]; the forward that L_SDM comes from.
         timesteps: [B].
-        captions: of the target images, one a sample; "" where there is none.
+        captions: `Captioner.encode` of those of the target images, one a sample; [] where there is none.
         weight: `TimestepDraw.caption_weight`, 0 also for samples without a target; [B].
         config: of the image path.
 
@@ -164,7 +164,7 @@ def caption_loss(
         )
     if config.blip_grad == "captioner":
         prediction = prediction.detach()
-    counts = captioner.num_tokens(captions).to(noisy.device)
+    counts = torch.tensor([float(len(caption)) for caption in captions], device=noisy.device)
     weight = weight.to(counts) * (counts > 0)
     chosen = weight.nonzero().flatten()
     rows = chosen if len(chosen) else chosen.new_zeros(1)

@@ -120,8 +120,8 @@ class Losses:
 
     def blip2(self) -> LossTerm:
         """L_BLIP2 (22): tokens of the captions; the few images at early timesteps weigh so as to stand for all."""
-        captions = self.model.captions(self.batch)
-        tokens = self.model.needed_captioner().num_tokens(captions).to(self.has_target.device)
+        captions = self.model.needed_captioner().encode(self.model.captions(self.batch))
+        tokens = torch.tensor([float(len(caption)) for caption in captions], device=self.has_target.device)
         return LossTerm(tokens * self.has_target * self.has_text, lambda: self._caption_losses(captions))
 
     # What counts -------------------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ class Losses:
     def _masked(self, mask: Tensor) -> Tensor:
         return masked_noise_loss(self.b, self.problem.target, mask, norm=self.model.objective.layered_norm)
 
-    def _caption_losses(self, captions: list[str]) -> Tensor:
+    def _caption_losses(self, captions: list[list[int]]) -> Tensor:
         return caption_loss(
             self.model.needed_captioner(),
             self.model.vae,

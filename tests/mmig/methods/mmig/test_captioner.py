@@ -48,7 +48,7 @@ def test_the_loss_is_that_of_transformers(folder: Path, captioner: Captioner) ->
     model, processor = load_blip2(folder), load_blip2_processor(folder)
     pictures = [photograph((IMAGE_SIZE, IMAGE_SIZE)), photograph((IMAGE_SIZE, IMAGE_SIZE)).rotate(90)]
     end = processor.tokenizer.eos_token
-    found = captioner.loss(torch.cat([as_tensor(picture) for picture in pictures]), CAPTIONS)
+    found = captioner.loss(torch.cat([as_tensor(picture) for picture in pictures]), captioner.encode(CAPTIONS))
     for row, (picture, caption) in enumerate(zip(pictures, CAPTIONS, strict=True)):
         inputs = processor(images=picture, text=caption + end, return_tensors="pt")
         labels = inputs.input_ids.clone()
@@ -56,7 +56,7 @@ def test_the_loss_is_that_of_transformers(folder: Path, captioner: Captioner) ->
         expected = model(**inputs, labels=labels).loss
         assert found.counts[row] == (labels != -100).sum()
         torch.testing.assert_close(found.values[row], expected, atol=1e-5, rtol=1e-5)
-    assert torch.equal(found.counts, captioner.num_tokens(CAPTIONS))
+    assert found.counts.tolist() == [len(ids) for ids in captioner.encode(CAPTIONS)]
 
 
 def test_the_caption_is_that_of_transformers(folder: Path, captioner: Captioner) -> None:
@@ -93,22 +93,22 @@ def test_captions_have_no_graph_and_leave_the_mode_as_it_was(folder: Path, image
 
 
 def test_a_row_does_not_depend_on_its_batch(captioner: Captioner, images: torch.Tensor) -> None:
-    together = captioner.loss(images, CAPTIONS)
-    alone = captioner.loss(images[1:], CAPTIONS[1:])
+    together = captioner.loss(images, captioner.encode(CAPTIONS))
+    alone = captioner.loss(images[1:], captioner.encode(CAPTIONS[1:]))
     torch.testing.assert_close(together.sums[1:], alone.sums)
     assert together.sums[0] != together.sums[1]
 
 
 def test_the_image_gets_a_gradient_and_frozen_parts_none(captioner: Captioner, images: torch.Tensor) -> None:
     images.requires_grad_()
-    captioner.loss(images, CAPTIONS).sums.sum().backward()
+    captioner.loss(images, captioner.encode(CAPTIONS)).sums.sum().backward()
     assert (images.grad.abs().amax((1, 2, 3)) > 0).all()
     assert all(parameter.grad is None for parameter in captioner.parameters())
 
 
 def test_only_and_all_of_the_connector_trains(folder: Path, images: torch.Tensor) -> None:
     captioner = load_captioner(folder, trainable=True)
-    captioner.loss(images, CAPTIONS).sums.sum().backward()
+    captioner.loss(images, captioner.encode(CAPTIONS)).sums.sum().backward()
     trained = {name for name, parameter in captioner.model.named_parameters() if parameter.grad is not None}
     assert trained == set(trainable_parameters(captioner.model))
     assert {name.partition(".")[0] for name in trained} == {"qformer", "language_projection", "query_tokens"}
@@ -121,10 +121,12 @@ def test_the_connector_alone_learns_which_image_is_which(folder: Path, images: t
     adam = torch.optim.Adam(trainable_parameters(captioner.model).values(), lr=3e-3)
     for _ in range(20):
         adam.zero_grad()
-        captioner.loss(images, CAPTIONS).values.sum().backward()
+        captioner.loss(images, captioner.encode(CAPTIONS)).values.sum().backward()
         adam.step()
     with torch.no_grad():
-        matched, swapped = (captioner.loss(given, CAPTIONS).values for given in (images, images.flip(0)))
+        matched, swapped = (
+            captioner.loss(given, captioner.encode(CAPTIONS)).values for given in (images, images.flip(0))
+        )
     assert (matched < swapped - 0.5).all()
 
 
@@ -162,17 +164,19 @@ def test_a_trained_connector_is_float32_behind_bfloat16_towers(folder: Path, ima
     captioner = load_captioner(folder, dtype="bfloat16", trainable=True)
     assert captioner.model.qformer.layernorm.weight.dtype == torch.float32
     assert captioner.model.vision_model.post_layernorm.weight.dtype == torch.bfloat16
-    captioner.loss(images, CAPTIONS).values.sum().backward()
+    captioner.loss(images, captioner.encode(CAPTIONS)).values.sum().backward()
     assert all(value.grad.dtype == torch.float32 for value in trainable_parameters(captioner.model).values())
     assert len(captioner.caption(images)) == 2
-    found, exact = (model.eval().loss(images, CAPTIONS).values for model in (captioner, load_captioner(folder)))
+    found, exact = (
+        model.eval().loss(images, model.encode(CAPTIONS)).values for model in (captioner, load_captioner(folder))
+    )
     torch.testing.assert_close(found, exact, atol=0, rtol=0.05)
 
 
 def test_checkpointing_saves_memory_and_keeps_the_gradient(folder: Path, images: torch.Tensor) -> None:
     images.requires_grad_()
     plain, saving = load_captioner(folder), load_captioner(folder, gradient_checkpointing=True)
-    runs = [lambda which=which: which.loss(images, CAPTIONS).sums.sum() for which in (plain, saving)]
+    runs = [lambda which=which: which.loss(images, which.encode(CAPTIONS)).sums.sum() for which in (plain, saving)]
     assert saved_bytes(runs[1]) < 0.7 * saved_bytes(runs[0])
     first, second = (torch.autograd.grad(run(), images)[0] for run in runs)
     torch.testing.assert_close(first, second)
@@ -222,15 +226,15 @@ def test_other_shapes_are_refused(captioner: Captioner, shape: tuple[int, ...]) 
 
 def test_whole_numbers_are_refused(captioner: Captioner) -> None:
     with pytest.raises(ValueError, match=r"found torch\.uint8"):
-        captioner.loss(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), ["a"])
+        captioner.loss(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), captioner.encode(["a"]))
 
 
 def test_an_empty_caption_counts_nothing(captioner: Captioner, images: torch.Tensor) -> None:
-    mixed = captioner.loss(images, ["", CAPTIONS[1]])
+    mixed = captioner.loss(images, captioner.encode(["", CAPTIONS[1]]))
     assert mixed.counts[0] == mixed.sums[0] == mixed.values[0] == 0
-    torch.testing.assert_close(mixed.sums[1], captioner.loss(images, CAPTIONS).sums[1])
+    torch.testing.assert_close(mixed.sums[1], captioner.loss(images, captioner.encode(CAPTIONS)).sums[1])
     captioner.set_trainable()
-    nothing = captioner.loss(images, [" ", ""])
+    nothing = captioner.loss(images, captioner.encode([" ", ""]))
     assert nothing.counts.tolist() == nothing.sums.tolist() == [0, 0]
     nothing.sums.sum().backward()
     assert all((value.grad == 0).all() for value in trainable_parameters(captioner.model).values())
@@ -242,7 +246,7 @@ def test_a_cut_caption_has_no_end(folder: Path) -> None:
     ids = processor.tokenizer(text, add_special_tokens=False).input_ids
     whole = processor.tokenizer.decode(ids[:MAX_TOKENS])
     captioner = Captioner(model, processor)
-    assert captioner._answers([whole, text]) == [[*ids[:MAX_TOKENS], captioner.end], ids[:MAX_TOKENS]]
+    assert captioner.encode([whole, text]) == [[*ids[:MAX_TOKENS], captioner.end], ids[:MAX_TOKENS]]
 
 
 def test_the_end_is_what_the_model_was_taught(folder: Path, images: torch.Tensor) -> None:
@@ -252,7 +256,7 @@ def test_the_end_is_what_the_model_was_taught(folder: Path, images: torch.Tensor
     place, end = next((k, token) for k, token in enumerate(ids) if k > 2 and token > 3 and token not in ids[:k])
     model.config.text_config.eos_token_id = end  # the published OPT models end with a line break, not with </s>
     captioner = Captioner(model, processor)
-    assert captioner._answers(["a ring"])[0][-1] == end
+    assert captioner.encode(["a ring"])[0][-1] == end
     expected = processor.tokenizer.decode(ids[: place + 1], skip_special_tokens=True).strip()
     assert captioner.caption(images[:1]) == [expected]
     assert expected != processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
@@ -260,7 +264,7 @@ def test_the_end_is_what_the_model_was_taught(folder: Path, images: torch.Tensor
 
 def test_a_placeholder_in_a_caption_is_refused(captioner: Captioner, images: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"row 1 of the batch has 9 image placeholders .*expected 8"):
-        captioner.loss(images, ["a ring", "a <image> ring"])
+        captioner.loss(images, captioner.encode(["a ring", "a <image> ring"]))
 
 
 def test_missing_placeholders_are_refused() -> None:
@@ -271,7 +275,7 @@ def test_missing_placeholders_are_refused() -> None:
 
 def test_another_number_of_captions_is_refused(captioner: Captioner, images: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="2 images and 1 captions"):
-        captioner.loss(images, CAPTIONS[:1])
+        captioner.loss(images, captioner.encode(CAPTIONS[:1]))
 
 
 def test_a_processor_that_does_not_fit_is_refused(folder: Path) -> None:

@@ -50,7 +50,7 @@ def test_the_captioner_reads_the_decoded_x0_of_forward_a(stage: MMIGStage) -> No
     with torch.no_grad():
         clean = (noisy - (1 - kept).sqrt() * calls[0].output.sample) / kept.sqrt()
         images = model.vae.decode(clean / model.vae.config.scaling_factor).sample
-        losses = model.captioner.loss(images, batch["target_caption"])
+        losses = model.captioner.loss(images, model.captioner.encode(batch["target_caption"]))
     torch.testing.assert_close(values["blip2"], 4 * losses.values, rtol=1e-4, atol=1e-4)
     assert (hand.timesteps < 250).all() and values["blip2"].min() > 0
     assert torch.equal(counts_of(stage, batch, draws)["blip2"], losses.counts)
