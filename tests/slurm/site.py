@@ -43,7 +43,7 @@ class Site:
         config["trainer"] = {"max_steps": STEPS, "log_every_n_steps": 1, "val_check_interval": 50}
         config["checkpoint"] = {"every_n_steps": 2}
         model = config["model"]
-        model["class_path"] = f"mmig.methods.mmig.stages.stage{number}.Stage{number}"
+        model["class_path"] = f"mmig.methods.mmig.stages.paper.Stage{number}"
         if number > 1:
             model["init_args"]["backbones"]["vision"] = str(self.folder / "clip-vision")
         if number > 2:
