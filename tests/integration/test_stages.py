@@ -29,7 +29,7 @@ WEIGHTS = {
 
 def fit(workspace: Workspace, stage: int, *arguments: str, steps: int = 2, name: str | None = None) -> Path:
     config: dict[str, Any] = copy.deepcopy(workspace.config(max_steps=steps, enable_progress_bar=False))
-    config["model"]["class_path"] = f"mmig.methods.mmig.stages.stage{stage}.Stage{stage}"
+    config["model"]["class_path"] = f"mmig.methods.mmig.stages.paper.Stage{stage}"
     backbones = config["model"]["init_args"]["backbones"]
     if stage > 1:
         backbones["vision"] = str(workspace.folder / "clip-vision")
