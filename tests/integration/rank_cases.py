@@ -115,7 +115,7 @@ class Losses(L.Callback):
 def run(folders: TinyBackbones, case: str, out: Path) -> None:
     """Train one case and write what came of it."""
     stage, strategy, micro_batch = case.split(":")
-    kind = getattr(importlib.import_module(f"mmig.methods.mmig.stages.{stage}"), stage.capitalize())
+    kind = getattr(importlib.import_module("mmig.methods.mmig.stages.paper"), stage.capitalize())
     module = settled_stage(folders, kind, optimizer=OptimizerConfig(lr=1e-3), micro_batch_size=int(micro_batch) or None)
     losses = Losses()
     trainer = L.Trainer(
