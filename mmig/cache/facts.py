@@ -19,11 +19,6 @@ class StaleFeaturesError(ValueError):
     """Cached features that other models made; one line names both fingerprints."""
 
 
-def backbone_facts(described: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Fingerprint of each backbone, from `StoredModule.describe_backbones`."""
-    return {name: entry["fingerprint"] for name, entry in described.items()}
-
-
 def check(name: str, found: Sequence[Mapping[str, str] | None], expected: Mapping[str, str]) -> None:
     """Compare the facts of a batch's samples with those of the models in training.
 

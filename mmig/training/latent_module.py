@@ -65,3 +65,7 @@ class LatentModule(TrainingModule):
     def backbone_paths(self) -> dict[str, str]:
         """All lie in the pipeline folder."""
         return dict.fromkeys((*self.named_backbones(), "tokenizer", "scheduler"), self.backbone)
+
+    def feature_facts(self) -> dict[str, str]:
+        """What cached features of the frozen parts depend on."""
+        return self.fingerprints() | {"max_text_chunks": "1", "dtype": str(self.vae.dtype)}

@@ -43,6 +43,10 @@ class StoredModule(L.LightningModule):
             self._described = {name: {"path": path, "fingerprint": fingerprint(path, name)} for name, path in paths}
         return self._described
 
+    def fingerprints(self) -> dict[str, str]:
+        """Fingerprint of each named backbone."""
+        return {name: entry["fingerprint"] for name, entry in self.describe_backbones().items()}
+
     def carry(self, names: Iterable[str]) -> None:
         """Store these weights from now on, trained or not: they came from a checkpoint and differ from the backbones.
 

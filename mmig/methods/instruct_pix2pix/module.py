@@ -7,7 +7,6 @@ from torch import Tensor
 
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_unet
-from mmig.cache.facts import backbone_facts
 from mmig.cache.frozen import FrozenFeatures
 from mmig.diffusion.conditioning import Conditioning, condition_drops
 from mmig.diffusion.fresh import UNetSize, fresh_unet
@@ -114,11 +113,6 @@ class InstructPix2PixModule(LatentModule):
         if self.generation > 0:
             fields.add("target_caption")
         return ["latents.source", "latents.target", *(f"text.{field}" for field in sorted(fields))]
-
-    def feature_facts(self) -> dict[str, str]:
-        """What the cached features depend on."""
-        facts = backbone_facts(self.describe_backbones())
-        return facts | {"max_text_chunks": "1", "dtype": str(self.vae.dtype)}
 
     @property
     def images_with_features(self) -> frozenset[str]:

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_unet
-from mmig.cache.facts import backbone_facts
 from mmig.cache.frozen import FrozenFeatures
 from mmig.diffusion.conditioning import Conditioning
 from mmig.diffusion.fresh import UNetSize, fresh_unet
@@ -99,11 +98,6 @@ class TextToImageModule(LatentModule):
         if self.side != "both":
             return torch.full_like(target, self.side == "target")
         return torch.where(source & target, draws.bernoulli("side", 0.5).to(target.device), target)
-
-    def feature_facts(self) -> dict[str, str]:
-        """What the cached features depend on."""
-        facts = backbone_facts(self.describe_backbones())
-        return facts | {"max_text_chunks": "1", "dtype": str(self.vae.dtype)}
 
     @property
     def images_with_features(self) -> frozenset[str]:

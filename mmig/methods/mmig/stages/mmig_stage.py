@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
-from mmig.cache.facts import backbone_facts
 from mmig.editor import Editor
 from mmig.methods.mmig.export import save_mmig
 from mmig.methods.mmig.exported import is_exported, read_exported
@@ -137,7 +136,7 @@ class MMIGStage(TrainingModule):
         """What the cached features of this stage depend on."""
         model = self.mmig
         return {
-            **backbone_facts(self.describe_backbones()),
+            **self.fingerprints(),
             **multimodal_facts(model.mllm),
             "max_text_chunks": str(model.objective.max_text_chunks),
             "dtype": str(model.vae.dtype),
