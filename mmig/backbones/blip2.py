@@ -1,12 +1,12 @@
 """BLIP-2: image captioning model (image tower, Q-Former, language model) and its processor."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from mmig.backbones.hub import locate
 from mmig.backbones.loading import load_strictly, prepare
+from mmig.backbones.named import Source
 from mmig.backbones.parts import BLIP2, BLIP2_PROCESSOR, BackboneError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def load_blip2(
-    path: str | Path,
+    path: Source,
     *,
     dtype: torch.dtype | str = torch.float32,
     frozen: bool = True,
@@ -37,7 +37,7 @@ def load_blip2(
     return prepare(model, frozen=frozen, gradient_checkpointing=gradient_checkpointing)
 
 
-def load_blip2_processor(path: str | Path) -> "Blip2Processor":
+def load_blip2_processor(path: Source) -> "Blip2Processor":
     """Image processor and tokenizer of a BLIP-2; it puts the image placeholders before the text.
 
     Raises:

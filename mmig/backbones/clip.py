@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmig.backbones.hub import is_hub_id, locate
 from mmig.backbones.loading import load_strictly, prepare
+from mmig.backbones.named import Source
 from mmig.backbones.open_clip_weights import built_in_weights
 from mmig.backbones.parts import CLIP_VISION, OPEN_CLIP, BackboneError
 
@@ -41,7 +42,7 @@ class OpenClip:
 
 
 def load_clip_vision(
-    path: str | Path,
+    path: Source,
     *,
     dtype: torch.dtype | str = torch.float32,
     frozen: bool = True,

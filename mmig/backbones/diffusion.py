@@ -2,7 +2,6 @@
 whether they fit.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import nn
 from mmig.backbones.files import read_json
 from mmig.backbones.hub import locate
 from mmig.backbones.loading import load_strictly, prepare
+from mmig.backbones.named import Source
 from mmig.backbones.parts import SCHEDULER, TEXT_ENCODER, TOKENIZER, UNET, VAE, BackboneError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def load_vae(
-    path: str | Path,
+    path: Source,
     *,
     dtype: torch.dtype | str = torch.float32,
     frozen: bool = True,
@@ -38,7 +38,7 @@ def load_vae(
 
 
 def load_unet(
-    path: str | Path,
+    path: Source,
     *,
     in_channels: int | None = None,
     dtype: torch.dtype | str = torch.float32,
@@ -94,7 +94,7 @@ def widen_input(unet: "UNet2DConditionModel", in_channels: int) -> None:
 
 
 def load_text_encoder(
-    path: str | Path,
+    path: Source,
     *,
     dtype: torch.dtype | str = torch.float32,
     frozen: bool = True,
@@ -114,7 +114,7 @@ def load_text_encoder(
     return prepare(model, frozen=frozen, gradient_checkpointing=gradient_checkpointing)
 
 
-def load_tokenizer(path: str | Path) -> "CLIPTokenizer":
+def load_tokenizer(path: Source) -> "CLIPTokenizer":
     """CLIP's tokenizer, from vocab.json + merges.txt or from tokenizer.json.
 
     Raises:
@@ -129,7 +129,7 @@ def load_tokenizer(path: str | Path) -> "CLIPTokenizer":
         raise BackboneError(f"{folder}: cannot be read as a CLIP tokenizer: {error}; fetch it again") from error
 
 
-def load_scheduler(path: str | Path) -> "SchedulerMixin":
+def load_scheduler(path: Source) -> "SchedulerMixin":
     """The noise schedule: the class of diffusers that scheduler_config.json names.
 
     Raises:

@@ -1,13 +1,15 @@
 """Fill a shared folder with every backbone that configs name, so that jobs run without a network.
 
-References are found by key, anywhere in a config: `diffusion` (a pipeline with all five parts), `backbone` (a pipeline
-whose UNet is named apart, if at all), `vae`, `unet`, `text_encoder`, `tokenizer`, `scheduler`, `llm`, `llm_tokenizer`,
-`clip_vision` or `vision`, `blip2` or `captioner` (with its processor), `blip2_processor`; their value is a hub id or
-folder, or a mapping with `path`. A `unet` or `vae` beside a `diffusion` takes the place of the pipeline's own. CLIP for
-metrics: `open_clip` or `clip`, a mapping with `name` and `weights`, or a string beside `open_clip_weights` or
-`clip_weights`. Local folders are only checked.
+A class that a config names by `class_path` says itself which of its arguments are backbones (`backbone_settings`, see
+`mmig.backbones.named`). Elsewhere, and in what has no such class, references are found by key: `diffusion` (a pipeline
+with all five parts), `backbone` (a pipeline whose UNet is named apart, if at all), `vae`, `unet`, `text_encoder`,
+`tokenizer`, `scheduler`, `llm`, `llm_tokenizer`, `clip_vision` or `vision`, `blip2` or `captioner` (with its
+processor), `blip2_processor`; their value is a hub id or folder, or a mapping with `path`. A `unet` or `vae` beside a
+`diffusion` takes the place of the pipeline's own. CLIP for metrics: `open_clip` or `clip`, a mapping with `name` and
+`weights`, or a string beside `open_clip_weights` or `clip_weights`. Local folders are only checked.
 """
 
+import importlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from mmig.backbones.hub import is_hub_id, locate
+from mmig.backbones.named import BackboneSettings, origins
 from mmig.backbones.parts import (
-    BLIP2_PROCESSOR,
-    LLM_TOKENIZER,
+    BLIP2_PARTS,
+    LLM_PARTS,
     OPEN_CLIP,
     PARTS,
     PIPELINE_PARTS,
@@ -36,9 +39,9 @@ _KEYS: dict[str, tuple[Part, ...]] = {
     "diffusion": PIPELINE_PARTS,
     "backbone": tuple(part for part in PIPELINE_PARTS if part is not UNET),
     **{name: (part,) for name, part in PARTS.items() if part is not OPEN_CLIP},
-    "llm": (PARTS["llm"], LLM_TOKENIZER),
+    "llm": tuple(LLM_PARTS.values()),
     "vision": (PARTS["clip_vision"],),
-    **dict.fromkeys(("blip2", "captioner"), (PARTS["blip2"], BLIP2_PROCESSOR)),
+    **dict.fromkeys(("blip2", "captioner"), tuple(BLIP2_PARTS.values())),
 }
 
 
@@ -65,6 +68,10 @@ def find_references(config: Any, where: str) -> Iterator[Reference]:
         for number, item in enumerate(config):
             yield from find_references(item, f"{where}[{number}]")
     elif isinstance(config, dict):
+        table, arguments = _declared(config, where), config.get("init_args")
+        if table and isinstance(arguments, dict):
+            yield from _of_class(table, arguments, f"{where}: init_args")
+            config = {**config, "init_args": _without(arguments, table)}
         for key, value in config.items():
             yield from _reference(str(key), value, config, f"{where}: {key}") or find_references(
                 value, f"{where}: {key}"
@@ -103,6 +110,38 @@ def fetch(reference: Reference, cache_dir: Path | None = None) -> list[Path]:
         return [_fetch_open_clip(reference, cache_dir)]
     except BackboneError as error:
         raise BackboneError(f"{reference.where}: {error}") from error
+
+
+def _declared(config: dict[str, Any], where: str) -> BackboneSettings:
+    """What the class that a section names says of its backbones; nothing where it names none."""
+    class_path = config.get("class_path")
+    if not isinstance(class_path, str):
+        return {}
+    module, _, name = class_path.rpartition(".")
+    try:
+        return getattr(getattr(importlib.import_module(module), name), "backbone_settings", {})
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BackboneError(
+            f"{where}: class_path: expected a class, {class_path} cannot be imported: {error}"
+        ) from error
+
+
+def _of_class(table: BackboneSettings, arguments: dict[str, Any], where: str) -> Iterator[Reference]:
+    named = origins(table, arguments)
+    for setting in table:
+        of_setting = [origin for origin in named.values() if origin.setting == setting]
+        if of_setting:
+            place = setting.replace(".", ": ")
+            yield Reference(f"{where}: {place}", of_setting[0].path, tuple(origin.part for origin in of_setting))
+
+
+def _without(arguments: dict[str, Any], table: BackboneSettings, prefix: str = "") -> dict[str, Any]:
+    """Arguments without those that name backbones."""
+    return {
+        name: _without(value, table, f"{prefix}{name}.") if isinstance(value, dict) else value
+        for name, value in arguments.items()
+        if prefix + name not in table
+    }
 
 
 def _fetch_open_clip(reference: Reference, cache_dir: Path | None) -> Path:

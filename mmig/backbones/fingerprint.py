@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mmig.backbones.files import part_folder, part_prefix, read_json, weight_files
 from mmig.backbones.hub import cached_snapshot, is_hub_id, locate, split_revision
+from mmig.backbones.named import Origin, Source
 from mmig.backbones.parts import PARTS, PIPELINE_PARTS, BackboneError
 from mmig.base.files import write_text
 
@@ -28,20 +29,25 @@ _CONFIGS = ("config.json", "open_clip_config.json")
 _NOTES = ("_name_or_path", "transformers_version", "_diffusers_version", "torch_dtype", "dtype")
 
 
-def fingerprint(path: str | Path, part: str | None = None) -> str:
+def fingerprint(path: Source, part: str | None = None) -> str:
     """Fingerprint of a part, or of all parts of a pipeline's root: 64 hexadecimal digits.
 
     Args:
-        path: hub id or local folder, as the loaders take it.
-        part: name of one part ("vae", "unet", "llm" ...). Default: what the folder is or holds; of a hub model, what
-            the cache holds, so name the part where two machines may have fetched different ones.
+        path: hub id, local folder or origin of a backbone, as the loaders take it.
+        part: name of one part ("vae", "unet", "llm" ...); an origin knows its own. Default: what the folder is or
+            holds; of a hub model, what the cache holds, so name the part where two machines may have fetched different
+            ones.
 
     Raises:
         BackboneError: missing or broken files, or an unknown part.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmig" / "fingerprints"
     whole = hashlib.sha256()
-    for name, folder, weights in _folders(path, part):
+    if isinstance(path, Origin):  # alone a part has no name, wherever it lies
+        folders = [("", locate(path, path.part), path.part.has_weights)]
+    else:
+        folders = _folders(path, part)
+    for name, folder, weights in folders:
         whole.update(f"{name}:{_folder_digest(folder, weights, cache)}\n".encode())
     return whole.hexdigest()
 

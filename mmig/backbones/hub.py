@@ -5,15 +5,23 @@ A hub id is `owner/name`, or `owner/name@revision`. Only the files of the wanted
 safetensors.
 """
 
+import importlib
 import logging
 import re
 from collections.abc import Collection
 from pathlib import Path
 
 from mmig.backbones.files import part_folder, part_prefix, weight_names
+from mmig.backbones.named import Origin, Source
 from mmig.backbones.parts import BackboneError, Part
 
 logger = logging.getLogger(__name__)
+
+RUN_READER = "mmig.checkpoints.as_backbone"
+"""What turns a run into a folder in the published layout. It builds the run's module, and so stands above this room:
+found by name, as methods are.
+"""
+_WEIGHTS_FILES = (".ckpt", ".safetensors")
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _SMALL_FILES = (".json", ".txt", ".model")
@@ -25,24 +33,35 @@ def is_hub_id(path: str | Path) -> bool:
     return not Path(text).expanduser().exists() and not text.startswith((".", "~")) and bool(_HUB_ID.fullmatch(text))
 
 
+def is_run(path: Path) -> bool:
+    """Whether something here is a run of ours, one of its checkpoints, or a file of weights."""
+    if path.suffix in _WEIGHTS_FILES:
+        return path.exists()
+    return (path / "config.yaml").is_file() and (path / "checkpoints").is_dir()
+
+
 def split_revision(path: str | Path) -> tuple[str, str]:
     """Repository and revision ("" where none is given) of a hub id."""
     repo, _, revision = str(path).partition("@")
     return repo, revision
 
 
-def locate(path: str | Path, part: Part, *, cache_dir: Path | None = None) -> Path:
+def locate(path: Source, part: Part, *, cache_dir: Path | None = None) -> Path:
     """The complete local folder of a part.
 
     Args:
-        path: hub id, or local folder: the part's own one or the pipeline's root.
+        path: hub id, or local folder: the part's own one or the pipeline's root; a run, a checkpoint or a file of
+            weights of ours, whose export holds the part; or a backbone's origin, which then says which part it is.
         cache_dir: where hub files are kept; default: the hub's own cache (HF_HOME).
 
     Raises:
         BackboneError: nothing there, incomplete, or the hub cannot be reached.
     """
+    if isinstance(path, Origin):
+        path, part = path.path, path.part
     if not is_hub_id(path):
-        return part_folder(Path(path).expanduser(), part)
+        folder = Path(path).expanduser()
+        return part_folder(_exported(folder) if is_run(folder) else folder, part)
     repo, revision = split_revision(path)
     try:
         return part_folder(cached_snapshot(repo, revision, cache_dir), part)
@@ -76,6 +95,10 @@ def cached_snapshot(repo: str, revision: str, cache_dir: Path | None) -> Path:
         return Path(snapshot_download(repo, allow_patterns=["-"], **options))
     except LocalEntryNotFoundError as error:
         raise BackboneError(f"nothing of {repo} is in the cache") from error
+
+
+def _exported(run: Path) -> Path:
+    return importlib.import_module(RUN_READER).exported(run)
 
 
 def _download(repo: str, revision: str, part: Part, cache_dir: Path | None, lacking: BackboneError) -> Path:

@@ -1,6 +1,5 @@
 """The causal language model (LLaMA-shaped) and its tokenizer."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -8,6 +7,7 @@ import torch
 from mmig.backbones.files import check_kind
 from mmig.backbones.hub import locate
 from mmig.backbones.loading import as_dtype, load_strictly, prepare
+from mmig.backbones.named import Source
 from mmig.backbones.parts import LLM, LLM_TOKENIZER, BackboneError
 from mmig.backbones.quantised import bitsandbytes
 
@@ -18,7 +18,7 @@ Quantisation = Literal["none", "4bit"]
 
 
 def load_llm(
-    path: str | Path,
+    path: Source,
     *,
     dtype: torch.dtype | str = torch.float32,
     frozen: bool = True,
@@ -65,7 +65,7 @@ def _four_bits(dtype: torch.dtype | str) -> Any:
     )
 
 
-def load_llm_tokenizer(path: str | Path) -> "PreTrainedTokenizerFast":
+def load_llm_tokenizer(path: Source) -> "PreTrainedTokenizerFast":
     """The LLM's tokenizer: SentencePiece-like (LLaMA-1, -2) or byte-level BPE (LLaMA-3, OPT).
 
     LLaMA has no padding token: <unk> (else the end token) takes its place; padding, on the right, is masked, so its

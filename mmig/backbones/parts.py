@@ -48,6 +48,10 @@ BLIP2_PROCESSOR = Part(
 OPEN_CLIP = Part("open_clip", "", (("open_clip_config.json",),))
 
 PIPELINE_PARTS = (VAE, UNET, TEXT_ENCODER, TOKENIZER, SCHEDULER)
+PIPELINE = {part.name: part for part in PIPELINE_PARTS}
+"""What a pipeline's root holds, by name."""
+LLM_PARTS = {part.name: part for part in (LLM, LLM_TOKENIZER)}
+BLIP2_PARTS = {part.name: part for part in (BLIP2, BLIP2_PROCESSOR)}
 PARTS = {
     part.name: part for part in (*PIPELINE_PARTS, LLM, LLM_TOKENIZER, CLIP_VISION, BLIP2, BLIP2_PROCESSOR, OPEN_CLIP)
 }

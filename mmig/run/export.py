@@ -54,7 +54,11 @@ def export_run(checkpoint: str | Path, out: str | Path, ema: bool = True, report
     module = load_module(checkpoint, ema=ema, quantised=False)
     values = read_checkpoint(checkpoint, outline=True)
     config = run_config(checkpoint, values)
-    facts = {"step": module.step, "losses": module.loss_weights, "backbones": module.backbone_paths()}
+    facts = {
+        "step": module.step,
+        "losses": module.loss_weights,
+        "backbones": {name: origin.path for name, origin in module.origins.items()},
+    }
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         about = module.export(partial, trained_resolution(config))

@@ -1,7 +1,12 @@
 """What may change between two submissions of one run, and what may not."""
 
+import importlib
+from dataclasses import dataclass, field
 from typing import Any
 
+from mmig.backbones.named import as_backbone, setting_value
+
+ARGUMENTS = "model.init_args"
 FREE_SETTINGS = (
     # where samples come from and how fast; the stream itself refuses another index, seed or global batch size
     "data.init_args.root",
@@ -29,18 +34,15 @@ FREE_SETTINGS = (
 )
 """Settings that may change, with all below them, by their whole names."""
 
-BACKBONES = (
-    "model.init_args.backbone",
-    "model.init_args.unet",
-    "model.init_args.vae",
-    "model.init_args.backbones.diffusion",
-    "model.init_args.backbones.unet",
-    "model.init_args.backbones.vae",
-    "model.init_args.backbones.llm",
-    "model.init_args.backbones.vision",
-    "model.init_args.backbones.captioner",
-)
-"""Folders or hub ids, which may move: the fingerprints in the checkpoint decide whether the weights are the same."""
+
+@dataclass(frozen=True)
+class Moving:
+    """A path of which only counts that there is one: what lies there is judged by its fingerprint."""
+
+    path: str = field(compare=False)
+
+    def __repr__(self) -> str:
+        return repr(self.path)
 
 
 class ResumeError(ValueError):
@@ -57,10 +59,30 @@ def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def backbone_settings(config: dict[str, Any]) -> list[str]:
+    """Settings that name folders or hub ids of pretrained parts, by their whole names.
+
+    These may move: the fingerprints in the checkpoint decide whether the weights are the same.
+    """
+    module, _, name = ((config.get("model") or {}).get("class_path") or "").rpartition(".")
+    if not module:
+        return []
+    try:
+        method = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ResumeError(f"the run's config.yaml names {module}.{name}, which this code does not have") from error
+    return [f"{ARGUMENTS}.{setting}" for setting in method.backbone_settings]
+
+
 def trajectory_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings on which the sequence of weights depends, by dotted name."""
+    """The settings on which the sequence of weights depends, by dotted name; of a backbone, its path as a `Moving`."""
     chosen = {"model": config.get("model"), "data": config.get("data"), "ema": config.get("ema")}
     flat = flatten(chosen)
+    for name in backbone_settings(config):
+        if backbone := as_backbone(setting_value(chosen, name), name):
+            for part_of_it in (f"{name}.path", f"{name}.part"):
+                flat.pop(part_of_it, None)
+            flat |= {name: Moving(backbone.path)} | ({f"{name}.part": backbone.part} if backbone.part else {})
     trainer = config.get("trainer", {})
     flat["trainer.precision"] = trainer.get("precision")
     optimizer = ((config.get("model") or {}).get("init_args") or {}).get("optimizer") or {}
@@ -75,11 +97,6 @@ def _is_free(name: str) -> bool:
     return any(f"{name}.".startswith(f"{free}.") for free in FREE_SETTINGS)
 
 
-def _same(name: str, before: Any, now: Any) -> bool:
-    """Whether a setting is what it was; a backbone's path only has to be there, or not, as before."""
-    return (before is None) == (now is None) if name in BACKBONES else before == now
-
-
 def check_resumable(saved: dict[str, Any], current: dict[str, Any]) -> None:
     """Raise ResumeError where a setting that would bend the trajectory differs from the run's config.yaml."""
     classes = [(config.get("model") or {}).get("class_path") for config in (saved, current)]
@@ -90,7 +107,7 @@ def check_resumable(saved: dict[str, Any], current: dict[str, Any]) -> None:
         )
     before, now = trajectory_settings(saved), trajectory_settings(current)
     names = sorted(before.keys() | now.keys())
-    changed = [name for name in names if not _same(name, before.get(name), now.get(name))]
+    changed = [name for name in names if before.get(name) != now.get(name)]
     if changed:
         listed = "; ".join(f"{name}: {before.get(name)!r} -> {now.get(name)!r}" for name in changed[:5])
         raise ResumeError(

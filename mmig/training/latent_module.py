@@ -1,10 +1,15 @@
 """What trains a denoiser in the latent space of a published pipeline, all of whose other parts stay frozen."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_vae
+from mmig.backbones.named import Backbone, BackboneSettings
+from mmig.backbones.parts import PIPELINE, UNET
 from mmig.diffusion.conditioning import Conditioning, denoise
+from mmig.diffusion.fresh import UNetSize
 from mmig.diffusion.losses import noise_loss
 from mmig.diffusion.problem import denoising_problem
 from mmig.diffusion.process import NoiseProcess, Weighting
@@ -18,32 +23,37 @@ class LatentModule(TrainingModule):
 
     Args:
         optimizer, loss_weights, seed, micro_batch_size: see `TrainingModule`.
-        backbone: pipeline folder or hub id with `vae`, `text_encoder`, `tokenizer` and `scheduler`. Its UNet does not
-            count as a backbone: a run may replace it.
+        backbone: pipeline folder or hub id with `vae`, `text_encoder`, `tokenizer` and `scheduler`.
+        unet: what the denoiser starts from, where it is no fresh one; the run stores it whole.
         weighting: weight of the timesteps, see `NoiseProcess.weight`.
         timestep_exponent: see `NoiseProcess.sample_timesteps`; 1 is uniform.
     """
 
     known_losses = ("sdm",)
+    backbone_settings: ClassVar[BackboneSettings] = {
+        "backbone": {name: part for name, part in PIPELINE.items() if part is not UNET},
+        "unet": {"unet": UNET},
+    }
 
     def __init__(
         self,
         optimizer: OptimizerConfig,
         loss_weights: dict[str, float],
-        backbone: str,
+        backbone: str | Backbone,
+        unet: str | Backbone | UNetSize | None = None,
         weighting: Weighting = "uniform",
         timestep_exponent: float = 1.0,
         seed: int = 0,
         micro_batch_size: int | None = None,
     ) -> None:
         super().__init__(optimizer, loss_weights, seed, micro_batch_size)
-        self.backbone = backbone
+        self.name_backbones(backbone=backbone, unet=unet)
         self.weighting: Weighting = weighting
         self.timestep_exponent = timestep_exponent
-        self.vae = load_vae(backbone)
-        self.text_encoder = load_text_encoder(backbone)
-        self.tokenizer = load_tokenizer(backbone)
-        self.scheduler = load_scheduler(backbone)
+        self.vae = load_vae(self.origins["vae"])
+        self.text_encoder = load_text_encoder(self.origins["text_encoder"])
+        self.tokenizer = load_tokenizer(self.origins["tokenizer"])
+        self.scheduler = load_scheduler(self.origins["scheduler"])
         self.process = NoiseProcess.from_scheduler(self.scheduler)
 
     def timesteps(self, draws: Draws) -> Tensor:
@@ -61,10 +71,6 @@ class LatentModule(TrainingModule):
     def named_backbones(self) -> dict[str, nn.Module]:
         """The frozen autoencoder and text encoder."""
         return {"vae": self.vae, "text_encoder": self.text_encoder}
-
-    def backbone_paths(self) -> dict[str, str]:
-        """All lie in the pipeline folder."""
-        return dict.fromkeys((*self.named_backbones(), "tokenizer", "scheduler"), self.backbone)
 
     def feature_facts(self) -> dict[str, str]:
         """What cached features of the frozen parts depend on."""

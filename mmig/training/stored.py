@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 
 from mmig import __version__
+from mmig.backbones.fingerprint import fingerprint
+from mmig.backbones.named import BackboneSettings, Origin, origins
 from mmig.training.optim import state_by_index, state_by_name
 
 
@@ -16,31 +18,45 @@ class StoredModule(L.LightningModule):
     """A LightningModule whose checkpoints leave frozen backbones out and name them by fingerprint instead.
 
     Attributes:
+        backbone_settings: which arguments of a method name backbones, and which parts are loaded from them.
+        origins: where each backbone comes from, by its name; `name_backbones` fills it.
         step: steps taken, each on one global batch of the stream.
     """
 
+    backbone_settings: ClassVar[BackboneSettings] = {}
+
     def __init__(self) -> None:
         super().__init__()
+        self.origins: dict[str, Origin] = {}
         self.strict_loading = False  # backbones are not in the checkpoint; `on_load_checkpoint` checks the rest
         self.step = 0
         self._described: dict[str, dict[str, str]] | None = None
         self._carried: frozenset[str] = frozenset()
 
+    def name_backbones(self, **settings: Any) -> None:
+        """Note where the backbones come from, by the arguments that `backbone_settings` speaks of.
+
+        Raises:
+            BackboneError: see `mmig.backbones.named.origins`.
+        """
+        self.origins = origins(self.backbone_settings, settings)
+
     def named_backbones(self) -> dict[str, nn.Module]:
         """Frozen pretrained parts by name; their weights stay out of checkpoints while they are not trained."""
         return {}
 
-    def backbone_paths(self) -> dict[str, str]:
-        """Hub id or folder of each backbone by the name of its part ("vae", "llm"; see `mmig.backbones.parts`)."""
-        return {}
-
     def describe_backbones(self) -> dict[str, dict[str, str]]:
-        """Path and fingerprint of each named backbone, computed once."""
-        if self._described is None:
-            from mmig.backbones.fingerprint import fingerprint
+        """Path and fingerprint of each backbone, computed once.
 
-            paths = self.backbone_paths().items()
-            self._described = {name: {"path": path, "fingerprint": fingerprint(path, name)} for name, path in paths}
+        Those that are only the start of what a run stores whole (a UNet that trains) are not among them: they may go.
+        """
+        if self._described is None:
+            kept = self.named_backbones()
+            self._described = {
+                name: {"path": origin.path, "fingerprint": fingerprint(origin)}
+                for name, origin in self.origins.items()
+                if name in kept or not origin.part.has_weights
+            }
         return self._described
 
     def fingerprints(self) -> dict[str, str]:

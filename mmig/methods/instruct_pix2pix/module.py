@@ -7,6 +7,7 @@ from torch import Tensor
 
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_unet
+from mmig.backbones.named import Backbone
 from mmig.cache.frozen import FrozenFeatures
 from mmig.diffusion.conditioning import Conditioning, condition_drops
 from mmig.diffusion.fresh import UNetSize, fresh_unet
@@ -49,8 +50,8 @@ class InstructPix2PixModule(LatentModule):
         self,
         optimizer: OptimizerConfig,
         loss_weights: dict[str, float],
-        backbone: str,
-        unet: str | UNetSize,
+        backbone: str | Backbone,
+        unet: str | Backbone | UNetSize,
         text: TextSource = "instruction",
         drop: float = 0.05,
         generation: float = 0.0,
@@ -62,11 +63,14 @@ class InstructPix2PixModule(LatentModule):
         seed: int = 0,
         micro_batch_size: int | None = None,
     ) -> None:
-        super().__init__(optimizer, loss_weights, backbone, weighting, timestep_exponent, seed, micro_batch_size)
+        super().__init__(optimizer, loss_weights, backbone, unet, weighting, timestep_exponent, seed, micro_batch_size)
         channels = self.vae.config.latent_channels
-        if isinstance(unet, str):
+        if "unet" in self.origins:
             self.unet = load_unet(
-                unet, in_channels=2 * channels, frozen=False, gradient_checkpointing=gradient_checkpointing
+                self.origins["unet"],
+                in_channels=2 * channels,
+                frozen=False,
+                gradient_checkpointing=gradient_checkpointing,
             )
         else:
             self.unet = fresh_unet(unet, 2 * channels, channels, self.text_encoder.config.hidden_size)

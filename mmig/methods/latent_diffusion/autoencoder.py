@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_vae
+from mmig.backbones.named import Backbone, BackboneSettings
+from mmig.backbones.parts import VAE
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
@@ -124,17 +126,19 @@ class FineTuneDecoder(ReconstructionModule):
         BackboneError: no autoencoder there.
     """
 
+    backbone_settings: ClassVar[BackboneSettings] = {"vae": {"vae": VAE}}
+
     def __init__(
         self,
         optimizer: OptimizerConfig,
         loss_weights: dict[str, float],
-        vae: str,
+        vae: str | Backbone,
         seed: int = 0,
         micro_batch_size: int | None = None,
     ) -> None:
         super().__init__(optimizer, loss_weights, seed, micro_batch_size)
-        self.origin = vae
-        self.vae = load_vae(vae).to(memory_format=torch.channels_last)
+        self.name_backbones(vae=vae)
+        self.vae = load_vae(self.origins["vae"]).to(memory_format=torch.channels_last)
         for part in (self.vae.decoder, self.vae.post_quant_conv):
             if part is not None:
                 part.requires_grad_(True).train()
@@ -150,10 +154,6 @@ class FineTuneDecoder(ReconstructionModule):
     def named_backbones(self) -> dict[str, nn.Module]:
         """The autoencoder, whose encoder stays frozen."""
         return {"vae": self.vae}
-
-    def backbone_paths(self) -> dict[str, str]:
-        """Where it comes from."""
-        return {"vae": self.origin}
 
 
 def drawn_images(batch: Batch, draws: Draws) -> Tensor:

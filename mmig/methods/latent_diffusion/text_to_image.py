@@ -7,6 +7,7 @@ from torch import Tensor
 
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_unet
+from mmig.backbones.named import Backbone
 from mmig.cache.frozen import FrozenFeatures
 from mmig.diffusion.conditioning import Conditioning
 from mmig.diffusion.fresh import UNetSize, fresh_unet
@@ -37,8 +38,8 @@ class TextToImageModule(LatentModule):
         self,
         optimizer: OptimizerConfig,
         loss_weights: dict[str, float],
-        backbone: str,
-        unet: str | UNetSize,
+        backbone: str | Backbone,
+        unet: str | Backbone | UNetSize,
         caption_drop: float = 0.1,
         side: Side = "both",
         weighting: Weighting = "uniform",
@@ -46,12 +47,12 @@ class TextToImageModule(LatentModule):
         seed: int = 0,
         micro_batch_size: int | None = None,
     ) -> None:
-        super().__init__(optimizer, loss_weights, backbone, weighting, timestep_exponent, seed, micro_batch_size)
+        super().__init__(optimizer, loss_weights, backbone, unet, weighting, timestep_exponent, seed, micro_batch_size)
         self.caption_drop = caption_drop
         self.side: Side = side
         channels = self.vae.config.latent_channels
-        if isinstance(unet, str):
-            self.unet = load_unet(unet, in_channels=channels, frozen=False)
+        if "unet" in self.origins:
+            self.unet = load_unet(self.origins["unet"], in_channels=channels, frozen=False)
         else:
             self.unet = fresh_unet(unet, channels, channels, self.text_encoder.config.hidden_size)
         self.unet.to(memory_format=torch.channels_last)

@@ -8,8 +8,20 @@ import torch
 from torch import nn
 
 from mmig.backbones.llm import Quantisation
+from mmig.backbones.named import Backbone, origins
+from mmig.backbones.parts import BLIP2_PARTS, CLIP_VISION, LLM_PARTS, PIPELINE, UNET, VAE
 from mmig.methods.mmig.captioner import Captioner, load_captioner
 from mmig.methods.mmig.mmsm import MMSM
+
+BACKBONES = {
+    "backbones.diffusion": PIPELINE,
+    "backbones.unet": {"unet": UNET},
+    "backbones.vae": {"vae": VAE},
+    "backbones.llm": LLM_PARTS,
+    "backbones.vision": {"clip_vision": CLIP_VISION},
+    "backbones.captioner": BLIP2_PARTS,
+}
+"""What is loaded from each setting of `BackboneConfig`."""
 
 
 @dataclass
@@ -29,12 +41,12 @@ class BackboneConfig:
             `cuda`); its fingerprint stays that of the files.
     """
 
-    diffusion: str
-    llm: str
-    unet: str | None = None
-    vae: str | None = None
-    vision: str | None = None
-    captioner: str | None = None
+    diffusion: str | Backbone
+    llm: str | Backbone
+    unet: str | Backbone | None = None
+    vae: str | Backbone | None = None
+    vision: str | Backbone | None = None
+    captioner: str | Backbone | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
     quantise_llm: Quantisation = "none"
@@ -82,31 +94,32 @@ def load_parts(backbones: BackboneConfig, mmsm: MMSMConfig, trained: Container[s
     """
     from mmig.backbones import clip, diffusion, llm
 
+    places = origins(BACKBONES, {"backbones": backbones})
     options = {"dtype": getattr(torch, backbones.dtype), "gradient_checkpointing": backbones.gradient_checkpointing}
-    root = backbones.diffusion
     # convolutions are faster in this memory format, on CPUs and on GPUs with tensor cores
     unet_options = options | ({"dtype": torch.float32, "frozen": False} if "unet" in trained else {})
-    unet = diffusion.load_unet(backbones.unet or root, **unet_options).to(memory_format=torch.channels_last)
-    vae = diffusion.load_vae(backbones.vae or root, **options).to(memory_format=torch.channels_last)
-    text_encoder, tokenizer = diffusion.load_text_encoder(root, **options), diffusion.load_tokenizer(root)
+    unet = diffusion.load_unet(places["unet"], **unet_options).to(memory_format=torch.channels_last)
+    vae = diffusion.load_vae(places["vae"], **options).to(memory_format=torch.channels_last)
+    text_encoder = diffusion.load_text_encoder(places["text_encoder"], **options)
+    tokenizer = diffusion.load_tokenizer(places["tokenizer"])
     diffusion.check_compatible(unet, text_encoder, vae, tokenizer)
-    model = llm.load_llm(backbones.llm, quantise=backbones.quantise_llm, **options)
+    model = llm.load_llm(places["llm"], quantise=backbones.quantise_llm, **options)
     modules = {
         path.replace(".", "-"): MMSM(model.config.hidden_size, feature_width(unet, path), mmsm.dim, mmsm.heads)
         for path in mmsm.locations
     }
-    vision = None if backbones.vision is None else clip.load_clip_vision(backbones.vision, **options)
+    vision = clip.load_clip_vision(places["clip_vision"], **options) if "clip_vision" in places else None
     captioner = None
-    if backbones.captioner is not None:
-        captioner = load_captioner(backbones.captioner, trainable="captioner" in trained, **options)
+    if "blip2" in places:
+        captioner = load_captioner(places["blip2"].path, trainable="captioner" in trained, **options)
     return Parts(
         unet,
         vae,
         text_encoder,
         tokenizer,
-        diffusion.load_scheduler(root),
+        diffusion.load_scheduler(places["scheduler"]),
         model,
-        llm.load_llm_tokenizer(backbones.llm),
+        llm.load_llm_tokenizer(places["llm_tokenizer"]),
         nn.ModuleDict(modules),
         vision,
         captioner,

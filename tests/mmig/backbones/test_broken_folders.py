@@ -35,9 +35,16 @@ def test_a_missing_folder_is_named(tmp_path: Path):
 
 
 def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path):
-    (tmp_path / "model.ckpt").write_text("x")
-    with pytest.raises(BackboneError, match=r"model.ckpt is a file, expected a folder"):
-        load_vae(tmp_path / "model.ckpt")
+    (tmp_path / "model.bin").write_text("x")
+    with pytest.raises(BackboneError, match=r"model.bin is a file, expected a folder"):
+        load_vae(tmp_path / "model.bin")
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model.safetensors"])
+def test_a_file_that_is_no_weights_of_ours_is_named(tmp_path: Path, name: str):
+    (tmp_path / name).write_text("x")
+    with pytest.raises(BackboneError, match=rf"{name}: a file or run that cannot serve as a backbone: cannot read"):
+        load_vae(tmp_path / name)
 
 
 def test_a_folder_without_the_part_says_what_was_expected_and_found(tiny: TinyBackbones):

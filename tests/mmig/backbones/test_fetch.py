@@ -124,6 +124,36 @@ def test_an_autoencoder_named_apart_takes_the_place_of_the_pipelines_too():
     }
 
 
+def test_a_class_says_which_of_its_arguments_are_backbones():
+    arguments = {"backbone": "assets/sd", "unet": {"path": "owner/ip2p", "part": "unet"}, "llm": "owner/no-backbone"}
+    class_path = "mmig.methods.instruct_pix2pix.module.InstructPix2PixModule"
+    config = {"model": {"class_path": class_path, "init_args": arguments | {"clip": {"name": "ViT-B-32"}}}}
+    found = {each.path: ({part.name for part in each.parts}, each.where) for each in find_references(config, "c.yaml")}
+    assert found["owner/ip2p"] == ({"unet"}, "c.yaml: model: init_args: unet")
+    assert found["assets/sd"][0] == {"vae", "text_encoder", "tokenizer", "scheduler"}
+    assert {"ViT-B-32", "owner/no-backbone"} <= found.keys()  # what the class does not speak of is found by key
+    fresh = {"class_path": class_path, "init_args": {"backbone": "assets/sd", "unet": {"block_out_channels": [32]}}}
+    assert [each.path for each in find_references({"model": fresh}, "c.yaml")] == ["assets/sd"]
+
+
+def test_a_stage_of_mmig_names_its_parts():
+    backbones = {"diffusion": "o/sd", "llm": "o/llm", "unet": "o/unet", "vision": None, "captioner": "o/blip2"}
+    stage = {"class_path": "mmig.methods.mmig.stages.paper.Stage5", "init_args": {"backbones": backbones}}
+    found = {each.path: {part.name for part in each.parts} for each in find_references({"model": stage}, "c.yaml")}
+    assert found == {
+        "o/sd": {"vae", "text_encoder", "tokenizer", "scheduler"},
+        "o/unet": {"unet"},
+        "o/llm": {"llm", "llm_tokenizer"},
+        "o/blip2": {"blip2", "blip2_processor"},
+    }
+
+
+def test_a_class_that_is_not_there_is_named():
+    for class_path in ("mmig.nowhere.Module", "mmig.methods.mmig.stages.paper.Stage9", "Stage1"):
+        with pytest.raises(BackboneError, match=rf"c.yaml: model: class_path: expected a class, {class_path} cannot"):
+            list(find_references({"model": {"class_path": class_path, "init_args": {}}}, "c.yaml"))
+
+
 def test_a_config_that_is_no_yaml_is_named(tmp_path: Path):
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(BackboneError, match=r"broken.yaml: expected a readable YAML file"):

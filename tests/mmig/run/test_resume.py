@@ -12,13 +12,13 @@ from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.latent_diffusion.autoencoder import FineTuneDecoder
 from mmig.methods.mmig.parts import BackboneConfig
 from mmig.methods.mmig.stages.paper import Stage1
-from mmig.run.resume import BACKBONES, FREE_SETTINGS, ResumeError, check_resumable
+from mmig.run.resume import ARGUMENTS, FREE_SETTINGS, ResumeError, check_resumable
 
 
 def config(**changes: Any) -> dict[str, Any]:
     values = {
         "model": {
-            "class_path": "a.B",
+            "class_path": "mmig.methods.mmig.stages.paper.Stage1",
             "init_args": {
                 "seed": 0,
                 "optimizer": {"lr": 1e-3, "schedule": "constant"},
@@ -69,7 +69,7 @@ def test_no_groups_are_as_before_there_were_any() -> None:
 
 
 def test_another_stage_is_sent_to_init_from() -> None:
-    with pytest.raises(ResumeError, match=r"written by a\.B, this run trains a\.C: .*--init_from"):
+    with pytest.raises(ResumeError, match=r"written by .*Stage1, this run trains a\.C: .*--init_from"):
         check_resumable(config(), config(model__class_path="a.C"))
 
 
@@ -112,4 +112,24 @@ def test_every_setting_that_may_change_exists() -> None:
         for name in inspect.signature(each).parameters
     }
     known |= {f"model.init_args.backbones.{item.name}" for item in fields(BackboneConfig)}
-    assert {*FREE_SETTINGS, *BACKBONES} <= known
+    declared = {f"{ARGUMENTS}.{setting}" for method in methods for setting in method.backbone_settings}
+    assert {*FREE_SETTINGS, *declared} <= known
+
+
+def test_a_backbone_may_move_however_it_is_written() -> None:
+    for value in ("elsewhere/llm", {"path": "elsewhere/llm", "part": None}, {"path": "hub/llm"}):
+        check_resumable(config(), config(model__init_args__backbones__llm=value))
+        check_resumable(config(model__init_args__backbones__llm=value), config())
+
+
+def test_another_part_of_a_backbone_is_a_change() -> None:
+    other = {"path": "hub/vae", "part": "unet"}
+    before = config(model__init_args__backbones__vae="hub/vae")
+    with pytest.raises(ResumeError, match=r"backbones\.vae\.part: None -> 'unet'"):
+        check_resumable(before, config(model__init_args__backbones__vae=other))
+
+
+def test_a_method_that_is_gone_is_named() -> None:
+    gone = config(model__class_path="mmig.methods.mmig.stages.paper.Stage9")
+    with pytest.raises(ResumeError, match=r"names mmig\.methods\.mmig\.stages\.paper\.Stage9, which this code"):
+        check_resumable(gone, gone)

@@ -16,7 +16,7 @@ from mmig.methods.mmig.llm.facts import multimodal_facts
 from mmig.methods.mmig.losses import Losses
 from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.objective import TERMS, ObjectiveConfig, SourceConditioning
-from mmig.methods.mmig.parts import BackboneConfig, MMSMConfig, load_parts
+from mmig.methods.mmig.parts import BACKBONES, BackboneConfig, MMSMConfig, load_parts
 from mmig.methods.mmig.pipeline import MMIGEditor, MMIGPipeline, SamplingConfig
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
@@ -53,6 +53,7 @@ class MMIGStage(TrainingModule):
     """
 
     known_losses = TERMS
+    backbone_settings = BACKBONES
     terms_without_timestep = ("mmt", "blip2")
     trained_parts: ClassVar[tuple[str, ...]]
     counted_losses: ClassVar[tuple[str, ...]]
@@ -77,7 +78,7 @@ class MMIGStage(TrainingModule):
         super().__init__(optimizer, loss_weights or self.profile_weights(profile), seed, micro_batch_size)
         self._check_losses(objective or ObjectiveConfig())
         self._check_parts(backbones)
-        self.backbones = backbones
+        self.name_backbones(backbones=backbones)
         self.sampling = sampling or SamplingConfig()
         # without its loss nothing would reach the captioner
         trained = [part for part in self.trained_parts if part != "captioner" or "blip2" in self.loss_weights]
@@ -178,22 +179,6 @@ class MMIGStage(TrainingModule):
             "adapters": model.mllm.adapters if model.mllm.vision is None else None,
         }
         return {name: part for name, part in parts.items() if part is not None}
-
-    def backbone_paths(self) -> dict[str, str]:
-        """Where the pretrained parts come from."""
-        paths = self.backbones
-        named = {
-            "vae": paths.vae or paths.diffusion,
-            "text_encoder": paths.diffusion,
-            "tokenizer": paths.diffusion,
-            "scheduler": paths.diffusion,
-            "unet": paths.unet or paths.diffusion,
-            "llm": paths.llm,
-            "llm_tokenizer": paths.llm,
-            "clip_vision": paths.vision,
-            "blip2": paths.captioner,
-        }
-        return {name: path for name, path in named.items() if path is not None}
 
     @property
     def absent_parts(self) -> tuple[str, ...]:
