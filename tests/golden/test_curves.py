@@ -6,6 +6,8 @@ import pytest
 
 from tests.golden.curves import FILE, METHODS, NUM_STEPS, compute
 
+OTHER_PROCESSORS = 5e-4
+"""Relative; 1.1e-4 was seen between two of them. On one machine `bench/golden.py` compares bit for bit."""
 GOLDEN = json.loads(FILE.read_text(encoding="utf-8"))
 
 
@@ -22,4 +24,4 @@ def test_the_curves_are_the_golden_ones(method: str) -> None:
     found = compute([method])[method]
     assert found.keys() == GOLDEN[method].keys()
     for name, values in found.items():
-        assert values == pytest.approx(GOLDEN[method][name], rel=1e-4, abs=1e-7), f"{method} {name}"
+        assert values == pytest.approx(GOLDEN[method][name], rel=OTHER_PROCESSORS, abs=1e-7), f"{method} {name}"
