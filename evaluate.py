@@ -1,6 +1,8 @@
-"""Score the edits of a run: metrics with intervals, per edit type, and a picture.
+"""Score edits: metrics with intervals, per edit type, and a picture. Of a run, or without one of any editor in a YAML.
 
-Example: python evaluate.py --checkpoint runs/NAME --data configs/data/tinyworld.yaml --split test --seeds 2 --out DIR
+Examples:
+    python evaluate.py --checkpoint runs/NAME --data configs/data/tinyworld.yaml --split test --seeds 2 --out DIR
+    python evaluate.py --config configs/editors/identity.yaml --data configs/data/tinyworld.yaml --out DIR
 """
 
 import argparse
@@ -12,7 +14,16 @@ from mmig.base.commands import one_line_errors, positive
 def build_parser() -> argparse.ArgumentParser:
     """The command line; nothing heavy is imported to show its help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="run directory, or a .ckpt file in one")
+    scored = parser.add_mutually_exclusive_group(required=True)
+    scored.add_argument(
+        "--checkpoint", help="run directory, a checkpoint or .safetensors file of one, or an exported folder"
+    )
+    scored.add_argument(
+        "--config", metavar="YAML", help="score without a run: its section `editor`, or `model` as it is before training"
+    )
+    scored.add_argument(
+        "--images", metavar="DIR", help="ready-made pictures KEY.png, .jpg or .webp, or KEY.SEED.png; texts.json beside"
+    )
     parser.add_argument("--data", required=True, help="YAML with a `data` section, such as configs/data/tinyworld.yaml")
     parser.add_argument("--split", default="test", help="split of the data (default: test)")
     parser.add_argument("--seeds", type=positive, default=1, help="number of sampling seeds, 0 .. N-1 (default: 1)")
@@ -20,7 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=positive, help="score only the first N samples")
     parser.add_argument("--batch-size", type=positive, help="samples edited at once (default: the data's)")
     parser.add_argument(
-        "--metrics", nargs="+", help="metrics by name (default: as configs/evaluation says for the data)"
+        "--metrics",
+        nargs="+",
+        help="metrics by name or class path (default: as configs/evaluation says for the data, and the method's own)",
     )
     parser.add_argument(
         "--clip", nargs="+", metavar="NAME [WEIGHTS]", help="open_clip model and weights, or a folder in its layout"

@@ -3,9 +3,10 @@
 evaluate.py, edit.py and the callbacks know only this file, so any method can be run by them.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from torch import Tensor
 from datamodules.schema import Batch
 
 ResponseSource = Literal["given", "generated", "none"]
+AnyEditor = TypeVar("AnyEditor", bound="Editor")
+ATTACHMENTS = {"image": "attachment_images", "audio": "attachment_audio"}
+"""Kinds of attachments -> the field of the batch by which an editor says that it takes them."""
 
 
 class MissingFieldError(ValueError):
@@ -41,7 +45,8 @@ class EditOutput:
     Attributes:
         images: edited images, float32 [B,3,H,W] in [-1,1].
         texts: one text a sample (the response z_d or the caption of the new image), "" where the method has none.
-        extras: anything else a method wants to show (attention maps, timings), by name.
+        extras: anything else a method wants to show (attention maps, timings) or its metrics want to read, by name;
+            "missing" (list of bool, one a sample): there is no image of this sample, every metric skips it.
     """
 
     images: Tensor
@@ -49,17 +54,59 @@ class EditOutput:
     extras: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class NoSettings:
+    """The `sampling` of an editor that has nothing to set."""
+
+
 class Editor(Protocol):
-    """An instruction-guided editor, as returned by `make_pipeline()` of a training module."""
+    """An instruction-guided editor, as returned by `make_pipeline()` of a training module.
 
-    required_fields: tuple[str, ...]
-    """Fields of the batch that must be present, for example ("source", "instruction")."""
+    `sampling` is a dataclass, all that can be set, and the other properties derive from it: an editor with other
+    settings is a shallow copy with another `sampling` (`with_settings`). Optional attributes:
 
-    response_source: ResponseSource
-    """Where the response comes from: the data ("given"), the LLM ("generated"), or the method has none ("none")."""
+        optional_fields (tuple of str): fields that it reads where the batch has them, see `read_fields`.
+        idle_settings (tuple of str): fields of `sampling` that do nothing with its weights; setting them is refused.
+        resolution (int or None): longer side in pixels at which it edits best, where nothing else says so.
+        metrics (tuple of str): metrics of its own, as of `TrainingModule`.
+    """
+
+    sampling: Any
+    """A dataclass of numbers, words and flags; `NoSettings` where there are none."""
+
+    @property
+    def required_fields(self) -> tuple[str, ...]:
+        """Fields of the batch that must be present, for example ("source", "instruction")."""
+        ...
+
+    @property
+    def response_source(self) -> ResponseSource:
+        """Where the response comes from: the data ("given"), the LLM ("generated"), or the method has none ("none")."""
+        ...
 
     def __call__(self, batch: Batch, generator: torch.Generator | Sequence[torch.Generator]) -> EditOutput:
         """Edit a batch; one generator for all samples, or one a sample (results then do not depend on batching)."""
+        ...
+
+
+def with_settings(editor: AnyEditor, changes: Mapping[str, Any]) -> AnyEditor:
+    """A shallow copy of the editor with other values of some fields of its `sampling`; the editor stays as it is."""
+    changed = copy.copy(editor)
+    changed.sampling = replace(editor.sampling, **changes)
+    return changed
+
+
+def read_fields(editor: Editor) -> tuple[str, ...]:
+    """All fields of the batch that an editor reads: the required ones, then the optional ones."""
+    return (*editor.required_fields, *getattr(editor, "optional_fields", ()))
+
+
+@runtime_checkable
+class KnowsSeeds(Protocol):
+    """An editor that has its results already, made under several seeds."""
+
+    def at_seed(self, seed: int) -> Editor:
+        """The editor that gives the results of one seed."""
         ...
 
 
@@ -107,6 +154,8 @@ def check_fields(editor: Editor, batch: Mapping[str, Any]) -> None:
     """
     for name in editor.required_fields:
         flags = batch.get(f"has_{name}")
+        if flags is not None and flags.ndim > 1:  # one flag each of several that a sample may have
+            flags = flags.any(1)
         present = [name in batch] * len(batch["key"]) if flags is None else flags.tolist()
         if not all(present):
             key = batch["key"][present.index(False)]

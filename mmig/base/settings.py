@@ -31,6 +31,46 @@ def instantiate(base: type, section: Mapping[str, Any]) -> Any:
     return parser.instantiate(parsed).settings
 
 
+def imported(class_path: str) -> Any:
+    """The class or function that a class path names.
+
+    Raises:
+        RefusedSettingsError: there is none of that name.
+    """
+    module_name, _, name = class_path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise RefusedSettingsError(f"cannot load {class_path!r} ({error}); expected PACKAGE.MODULE.NAME") from error
+
+
+def call(section: Mapping[str, Any]) -> Any:
+    """What a class or function gives, from class_path and init_args, each of them checked against its type.
+
+    Raises:
+        RefusedSettingsError: it names what cannot be used. Errors of the class or function itself pass as they are.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    found = imported(section["class_path"])
+    parser = ArgumentParser(exit_on_error=False)
+    add = parser.add_class_arguments if isinstance(found, type) else parser.add_function_arguments
+    known = add(found, "settings")
+    given = dict(section.get("init_args") or {})
+    if unknown := given.keys() - {name.removeprefix("settings.").split(".")[0] for name in known}:
+        has = ", ".join(name.removeprefix("settings.") for name in known) or "no arguments"
+        raise RefusedSettingsError(f"{section['class_path']}: unknown argument {min(unknown)!r}; it has {has}")
+    try:
+        parsed = parser.parse_object({"settings": given} if known else {})
+    except ArgumentError as error:
+        reason = refusal(str(error)).removeprefix("settings").lstrip(" :.")
+        raise RefusedSettingsError(f"{section['class_path']}: {reason}") from error
+    if not known:
+        return found()
+    settings = parser.instantiate(parsed).settings
+    return settings if isinstance(found, type) else found(**vars(settings))
+
+
 def refusal(message: str) -> str:
     """One line of a jsonargparse message: the key as a path, the class that refused it, and the first real reason."""
     path: list[str] = []

@@ -18,7 +18,7 @@ from mmig.evaluation.grid import draw_grid
 from mmig.evaluation.rows import by_key
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor
 from mmig.evaluation.settings import ScoringSettings, build_suite, read_settings
-from mmig.metrics.suite import MetricSuite, check_names
+from mmig.metrics.suite import MetricSuite, build_metrics
 from mmig.training.fsdp import whole_weights
 from mmig.training.modes import evaluating
 
@@ -38,7 +38,8 @@ class Evaluate(L.Callback):
         every_n_steps: steps between two evaluations.
         num_samples: size of the subset, over all ranks.
         seed: sampling seed.
-        scoring: metrics, CLIP model and judge, or the path of a YAML that holds them (configs/evaluation/NAME.yaml).
+        scoring: metrics, CLIP model and judge, or the path of a YAML that holds them (configs/evaluation/NAME.yaml);
+            the metrics that the module itself declares are scored beside them.
         num_examples: rows of the image grid.
 
     Raises:
@@ -61,7 +62,7 @@ class Evaluate(L.Callback):
         self.seed = seed
         self.scoring = read_settings(Path(scoring)) if isinstance(scoring, str) else scoring or ScoringSettings()
         self.num_examples = num_examples
-        check_names(self.scoring.metrics)
+        build_metrics(self.scoring.metrics)
         self._suite: MetricSuite | None = None
         self._overdue = False
 
@@ -71,7 +72,7 @@ class Evaluate(L.Callback):
         Raises:
             ValueError: there are no validation samples, or they lack a field that the module's editor requires.
         """
-        self._suite = build_suite(self.scoring, pl_module.device)
+        self._suite = build_suite(self.scoring, pl_module.device, pl_module.metrics)
         loader = trainer.datamodule.val_dataloader()
         batch = None if isinstance(loader, list) else next(iter(loader), None)
         if batch is None:
@@ -117,7 +118,7 @@ class Evaluate(L.Callback):
     def evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> EvaluationResult:
         """Sample, score and log now; every rank must call it."""
         if self._suite is None:
-            self._suite = build_suite(self.scoring, pl_module.device)
+            self._suite = build_suite(self.scoring, pl_module.device, pl_module.metrics)
         self._suite.reset()
         loader = trainer.datamodule.val_dataloader()
         batches = SplitBatches(loader, trainer.global_rank, trainer.world_size, self.num_samples, is_shared=True)

@@ -1,5 +1,6 @@
-"""A picture that shows results: source | edited | target | instruction, one row a sample, drawn with PIL."""
+"""A picture that shows results: source | references | edited | target | instruction, one row a sample, with PIL."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ _GAP, _MARGIN, _HEADER = 14, 22, 30
 
 @dataclass
 class Example:
-    """One row: images uint8 [H,W,3], None where absent."""
+    """One row: images uint8 [H,W,3], None where absent; `references` are the attached pictures."""
 
     key: str
     source: NDArray[np.uint8] | None
@@ -23,6 +24,7 @@ class Example:
     target: NDArray[np.uint8] | None
     instruction: str
     edit_type: str = ""
+    references: tuple[NDArray[np.uint8], ...] = ()
 
 
 def varied(examples: Iterable[Example], num: int) -> list[Example]:
@@ -38,36 +40,62 @@ def varied(examples: Iterable[Example], num: int) -> list[Example]:
 def draw_grid(examples: Sequence[Example], tile: int = 192, text_width: int = 300) -> Image.Image:
     """Draw one row an example; tiles are scaled to `tile` pixels, small images by whole factors so they stay crisp.
 
+    Columns that no example has an image for are left out; several references share one tile.
+
     Raises:
         ValueError: without examples.
     """
     if not examples:
         raise ValueError("grid: expected at least one example, found none")
-    width = 2 * _MARGIN + 3 * (tile + _GAP) + text_width
+    columns = {
+        title: tiles
+        for title, tiles in _columns(examples).items()
+        if title == "edited" or any(images for images in tiles)
+    }
+    width = 2 * _MARGIN + len(columns) * (tile + _GAP) + text_width
     height = 2 * _MARGIN + _HEADER + len(examples) * (tile + _GAP) - _GAP
     canvas = Image.new("RGB", (width, height), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    columns = [_MARGIN + column * (tile + _GAP) for column in range(4)]
-    for left, title in zip(columns, ("source", "edited", "target", "instruction"), strict=True):
+    lefts = [_MARGIN + column * (tile + _GAP) for column in range(len(columns) + 1)]
+    for left, title in zip(lefts, (*columns, "instruction"), strict=True):
         draw.text((left, _MARGIN - 4), title, fill=_FAINT, font=_font(16))
     for row, example in enumerate(examples):
         top = _MARGIN + _HEADER + row * (tile + _GAP)
-        for left, pixels in zip(columns, (example.source, example.edited, example.target), strict=False):
-            _draw_tile(canvas, draw, pixels, left, top, tile)
-        _draw_text(draw, example, columns[3], top, text_width, tile)
+        for left, tiles in zip(lefts, columns.values(), strict=False):
+            _draw_tile(canvas, draw, tiles[row], left, top, tile)
+        _draw_text(draw, example, lefts[-1], top, text_width, tile)
     return canvas
 
 
+def _columns(examples: Sequence[Example]) -> dict[str, list[list[NDArray[np.uint8]]]]:
+    """Images of each tile by column and row."""
+    return {
+        "source": [[example.source] if example.source is not None else [] for example in examples],
+        "references": [[*example.references] for example in examples],
+        "edited": [[example.edited] for example in examples],
+        "target": [[example.target] if example.target is not None else [] for example in examples],
+    }
+
+
 def _draw_tile(
-    canvas: Image.Image, draw: ImageDraw.ImageDraw, pixels: NDArray[np.uint8] | None, left: int, top: int, tile: int
+    canvas: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    images: Sequence[NDArray[np.uint8]],
+    left: int,
+    top: int,
+    tile: int,
 ) -> None:
+    """One image, or several as a square of smaller ones."""
     box = (left - 1, top - 1, left + tile, top + tile)
     draw.rectangle(box, fill=_CARD, outline=_FRAME)
-    if pixels is None:
+    if not images:
         draw.text((left + tile / 2, top + tile / 2), "none", fill=_FAINT, font=_font(16), anchor="mm")
-        return
-    image = _fit(Image.fromarray(pixels), tile)
-    canvas.paste(image, (left + (tile - image.width) // 2, top + (tile - image.height) // 2))
+    side = math.ceil(math.sqrt(len(images)))
+    for number, pixels in enumerate(images):
+        part = tile // side
+        image = _fit(Image.fromarray(pixels), part)
+        corner = left + number % side * part, top + number // side * part
+        canvas.paste(image, (corner[0] + (part - image.width) // 2, corner[1] + (part - image.height) // 2))
 
 
 def _fit(image: Image.Image, tile: int) -> Image.Image:

@@ -1,20 +1,20 @@
-"""Other sampling settings than the run's for one evaluation."""
+"""Other sampling settings than the run's, from a command line."""
 
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from dataclasses import fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from mmig.editor import Editor
+from mmig.editor import AnyEditor, Editor, with_settings
 
 
 class OverrideError(ValueError):
     """A setting that the editor does not have, or a value of another kind."""
 
 
-def with_sampling(editor: Editor, settings: Sequence[str]) -> Editor:
-    """The editor with some of its sampling settings changed.
+def with_sampling(editor: AnyEditor, settings: Sequence[str]) -> AnyEditor:
+    """A copy of the editor with some of its sampling settings changed.
 
     Args:
         editor: any `Editor`.
@@ -22,42 +22,37 @@ def with_sampling(editor: Editor, settings: Sequence[str]) -> Editor:
 
     Raises:
         OverrideError: naming the setting and those that there are.
+        ValueError: a value that the settings themselves refuse.
     """
-    known = sampling_settings(editor)
-    return with_settings(editor, dict(_parse(setting, known) for setting in settings))
+    known = settable(editor)
+    return with_settings(editor, dict(_parse(editor, setting, known) for setting in settings)) if settings else editor
 
 
-def sampling_settings(editor: Editor) -> dict[str, Any]:
-    """The editor's sampling settings by name, numbers and words only.
-
-    Editors keep them in a dataclass `sampling` (beside `pipeline`); others, with few of them, in attributes.
-    """
-    sampling: Any = getattr(editor, "sampling", None)
-    current = (
-        {item.name: getattr(sampling, item.name) for item in fields(sampling)}
-        if is_dataclass(sampling)
-        else vars(editor)
-    )
-    return {name: value for name, value in current.items() if isinstance(value, bool | int | float | str)}
+def settable(editor: Editor) -> dict[str, Any]:
+    """Type of each sampling setting that can be changed: those that do nothing with the editor's weights cannot."""
+    hints, idle = get_type_hints(type(editor.sampling)), getattr(editor, "idle_settings", ())
+    return {item.name: hints[item.name] for item in fields(editor.sampling) if item.name not in idle}
 
 
-def with_settings(editor: Editor, changes: dict[str, Any]) -> Editor:
-    """The editor with other values of some of its `sampling_settings`; one without a dataclass is changed in place."""
-    sampling: Any = getattr(editor, "sampling", None)
-    if is_dataclass(sampling) and changes:
-        return type(editor)(editor.pipeline, replace(sampling, **changes))  # type: ignore[attr-defined, call-arg]
-    for name, value in changes.items():
-        setattr(editor, name, value)
-    return editor
-
-
-def _parse(setting: str, known: dict[str, Any]) -> tuple[str, Any]:
+def _parse(editor: Editor, setting: str, known: dict[str, Any]) -> tuple[str, Any]:
     name, given, text = setting.partition("=")
+    if not known:
+        raise OverrideError(f"--sampling {setting}: {type(editor).__name__} has nothing to set; leave it out")
     if not given or name not in known:
-        raise OverrideError(f"--sampling {setting}: expected NAME=VALUE with one of {', '.join(sorted(known))}")
-    value, kind = yaml.safe_load(text), type(known[name])
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        raise OverrideError(f"--sampling {setting}: expected a value like {known[name]!r}, found {text!r}")
-    return name, value
+        idle = name in getattr(editor, "idle_settings", ())
+        why = f"{name} does nothing with these weights; " if idle else ""
+        raise OverrideError(f"--sampling {setting}: {why}expected NAME=VALUE with one of {', '.join(sorted(known))}")
+    return name, _value(setting, text, known[name], getattr(editor.sampling, name))
+
+
+def _value(setting: str, text: str, kind: Any, current: Any) -> Any:
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=kind)
+    try:
+        return parser.parse_object({"value": yaml.safe_load(text)}).value
+    except (ArgumentError, yaml.YAMLError) as error:
+        choices = [value for part in (kind, *get_args(kind)) if get_origin(part) is Literal for value in get_args(part)]
+        wanted = f"one of {', '.join(map(str, choices))}" if choices else f"a value like {current!r}"
+        raise OverrideError(f"--sampling {setting}: expected {wanted}, found {text!r}") from error

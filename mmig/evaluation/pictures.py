@@ -1,11 +1,12 @@
 """Between PIL images of any kind and size and the tensors that an editor works on."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from datamodules.schema import image_to_tensor
@@ -13,6 +14,10 @@ from mmig.metrics.images import signed_to_unit, to_bytes
 
 Pictures = Image.Image | Sequence[Image.Image] | Tensor
 TOLERANCE = 1e-3
+
+
+class PictureError(ValueError):
+    """A picture file cannot be used."""
 
 
 class PictureBatch(NamedTuple):
@@ -25,6 +30,24 @@ class PictureBatch(NamedTuple):
 
     images: Tensor
     sizes: list[tuple[int, int]] | None
+
+
+def read_image(path: Path, option: str = "--image") -> Image.Image:
+    """An image file as RGB; transparency is put on white.
+
+    Raises:
+        PictureError: for a missing or unreadable file; `option` says what named it.
+    """
+    try:
+        image = Image.open(path)
+        image.load()
+    except FileNotFoundError as error:
+        raise PictureError(f"{option} {path}: no such file") from error
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise PictureError(
+            f"{option} {path}: cannot be read as an image ({error}); give a PNG, JPEG or WebP"
+        ) from error
+    return to_rgb(image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ from mmig.evaluation.grid import draw_grid
 from mmig.evaluation.runner import EvaluationResult
 from mmig.evaluation.summary import summarise
 from mmig.metrics.published_numbers import published
-from mmig.metrics.suite import LOWER_IS_BETTER, METRICS, MetricSuite
+from mmig.metrics.suite import METRICS, MetricSuite
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 def build_report(
     result: EvaluationResult, suite: MetricSuite, facts: Mapping[str, Any], bootstrap_seed: int = 0
 ) -> dict[str, Any]:
-    """Everything that metrics.json holds; `facts` name checkpoint, data and split."""
-    judge = suite.judge
+    """Everything that metrics.json holds; `facts` name what was scored, data and split."""
+    judge, about = suite.judge, suite.describe()
+    scored = summarise(result.rows, seed=bootstrap_seed)
     return {
         **facts,
         "num_samples": len({row.key for row in result.rows}),
         "seeds": result.seeds,
         "response_source": result.response_source,
-        "metrics": summarise(result.rows, seed=bootstrap_seed),
+        "metrics": {name: {**values, **about[name]} for name, values in scored.items()},
         "clip": suite.encoder.describe() if suite.encoder is not None else None,
         "judge": None if judge is None else f"{type(judge).__module__}.{type(judge).__qualname__}",
         "truncated_texts": _count_truncated(result),
@@ -71,7 +72,7 @@ def metric_table(report: Mapping[str, Any]) -> "Table":
     table.add_column("n", justify="right")
     table.add_column("skipped", overflow="fold")
     for name, value in report["metrics"].items():
-        arrow = "↓" if name in LOWER_IS_BETTER else "↑"
+        arrow = "↑" if value["higher_is_better"] else "↓"
         skipped = ", ".join(f"{reason} {count}" for reason, count in value["skipped"].items())
         table.add_row(f"{name} {arrow}", format_value(value), str(value["n"]), skipped or "-")
     return table

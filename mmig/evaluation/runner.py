@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmig.base.batches import move_batch, readable
-from mmig.editor import Editor, EditOutput, check_fields
+from mmig.editor import Editor, EditOutput, KnowsSeeds, check_fields
 from mmig.evaluation.grid import Example, varied
 from mmig.evaluation.rows import SampleRow, deduplicate, gather, tell_apart
 from mmig.metrics.base import SampleValues
@@ -20,6 +22,8 @@ from mmig.metrics.suite import MetricSuite
 from mmig.training.rng import sample_generators
 
 logger = logging.getLogger(__name__)
+NO_PICTURE = "no_picture"
+"""Reason why no metric has a value of a sample that the editor has no image of."""
 
 
 @dataclass
@@ -79,10 +83,11 @@ def evaluate_editor(
         check_fields(editor, batch)
         bank = None
         for seed in seeds if batch["key"] else ():
-            output = editor(batch, sample_generators(seed, batch["key"]))
+            of_seed = editor.at_seed(seed) if isinstance(editor, KnowsSeeds) else editor
+            output = of_seed(batch, sample_generators(seed, batch["key"]))
             written = {"response": output.texts, "caption": output.extras.get("captions") or ()}
             remake = partial(suite.bank, batch) if bank is None else bank.with_edited
-            bank = remake(output.images, written)
+            bank = remake(output.images, written, output.extras)
             rows = _rows(batch, output, seed, suite.update(bank), bank.truncated())
             found.rows.extend(zip(_positions(batch), rows, strict=True))
             if seed == seeds[0]:
@@ -120,20 +125,33 @@ class _Found:
 
 
 def collect_examples(batch: Mapping[str, Any], output: EditOutput) -> list[Example]:
-    """What a grid shows of every sample of a batch."""
+    """What a grid shows of every sample of a batch of which there is an image."""
     images = {name: to_bytes(signed_to_unit(batch[name], name)) for name in ("source", "target") if name in batch}
     edited = to_bytes(signed_to_unit(output.images, "edited"))
+    missing = output.extras.get("missing") or [False] * len(batch["key"])
     return [
         Example(
             key=key,
             source=images["source"][row].numpy() if _has(batch, "source", row) else None,
             edited=edited[row].numpy(),
             target=images["target"][row].numpy() if _has(batch, "target", row) else None,
-            instruction=batch["instruction"][row] or batch["response"][row],
+            instruction=batch["instruction"][row] or batch["response"][row] or batch["target_caption"][row],
             edit_type=batch["edit_type"][row],
+            references=_references(batch, row),
         )
         for row, key in enumerate(batch["key"])
+        if not missing[row]
     ]
+
+
+def _references(batch: Mapping[str, Any], row: int) -> tuple[NDArray[np.uint8], ...]:
+    """Attached pictures of a sample; an answer is none that the editor has seen."""
+    if "attachment_images" not in batch:
+        return ()
+    images, flags = batch["attachment_images"][row], batch["has_attachment_images"][row].tolist()
+    roles = batch["attachment_roles"][row]
+    shown = [number for number, there in enumerate(flags) if there and roles[number] != "answer"]
+    return tuple(to_bytes(signed_to_unit(images[shown], "attachment_images")).numpy())
 
 
 def _positions(batch: Mapping[str, Any]) -> list[int | None]:
@@ -155,9 +173,9 @@ def _rows(
     scored: Mapping[str, SampleValues],
     truncated: Mapping[str, Tensor],
 ) -> list[SampleRow]:
-    rows = []
+    rows, missing = [], output.extras.get("missing") or [False] * len(batch["key"])
     for row, key in enumerate(batch["key"]):
-        reasons = {name: values.reasons[row] for name, values in scored.items()}
+        reasons = {name: NO_PICTURE if missing[row] else values.reasons[row] for name, values in scored.items()}
         values = {name: None if reasons[name] else float(scored[name].values[row]) for name in scored}
         rows.append(
             SampleRow(

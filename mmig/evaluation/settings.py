@@ -1,5 +1,6 @@
 """How a data set is scored: which metrics, with which CLIP model and which judge."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import yaml
 
 from mmig.metrics.clip_encoder import load_encoder
 from mmig.metrics.judge import load_judge
-from mmig.metrics.suite import MetricSuite, check_names, computable
+from mmig.metrics.suite import MetricSuite, build_metrics, computable
 
 
 class SettingsError(ValueError):
@@ -21,7 +22,8 @@ class ScoringSettings:
     """How to score a data set; `configs/evaluation/NAME.yaml` holds it for the package datamodules.NAME.
 
     Attributes:
-        metrics: names of `mmig.metrics.suite.METRICS`; empty means all that encoder and judge allow.
+        metrics: names of `mmig.metrics.suite.METRICS`, or class paths of further ones; empty means all of the former
+            that encoder and judge allow.
         clip: open_clip model name or local folder; None leaves the CLIP metrics out.
         clip_weights: pretrained tag of open_clip; None for a local folder.
         preprocessing: a preset of `mmig.metrics.preprocess`.
@@ -48,16 +50,25 @@ def read_settings(path: Path) -> ScoringSettings:
     return ScoringSettings(**values)
 
 
-def build_suite(settings: ScoringSettings, device: torch.device | str = "cpu") -> MetricSuite:
+def build_suite(
+    settings: ScoringSettings, device: torch.device | str = "cpu", declared: Sequence[str] = ()
+) -> MetricSuite:
     """The metrics of the settings, with their encoder and judge.
+
+    Args:
+        settings: how the data are scored.
+        device: where metrics and encoder are.
+        declared: metrics of the method's own, scored beside them where encoder and judge allow.
 
     Raises:
         ValueError: for an unknown metric, or an unusable CLIP model or judge.
     """
     judge = None if settings.judge is None else load_judge(settings.judge)
-    names = check_names(settings.metrics) or computable(settings.clip is not None, judge)
+    has_encoder = settings.clip is not None
+    names = settings.metrics or computable(has_encoder, judge)
+    names = [*names, *computable(has_encoder, judge, declared)]
     encoder = None
-    if settings.clip is not None and any(name.startswith("clip_") for name in names):
+    if settings.clip is not None and any(metric.needs_clip for metric in build_metrics(names).values()):
         encoder = load_encoder(settings.clip, settings.clip_weights, settings.preprocessing, device)
     return MetricSuite(names, encoder, judge).to(device)
 

@@ -25,6 +25,11 @@ class FeatureBank:
         encoder: needed by the CLIP metrics only.
         judge: needed by the judged metrics only.
         written: texts that the editor wrote, one a sample, by what they are ("response", "caption").
+        extras: whatever else the editor gave, by name (`EditOutput.extras`).
+
+    Attributes:
+        batch, extras: as above; what an open metric reads beside `image`, `text`, `written` and the embeddings.
+        keys: of the samples.
 
     Raises:
         ImageRangeError: for images outside [-1,1].
@@ -37,8 +42,10 @@ class FeatureBank:
         encoder: ClipEncoder | None = None,
         judge: Judge | None = None,
         written: Mapping[str, Sequence[str]] | None = None,
+        extras: Mapping[str, Any] | None = None,
     ) -> None:
         self.batch = batch
+        self.extras: Mapping[str, Any] = extras or {}
         self.keys: list[str] = list(batch["key"])
         self._encoder = encoder
         self._judge = judge
@@ -48,9 +55,14 @@ class FeatureBank:
         self._text_embeddings: dict[str, TextEmbeddings] = {}
         self._set_edited(edited)
 
-    def with_edited(self, edited: Tensor, written: Mapping[str, Sequence[str]] | None = None) -> "FeatureBank":
-        """The same batch with other edited images and texts (another seed); embeddings of all the rest are shared."""
-        other = FeatureBank(self.batch, edited, self._encoder, self._judge, written)
+    def with_edited(
+        self,
+        edited: Tensor,
+        written: Mapping[str, Sequence[str]] | None = None,
+        extras: Mapping[str, Any] | None = None,
+    ) -> "FeatureBank":
+        """The same batch with all that the editor gave under another seed; embeddings of all the rest are shared."""
+        other = FeatureBank(self.batch, edited, self._encoder, self._judge, written, extras)
         other._images = {**self._images, "edited": other._images["edited"]}
         other._image_embeddings = {name: value for name, value in self._image_embeddings.items() if name != "edited"}
         other._text_embeddings = self._text_embeddings
@@ -81,6 +93,10 @@ class FeatureBank:
     def has_text(self, name: str) -> Tensor:
         """Which samples have this text: bool [B] on the CPU."""
         return torch.tensor([bool(text.strip()) for text in self.text(name)], dtype=torch.bool)
+
+    def written(self, kind: str) -> list[str]:
+        """What the editor wrote, "response" or "caption", one text a sample; "" where it wrote none."""
+        return list(self._written.get(kind) or [""] * len(self))
 
     def image_embeddings(self, name: str) -> Tensor:
         """CLIP embeddings of images by name, float32 [B,D], unit length.
@@ -116,7 +132,7 @@ class FeatureBank:
             MetricInputError: without a judge.
         """
         if self._judge is None:
-            raise MetricInputError("metrics success and preservation need a judge; give --judge CLASS_PATH")
+            raise MetricInputError("metrics that ask a judge (success, preservation) need one; give --judge CLASS_PATH")
         if self._verdicts is None:
             metadata = self.batch.get("metadata") or [{}] * len(self)
             signed = torch.nan_to_num(self._image_for(self._judge) * 2 - 1).cpu()
@@ -135,8 +151,8 @@ class FeatureBank:
         if read is None:
             raise MetricInputError(f"metric {kind}_accuracy needs a judge that reads texts, with a method `text`")
         metadata = self.batch.get("metadata") or [{}] * len(self)
-        texts = self._written.get(kind) or [""] * len(self)
-        return [read(text, facts) if text and facts else None for text, facts in zip(texts, metadata, strict=True)]
+        pairs = zip(self.written(kind), metadata, strict=True)
+        return [read(text, facts) if text and facts else None for text, facts in pairs]
 
     def _set_edited(self, edited: Tensor) -> None:
         images = signed_to_unit(edited, "edited")
@@ -157,5 +173,5 @@ class FeatureBank:
 
     def _require_encoder(self) -> ClipEncoder:
         if self._encoder is None:
-            raise MetricInputError("metrics named clip_* need a CLIP encoder; give --clip NAME [WEIGHTS]")
+            raise MetricInputError("metrics that read CLIP embeddings need an encoder; give --clip NAME [WEIGHTS]")
         return self._encoder

@@ -41,12 +41,18 @@ class PerSampleMetric(MeanMetric, ABC):
     """Mean of one value a sample, independent of batch size and of the number of ranks; `update` takes the values.
 
     torchmetrics keeps their sum and their count, both in double precision; a skipped sample's NaN is left out of both.
+    One of your own is a subclass without arguments that sets `name`; it is asked for by its class path.
 
     Attributes:
+        name: what it is called in files and in the logger: letters, digits and _; of the metrics in `suite.METRICS`
+            their name there.
+        higher_is_better: False where a smaller value is the better one.
         needs_clip, needs_judge: what `values` reads of the bank beside the batch.
         needs_reader: whether the judge must read texts too.
     """
 
+    name: str
+    higher_is_better = True
     needs_clip = False
     needs_judge = False
     needs_reader = False

@@ -14,8 +14,8 @@ from mmig.metrics.bank import FeatureBank
 from mmig.metrics.base import PerSampleMetric, SampleValues, sample_values
 
 
-class ImageDifference(PerSampleMetric):
-    """A pixel formula of the edited image and the `reference` ("source" or "target")."""
+class ImageSimilarity(PerSampleMetric):
+    """A pixel formula of the edited image and the `reference` ("source" or "target"), larger the more they agree."""
 
     def __init__(self, formula: Callable[[Tensor, Tensor], Tensor], reference: str) -> None:
         super().__init__()
@@ -25,6 +25,12 @@ class ImageDifference(PerSampleMetric):
         """See `mmig.metrics.pixels`."""
         values = self.formula(bank.image("edited"), bank.image(self.reference))
         return sample_values(values, {f"no_{self.reference}": ~bank.has_image(self.reference)})
+
+
+class ImageDifference(ImageSimilarity):
+    """The same with a formula that is 0 where they agree."""
+
+    higher_is_better = False
 
 
 class ClipImageSimilarity(PerSampleMetric):

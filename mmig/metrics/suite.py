@@ -1,12 +1,14 @@
-"""A set of metrics declared by their names, all reading one embedding bank a batch."""
+"""A set of metrics declared by their names or class paths, all reading one embedding bank a batch."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from mmig.base.settings import RefusedSettingsError, imported
 from mmig.metrics import clip, pixels
 from mmig.metrics.bank import FeatureBank, MetricInputError
 from mmig.metrics.base import PerSampleMetric, SampleValues
@@ -17,6 +19,7 @@ from mmig.metrics.measures import (
     ClipImageSimilarity,
     ClipTextSimilarity,
     ImageDifference,
+    ImageSimilarity,
     Judged,
     JudgedText,
 )
@@ -35,36 +38,75 @@ METRICS: dict[str, Callable[[], PerSampleMetric]] = {
     "l1_input": partial(ImageDifference, pixels.l1, "source"),
     "l1_target": partial(ImageDifference, pixels.l1, "target"),
     "l2_target": partial(ImageDifference, pixels.l2, "target"),
-    "ssim_input": partial(ImageDifference, pixels.ssim, "source"),
-    "ssim_target": partial(ImageDifference, pixels.ssim, "target"),
+    "ssim_input": partial(ImageSimilarity, pixels.ssim, "source"),
+    "ssim_target": partial(ImageSimilarity, pixels.ssim, "target"),
 }
-"""Every metric by the one name that it has on the command line, in files and in the logger."""
-
-LOWER_IS_BETTER = frozenset({"l1_input", "l1_target", "l2_target"})
+"""The metrics that are known by name: on the command line, in files and in the logger."""
 
 
 class UnknownMetricError(ValueError):
-    """A metric was asked for by a name that no metric has."""
+    """A metric was asked for by a name or class path that no metric has."""
 
 
-def check_names(names: Iterable[str]) -> list[str]:
-    """The names, without repetitions.
+def build_metric(name: str) -> PerSampleMetric:
+    """The metric of a name in `METRICS`, or of the class path of a `PerSampleMetric` that takes no arguments.
 
     Raises:
-        UnknownMetricError: naming the unknown one, the nearest known one and all that exist.
+        UnknownMetricError: naming the unknown one, the nearest known one and all that exist; or what is wrong with a
+            class.
     """
-    unique = list(dict.fromkeys(names))
-    for name in unique:
-        if name not in METRICS:
-            near = difflib.get_close_matches(name, METRICS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UnknownMetricError(f"metrics: {name!r} is unknown{hint}; known metrics: {', '.join(METRICS)}")
-    return unique
+    if name in METRICS:
+        metric = METRICS[name]()
+        metric.name = name
+        return metric
+    if "." not in name:
+        near = difflib.get_close_matches(name, METRICS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        known = ", ".join(METRICS)
+        raise UnknownMetricError(f"metrics: {name!r} is unknown{hint}; known metrics: {known}; or a class path")
+    return _open_metric(name)
 
 
-def computable(has_encoder: bool, judge: Judge | None) -> list[str]:
-    """Names of all metrics that can be computed with what there is."""
-    built = {name: make() for name, make in METRICS.items()}
+def _open_metric(class_path: str) -> PerSampleMetric:
+    try:
+        found = imported(class_path)
+    except RefusedSettingsError as error:
+        raise UnknownMetricError(f"metrics: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, PerSampleMetric)):
+        kind = "PerSampleMetric of mmig/metrics/base.py"
+        raise UnknownMetricError(f"metrics: {class_path}: expected a subclass of {kind}, found {found!r}")
+    own = getattr(found, "name", None)
+    if not isinstance(own, str) or not re.fullmatch(r"\w+", own):
+        raise UnknownMetricError(f"metrics: {class_path}.name: expected letters, digits and _, found {own!r}")
+    if own in METRICS:
+        raise UnknownMetricError(f"metrics: {class_path}.name: {own!r} is a metric of mmig already; give another name")
+    return found()
+
+
+def build_metrics(names: Iterable[str]) -> dict[str, PerSampleMetric]:
+    """Metrics by their own names, from names and class paths; one that is asked for again is there once.
+
+    Raises:
+        UnknownMetricError: as of `build_metric`, or two classes with one name.
+    """
+    built: dict[str, PerSampleMetric] = {}
+    for name in dict.fromkeys(names):
+        metric = build_metric(name)
+        if metric.name in built:
+            classes = f"{class_path(built[metric.name])} and {class_path(metric)}"
+            raise UnknownMetricError(f"metrics: {classes} are both called {metric.name!r}; give one another name")
+        built[metric.name] = metric
+    return built
+
+
+def class_path(metric: PerSampleMetric) -> str:
+    """Where a metric is defined."""
+    return f"{type(metric).__module__}.{type(metric).__qualname__}"
+
+
+def computable(has_encoder: bool, judge: Judge | None, names: Iterable[str] = METRICS) -> list[str]:
+    """Those of the metrics that can be computed with what there is, as they are named."""
+    built = {name: build_metric(name) for name in dict.fromkeys(names)}
     return [
         name
         for name, metric in built.items()
@@ -78,18 +120,18 @@ class MetricSuite(nn.Module):
     """Metrics by name, with the CLIP encoder and the judge that they share.
 
     Args:
-        names: names from `METRICS`.
-        encoder: needed if a name starts with "clip_".
-        judge: needed for "success" and "preservation".
+        names: names from `METRICS`, or class paths.
+        encoder: needed by metrics with `needs_clip`.
+        judge: needed by metrics with `needs_judge`.
 
     Raises:
-        UnknownMetricError: for an unknown name.
+        UnknownMetricError: as of `build_metrics`.
         MetricInputError: for a metric whose encoder or judge was not given.
     """
 
     def __init__(self, names: Iterable[str], encoder: ClipEncoder | None = None, judge: Judge | None = None) -> None:
         super().__init__()
-        built = {name: METRICS[name]() for name in check_names(names)}
+        built = build_metrics(names)
         for name, metric in built.items():
             if metric.needs_clip and encoder is None:
                 raise MetricInputError(f"metric {name!r} needs a CLIP encoder; give --clip NAME [WEIGHTS]")
@@ -106,11 +148,23 @@ class MetricSuite(nn.Module):
         """Names in the order in which they were declared."""
         return list(self.metrics)
 
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Of each metric whether higher is better, and the class of one that mmig does not know by name."""
+        return {
+            name: {"higher_is_better": metric.higher_is_better}
+            | ({} if name in METRICS else {"class_path": class_path(metric)})
+            for name, metric in self.metrics.items()
+        }
+
     def bank(
-        self, batch: Mapping[str, Any], edited: Tensor, written: Mapping[str, Sequence[str]] | None = None
+        self,
+        batch: Mapping[str, Any],
+        edited: Tensor,
+        written: Mapping[str, Sequence[str]] | None = None,
+        extras: Mapping[str, Any] | None = None,
     ) -> FeatureBank:
-        """The embedding bank of a batch, its edited images (both in [-1,1]) and the editor's texts by kind."""
-        return FeatureBank(batch, edited, self.encoder, self.judge, written)
+        """The embedding bank of a batch, its edited images (both in [-1,1]), the editor's texts by kind and extras."""
+        return FeatureBank(batch, edited, self.encoder, self.judge, written, extras)
 
     def update(self, bank: FeatureBank) -> dict[str, SampleValues]:
         """Count a batch in every metric and return its per-sample values."""

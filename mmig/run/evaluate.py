@@ -5,7 +5,9 @@ import logging
 import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,9 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mmig.base.batches import chosen_device
-from mmig.checkpoints.checkpoint import find_checkpoint, load_module
-from mmig.editor import in_layers
+from mmig.editor import Editor, in_layers
 from mmig.evaluation.data import data_section, split_batches
+from mmig.evaluation.opening import Opened, open_checkpoint, open_config, open_images
 from mmig.evaluation.overrides import with_sampling
 from mmig.evaluation.report import (
     build_report,
@@ -27,43 +29,94 @@ from mmig.evaluation.report import (
     write_report,
 )
 from mmig.evaluation.rows import SampleRow, read_rows
-from mmig.evaluation.runner import EvaluationResult, evaluate_editor
+from mmig.evaluation.runner import NO_PICTURE, EvaluationResult, evaluate_editor
 from mmig.evaluation.settings import ScoringSettings, build_suite, read_settings
 from mmig.evaluation.summary import compare
-from mmig.metrics.suite import METRICS, MetricSuite, check_names
+from mmig.metrics.suite import METRICS, MetricSuite, build_metrics
 from mmig.training.agreement import leave_process_group
 
 logger = logging.getLogger(__name__)
 
 
 def run(arguments: Namespace) -> None:
-    """Evaluate a run and write its report; under torchrun every rank takes its part of the data.
+    """Evaluate a run, a configuration or a folder of pictures and write its report; under torchrun every rank takes its
+    part of the data.
 
     Raises:
-        ValueError: for settings, data or a checkpoint that cannot be used.
+        ValueError: for settings, data or an editor that cannot be used.
     """
     settings = choose_settings(arguments)
-    check_names(settings.metrics)
+    build_metrics(settings.metrics)
     published = [published_table(name) for name in arguments.published or ()]
     compared = None if arguments.compare is None else read_compared(Path(arguments.compare))
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = _start(arguments.device, world_size)
     try:
-        suite = build_suite(settings, device)
+        opened = open_named(arguments, device)
+        declared = () if arguments.metrics else opened.metrics
+        suite = build_suite(settings, device, declared)
         if rank == 0 and not settings.metrics and (hints := left_out(suite)):
             logger.info("not scored: %s", "; ".join(hints))
-        editor = load_module(arguments.checkpoint, ema=not arguments.no_ema, map_location=device).make_pipeline()
-        editor = with_sampling(in_layers(editor) if arguments.layered else editor, arguments.sampling)
+        editor = in_layers(opened.editor) if arguments.layered else opened.editor
+        editor = with_sampling(editor, arguments.sampling)
         batches = split_batches(
             Path(arguments.data), arguments.split, arguments.batch_size, rank, world_size, arguments.limit
         )
         num_edits = None if batches.num_samples is None else batches.num_samples * arguments.seeds
         with _progress(num_edits, shown=rank == 0) as advance:
             result = evaluate_editor(editor, batches, suite, range(arguments.seeds), device=device, progress=advance)
+        if arguments.images:
+            check_pictures(result, arguments.images)
         if rank == 0:
-            _report(arguments, suite, result, published, compared)
+            _report(arguments, suite, result, facts_of(arguments, opened, editor), published, compared)
     finally:
         leave_process_group()
+
+
+def open_named(arguments: Namespace, device: torch.device) -> Opened:
+    """What the command line names to be scored.
+
+    Raises:
+        ValueError: it cannot be opened.
+    """
+    if arguments.checkpoint:
+        return open_checkpoint(arguments.checkpoint, ema=not arguments.no_ema, device=device)
+    if arguments.no_ema:
+        raise ValueError("--no-ema: only a run has an average of its weights; leave it out, or give --checkpoint")
+    return open_config(arguments.config, device) if arguments.config else open_images(arguments.images)
+
+
+def check_pictures(result: EvaluationResult, folder: str) -> None:
+    """Refuse scores of pictures that belong to other samples.
+
+    Raises:
+        ValueError: no sample has a picture, or several samples share a key, and so a picture.
+    """
+    if all(NO_PICTURE in row.skipped.values() for row in result.rows):
+        raise ValueError(
+            f"--images {folder}: no picture of any sample, such as {result.rows[0].key!r}; name the pictures by the keys "
+            "of this split, or give the split that they were made of"
+        )
+    if shared := [row.key for row in result.rows if "." in row.key]:
+        raise ValueError(
+            f"--images {folder}: several samples of the split have the key {shared[0].partition('.')[0]!r}, and their "
+            "pictures one name; score the sources one by one"
+        )
+
+
+def facts_of(arguments: Namespace, opened: Opened, editor: Editor) -> dict[str, Any]:
+    """What metrics.json says of that which was scored, and on what."""
+    return {
+        **opened.facts,
+        "editor_class": f"{type(editor).__module__}.{type(editor).__qualname__}",
+        "required_fields": list(editor.required_fields),
+        "settings": asdict(editor.sampling),
+        "data": {"config": str(arguments.data), **data_section(Path(arguments.data))},
+        "split": arguments.split,
+        "limit": arguments.limit,
+        "layered": arguments.layered,
+        "sampling": list(arguments.sampling),
+    }
 
 
 def choose_settings(arguments: Namespace) -> ScoringSettings:
@@ -132,18 +185,10 @@ def _report(
     arguments: Namespace,
     suite: MetricSuite,
     result: EvaluationResult,
+    facts: dict[str, Any],
     published: list[Table],
     compared: list[SampleRow] | None,
 ) -> None:
-    facts = {
-        "checkpoint": str(find_checkpoint(arguments.checkpoint)),
-        "weights": "trained" if arguments.no_ema else "ema",
-        "data": {"config": str(arguments.data), **data_section(Path(arguments.data))},
-        "split": arguments.split,
-        "limit": arguments.limit,
-        "layered": arguments.layered,
-        "sampling": list(arguments.sampling),
-    }
     report = build_report(result, suite, facts)
     directory = Path(arguments.out)
     write_report(directory, result, report)

@@ -44,12 +44,15 @@ class TrainingModule(SteppingModule):
             each of these parts whole or not at all; every other trained weight outside the backbones it must hold.
         absent_parts: dotted prefixes of what other stages have and this one does without; --init_from leaves them out.
         terms_without_timestep: loss terms that validation does not split by timestep, see `LossMeter`.
+        metrics: metrics of its own, names or class paths of `mmig.metrics.base.PerSampleMetric`s, which evaluate.py and
+            the callbacks score beside those of the data.
         features: what asks its frozen parts and knows which features of theirs may be cached; None: none.
     """
 
     new_parts: ClassVar[tuple[str, ...]] = ()
     absent_parts: tuple[str, ...] = ()
     terms_without_timestep: ClassVar[tuple[str, ...]] = ()
+    metrics: ClassVar[tuple[str, ...]] = ()
     features: CachedFeatures | None = None
 
     # What a subclass defines -------------------------------------------------------------------------------------

@@ -2,12 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
+from mmig.backbones.diffusion import (
+    check_compatible,
+    load_scheduler,
+    load_text_encoder,
+    load_tokenizer,
+    load_unet,
+    load_vae,
+)
+from mmig.backbones.parts import BackboneError
 from mmig.diffusion.conditioning import Conditioning, denoise
 from mmig.diffusion.guidance import guided, instruct_pix2pix_guidance
 from mmig.diffusion.latents import decode, encode_unscaled, latent_shape
@@ -26,11 +35,18 @@ class EditSampling:
         num_steps: of the sampler.
         guidance_scale: weight of the text.
         image_guidance_scale: weight of the source image.
+        text: which text of the batch is followed; None: the one that the UNet was trained on.
     """
 
     num_steps: int = 100
     guidance_scale: float = 7.5
     image_guidance_scale: float = 1.5
+    text: TextField | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for another text."""
+        if self.text not in (None, *get_args(TextField)):
+            raise ValueError(f"sampling.text: expected one of {', '.join(get_args(TextField))}, found {self.text!r}")
 
 
 class InstructPix2PixPipeline:
@@ -42,7 +58,7 @@ class InstructPix2PixPipeline:
         text_encoder: CLIP text encoder.
         tokenizer: its tokenizer.
         scheduler: any diffusers scheduler.
-        text: which text of the batch is followed.
+        text: which text the UNet was trained on; `sampling.text` takes its place.
         sampling: how to sample.
     """
 
@@ -58,13 +74,23 @@ class InstructPix2PixPipeline:
     ) -> None:
         self.vae, self.unet, self.text_encoder, self.tokenizer = vae, unet, text_encoder, tokenizer
         self.scheduler = scheduler
-        self.text: TextField = text
-        sampling = sampling or EditSampling()
-        self.num_steps = sampling.num_steps
-        self.guidance_scale = sampling.guidance_scale
-        self.image_guidance_scale = sampling.image_guidance_scale
-        self.required_fields: tuple[str, ...] = ("source", text)
-        self.response_source: ResponseSource = "none" if text == "instruction" else "given"
+        self.trained_text: TextField = text
+        self.sampling = sampling or EditSampling()
+
+    @property
+    def text(self) -> TextField:
+        """Which text of the batch is followed."""
+        return self.sampling.text or self.trained_text
+
+    @property
+    def required_fields(self) -> tuple[str, ...]:
+        """The source and the text."""
+        return ("source", self.text)
+
+    @property
+    def response_source(self) -> ResponseSource:
+        """None is needed under the instruction; the other texts are the data's."""
+        return "none" if self.text == "instruction" else "given"
 
     def __call__(self, batch: Batch, generator: torch.Generator | Sequence[torch.Generator]) -> EditOutput:
         """Edit a batch."""
@@ -75,7 +101,7 @@ class InstructPix2PixPipeline:
     @torch.no_grad()
     def edit(self, source: Tensor, texts: Sequence[str], generators: Sequence[torch.Generator]) -> Tensor:
         """Images [B,3,H,W] in [-1,1] made from `source` [B,3,H,W] in [-1,1] by `texts`."""
-        latents = encode_unscaled(self.vae, source)
+        sampling, latents = self.sampling, encode_unscaled(self.vae, source)
         states, _ = encode_text(self.text_encoder, self.tokenizer, texts)
         null = encode_text(self.text_encoder, self.tokenizer, [""])[0].expand_as(states)
         branches = {
@@ -86,14 +112,40 @@ class InstructPix2PixPipeline:
         denoiser = guided(
             lambda noisy, timesteps, condition: denoise(self.unet, noisy, timesteps, condition),
             branches,
-            instruct_pix2pix_guidance(self.guidance_scale, self.image_guidance_scale),
+            instruct_pix2pix_guidance(sampling.guidance_scale, sampling.image_guidance_scale),
         )
         result = sample(
             denoiser,
             self.scheduler,
             latent_shape(self.vae, *source.shape[-2:]),
-            self.num_steps,
+            sampling.num_steps,
             generators,
             device=source.device,
         )
         return decode(self.vae, result).clamp(-1, 1)
+
+
+def open_editor(
+    path: str, backbone: str | None = None, text: TextField = "instruction", sampling: EditSampling | None = None
+) -> InstructPix2PixPipeline:
+    """The editor of a folder in the published layout.
+
+    Args:
+        path: folder or hub id with `unet` and `scheduler`, and with the other parts where `backbone` names none.
+        backbone: Stable Diffusion with `vae`, `text_encoder` and `tokenizer`.
+        text: which text the UNet was trained on.
+        sampling: how to sample.
+
+    Raises:
+        BackboneError: a part is missing, broken or does not fit the others.
+    """
+    others = backbone or path
+    vae, unet = load_vae(others), load_unet(path).to(memory_format=torch.channels_last)
+    if unet.config.in_channels != (expected := 2 * vae.config.latent_channels):
+        raise BackboneError(
+            f"{path}: expected an editing UNet with {expected} input channels, found {unet.config.in_channels}; "
+            "a text-to-image UNet draws with mmig.methods.latent_diffusion.pipeline.open_editor"
+        )
+    text_encoder, tokenizer = load_text_encoder(others), load_tokenizer(others)
+    check_compatible(unet, text_encoder, vae, tokenizer)
+    return InstructPix2PixPipeline(vae, unet, text_encoder, tokenizer, load_scheduler(path), text, sampling)

@@ -1,18 +1,48 @@
 """Inference of the text-to-image denoiser: from noise, or from the noised source (SDEdit)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
+from mmig.backbones.diffusion import (
+    check_compatible,
+    load_scheduler,
+    load_text_encoder,
+    load_tokenizer,
+    load_unet,
+    load_vae,
+)
+from mmig.backbones.parts import BackboneError
 from mmig.diffusion.conditioning import Conditioning, denoise
 from mmig.diffusion.guidance import guided, text_guidance
 from mmig.diffusion.latents import decode, encode, latent_shape
 from mmig.diffusion.sampling import per_sample, sample
 from mmig.diffusion.text import encode_text
 from mmig.editor import EditOutput, ResponseSource
+
+
+@dataclass(frozen=True)
+class DrawSampling:
+    """How to sample.
+
+    Attributes:
+        num_steps: sampling steps.
+        guidance_scale: classifier-free guidance; 1 switches it off.
+        strength: 1 draws from noise and needs no source; below 1 sampling starts from the noised source latents.
+    """
+
+    num_steps: int = 25
+    guidance_scale: float = 4.0
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a strength that there is not."""
+        if not 0 <= self.sampling.strength <= 1:
+            raise ValueError(f"sampling.strength: expected in [0, 1], found {self.sampling.strength!r}")
 
 
 class TextToImagePipeline:
@@ -24,9 +54,7 @@ class TextToImagePipeline:
         text_encoder: CLIP text encoder.
         tokenizer: its tokenizer.
         scheduler: any diffusers scheduler.
-        num_steps: sampling steps.
-        guidance_scale: classifier-free guidance; 1 switches it off.
-        strength: 1 draws from noise and needs no source; below 1 sampling starts from the noised source latents.
+        sampling: how to sample.
     """
 
     response_source: ResponseSource = "given"
@@ -38,20 +66,16 @@ class TextToImagePipeline:
         text_encoder: nn.Module,
         tokenizer: Any,
         scheduler: Any,
-        num_steps: int = 25,
-        guidance_scale: float = 4.0,
-        strength: float = 1.0,
+        sampling: DrawSampling | None = None,
     ) -> None:
         self.vae, self.unet, self.text_encoder, self.tokenizer = vae, unet, text_encoder, tokenizer
         self.scheduler = scheduler
-        self.num_steps = num_steps
-        self.guidance_scale = guidance_scale
-        self.strength = strength
+        self.sampling = sampling or DrawSampling()
 
     @property
     def required_fields(self) -> tuple[str, ...]:
         """The caption, and the source where sampling starts from it."""
-        return ("target_caption",) if self.strength == 1.0 else ("source", "target_caption")
+        return ("target_caption",) if self.sampling.strength == 1.0 else ("source", "target_caption")
 
     def __call__(self, batch: Batch, generator: torch.Generator | Sequence[torch.Generator]) -> EditOutput:
         """Draw one image a sample, of the size of the batch's images."""
@@ -59,7 +83,7 @@ class TextToImagePipeline:
         height, width = batch["target"].shape[-2:]
         source = None
         with torch.no_grad():
-            if self.strength < 1.0:
+            if self.sampling.strength < 1.0:
                 source = encode(self.vae, batch["source"])
             images = self.draw(texts, (height, width), per_sample(generator, len(texts)), source)
         return EditOutput(images=images, texts=texts)
@@ -79,16 +103,33 @@ class TextToImagePipeline:
         denoiser = guided(
             lambda noisy, timesteps, condition: denoise(self.unet, noisy, timesteps, condition),
             branches,
-            text_guidance(self.guidance_scale),
+            text_guidance(self.sampling.guidance_scale),
         )
         latents = sample(
             denoiser,
             self.scheduler,
             latent_shape(self.vae, *size),
-            self.num_steps,
+            self.sampling.num_steps,
             generators,
             source_latents=source_latents,
-            strength=self.strength,
+            strength=self.sampling.strength,
             device=states.device,
         )
         return decode(self.vae, latents).clamp(-1, 1)
+
+
+def open_editor(path: str, sampling: DrawSampling | None = None) -> TextToImagePipeline:
+    """What draws with the text-to-image UNet of a Stable Diffusion folder or hub id.
+
+    Raises:
+        BackboneError: a part is missing, broken or does not fit the others.
+    """
+    vae, unet = load_vae(path), load_unet(path).to(memory_format=torch.channels_last)
+    if unet.config.in_channels != (expected := vae.config.latent_channels):
+        raise BackboneError(
+            f"{path}: expected a text-to-image UNet with {expected} input channels, found {unet.config.in_channels}; "
+            "an editing UNet edits with mmig.methods.instruct_pix2pix.pipeline.open_editor"
+        )
+    text_encoder, tokenizer = load_text_encoder(path), load_tokenizer(path)
+    check_compatible(unet, text_encoder, vae, tokenizer)
+    return TextToImagePipeline(vae, unet, text_encoder, tokenizer, load_scheduler(path), sampling)

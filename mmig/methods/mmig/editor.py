@@ -55,9 +55,26 @@ class MMIGEditor:
         self.pipeline = pipeline
         self.sampling = sampling
         self.show_attention = show_attention
-        self.response_source = sampling.response
-        given = ("response",) if sampling.response == "given" else ()
-        self.required_fields: tuple[str, ...] = ("source", "instruction", *given)
+
+    @property
+    def required_fields(self) -> tuple[str, ...]:
+        """Source and instruction, and the response where the data give it."""
+        return required_fields(self.sampling)
+
+    @property
+    def response_source(self) -> ResponseSource:
+        """As `sampling` says."""
+        return self.sampling.response
+
+    @property
+    def idle_settings(self) -> tuple[str, ...]:
+        """What only the other way of conditioning on the source takes."""
+        return idle_settings(self.pipeline)
+
+    @property
+    def resolution(self) -> int:
+        """Longer side in pixels of the images that it was trained on."""
+        return self.pipeline.editing_resolution
 
     def showing_attention(self) -> "MMIGEditor":
         """The same, with attention maps."""
@@ -80,3 +97,26 @@ class MMIGEditor:
             generator,
             return_attention=self.show_attention,
         )
+
+
+def required_fields(sampling: SamplingConfig) -> tuple[str, ...]:
+    """What every editor of MMIG needs of a batch."""
+    return ("source", "instruction", "response") if sampling.response == "given" else ("source", "instruction")
+
+
+def idle_settings(pipeline: "MMIGPipeline") -> tuple[str, ...]:
+    """Settings that do nothing with a pipeline's way of conditioning on the source."""
+    return ("strength",) if pipeline.config.source_conditioning == "concat" else ("image_guidance_scale",)
+
+
+def open_editor(path: str, sampling: SamplingConfig | None = None) -> MMIGEditor:
+    """The editor of a folder that `mmig.run.export` wrote from a run of MMIG.
+
+    Args:
+        path: the folder, or the hub id of one.
+        sampling: how to sample; None: as the folder says.
+    """
+    from mmig.methods.mmig.pipeline import MMIGPipeline  # diffusers and transformers, which a configuration needs not
+
+    pipeline = MMIGPipeline.from_pretrained(path)
+    return MMIGEditor(pipeline, sampling or SamplingConfig(**pipeline.config.sampling))

@@ -16,7 +16,8 @@ from mmig.diffusion.conditioning import Conditioning
 from mmig.diffusion.latents import decode, encode
 from mmig.diffusion.losses import mask_to_latents
 from mmig.diffusion.sampling import Denoiser, per_sample
-from mmig.editor import EditOutput
+from mmig.editor import EditOutput, ResponseSource
+from mmig.methods.mmig.editor import idle_settings, required_fields
 from mmig.methods.mmig.inference import Task, conditions, guided_denoiser, respond, unguided_denoiser
 from mmig.methods.mmig.layered import LayeredTokens, MaskMode, amortised
 from mmig.methods.mmig.layered_sampling import LayeredEdit, LayeredSampling, layered_edit
@@ -39,12 +40,31 @@ class LayeredEditor:
         sampling: how to sample, and eq 15's settings.
     """
 
+    optional_fields: tuple[str, ...] = ("object_phrase", "background_phrase", "reference_mask")
+
     def __init__(self, pipeline: "MMIGPipeline", sampling: LayeredSampling) -> None:
         self.pipeline = pipeline
         self.sampling = sampling
-        self.response_source = sampling.response
-        given = ("response",) if sampling.response == "given" else ()
-        self.required_fields: tuple[str, ...] = ("source", "instruction", *given)
+
+    @property
+    def required_fields(self) -> tuple[str, ...]:
+        """As of the usual editor."""
+        return required_fields(self.sampling)
+
+    @property
+    def response_source(self) -> ResponseSource:
+        """As `sampling` says."""
+        return self.sampling.response
+
+    @property
+    def idle_settings(self) -> tuple[str, ...]:
+        """As of the usual editor."""
+        return idle_settings(self.pipeline)
+
+    @property
+    def resolution(self) -> int:
+        """As of the usual editor."""
+        return self.pipeline.editing_resolution
 
     @torch.no_grad()
     def __call__(self, batch: Batch, generator: torch.Generator | Sequence[torch.Generator]) -> EditOutput:
