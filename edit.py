@@ -1,6 +1,8 @@
-"""Edit one image with one instruction.
+"""Edit one image with one instruction, or draw one; pictures and sounds may be attached.
 
-Example: python edit.py --checkpoint runs/NAME --image IN.png --instruction "make the ball blue" --out OUT.png
+Examples:
+    python edit.py --checkpoint runs/NAME --image IN.png --instruction "make the ball blue" --out OUT.png
+    python edit.py --config configs/editors/oracle_text.yaml --instruction "a red circle" --resolution 64 --out OUT.png
 """
 
 import argparse
@@ -11,10 +13,24 @@ from mmig.base.commands import one_line_errors, positive
 def build_parser() -> argparse.ArgumentParser:
     """The command line; nothing heavy is imported to show its help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="run directory, or a .ckpt file in one")
-    parser.add_argument("--image", required=True, help="the image to edit")
-    parser.add_argument("--instruction", required=True, help="what to do, in words")
-    parser.add_argument("--response", help="description of the goal image (default: the model writes it)")
+    used = parser.add_mutually_exclusive_group(required=True)
+    used.add_argument(
+        "--checkpoint", help="run directory, a checkpoint or .safetensors file of one, or an exported folder"
+    )
+    used.add_argument("--config", metavar="YAML", help="edit without a run: its section `editor`, or `model` untrained")
+    parser.add_argument("--image", help="the image to edit; methods that draw need none")
+    parser.add_argument("--instruction", required=True, help="what to do, in words; <image:0> is the first attachment")
+    parser.add_argument(
+        "--attach",
+        action="append",
+        default=[],
+        metavar="KIND=FILE",
+        help="a picture (image=FILE) or sound (audio=FILE) that the instruction is about; again for more",
+    )
+    parser.add_argument(
+        "--response",
+        help="description of the goal image (default: the model writes it; what only draws takes the instruction)",
+    )
     parser.add_argument("--out", required=True, help="where the edited image goes (.png)")
     parser.add_argument("--show-attention", metavar="PNG", help="draw where the model looked for each concept (MMIG)")
     parser.add_argument("--seed", type=int, default=0, help="sampling seed (default: 0)")
@@ -23,7 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--sampling", nargs="+", default=[], metavar="NAME=VALUE", help="other sampling settings, as guidance_scale=5"
     )
     parser.add_argument(
-        "--resolution", type=positive, help="longer side in pixels that the model edits at (default: the run's)"
+        "--resolution",
+        type=positive,
+        help="longer side in pixels that the model edits at or draws (default: the run's)",
     )
     parser.add_argument("--no-ema", action="store_true", help="use the trained weights instead of their average")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")

@@ -19,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--checkpoint", help="run directory, a checkpoint or .safetensors file of one, or an exported folder"
     )
     scored.add_argument(
-        "--config", metavar="YAML", help="score without a run: its section `editor`, or `model` as it is before training"
+        "--config", metavar="YAML", help="score without a run: its section `editor`, or `model` before training"
     )
     scored.add_argument(
         "--images", metavar="DIR", help="ready-made pictures KEY.png, .jpg or .webp, or KEY.SEED.png; texts.json beside"

@@ -68,19 +68,10 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _pipeline(arguments: argparse.Namespace) -> "InstructPix2PixPipeline":
-    from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
-    from mmig.methods.instruct_pix2pix.pipeline import EditSampling, InstructPix2PixPipeline
+    from mmig.methods.instruct_pix2pix.pipeline import EditSampling, open_editor
 
-    vae = load_vae(arguments.backbone)
-    return InstructPix2PixPipeline(
-        vae,
-        load_unet(arguments.unet, in_channels=2 * vae.config.latent_channels),
-        load_text_encoder(arguments.backbone),
-        load_tokenizer(arguments.backbone),
-        load_scheduler(arguments.unet),
-        text=arguments.text,
-        sampling=EditSampling(arguments.steps, arguments.text_scale, arguments.image_scale),
-    )
+    sampling = EditSampling(arguments.steps, arguments.text_scale, arguments.image_scale)
+    return open_editor(str(arguments.unet), str(arguments.backbone), arguments.text, sampling)
 
 
 if __name__ == "__main__":

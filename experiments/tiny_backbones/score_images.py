@@ -104,21 +104,13 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _score(arguments: argparse.Namespace, batches: Iterable[Batch]) -> Scores:
-    from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
-    from mmig.methods.latent_diffusion.pipeline import TextToImagePipeline
+    from mmig.backbones.diffusion import load_vae
+    from mmig.methods.latent_diffusion.pipeline import DrawSampling, open_editor
 
     root = arguments.backbone
     if arguments.part == "vae":
         return score_autoencoder(load_vae(root), batches, load_function(arguments.judge or JUDGE))
-    pipeline = TextToImagePipeline(
-        load_vae(root),
-        load_unet(root),
-        load_text_encoder(root),
-        load_tokenizer(root),
-        load_scheduler(root),
-        num_steps=arguments.steps,
-        guidance_scale=arguments.guidance_scale,
-    )
+    pipeline = open_editor(str(root), DrawSampling(arguments.steps, arguments.guidance_scale))
     return score_text_to_image(pipeline, batches, load_function(arguments.judge or SCENE_JUDGE), arguments.seed)
 
 

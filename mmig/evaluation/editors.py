@@ -111,8 +111,8 @@ class FolderOfPictures:
         if seed not in self.seeds:
             found = ", ".join(map(str, self.seeds))
             raise PictureError(
-                f"--images {self.folder}: no picture of seed {seed}, found seeds {found}; give as many --seeds as there "
-                "are, KEY.SEED.png is a picture of one"
+                f"--images {self.folder}: no picture of seed {seed}, found seeds {found}; give as many --seeds as "
+                "there are, KEY.SEED.png is a picture of one"
             )
         other = copy.copy(self)
         other.seed = seed
@@ -141,8 +141,8 @@ def _pictures(folder: Path) -> dict[tuple[str, int], Path]:
             place = (_key(name), int(seed)) if name and re.fullmatch(r"\d+", seed) else (_key(path.stem), 0)
             if place in found:
                 raise PictureError(
-                    f"--images {folder}: {found[place].name} and {path.name} are both the picture of {place[0]!r} under "
-                    f"seed {place[1]}; keep one of them"
+                    f"--images {folder}: {found[place].name} and {path.name} are both the picture of {place[0]!r} "
+                    f"under seed {place[1]}; keep one of them"
                 )
             found[place] = path
     if not found:
@@ -162,7 +162,7 @@ def _texts(path: Path) -> dict[str, str]:
     except ValueError as error:
         raise PictureError(f"{path}: is not JSON ({error})") from error
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
-        raise PictureError(f"{path}: expected one text a picture, as {{\"KEY\": \"a red ball\"}}, by its file's name")
+        raise PictureError(f'{path}: expected one text a picture, as {{"KEY": "a red ball"}}, by its file\'s name')
     return texts
 
 
@@ -171,8 +171,8 @@ def _read(path: Path, size: Sequence[int]) -> Tensor:
     image, (height, width) = read_image(path, "--images"), size
     if abs(image.width * height - image.height * width) > SHAPE_TOLERANCE * image.height * width:
         raise PictureError(
-            f"--images {path}: expected the shape of the sample's images, {width}x{height} or larger at the same ratio, "
-            f"found {image.width}x{image.height}"
+            f"--images {path}: expected the shape of the sample's images, {width}x{height} or larger at the same "
+            f"ratio, found {image.width}x{image.height}"
         )
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)

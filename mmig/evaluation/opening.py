@@ -50,6 +50,29 @@ class Opened:
     resolution: int | None = None
 
 
+def open_named(
+    checkpoint: str | None,
+    config: str | None = None,
+    images: str | None = None,
+    *,
+    ema: bool = True,
+    device: torch.device | str = "cpu",
+) -> Opened:
+    """What --checkpoint, --config or --images names; one of them is given.
+
+    Raises:
+        ValueError: it cannot be opened.
+    """
+    if checkpoint is not None:
+        return open_checkpoint(checkpoint, ema, device)
+    if not ema:
+        raise OpeningError("--no-ema: only a run has an average of its weights; leave it out, or give --checkpoint")
+    if images is not None:
+        return open_images(images)
+    assert config is not None  # the command line asks for one of them
+    return open_config(config, device)
+
+
 def open_checkpoint(path: str | Path, ema: bool = True, device: torch.device | str = "cpu") -> Opened:
     """The editor of a run, a checkpoint, a file of weights, or an exported folder.
 
@@ -85,7 +108,9 @@ def open_folder(folder: Path, device: torch.device | str = "cpu") -> Opened:
     given = {**(section.get("init_args") or {}), "path": str(folder)}
     try:
         if not imported(class_path).__module__.startswith(METHODS):
-            raise OpeningError(f"{path}: {class_path} is not defined below {METHODS.rstrip('.')}; expected its own name")
+            raise OpeningError(
+                f"{path}: {class_path} is not defined below {METHODS.rstrip('.')}; expected its own name"
+            )
         editor = _checked(call({"class_path": class_path, "init_args": given}), f"{path}: {class_path}")
     except RefusedSettingsError as error:
         raise OpeningError(f"{path}: {error}; export the run again, or take the version that wrote it") from error

@@ -1,49 +1,58 @@
-"""What edit.py does after its arguments are parsed: one image, one instruction, one edited image."""
+"""What edit.py does after its arguments are parsed: an image or none, an instruction, one edited image."""
 
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from datamodules.schema import MASK_FIELDS, Batch, Sample, collate
 from mmig.base.batches import chosen_device, move_batch
 from mmig.base.files import replacing
-from mmig.checkpoints.checkpoint import load_module, read_checkpoint, run_config, trained_resolution
-from mmig.editor import Editor, EditOutput, ShowsAttention, check_fields, in_layers
+from mmig.editor import Editor, EditOutput, check_fields, in_layers
 from mmig.evaluation.attention_grid import draw_attention
-from mmig.evaluation.overrides import sampling_settings, with_sampling, with_settings
-from mmig.evaluation.pictures import editing_size, to_pil, to_rgb
+from mmig.evaluation.opening import open_named
+from mmig.evaluation.overrides import with_sampling
+from mmig.evaluation.pictures import editing_size, read_image, to_pil
+from mmig.run.edit_options import (
+    KEY,
+    EditError,
+    attached,
+    check_given,
+    checked_out,
+    configured,
+    layer_fields,
+    showing_attention,
+    with_tensors,
+)
 from mmig.training.rng import sample_generators
 
 
-class EditError(ValueError):
-    """The image, the output path or an option cannot be used."""
-
-
 def run(arguments: Namespace) -> None:
-    """Edit one image and write the result.
+    """Edit one image, or draw one, and write the result.
 
     Raises:
-        ValueError: for an unusable image, output path, option or checkpoint.
+        ValueError: for an unusable image, output path, option, checkpoint or configuration.
     """
     out, picture = checked_out("--out", arguments.out), None
     if arguments.show_attention is not None:
         picture = checked_out("--show-attention", arguments.show_attention)
-    image = read_image(Path(arguments.image))
-    layers = layer_fields(arguments, image)
+    image = None if arguments.image is None else read_image(Path(arguments.image))
+    more = layer_fields(arguments, image) | attached(arguments.attach, arguments.instruction)
     device = chosen_device(arguments.device)
-    editor = load_module(arguments.checkpoint, ema=not arguments.no_ema, map_location=device).make_pipeline()
-    if arguments.layered:
-        editor = in_layers(editor)
+    opened = open_named(arguments.checkpoint, arguments.config, ema=not arguments.no_ema, device=device)
+    editor = in_layers(opened.editor) if arguments.layered else opened.editor
     editor = configured(with_sampling(editor, arguments.sampling), arguments.steps, arguments.response)
+    check_given(editor, image is not None, arguments.response, [one["kind"] for one in more.get("attachments", ())])
     if picture is not None:
         editor = showing_attention(editor)
-    resolution = arguments.resolution or _trained_resolution(arguments.checkpoint)
+    if "attachments" in more:
+        more = with_tensors(more, opened.data)
+    resolution = arguments.resolution or opened.resolution
     edited, output = edit_image(
-        editor, image, arguments.instruction, arguments.response, arguments.seed, resolution, device, layers
+        editor, image, arguments.instruction, arguments.response, arguments.seed, resolution, device, more
     )
     with replacing(out) as temporary:
         edited.save(temporary)
@@ -51,7 +60,7 @@ def run(arguments: Namespace) -> None:
     tell(output, editor.response_source)
     if picture is not None:
         with replacing(picture) as temporary:
-            draw_attention(image, edited, output.extras["attention"]).save(temporary)
+            draw_attention(image or edited, edited, output.extras["attention"]).save(temporary)
         sys.stdout.write(f"attention: {picture}\n")
 
 
@@ -67,43 +76,10 @@ def tell(output: EditOutput, response_source: str) -> None:
         sys.stdout.write(f"loss of the layers: {before:.6f}, then {after:.6f}\n")
 
 
-def layer_fields(arguments: Namespace, image: Image.Image) -> Sample:
-    """What the command line says about object and background, as fields of the sample.
-
-    Raises:
-        EditError: something without --layered, or a mask that cannot be read or has another size than the image.
-    """
-    given = {"--object-phrase": arguments.object_phrase, "--background-phrase": arguments.background_phrase}
-    for option, value in (given | {"--mask": arguments.mask}).items():
-        if value and not arguments.layered:
-            raise EditError(f"{option}: only layered edits use it; leave it out, or give --layered")
-    names = {name.removeprefix("--").replace("-", "_"): value for name, value in given.items() if value}
-    fields = cast(Sample, names)
-    if arguments.mask:
-        mask = read_image(Path(arguments.mask), "--mask")
-        if mask.size != image.size:
-            found, expected = (f"{picture.width}x{picture.height}" for picture in (mask, image))
-            raise EditError(f"--mask {arguments.mask}: expected {expected} pixels, as the image has, found {found}")
-        fields["reference_mask"] = mask.convert("L")
-    return fields
-
-
-def checked_out(option: str, path: str) -> Path:
-    """A path to write an image to.
-
-    Raises:
-        EditError: its suffix is none of an image.
-    """
-    out = Path(path)
-    if out.suffix.lower() not in Image.registered_extensions():
-        raise EditError(f"{option} {out}: expected an image suffix such as .png, found {out.suffix!r}")
-    return out
-
-
 @torch.no_grad()
 def edit_image(
     editor: Editor,
-    image: Image.Image,
+    image: Image.Image | None,
     instruction: str,
     response: str | None = None,
     seed: int = 0,
@@ -115,80 +91,34 @@ def edit_image(
 
     Args:
         editor: any `Editor`.
-        image: the source, RGB.
-        instruction: what to do.
-        response: description of the goal image, for editors whose response is "given".
+        image: the source, RGB; None for an editor that needs none: it draws a square of `resolution`.
+        instruction: what to do, or what to draw.
+        response: description of the goal image, for editors that are given one; those that draw from a caption take
+            the instruction where there is none.
         seed: sampling seed.
         resolution: longer side of what the editor sees, see `editing_size`; None keeps the size.
         device: where the editor is.
-        more: further fields of the sample; masks in the size of the image.
+        more: further fields of the sample; masks in the size of the image, attachments as tensors.
 
     Raises:
-        MissingFieldError: if the editor needs a response and none is given.
+        EditError: neither an image nor a resolution.
+        MissingFieldError: if the editor needs a field that is not given.
     """
-    size = editing_size(image.size, resolution)
-    resized = image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
-    sample: dict[str, Any] = {**(more or {}), "key": "edit", "source": resized, "instruction": instruction}
+    sample: dict[str, Any] = {**(more or {}), "key": KEY, "instruction": instruction}
+    if image is not None:
+        size = editing_size(image.size, resolution)
+        sample["source"] = image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+    elif resolution is None:
+        raise EditError("--resolution: nothing says how large the picture is to be; give its side in pixels")
+    else:
+        size = editing_size((resolution, resolution), resolution)
     for name in sample.keys() & set(MASK_FIELDS):
         sample[name] = sample[name].resize(size, Image.Resampling.NEAREST)
     if response:
         sample["response"] = response
-    batch: Any = move_batch(collate([sample]), device)
+    if response or image is None:
+        sample["target_caption"] = response or instruction
+    batch: Any = move_batch(collate([sample], size=size[::-1]), device)
     check_fields(editor, batch)
     output = editor(Batch(**batch), sample_generators(seed, batch["key"]))
-    return to_pil(output.images, [image.size])[0], output
-
-
-def read_image(path: Path, option: str = "--image") -> Image.Image:
-    """An image file as RGB; transparency is put on white.
-
-    Raises:
-        EditError: for a missing or unreadable file.
-    """
-    try:
-        image = Image.open(path)
-        image.load()
-    except FileNotFoundError as error:
-        raise EditError(f"{option} {path}: no such file") from error
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise EditError(f"{option} {path}: cannot be read as an image ({error}); give a PNG, JPEG or WebP") from error
-    return to_rgb(image)
-
-
-def _trained_resolution(checkpoint: str) -> int | None:
-    return trained_resolution(run_config(checkpoint, read_checkpoint(checkpoint, outline=True)))
-
-
-def configured(editor: Editor, num_steps: int | None, response: str | None) -> Editor:
-    """The editor with another number of steps, taking the given response, and writing it itself where none is given.
-
-    Raises:
-        EditError: for an editor that has no steps, or needs a response that nobody gives.
-    """
-    settings = sampling_settings(editor)
-    changes: dict[str, Any] = {} if num_steps is None else {"num_steps": num_steps}
-    if "response" in editor.required_fields and not response:
-        changes["response"] = "generated"
-    if response and editor.response_source == "generated" and "response" in settings:
-        changes["response"] = "given"
-    if "response" in changes and "response" not in settings:
-        raise EditError(
-            f"{type(editor).__name__} writes no response itself; give --response with a description of the goal"
-        )
-    if "num_steps" in changes and "num_steps" not in settings:
-        raise EditError(f"--steps: {type(editor).__name__} has no denoising steps to set; leave it out")
-    return with_settings(editor, changes)
-
-
-def showing_attention(editor: Editor) -> Editor:
-    """The editor, giving the attention maps of its concepts too.
-
-    Raises:
-        EditError: it has none to give.
-    """
-    if not isinstance(editor, ShowsAttention):
-        raise EditError(
-            f"--show-attention: {type(editor).__name__} gives no attention maps of concepts; leave it out, or take a "
-            "run of an MMIG stage"
-        )
-    return editor.showing_attention()
+    return to_pil(output.images, None if image is None else [image.size])[0], output

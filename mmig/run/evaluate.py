@@ -18,7 +18,7 @@ from rich.table import Table
 from mmig.base.batches import chosen_device
 from mmig.editor import Editor, in_layers
 from mmig.evaluation.data import data_section, split_batches
-from mmig.evaluation.opening import Opened, open_checkpoint, open_config, open_images
+from mmig.evaluation.opening import Opened, open_named
 from mmig.evaluation.overrides import with_sampling
 from mmig.evaluation.report import (
     build_report,
@@ -52,7 +52,8 @@ def run(arguments: Namespace) -> None:
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = _start(arguments.device, world_size)
     try:
-        opened = open_named(arguments, device)
+        named = arguments.checkpoint, arguments.config, arguments.images
+        opened = open_named(*named, ema=not arguments.no_ema, device=device)
         declared = () if arguments.metrics else opened.metrics
         suite = build_suite(settings, device, declared)
         if rank == 0 and not settings.metrics and (hints := left_out(suite)):
@@ -73,19 +74,6 @@ def run(arguments: Namespace) -> None:
         leave_process_group()
 
 
-def open_named(arguments: Namespace, device: torch.device) -> Opened:
-    """What the command line names to be scored.
-
-    Raises:
-        ValueError: it cannot be opened.
-    """
-    if arguments.checkpoint:
-        return open_checkpoint(arguments.checkpoint, ema=not arguments.no_ema, device=device)
-    if arguments.no_ema:
-        raise ValueError("--no-ema: only a run has an average of its weights; leave it out, or give --checkpoint")
-    return open_config(arguments.config, device) if arguments.config else open_images(arguments.images)
-
-
 def check_pictures(result: EvaluationResult, folder: str) -> None:
     """Refuse scores of pictures that belong to other samples.
 
@@ -94,8 +82,8 @@ def check_pictures(result: EvaluationResult, folder: str) -> None:
     """
     if all(NO_PICTURE in row.skipped.values() for row in result.rows):
         raise ValueError(
-            f"--images {folder}: no picture of any sample, such as {result.rows[0].key!r}; name the pictures by the keys "
-            "of this split, or give the split that they were made of"
+            f"--images {folder}: no picture of any sample, such as {result.rows[0].key!r}; name the pictures by the "
+            "keys of this split, or give the split that they were made of"
         )
     if shared := [row.key for row in result.rows if "." in row.key]:
         raise ValueError(
@@ -110,12 +98,11 @@ def facts_of(arguments: Namespace, opened: Opened, editor: Editor) -> dict[str, 
         **opened.facts,
         "editor_class": f"{type(editor).__module__}.{type(editor).__qualname__}",
         "required_fields": list(editor.required_fields),
-        "settings": asdict(editor.sampling),
         "data": {"config": str(arguments.data), **data_section(Path(arguments.data))},
         "split": arguments.split,
         "limit": arguments.limit,
         "layered": arguments.layered,
-        "sampling": list(arguments.sampling),
+        "sampling": asdict(editor.sampling),
     }
 
 

@@ -20,11 +20,11 @@ from mmig.checkpoints.checkpoint import (
     read_checkpoint,
     run_config,
     run_directory,
+    trained_resolution,
 )
 from mmig.checkpoints.model_card import CardFacts, model_card
 from mmig.checkpoints.weights_file import SUFFIX, write_weights
 from mmig.diffusion.saving import forget_origins
-from mmig.run.edit import trained_resolution
 
 logger = logging.getLogger(__name__)
 

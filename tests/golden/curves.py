@@ -16,6 +16,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from mmig.editor import with_settings
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.instruct_pix2pix.pipeline import EditSampling
 from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule
@@ -159,7 +160,7 @@ def edits(module: TrainingModule) -> Curves:
         return {}
     editor = module.eval().make_pipeline()
     if not isinstance(module, MMIGStage | InstructPix2PixModule):
-        editor.num_steps = 3
+        editor = with_settings(editor, {"num_steps": 3})
     batch = make_batch(20)
     images = editor(batch, [generator("golden", row) for row in range(BATCH_SIZE)]).images.flatten(1)
     return {"edit/mean": images.mean(dim=1).tolist(), "edit/std": images.std(dim=1).tolist()}

@@ -41,8 +41,8 @@ class DrawSampling:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a strength that there is not."""
-        if not 0 <= self.sampling.strength <= 1:
-            raise ValueError(f"sampling.strength: expected in [0, 1], found {self.sampling.strength!r}")
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"sampling.strength: expected in [0, 1], found {self.strength!r}")
 
 
 class TextToImagePipeline:

@@ -1,6 +1,7 @@
 """Editors, data and judges small enough to evaluate in a test."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,28 @@ from mmig.training.terms import LossTerm
 from tests.mmig.metrics.support import random_batch
 
 
+@dataclass(frozen=True)
+class CopySampling:
+    """The factor is that of the noise."""
+
+    num_steps: int = 1
+    factor: float = 1.0
+
+
 class NoisyCopy:
     """Copies the source and adds noise from the generators: the smallest editor with a seed."""
 
     required_fields: tuple[str, ...] = ("source", "instruction")
     response_source = "none"
 
-    def __init__(self, strength: float | Tensor = 0.1) -> None:
+    def __init__(self, strength: float | Tensor = 0.1, sampling: CopySampling | None = None) -> None:
         self.strength = strength
-        self.num_steps = 1
+        self.sampling = sampling or CopySampling()
 
     def __call__(self, batch: Batch, generator: torch.Generator | Sequence[torch.Generator]) -> EditOutput:
         generators = [generator] * len(batch["key"]) if isinstance(generator, torch.Generator) else generator
         noise = torch.stack([torch.randn(batch["source"].shape[1:], generator=source) for source in generators])
-        images = batch["source"] + self.strength * noise.to(batch["source"].device)
+        images = batch["source"] + self.strength * self.sampling.factor * noise.to(batch["source"].device)
         return EditOutput(images.clamp(-1, 1), [f"{text}, done" for text in batch["instruction"]])
 
 

@@ -235,7 +235,7 @@ def test_what_to_compare_with_is_read_before_anything_is_edited(
     (tmp_path / "old").mkdir()
     if content is not None:
         (tmp_path / "old" / "samples.jsonl").write_bytes(content)
-    monkeypatch.setattr("mmig.run.evaluate.load_module", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr("mmig.run.evaluate.open_named", lambda *_, **__: pytest.fail("too late"))
     given = ["--checkpoint", str(run_directory), "--data", str(data_config), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit, match=message):
         evaluate.main([*given, "--compare", str(tmp_path / "old")])
@@ -244,7 +244,7 @@ def test_what_to_compare_with_is_read_before_anything_is_edited(
 def test_an_unknown_published_table_is_named_before_anything_is_edited(
     run_directory: Path, data_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmig.run.evaluate.load_module", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr("mmig.run.evaluate.open_named", lambda *_, **__: pytest.fail("too late"))
     given = ["--checkpoint", str(run_directory), "--data", str(data_config), "--out", str(tmp_path)]
     with pytest.raises(SystemExit, match=r"published numbers: 'emu' is unknown; expected one of emu_edit"):
         evaluate.main([*given, "--published", "emu"])

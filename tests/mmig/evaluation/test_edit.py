@@ -9,8 +9,10 @@ from PIL import Image
 from skimage import data
 
 import edit
-from mmig.editor import EditOutput, ResponseSource
-from mmig.run.edit import EditError, configured, edit_image, editing_size, read_image
+from mmig.editor import EditOutput, NoSettings, ResponseSource
+from mmig.evaluation.pictures import editing_size, read_image
+from mmig.run.edit import edit_image
+from mmig.run.edit_options import EditError, configured
 
 
 @dataclass
@@ -26,8 +28,14 @@ class Echo:
 
     def __init__(self, pipeline: object = None, sampling: Sampling | None = None) -> None:
         self.pipeline, self.sampling = pipeline, sampling or Sampling()
-        self.response_source = self.sampling.response
-        self.required_fields = ("source", "instruction", *(["response"] if self.response_source == "given" else []))
+
+    @property
+    def response_source(self) -> ResponseSource:
+        return self.sampling.response
+
+    @property
+    def required_fields(self) -> tuple[str, ...]:
+        return ("source", "instruction", *(["response"] if self.response_source == "given" else []))
 
     def __call__(self, batch: dict, generator: Sequence[torch.Generator]) -> EditOutput:
         given = self.response_source == "given"
@@ -103,10 +111,11 @@ def test_steps_change_this_editor_only() -> None:
 
 
 def test_an_editor_that_cannot_write_a_response_asks_for_one() -> None:
-    editor = Echo()
-    editor.sampling = None
+    class Reader(Echo):
+        response_source, required_fields = "given", ("source", "response")
+
     with pytest.raises(EditError, match="--response"):
-        configured(editor, None, None)
+        configured(Reader(None, NoSettings()), None, None)
 
 
 def test_transparency_lies_on_white(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from mmig.backbones.diffusion import load_unet, load_vae
 from mmig.diffusion.fresh import UNetSize
 from mmig.diffusion.saving import save_half
+from mmig.editor import with_settings
 from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule, FineTuneDecoder, drawn_images
 from mmig.methods.latent_diffusion.export import export_autoencoder, export_decoder, export_unet, replace_decoder
 from mmig.methods.latent_diffusion.scale import measure_scale
@@ -221,8 +222,7 @@ def test_the_exported_folder_opens_as_stable_diffusion_and_draws_the_same(folder
     theirs = published(
         "a circle", latents=noise, num_inference_steps=4, guidance_scale=3.0, height=64, width=64, output_type="pt"
     ).images
-    ours = module.make_pipeline()
-    ours.num_steps, ours.guidance_scale = 4, 3.0
+    ours = with_settings(module.make_pipeline(), {"num_steps": 4, "guidance_scale": 3.0})
     images = ours.draw(["a circle"], (64, 64), [torch.Generator().manual_seed(7)])
     torch.testing.assert_close(images / 2 + 0.5, theirs, atol=1e-4, rtol=1e-4)
 
@@ -230,8 +230,7 @@ def test_the_exported_folder_opens_as_stable_diffusion_and_draws_the_same(folder
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 def test_the_pipeline_draws_images_that_do_not_depend_on_the_batch(folder: Path, strength: float) -> None:
     module, batch = text_to_image(folder), captioned(2)
-    pipeline = module.make_pipeline()
-    pipeline.num_steps, pipeline.strength = 4, strength
+    pipeline = with_settings(module.make_pipeline(), {"num_steps": 4, "strength": strength})
     both = pipeline(batch, [torch.Generator().manual_seed(seed) for seed in (1, 2)]).images
     second = {name: value[1:] if isinstance(value, torch.Tensor | list) else value for name, value in batch.items()}
     alone = pipeline(second, [torch.Generator().manual_seed(2)]).images

@@ -1,0 +1,160 @@
+"""What the options of edit.py say, checked: files, attachments, layers, and whether the editor reads what is given."""
+
+import re
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, cast
+
+from PIL import Image
+
+from datamodules.schema import Sample, SchemaError
+from mmig.editor import ATTACHMENTS, AnyEditor, Editor, ShowsAttention, read_fields, with_settings
+from mmig.evaluation.overrides import settable
+from mmig.evaluation.pictures import read_image
+
+KEY = "edit"
+"""Key of the one sample."""
+
+
+class EditError(ValueError):
+    """The image, the output path or an option cannot be used."""
+
+
+def checked_out(option: str, path: str) -> Path:
+    """A path to write an image to.
+
+    Raises:
+        EditError: its suffix is none of an image.
+    """
+    out = Path(path)
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise EditError(f"{option} {out}: expected an image suffix such as .png, found {out.suffix!r}")
+    return out
+
+
+def attached(options: Sequence[str], instruction: str) -> Sample:
+    """The files of --attach KIND=FILE as attachments of the sample, in their order.
+
+    Raises:
+        EditError: another kind, a file that cannot be read, or a placeholder of the instruction that is about none.
+    """
+    attachments = []
+    for option in options:
+        kind, _, name = option.partition("=")
+        if kind not in ATTACHMENTS or not name:
+            raise EditError(f"--attach {option}: expected KIND=FILE, of the kinds {', '.join(ATTACHMENTS)}")
+        path = Path(name)
+        if not path.is_file():
+            raise EditError(f"--attach {option}: no such file")
+        entry = {"kind": kind, "role": "reference", "data": path.read_bytes()}
+        attachments.append(entry | {"format": path.suffix.removeprefix(".").lower()})
+    for placeholder, kind, number in re.findall(r"(<(image|audio):(\d+)>)", instruction):
+        kinds = [one["kind"] for one in attachments]
+        if int(number) >= len(kinds) or kinds[int(number)] != kind:
+            found = ", ".join(f"<{one}:{place}>" for place, one in enumerate(kinds)) or "nothing"
+            raise EditError(f"--instruction: {placeholder} names no attached {kind}; --attach gives {found}")
+    return cast(Sample, {"attachments": attachments} if attachments else {})
+
+
+def with_tensors(sample: Sample, data: Mapping[str, Any]) -> Sample:
+    """The sample with its attachments decoded as the editor's training data have them.
+
+    Raises:
+        EditError: one cannot be used.
+    """
+    from datamodules.schema import AttachmentSettings, with_attachment_tensors
+
+    own = {item.name: data[item.name] for item in fields(AttachmentSettings) if item.name in data}
+    try:
+        return with_attachment_tensors(cast(Sample, {**sample, "key": KEY}), AttachmentSettings(**own))
+    except SchemaError as error:
+        raise EditError(f"--attach: {error}") from error
+
+
+def check_given(editor: Editor, has_image: bool, response: str | None, kinds: Sequence[str]) -> None:
+    """Refuse what an editor does not read, and the lack of what it needs.
+
+    Args:
+        editor: as it is going to edit.
+        has_image: whether there is a picture to edit.
+        response: the given description of the goal.
+        kinds: of the attachments.
+
+    Raises:
+        EditError: naming the option.
+    """
+    name, reads, needs = type(editor).__name__, read_fields(editor), editor.required_fields
+    if "source" in needs and not has_image:
+        raise EditError(f"--image: {name} edits a picture, and none is given; give the one to edit")
+    if has_image and "source" not in reads:
+        raise EditError(f"--image: {name} draws without a picture; leave it out, --resolution gives the size")
+    described = {"response", "target_caption"}
+    if response and not described & {*reads}:
+        raise EditError(f"--response: {name} reads no description of the goal; leave it out")
+    if not response and "target_caption" in needs and "source" in needs:
+        raise EditError(f"--response: {name} edits by a description of the goal, and none is given")
+    for kind, field in ATTACHMENTS.items():
+        if kind in kinds and field not in reads:
+            raise EditError(f"--attach {kind}=FILE: {name} takes no attached {kind}; leave it out")
+        if kind not in kinds and field in needs:
+            raise EditError(f"--attach {kind}=FILE: {name} needs an attached {kind}, and none is given")
+
+
+def layer_fields(arguments: Namespace, image: Image.Image | None) -> Sample:
+    """What the command line says about object and background, as fields of the sample.
+
+    Raises:
+        EditError: something without --layered, or a mask that cannot be read or has another size than the image.
+    """
+    given = {"--object-phrase": arguments.object_phrase, "--background-phrase": arguments.background_phrase}
+    for option, value in (given | {"--mask": arguments.mask}).items():
+        if value and not arguments.layered:
+            raise EditError(f"{option}: only layered edits use it; leave it out, or give --layered")
+    names = {name.removeprefix("--").replace("-", "_"): value for name, value in given.items() if value}
+    fields = cast(Sample, names)
+    if arguments.mask and image is None:
+        raise EditError("--mask: it says where the object is in --image, and none is given")
+    if arguments.mask and image is not None:
+        mask = read_image(Path(arguments.mask), "--mask")
+        if mask.size != image.size:
+            found, expected = (f"{picture.width}x{picture.height}" for picture in (mask, image))
+            raise EditError(f"--mask {arguments.mask}: expected {expected} pixels, as the image has, found {found}")
+        fields["reference_mask"] = mask.convert("L")
+    return fields
+
+
+def configured(editor: AnyEditor, num_steps: int | None, response: str | None) -> AnyEditor:
+    """The editor with another number of steps, taking the given response, and writing it itself where none is given.
+
+    Raises:
+        EditError: for an editor that has no steps, or needs a response that nobody gives.
+    """
+    settings = settable(editor)
+    changes: dict[str, Any] = {} if num_steps is None else {"num_steps": num_steps}
+    if "response" in editor.required_fields and not response:
+        changes["response"] = "generated"
+    if response and editor.response_source == "generated" and "response" in settings:
+        changes["response"] = "given"
+    if "response" in changes and "response" not in settings:
+        raise EditError(
+            f"{type(editor).__name__} writes no response itself; give --response with a description of the goal"
+        )
+    if "num_steps" in changes and "num_steps" not in settings:
+        raise EditError(f"--steps: {type(editor).__name__} has no denoising steps to set; leave it out")
+    return with_settings(editor, changes) if changes else editor
+
+
+def showing_attention(editor: Editor) -> Editor:
+    """The editor, giving the attention maps of its concepts too.
+
+    Raises:
+        EditError: it has none to give.
+    """
+    if not isinstance(editor, ShowsAttention):
+        raise EditError(
+            f"--show-attention: {type(editor).__name__} gives no attention maps of concepts; leave it out, or take a "
+            "run of an MMIG stage"
+        )
+    return editor.showing_attention()

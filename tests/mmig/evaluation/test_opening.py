@@ -1,0 +1,263 @@
+"""Editors without a run: from configurations, from exported folders, from files of weights."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from mmig.checkpoints.checkpoint import load_module
+from mmig.evaluation.editors import Identity
+from mmig.evaluation.opening import EDITOR_FILE, Opened, OpeningError, open_checkpoint, open_config, open_named
+from mmig.evaluation.settings import SettingsError
+from mmig.methods.instruct_pix2pix.pipeline import EditSampling, InstructPix2PixPipeline
+from mmig.methods.latent_diffusion.pipeline import DrawSampling, TextToImagePipeline
+from mmig.run.export import export_run, export_weights
+from mmig.training.rng import sample_generators
+from tests.mmig.batches import edit_batch
+from tests.mmig.evaluation.support import NoisyCopy
+from tests.tiny_fixtures import TinyBackbones, build_all
+
+IP2P = "mmig.methods.instruct_pix2pix"
+EDITORS = Path(__file__).resolve().parents[3] / "configs/editors"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> TinyBackbones:
+    return build_all(tmp_path_factory.mktemp("tiny"))
+
+
+def write(path: Path, **sections: Any) -> Path:
+    path.write_text(yaml.safe_dump(sections))
+    return path
+
+
+def edited(opened: Opened) -> torch.Tensor:
+    batch = edit_batch(2)
+    with torch.no_grad():
+        return opened.editor(batch, sample_generators(0, batch["key"])).images
+
+
+def editing_folder(folders: TinyBackbones) -> dict[str, Any]:
+    """Section of the editing UNet under the response."""
+    arguments = {
+        "path": str(folders.instruct_pix2pix),
+        "backbone": str(folders.stable_diffusion),
+        "sampling": {"num_steps": 2, "text": "response"},
+    }
+    return {"class_path": f"{IP2P}.pipeline.open_editor", "init_args": arguments}
+
+
+class NoMaker:
+    """Is no editor."""
+
+    def __init__(self, number: int = 1) -> None:
+        self.sampling, self.required_fields, self.response_source = number, (), "none"
+
+    def __call__(self) -> None:
+        """Do nothing."""
+
+
+def make_copy(strength: float = 0.1) -> NoisyCopy:
+    """A function that returns an editor."""
+    return NoisyCopy(strength)
+
+
+def test_an_editor_is_made_by_a_class_or_a_function(tmp_path: Path) -> None:
+    own = "tests.mmig.evaluation"
+    made = write(
+        tmp_path / "a.yaml", editor={"class_path": f"{own}.test_opening.make_copy", "init_args": {"strength": 1}}
+    )
+    opened = open_config(made)
+    assert isinstance(opened.editor, NoisyCopy) and opened.editor.strength == 1.0
+    assert opened.facts["config"] == {"path": str(made), "editor": yaml.safe_load(made.read_text())["editor"]}
+    plain = write(tmp_path / "b.yaml", editor={"class_path": "mmig.evaluation.editors.Identity"})
+    assert isinstance(open_named(None, str(plain)).editor, Identity)
+
+
+def test_a_module_without_a_run_edits_as_its_pretrained_parts_do(folders: TinyBackbones, tmp_path: Path) -> None:
+    arguments = {
+        "optimizer": {"lr": 1.0},
+        "loss_weights": {"sdm": 1.0},
+        "backbone": str(folders.stable_diffusion),
+        "unet": str(folders.instruct_pix2pix),
+        "text": "response",
+        "sampling": {"num_steps": 2},
+    }
+    model = {"class_path": f"{IP2P}.module.InstructPix2PixModule", "init_args": arguments}
+    data = {"class_path": "x", "init_args": {"resolution": 48}}
+    module = open_config(write(tmp_path / "model.yaml", model=model, data=data, trainer={}))
+    folder = open_config(write(tmp_path / "folder.yaml", editor=editing_folder(folders)))
+    assert isinstance(folder.editor, InstructPix2PixPipeline) and folder.editor.sampling == EditSampling(
+        2, text="response"
+    )
+    assert module.editor.required_fields == folder.editor.required_fields == ("source", "response")
+    assert module.resolution == 48 and module.data == {"resolution": 48}
+    folder.editor.scheduler = module.editor.scheduler  # a folder has one of its own
+    torch.testing.assert_close(edited(module), edited(folder), atol=1e-5, rtol=1e-5)
+
+
+def test_fresh_parts_are_the_same_every_time_and_no_draw_of_others_changes(
+    folders: TinyBackbones, tmp_path: Path
+) -> None:
+    size = {"block_out_channels": [16, 32], "layers_per_block": 1, "attention_heads": 2, "norm_num_groups": 8}
+    arguments = {
+        "optimizer": {"lr": 1.0},
+        "loss_weights": {"sdm": 1.0},
+        "backbone": str(folders.stable_diffusion),
+        "unet": {**size, "sample_size": 16},
+    }
+    model = {"class_path": "mmig.methods.latent_diffusion.text_to_image.TextToImageModule", "init_args": arguments}
+    config = write(tmp_path / "model.yaml", model=model)
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first, second = (open_config(config).editor.unet.state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+CASES = [
+    ({}, "expected one section `editor` or `model` with class_path and init_args"),
+    ({"editor": {"class_path": "a.B"}, "model": {"class_path": "a.B"}}, r"found \['editor', 'model'\]"),
+    ({"editor": {"init_args": {}}}, "expected one section `editor` or `model`"),
+    ({"editor": {"class_path": "mmig.evaluation.editors.Identical"}}, "editor: cannot load 'mmig.evaluation.editors.Id"),
+    ({"editor": {"class_path": "Identity"}}, "cannot load 'Identity'"),
+    ({"editor": {"class_path": "no.such.Editor"}}, "cannot load 'no.such.Editor'"),
+    (
+        {"editor": {"class_path": "mmig.evaluation.editors.Identity", "init_args": {"vae": "x"}}},
+        "unknown argument 'vae'; it has no arguments",
+    ),
+    (
+        {"editor": {"class_path": "mmig.evaluation.editors.AutoencoderCeiling", "init_args": {"autoencoder": "x"}}},
+        "unknown argument 'autoencoder'; it has vae",
+    ),
+    ({"editor": {"class_path": "mmig.evaluation.editors.AutoencoderCeiling"}}, 'editor: .*AutoencoderCeiling: .*"?vae'),
+    (
+        {"editor": {"class_path": "mmig.evaluation.editors.AutoencoderCeiling", "init_args": {"vae": "no/folder"}}},
+        "no/folder",
+    ),
+    (
+        {"editor": {"class_path": f"{IP2P}.pipeline.open_editor", "init_args": {"path": "x", "sampling": {"num_steps": "many"}}}},
+        r"sampling.num_steps .*: Expected a <class 'int'>. Got value: many",
+    ),
+    ({"editor": {"class_path": "tests.mmig.evaluation.test_opening.NoMaker"}}, "gives a NoMaker, expected an editor"),
+    ({"editor": {"class_path": "pathlib.Path"}}, "expected an editor .*; it has not sampling, required_fields"),
+    ({"model": {"class_path": "mmig.no.Module"}}, "model: .*mmig.no.Module"),
+    (
+        {"model": {"class_path": "mmig.methods.latent_diffusion.autoencoder.AutoencoderModule",
+                   "init_args": {"optimizer": {"lr": 1.0}, "loss_weights": {"squared": 1.0}, "norm_num_groups": 8,
+                                 "block_out_channels": [8, 8]}}},
+        "AutoencoderModule trains a part that edits no images",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sections", "message"), CASES)
+def test_a_configuration_that_gives_no_editor_is_refused_in_one_line(
+    sections: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message) as refused:
+        open_config(write(tmp_path / "bad.yaml", **sections))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_configuration_that_is_not_there_is_named() -> None:
+    with pytest.raises(SettingsError, match="no.yaml: cannot be read"):
+        open_config("no.yaml")
+
+
+def test_an_editing_unet_does_not_draw_and_another_does_not_edit(folders: TinyBackbones, tmp_path: Path) -> None:
+    editing, drawing = str(folders.instruct_pix2pix), str(folders.stable_diffusion)
+    wrong = {"class_path": f"{IP2P}.pipeline.open_editor", "init_args": {"path": drawing}}
+    with pytest.raises(ValueError, match="expected an editing UNet with 8 input channels, found 4"):
+        open_config(write(tmp_path / "a.yaml", editor=wrong))
+    path = tmp_path / "folder"
+    path.mkdir()
+    for part in ("vae", "text_encoder", "tokenizer"):
+        (path / part).symlink_to(folders.stable_diffusion / part)
+    for part in ("unet", "scheduler"):
+        (path / part).symlink_to(Path(editing) / part)
+    other = {"class_path": "mmig.methods.latent_diffusion.pipeline.open_editor", "init_args": {"path": str(path)}}
+    with pytest.raises(ValueError, match="expected a text-to-image UNet with 4 input channels, found 8"):
+        open_config(write(tmp_path / "b.yaml", editor=other))
+
+
+def test_a_folder_that_says_what_opens_it_is_opened(folders: TinyBackbones, tmp_path: Path) -> None:
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    for part in ("vae", "unet", "text_encoder", "tokenizer", "scheduler"):
+        (folder / part).symlink_to(folders.stable_diffusion / part)
+    section = {
+        "class_path": "mmig.methods.latent_diffusion.pipeline.open_editor",
+        "init_args": {"sampling": {"num_steps": 3}},
+    }
+    write(folder / EDITOR_FILE, **section)
+    opened = open_checkpoint(folder)
+    assert isinstance(opened.editor, TextToImagePipeline) and opened.editor.sampling == DrawSampling(3)
+    assert opened.facts == {"checkpoint": str(folder), "weights": "exported", "editor": section}
+    with pytest.raises(OpeningError, match=r"--no-ema: .* is an exported folder, which holds one set of weights"):
+        open_checkpoint(folder, ema=False)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"class_path": "os.system"}, "expected a class_path below mmig.methods, found 'os.system'"),
+        ({"class_path": "mmig.evaluation.editors.Identity"}, "expected a class_path below mmig.methods"),
+        ({"class_path": "mmig.methods_of_mine.Editor"}, "expected a class_path below mmig.methods"),
+        ({"class_path": None}, "expected a class_path below mmig.methods, found None"),
+        ({"class_path": "mmig.methods.mmig.editor.asdict"}, "is not defined below mmig.methods"),
+        ({"class_path": "mmig.methods.mmig.editor.os.system"}, "cannot load"),
+        ({"class_path": "mmig.methods.no_such.pipeline.open_editor"}, "cannot load .*; export the run again"),
+        (
+            {"class_path": "mmig.methods.latent_diffusion.pipeline.open_editor", "init_args": {"paths": "x"}},
+            "unknown argument 'paths'; it has path, sampling",
+        ),
+        (
+            {"class_path": "mmig.methods.mmig.editor.SamplingConfig", "init_args": {"strength": 1.0}},
+            "unknown argument 'path'",
+        ),
+    ],
+)
+def test_a_folder_names_nothing_but_methods(section: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write(tmp_path / EDITOR_FILE, **section)
+    with pytest.raises(OpeningError, match=message) as refused:
+        open_checkpoint(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_run_its_weights_and_its_folder_edit_alike(mmig_run: Path, tmp_path: Path) -> None:
+    file = export_weights(mmig_run, tmp_path / "three.safetensors")
+    folder = export_run(mmig_run, tmp_path / "three")
+    write(folder / EDITOR_FILE, class_path="mmig.methods.mmig.editor.open_editor")
+    run, weights, exported = (open_checkpoint(path) for path in (mmig_run, file, folder))
+    assert torch.equal(edited(run), edited(weights)) and torch.equal(edited(run), edited(exported))
+    assert exported.editor.sampling == run.editor.sampling == load_module(mmig_run).sampling
+    assert run.resolution == weights.resolution == exported.resolution == 64
+    assert run.editor.idle_settings == exported.editor.idle_settings == ("image_guidance_scale",)
+
+
+def test_only_a_run_has_an_average() -> None:
+    with pytest.raises(OpeningError, match="--no-ema: only a run has an average of its weights"):
+        open_named(None, "configs/editors/identity.yaml", ema=False)
+
+
+NEEDS = {
+    "identity": ("source",),
+    "vae_ceiling": ("target",),
+    "oracle_text": ("target_caption",),
+    "tiny": ("source", "response"),
+    "tiny_instruction": ("source", "instruction"),
+}
+
+
+@pytest.mark.parametrize("path", sorted(EDITORS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_editor_configuration_opens_and_edits(path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    opened, batch = open_config(path), edit_batch(1)
+    assert opened.editor.required_fields == NEEDS[path.stem]
+    if hasattr(opened.editor.sampling, "num_steps"):
+        assert opened.editor.sampling.num_steps >= 20
+    else:
+        assert opened.editor(batch, sample_generators(0, batch["key"])).images.shape == batch["source"].shape
