@@ -1,6 +1,5 @@
 """What the options of edit.py say, checked: files, attachments, layers, and whether the editor reads what is given."""
 
-import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -9,7 +8,7 @@ from typing import Any, cast
 
 from PIL import Image
 
-from datamodules.schema import Sample, SchemaError
+from datamodules.schema import AttachmentSettings, Sample, SchemaError, placeholders, with_attachment_tensors
 from mmig.editor import ATTACHMENTS, AnyEditor, Editor, ShowsAttention, read_fields, with_settings
 from mmig.evaluation.overrides import settable
 from mmig.evaluation.pictures import read_image
@@ -50,25 +49,31 @@ def attached(options: Sequence[str], instruction: str) -> Sample:
             raise EditError(f"--attach {option}: no such file")
         entry = {"kind": kind, "role": "reference", "data": path.read_bytes()}
         attachments.append(entry | {"format": path.suffix.removeprefix(".").lower()})
-    for placeholder, kind, number in re.findall(r"(<(image|audio):(\d+)>)", instruction):
-        kinds = [one["kind"] for one in attachments]
-        if int(number) >= len(kinds) or kinds[int(number)] != kind:
-            found = ", ".join(f"<{one}:{place}>" for place, one in enumerate(kinds)) or "nothing"
-            raise EditError(f"--instruction: {placeholder} names no attached {kind}; --attach gives {found}")
+    kinds = [one["kind"] for one in attachments]
+    for named in placeholders(instruction):
+        if named.number >= len(kinds) or kinds[named.number] != named.kind:
+            found = ", ".join(f"<{kind}:{number}>" for number, kind in enumerate(kinds)) or "nothing"
+            raise EditError(
+                f"--instruction: <{named.kind}:{named.number}> names no attached {named.kind}; --attach gives {found}"
+            )
     return cast(Sample, {"attachments": attachments} if attachments else {})
 
 
-def with_tensors(sample: Sample, data: Mapping[str, Any]) -> Sample:
-    """The sample with its attachments decoded as the editor's training data have them.
+def with_tensors(sample: Sample, instruction: str, data: Mapping[str, Any]) -> Sample:
+    """The sample with its attachments decoded, and bound to the words of the instruction that they stand before.
+
+    Args:
+        sample: with `attachments`.
+        instruction: with placeholders or without.
+        data: settings of the editor's training data, of which those about attachments hold here too.
 
     Raises:
         EditError: one cannot be used.
     """
-    from datamodules.schema import AttachmentSettings, with_attachment_tensors
-
     own = {item.name: data[item.name] for item in fields(AttachmentSettings) if item.name in data}
     try:
-        return with_attachment_tensors(cast(Sample, {**sample, "key": KEY}), AttachmentSettings(**own))
+        whole = cast(Sample, {**sample, "key": KEY, "instruction": instruction})
+        return with_attachment_tensors(whole, AttachmentSettings(**own))
     except SchemaError as error:
         raise EditError(f"--attach: {error}") from error
 

@@ -16,6 +16,8 @@ from datamodules.shard_data import ShardData
 from mmig.callbacks.ema import EMA
 from mmig.callbacks.evaluate import Evaluate, undisturbed
 from mmig.evaluation.settings import ScoringSettings
+from mmig.metrics.bank import FeatureBank
+from mmig.metrics.base import PerSampleMetric, SampleValues, sample_values
 from mmig.metrics.suite import UnknownMetricError
 from mmig.run.curves import Curves
 from mmig.training.optim import OptimizerConfig
@@ -184,6 +186,38 @@ def test_data_that_cannot_be_evaluated_are_refused_before_the_first_step(
 class FailAtFirstStep(L.Callback):
     def on_train_batch_start(self, *_: Any) -> None:
         raise AssertionError("training has begun")
+
+
+class LoudModule(CopyModule):
+    """Declares a metric of its own, and one that needs a judge which is not there."""
+
+    metrics = ("tests.mmig.metrics.test_suite.Reader", "tests.mmig.callbacks.test_evaluate.Copied")
+
+
+class Copied(PerSampleMetric):
+    """Distance to the source."""
+
+    name = "copied"
+    higher_is_better = False
+
+    def values(self, bank: FeatureBank) -> SampleValues:
+        return sample_values((bank.image("edited") - bank.image("source")).abs().flatten(1).mean(1), {})
+
+
+def test_metrics_of_the_module_are_scored_beside_those_of_the_data(tmp_path: Path) -> None:
+    _, trainer = fit(tmp_path, [], steps=1, logger=False)
+    scoring = ScoringSettings(metrics=["l1_input"])
+    rows = Evaluate(1, scoring=scoring).evaluate(trainer, LoudModule()).rows
+    assert list(rows[0].values) == ["l1_input", "copied"]
+    assert all(row.values["copied"] == pytest.approx(row.values["l1_input"], abs=1e-6) for row in rows)
+
+
+def test_a_class_path_in_the_scoring_is_known_before_training(tmp_path: Path) -> None:
+    own = "tests.mmig.callbacks.test_evaluate.Copied"
+    _, trainer = fit(tmp_path, [Evaluate(2, scoring=ScoringSettings(metrics=[own]))], steps=2)
+    assert [event.step for event in events(trainer).Scalars("eval/copied")] == [2]
+    with pytest.raises(UnknownMetricError, match="cannot load 'no.such.Metric'"):
+        Evaluate(10, scoring=ScoringSettings(metrics=["no.such.Metric"]))
 
 
 def test_a_yaml_can_give_the_scoring_as_values_or_as_a_path(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_several_processes_find_what_one_finds(
     run_directory: Path, tmp_path: Path, world_size: int, limit: int | None
 ) -> None:
     samples = random_samples(5)
-    samples[1]["source"] = b"\x89PNG, and no picture"  # another sample stands in for it
+    samples[1]["source"] = b"\x89PNG\r\n\x1a\n, and no picture"  # another sample stands in for it
     data = write_data(tmp_path / "data", samples, max_bad_fraction=1.0)
     given = ["--checkpoint", str(run_directory), "--data", str(data), "--metrics", "l1_target", "--device", "cpu"]
     given += [] if limit is None else ["--limit", str(limit)]

@@ -52,3 +52,31 @@ def test_variety_comes_before_order() -> None:
 def test_no_examples_are_an_error() -> None:
     with pytest.raises(ValueError, match="at least one"):
         draw_grid([])
+
+
+def titles(examples: list[Example]) -> int:
+    """How many columns of images a grid has."""
+    return (draw_grid(examples).width - 2 * 22 - 300) // (192 + 14)
+
+
+def test_columns_that_nobody_has_an_image_for_are_left_out() -> None:
+    pixels = np.full((64, 64, 3), 200, dtype=np.uint8)
+    drawn, edited = Example("a", None, pixels, None, "x"), example("b", target=False)
+    assert [titles([drawn]), titles([edited]), titles([drawn, edited]), titles([example()])] == [1, 2, 2, 3]
+    grid = np.asarray(draw_grid([drawn, edited]))
+    first, second = grid[52 : 52 + 192, 22 : 22 + 192], grid[52 + 206 : 52 + 206 + 192, 22 : 22 + 192]
+    assert (first[0] == 255).all() and first.min() < 200  # a white card that says "none"
+    assert (second == 200).all()
+
+
+def test_references_have_a_column_of_their_own_and_share_a_tile() -> None:
+    pixels = np.full((64, 64, 3), 200, dtype=np.uint8)
+    shades = tuple(np.full((96, 96, 3), shade, dtype=np.uint8) for shade in (0, 60, 120))
+    examples = [Example("a", pixels, pixels, pixels, "x", references=shades), example("b")]
+    examples.append(Example("c", pixels, pixels, pixels, "x", references=shades[:1]))
+    assert titles(examples) == 4
+    grid = np.asarray(draw_grid(examples))
+    column = grid[52:, 22 + 206 : 22 + 206 + 192]
+    assert [int(column[row, left, 0]) for row, left in ((48, 48), (48, 144), (144, 48), (144, 144))] == [0, 60, 120, 255]
+    assert (column[206 + 5, 5:-5] == 255).all()  # the second has none
+    assert (column[2 * 206 + 5, 5:-5] == 0).all()

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from datamodules.schema import take
-from mmig.metrics.bank import MetricInputError
+from mmig.metrics.bank import FeatureBank, MetricInputError
+from mmig.metrics.base import PerSampleMetric, SampleValues, sample_values
 from mmig.metrics.clip_encoder import ClipEncoder
-from mmig.metrics.suite import METRICS, MetricSuite, UnknownMetricError, computable
+from mmig.metrics.suite import METRICS, MetricSuite, UnknownMetricError, build_metrics, computable
 from tests.mmig.metrics.support import random_batch, random_images
 
 
@@ -182,3 +183,92 @@ def test_clip_score_is_two_and_a_half_times_the_positive_cosine(encoder: ClipEnc
     values = suite.update(suite.bank(random_batch(6), random_images(6)))
     cosine = values["clip_text_similarity"].values
     torch.testing.assert_close(values["clip_score"].values, 2.5 * cosine.clamp_min(0))
+
+
+class Loudness(PerSampleMetric):
+    """One of a method's own: reads the batch, the edited images, the texts and the extras."""
+
+    name = "loudness"
+    higher_is_better = False
+
+    def values(self, bank: FeatureBank) -> SampleValues:
+        """Mean of the edited image, plus the length of the text, plus what the editor says, less the sample's truth."""
+        texts = torch.tensor([float(len(text)) for text in bank.written("response")])
+        truth = torch.tensor([float(facts["truth"]) for facts in bank.batch["metadata"]])
+        brightness = bank.image("edited").flatten(1).mean(1)
+        return sample_values(brightness + texts + bank.extras["level"] - truth, {})
+
+
+class Reader(Loudness):
+    name = "reader"
+    needs_judge = needs_reader = True
+
+
+class Nameless(PerSampleMetric):
+    values = Loudness.values
+
+
+class Dotted(Loudness):
+    name = "my.loudness"
+
+
+class Taken(Loudness):
+    name = "success"
+
+
+class Twin(Loudness):
+    """Has the name of another."""
+
+
+OWN = "tests.mmig.metrics.test_suite"
+
+
+def test_a_metric_of_ones_own_sees_batch_images_texts_and_extras() -> None:
+    suite, batch = MetricSuite(["l1_target", f"{OWN}.Loudness"]), random_batch(2)
+    level = torch.tensor([10.0, 20.0])
+    bank = suite.bank(batch, torch.zeros(2, 3, 64, 64), {"response": ["", "four"]}, {"level": level})
+    assert suite.names == ["l1_target", "loudness"]
+    assert suite.update(bank)["loudness"].values.tolist() == [10.5, 23.5]
+    other = bank.with_edited(torch.ones(2, 3, 64, 64), None, {"level": 2 * level})
+    assert suite.update(other)["loudness"].values.tolist() == [21.0, 40.0]
+    assert suite.compute()["loudness"] == (10.5 + 23.5 + 21.0 + 40.0) / 4
+
+
+def test_which_way_is_better_is_the_metrics_own() -> None:
+    about = MetricSuite(["l1_input", "ssim_input", f"{OWN}.Loudness"]).describe()
+    assert about == {
+        "l1_input": {"higher_is_better": False},
+        "ssim_input": {"higher_is_better": True},
+        "loudness": {"higher_is_better": False, "class_path": f"{OWN}.Loudness"},
+    }
+    lower = {name for name, metric in build_metrics(METRICS).items() if not metric.higher_is_better}
+    assert lower == {"l1_input", "l1_target", "l2_target"}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["no.such.Metric"], "metrics: cannot load 'no.such.Metric' "),
+        ([f"{OWN}.Quietness"], "metrics: cannot load '.*Quietness'"),
+        ([f"{OWN}.random_batch"], "random_batch: expected a subclass of PerSampleMetric .* found <function random_batch"),
+        (["pathlib.Path"], "pathlib.Path: expected a subclass of PerSampleMetric"),
+        ([f"{OWN}.Nameless"], "Nameless.name: expected letters, digits and _, found None"),
+        ([f"{OWN}.Dotted"], "Dotted.name: expected letters, digits and _, found 'my.loudness'"),
+        ([f"{OWN}.Taken"], "Taken.name: 'success' is a metric of mmig already"),
+        ([f"{OWN}.Loudness", f"{OWN}.Twin"], "Loudness and .*Twin are both called 'loudness'"),
+    ],
+)
+def test_a_class_path_that_is_no_metric_is_refused_in_one_line(names: list[str], message: str) -> None:
+    with pytest.raises(UnknownMetricError, match=message) as refused:
+        MetricSuite(names)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_is_asked_for_twice_is_scored_once() -> None:
+    assert MetricSuite(["l1_input", f"{OWN}.Loudness", "l1_input", f"{OWN}.Loudness"]).names == ["l1_input", "loudness"]
+
+
+def test_own_metrics_that_cannot_be_computed_are_left_out() -> None:
+    names = [f"{OWN}.Loudness", f"{OWN}.Reader", "clip_score"]
+    assert computable(False, None, names) == names[:1]
+    assert computable(True, EvenJudge(), names) == names
