@@ -8,7 +8,10 @@ differences. `--short` does the same in a few steps, for tests.
 import argparse
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+import yaml
 
 from experiments.demo import console, run
 from mmig.base.commands import positive
@@ -62,11 +65,20 @@ def fit_denoiser(name: str, root: Path, *more: str) -> None:
     fit(name, root, CONFIG, "--data.init_args.features", features, *vae, *more)
 
 
-def evaluate(name: str, split: str, data: str, limit: int, *more: str) -> None:
-    """Evaluate a run on a split; every run sees the same samples with the same noise."""
+def write_before(folder: Path) -> Path:
+    """A configuration of the pretrained models as they are, their own decoder among them; returns its file."""
+    model = yaml.safe_load(Path(CONFIG).read_text(encoding="utf-8"))["model"]
+    model["init_args"]["backbones"]["vae"] = PRETRAINED
+    path = folder / "before.yaml"
+    path.write_text(yaml.safe_dump({"model": model}), encoding="utf-8")
+    return path
+
+
+def evaluate(scored: Sequence[str], name: str, split: str, data: str, limit: int, *more: str) -> None:
+    """Evaluate a run or configuration on a split; all see the same samples with the same noise."""
     run(
         f"Evaluation of {name}: {split}",
-        *("evaluate.py", "--checkpoint", f"runs/{name}", "--data", data, "--split", split, "--limit", str(limit)),
+        *("evaluate.py", *scored, "--data", data, "--split", split, "--limit", str(limit)),
         *("--metrics", "success", "preservation", "--out", f"runs/{name}/{split}", *more),
     )
 
@@ -87,14 +99,13 @@ def main(arguments: list[str] | None = None) -> None:
     short = ["--trainer.max_steps", "2"] if options.short else []
     sampling = ["--sampling", *options.sampling] if options.sampling else []
     write_data(options.root, 16 if options.short else None)
-    # with a learning rate of 0 nothing moves: the pretrained models as they are
-    untouched = (VAE, PRETRAINED, "--data.init_args.features", "null")
-    fit(before, options.root, CONFIG, *untouched, "--trainer.max_steps", "1", "--model.init_args.optimizer.lr", "0")
+    untouched = ("--config", str(write_before(options.root)))
     fit_decoder(f"{options.name}-decoder", options.root, *short)
     fit_denoiser(options.name, options.root, *short)
     for split in TESTS:
-        evaluate(before, split, options.data, limit, *sampling)
-        evaluate(options.name, split, options.data, limit, *sampling, "--compare", f"runs/{before}/{split}")
+        evaluate(untouched, before, split, options.data, limit, *sampling)
+        tuned = ("--checkpoint", f"runs/{options.name}")
+        evaluate(tuned, options.name, split, options.data, limit, *sampling, "--compare", f"runs/{before}/{split}")
     console.rule(f"[bold]Done in {time.monotonic() - start:.0f} s", align="left")
     console.print(f"pictures   runs/{options.name}/outline/grid.png")
     console.print(

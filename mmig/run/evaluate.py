@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ def run(arguments: Namespace) -> None:
         opened = open_named(*named, ema=not arguments.no_ema, device=device)
         declared = () if arguments.metrics else opened.metrics
         suite = build_suite(settings, device, declared)
-        if rank == 0 and not settings.metrics and (hints := left_out(suite)):
+        wanted = [*(() if settings.metrics else METRICS), *declared]
+        if rank == 0 and (hints := left_out(suite, wanted)):
             logger.info("not scored: %s", "; ".join(hints))
         editor = in_layers(opened.editor) if arguments.layered else opened.editor
         editor = with_sampling(editor, arguments.sampling)
@@ -129,9 +130,9 @@ def settings_path(class_path: str) -> Path:
     return Path("configs/evaluation") / f"{package}.yaml"
 
 
-def left_out(suite: MetricSuite) -> list[str]:
-    """What the suite does not score for want of a CLIP model or a judge, and the option that gives one."""
-    missing = {name: make() for name, make in METRICS.items() if name not in suite.names}
+def left_out(suite: MetricSuite, names: Iterable[str]) -> list[str]:
+    """Which metrics the suite does not score for want of a CLIP model or a judge, and the option that gives one."""
+    missing = {name: metric for name, metric in build_metrics(names).items() if name not in suite.names}
     wants = {
         "--clip NAME [WEIGHTS]": [name for name, metric in missing.items() if metric.needs_clip],
         "--judge CLASS_PATH": [name for name, metric in missing.items() if metric.needs_judge and not suite.judge],

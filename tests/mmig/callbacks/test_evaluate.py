@@ -216,7 +216,7 @@ def test_a_class_path_in_the_scoring_is_known_before_training(tmp_path: Path) ->
     own = "tests.mmig.callbacks.test_evaluate.Copied"
     _, trainer = fit(tmp_path, [Evaluate(2, scoring=ScoringSettings(metrics=[own]))], steps=2)
     assert [event.step for event in events(trainer).Scalars("eval/copied")] == [2]
-    with pytest.raises(UnknownMetricError, match="cannot load 'no.such.Metric'"):
+    with pytest.raises(UnknownMetricError, match=r"cannot load 'no.such.Metric'"):
         Evaluate(10, scoring=ScoringSettings(metrics=["no.such.Metric"]))
 
 

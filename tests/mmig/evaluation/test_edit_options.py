@@ -166,7 +166,11 @@ def test_the_settings_of_the_training_data_decide_the_tensors(files: Path, capsy
         ("Collage", [], "--attach image=FILE: Collage needs an attached image, and none is given"),
         ("Collage", ["--attach", "image=red.png", "--response", "x"], "--response: Collage reads no description"),
         ("Collage", ["--attach", "image=red.png", "--steps", "2"], "--steps: Collage has no denoising steps to set"),
-        ("Needy", ["--attach", "image=red.png"], "--attach audio=FILE: Needy needs an attached audio, and none is given"),
+        (
+            "Needy",
+            ["--attach", "image=red.png"],
+            "--attach audio=FILE: Needy needs an attached audio, and none is given",
+        ),
         ("Collage", ["--attach", "red.png"], "--attach red.png: expected KIND=FILE, of the kinds image, audio"),
         ("Collage", ["--attach", "video=red.png"], "--attach video=red.png: expected KIND=FILE"),
         ("Collage", ["--attach", "image=no.png"], "--attach image=no.png: no such file"),

@@ -109,5 +109,5 @@ def test_a_picture_that_cannot_be_read_is_named(broken: bytes, tmp_path: Path) -
 
 def test_a_picture_of_another_shape_is_refused_and_not_squashed(tmp_path: Path) -> None:
     picture(tmp_path / "sample0-000.png", 1, (128, 96))
-    with pytest.raises(PictureError, match="expected the shape of the sample's images, 64x64 or larger .* 128x96"):
+    with pytest.raises(PictureError, match=r"expected the shape of the sample's images, 64x64 or larger .* 128x96"):
         FolderOfPictures(tmp_path)(random_batch(1), NOBODY)

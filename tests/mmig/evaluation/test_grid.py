@@ -77,6 +77,11 @@ def test_references_have_a_column_of_their_own_and_share_a_tile() -> None:
     assert titles(examples) == 4
     grid = np.asarray(draw_grid(examples))
     column = grid[52:, 22 + 206 : 22 + 206 + 192]
-    assert [int(column[row, left, 0]) for row, left in ((48, 48), (48, 144), (144, 48), (144, 144))] == [0, 60, 120, 255]
+    assert [int(column[row, left, 0]) for row, left in ((48, 48), (48, 144), (144, 48), (144, 144))] == [
+        0,
+        60,
+        120,
+        255,
+    ]
     assert (column[206 + 5, 5:-5] == 255).all()  # the second has none
     assert (column[2 * 206 + 5, 5:-5] == 0).all()

@@ -117,40 +117,41 @@ def test_fresh_parts_are_the_same_every_time_and_no_draw_of_others_changes(
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+IDENTITY, CEILING = "mmig.evaluation.editors.Identity", "mmig.evaluation.editors.AutoencoderCeiling"
+OPEN_EDITOR, MANY = f"{IP2P}.pipeline.open_editor", {"path": "x", "sampling": {"num_steps": "many"}}
+AUTOENCODER = {
+    "class_path": "mmig.methods.latent_diffusion.autoencoder.AutoencoderModule",
+    "init_args": {
+        "optimizer": {"lr": 1.0},
+        "loss_weights": {"squared": 1.0},
+        "norm_num_groups": 8,
+        "block_out_channels": [8, 8],
+    },
+}
+
+
+def editor(class_path: str, **arguments: Any) -> dict[str, Any]:
+    """A configuration of an editor."""
+    return {"editor": {"class_path": class_path, "init_args": arguments}}
+
+
 CASES = [
     ({}, "expected one section `editor` or `model` with class_path and init_args"),
-    ({"editor": {"class_path": "a.B"}, "model": {"class_path": "a.B"}}, r"found \['editor', 'model'\]"),
+    (editor(IDENTITY) | {"model": {"class_path": "a.B"}}, r"found \['editor', 'model'\]"),
     ({"editor": {"init_args": {}}}, "expected one section `editor` or `model`"),
-    ({"editor": {"class_path": "mmig.evaluation.editors.Identical"}}, "editor: cannot load 'mmig.evaluation.editors.Id"),
-    ({"editor": {"class_path": "Identity"}}, "cannot load 'Identity'"),
-    ({"editor": {"class_path": "no.such.Editor"}}, "cannot load 'no.such.Editor'"),
-    (
-        {"editor": {"class_path": "mmig.evaluation.editors.Identity", "init_args": {"vae": "x"}}},
-        "unknown argument 'vae'; it has no arguments",
-    ),
-    (
-        {"editor": {"class_path": "mmig.evaluation.editors.AutoencoderCeiling", "init_args": {"autoencoder": "x"}}},
-        "unknown argument 'autoencoder'; it has vae",
-    ),
-    ({"editor": {"class_path": "mmig.evaluation.editors.AutoencoderCeiling"}}, 'editor: .*AutoencoderCeiling: .*"?vae'),
-    (
-        {"editor": {"class_path": "mmig.evaluation.editors.AutoencoderCeiling", "init_args": {"vae": "no/folder"}}},
-        "no/folder",
-    ),
-    (
-        {"editor": {"class_path": f"{IP2P}.pipeline.open_editor", "init_args": {"path": "x", "sampling": {"num_steps": "many"}}}},
-        r"sampling.num_steps .*: Expected a <class 'int'>. Got value: many",
-    ),
-    ({"editor": {"class_path": "tests.mmig.evaluation.test_opening.NoMaker"}}, "gives a NoMaker, expected an editor"),
-    ({"editor": {"class_path": "pathlib.Path"}}, "expected an editor .*; it has not sampling, required_fields"),
+    (editor("mmig.evaluation.editors.Identical"), "editor: cannot load 'mmig.evaluation.editors.Identical'"),
+    (editor("Identity"), "cannot load 'Identity'"),
+    (editor("no.such.Editor"), "cannot load 'no.such.Editor'"),
+    (editor(IDENTITY, vae="x"), "unknown argument 'vae'; it has no arguments"),
+    (editor(CEILING, autoencoder="x"), "unknown argument 'autoencoder'; it has vae"),
+    (editor(CEILING), 'editor: .*AutoencoderCeiling: .*"?vae'),
+    (editor(CEILING, vae="no/folder"), "no/folder"),
+    (editor(OPEN_EDITOR, **MANY), r"sampling.num_steps .*: Expected a <class 'int'>. Got value: many"),
+    (editor("tests.mmig.evaluation.test_opening.NoMaker"), "gives a NoMaker, expected an editor"),
+    (editor("pathlib.Path"), "expected an editor .*; it has not sampling, required_fields"),
     ({"model": {"class_path": "mmig.no.Module"}}, "model: .*mmig.no.Module"),
-    (
-        {"model": {"class_path": "mmig.methods.latent_diffusion.autoencoder.AutoencoderModule",
-                   "init_args": {"optimizer": {"lr": 1.0}, "loss_weights": {"squared": 1.0}, "norm_num_groups": 8,
-                                 "block_out_channels": [8, 8]}}},
-        "AutoencoderModule trains a part that edits no images",
-    ),
-]  # fmt: skip
+    ({"model": AUTOENCODER}, "AutoencoderModule trains a part that edits no images"),
+]
 
 
 @pytest.mark.parametrize(("sections", "message"), CASES)
@@ -163,7 +164,7 @@ def test_a_configuration_that_gives_no_editor_is_refused_in_one_line(
 
 
 def test_a_configuration_that_is_not_there_is_named() -> None:
-    with pytest.raises(SettingsError, match="no.yaml: cannot be read"):
+    with pytest.raises(SettingsError, match=r"no.yaml: cannot be read"):
         open_config("no.yaml")
 
 

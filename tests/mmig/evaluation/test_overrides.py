@@ -76,7 +76,7 @@ def test_a_setting_that_does_nothing_is_refused() -> None:
 
 
 def test_what_the_settings_themselves_refuse_is_refused() -> None:
-    with pytest.raises(ValueError, match="sampling.num_steps: expected at least 1"):
+    with pytest.raises(ValueError, match=r"sampling.num_steps: expected at least 1"):
         with_sampling(Editor(), ["num_steps=0"])
 
 
@@ -95,5 +95,5 @@ def test_another_text_of_instruct_pix2pix_is_said_by_the_editor() -> None:
     assert with_sampling(other, ["text=null"]).required_fields == ("source", "response")
     with pytest.raises(OverrideError, match="expected one of instruction, response, target_caption, found 'caption'"):
         with_sampling(editor, ["text=caption"])
-    with pytest.raises(OverrideError, match="with one of guidance_scale, image_guidance_scale, num_steps, text$"):
+    with pytest.raises(OverrideError, match=r"with one of guidance_scale, image_guidance_scale, num_steps, text$"):
         with_sampling(editor, ["response=given"])

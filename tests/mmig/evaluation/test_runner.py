@@ -13,7 +13,7 @@ from datamodules.shard_data import ShardData
 from datamodules.shards import write_shards
 from datamodules.sources import Source
 from mmig.base.files import write_json_lines
-from mmig.editor import EditOutput, MissingFieldError, NoSettings
+from mmig.editor import MissingFieldError
 from mmig.evaluation.data import SplitBatches, split_batches
 from mmig.evaluation.rows import SampleRow, by_key, deduplicate, read_rows, tell_apart
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor
@@ -160,51 +160,6 @@ def test_examples_of_a_single_edit_type_are_as_many_as_asked_for() -> None:
     batch = random_batch(12)
     batch["edit_type"] = ["outline"] * 12
     assert len(evaluate(batch, 5, (0,), num_examples=8).examples) == 8
-
-
-class Pictures:
-    """Knows its results of two seeds; has none of the second sample."""
-
-    sampling, required_fields, response_source = NoSettings(), (), "none"
-
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
-
-    def at_seed(self, seed: int) -> "Pictures":
-        return Pictures(seed)
-
-    def __call__(self, batch: dict[str, Any], generator: Any) -> EditOutput:
-        images = torch.full_like(batch["target"], 0.5 * self.seed)
-        images[1] = torch.nan
-        return EditOutput(images, ["x"] * len(images), {"missing": [row == 1 for row in range(len(images))]})
-
-
-def test_a_sample_without_a_picture_is_skipped_by_every_metric_and_in_the_grid() -> None:
-    batch = random_batch(3)
-    result = evaluate_editor(Pictures(), batches(batch, 3), MetricSuite(NAMES, judge=BrightJudge()), (0, 1))
-    skipped = [row for row in result.rows if row.key == batch["key"][1]]
-    assert len(skipped) == 2 and all(row.skipped == dict.fromkeys(NAMES, "no_picture") for row in skipped)
-    assert all(set(row.values.values()) == {None} for row in skipped)
-    assert [example.key for example in result.examples] == [batch["key"][0], batch["key"][2]]
-    assert summarise(result.rows)["l1_target"]["n"] == 2
-
-
-def test_an_editor_that_knows_seeds_is_asked_for_each() -> None:
-    batch = random_batch(3)
-    rows = evaluate_editor(Pictures(), batches(batch, 3), MetricSuite(["success"], judge=BrightJudge()), (0, 1)).rows
-    assert {row.seed: row.values["success"] for row in rows if row.key == batch["key"][0]} == {0: 0.0, 1: 1.0}
-
-
-def test_the_grid_shows_attached_pictures_but_no_answer() -> None:
-    batch = random_batch(2)
-    batch["attachment_images"] = torch.stack([torch.full((3, 8, 8), value) for value in (-1.0, 0.0, 1.0) * 2]).view(
-        2, 3, 3, 8, 8
-    )
-    batch["has_attachment_images"] = torch.tensor([[True, False, True], [False, False, False]])
-    batch["attachment_roles"] = [["subject", "", "answer"], ["", "", ""]]
-    first, second = evaluate(batch, 2, (0,)).examples
-    assert [int(pixels.max()) for pixels in first.references] == [0] and second.references == ()
-    assert first.references[0].shape == (8, 8, 3)
 
 
 def test_an_attached_picture_that_is_needed_and_not_there_is_named() -> None:

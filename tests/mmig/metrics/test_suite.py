@@ -250,7 +250,10 @@ def test_which_way_is_better_is_the_metrics_own() -> None:
     [
         (["no.such.Metric"], "metrics: cannot load 'no.such.Metric' "),
         ([f"{OWN}.Quietness"], "metrics: cannot load '.*Quietness'"),
-        ([f"{OWN}.random_batch"], "random_batch: expected a subclass of PerSampleMetric .* found <function random_batch"),
+        (
+            [f"{OWN}.random_batch"],
+            "random_batch: expected a subclass of PerSampleMetric .* found <function random_batch",
+        ),
         (["pathlib.Path"], "pathlib.Path: expected a subclass of PerSampleMetric"),
         ([f"{OWN}.Nameless"], "Nameless.name: expected letters, digits and _, found None"),
         ([f"{OWN}.Dotted"], "Dotted.name: expected letters, digits and _, found 'my.loudness'"),
