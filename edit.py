@@ -2,7 +2,7 @@
 
 Examples:
     python edit.py --checkpoint runs/NAME --image IN.png --instruction "make the ball blue" --out OUT.png
-    python edit.py --config configs/editors/oracle_text.yaml --instruction "a red circle" --resolution 64 --out OUT.png
+    python edit.py --config configs/editors/oracle_text.yaml --instruction "a red circle" --out OUT.png
 """
 
 import argparse

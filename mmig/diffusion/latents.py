@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -56,10 +56,21 @@ def latent_shape(vae: "AutoencoderKL", height: int, width: int) -> tuple[int, in
     Raises:
         ValueError: a side is no multiple of the autoencoder's factor.
     """
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    factor = reduction(vae)
     if height % factor or width % factor:
         raise ValueError(f"image of {height}x{width} pixels: both sides must be multiples of {factor} for this VAE")
     return vae.config.latent_channels, height // factor, width // factor
+
+
+def reduction(vae: "AutoencoderKL") -> int:
+    """How many pixels a side of a latent stands for."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def usual_resolution(vae: "AutoencoderKL", denoiser: nn.Module) -> int | None:
+    """Longer side in pixels of the images that a denoiser was made for; None where its config does not say."""
+    size = denoiser.config.sample_size
+    return None if size is None else reduction(vae) * (size if isinstance(size, int) else max(size))
 
 
 def _shift(vae: "AutoencoderKL") -> float:

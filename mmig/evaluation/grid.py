@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 _BACKGROUND, _INK, _FAINT, _CARD = (250, 250, 249), (28, 28, 30), (120, 120, 126), (255, 255, 255)
 _FRAME = (214, 214, 218)
 _GAP, _MARGIN, _HEADER = 14, 22, 30
+_BETWEEN = 4
 
 
 @dataclass
@@ -92,9 +93,9 @@ def _draw_tile(
         draw.text((left + tile / 2, top + tile / 2), "none", fill=_FAINT, font=_font(16), anchor="mm")
     side = math.ceil(math.sqrt(len(images)))
     for number, pixels in enumerate(images):
-        part = tile // side
+        part = (tile - (side - 1) * _BETWEEN) // side
         image = _fit(Image.fromarray(pixels), part)
-        corner = left + number % side * part, top + number // side * part
+        corner = left + number % side * (part + _BETWEEN), top + number // side * (part + _BETWEEN)
         canvas.paste(image, (corner[0] + (part - image.width) // 2, corner[1] + (part - image.height) // 2))
 
 

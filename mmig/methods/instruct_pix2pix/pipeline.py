@@ -19,7 +19,7 @@ from mmig.backbones.diffusion import (
 from mmig.backbones.parts import BackboneError
 from mmig.diffusion.conditioning import Conditioning, denoise
 from mmig.diffusion.guidance import guided, instruct_pix2pix_guidance
-from mmig.diffusion.latents import decode, encode_unscaled, latent_shape
+from mmig.diffusion.latents import decode, encode_unscaled, latent_shape, usual_resolution
 from mmig.diffusion.sampling import per_sample, sample
 from mmig.diffusion.text import encode_text
 from mmig.editor import EditOutput, ResponseSource
@@ -81,6 +81,11 @@ class InstructPix2PixPipeline:
     def text(self) -> TextField:
         """Which text of the batch is followed."""
         return self.sampling.text or self.trained_text
+
+    @property
+    def resolution(self) -> int | None:
+        """Of the images that the UNet was made for."""
+        return usual_resolution(self.vae, self.unet)
 
     @property
     def required_fields(self) -> tuple[str, ...]:

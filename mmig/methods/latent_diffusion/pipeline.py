@@ -19,7 +19,7 @@ from mmig.backbones.diffusion import (
 from mmig.backbones.parts import BackboneError
 from mmig.diffusion.conditioning import Conditioning, denoise
 from mmig.diffusion.guidance import guided, text_guidance
-from mmig.diffusion.latents import decode, encode, latent_shape
+from mmig.diffusion.latents import decode, encode, latent_shape, usual_resolution
 from mmig.diffusion.sampling import per_sample, sample
 from mmig.diffusion.text import encode_text
 from mmig.editor import EditOutput, ResponseSource
@@ -71,6 +71,11 @@ class TextToImagePipeline:
         self.vae, self.unet, self.text_encoder, self.tokenizer = vae, unet, text_encoder, tokenizer
         self.scheduler = scheduler
         self.sampling = sampling or DrawSampling()
+
+    @property
+    def resolution(self) -> int | None:
+        """Of the images that the UNet was made for."""
+        return usual_resolution(self.vae, self.unet)
 
     @property
     def required_fields(self) -> tuple[str, ...]:

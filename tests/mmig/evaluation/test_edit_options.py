@@ -121,8 +121,11 @@ def test_a_text_to_image_unet_draws_without_a_run(tmp_path: Path) -> None:
     editor = {"class_path": "mmig.methods.latent_diffusion.pipeline.open_editor", "init_args": arguments}
     path.write_text(yaml.safe_dump({"editor": editor}))
     out = tmp_path / "out.png"
-    edit.main(["--config", str(path), "--instruction", "a red ball", "--resolution", "64", "--out", str(out)])
-    assert Image.open(out).size == (64, 64)
+    given = ["--config", str(path), "--instruction", "a red ball", "--out", str(out)]
+    edit.main(given)
+    assert Image.open(out).size == (64, 64)  # what its UNet was made for
+    edit.main([*given, "--resolution", "32"])
+    assert Image.open(out).size == (32, 32)
 
 
 def test_attachments_reach_the_editor_in_their_order(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
