@@ -48,11 +48,7 @@ def draw_grid(examples: Sequence[Example], tile: int = 192, text_width: int = 30
     """
     if not examples:
         raise ValueError("grid: expected at least one example, found none")
-    columns = {
-        title: tiles
-        for title, tiles in _columns(examples).items()
-        if title == "edited" or any(images for images in tiles)
-    }
+    columns = {title: tiles for title, tiles in _columns(examples).items() if any(tiles)}
     width = 2 * _MARGIN + len(columns) * (tile + _GAP) + text_width
     height = 2 * _MARGIN + _HEADER + len(examples) * (tile + _GAP) - _GAP
     canvas = Image.new("RGB", (width, height), _BACKGROUND)

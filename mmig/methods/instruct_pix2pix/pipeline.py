@@ -16,7 +16,7 @@ from mmig.backbones.diffusion import (
     load_unet,
     load_vae,
 )
-from mmig.backbones.parts import BackboneError
+from mmig.backbones.parts import PIPELINE, TEXT_ENCODER, TOKENIZER, VAE, BackboneError
 from mmig.diffusion.conditioning import Conditioning, denoise
 from mmig.diffusion.guidance import guided, instruct_pix2pix_guidance
 from mmig.diffusion.latents import decode, encode_unscaled, latent_shape, usual_resolution
@@ -154,3 +154,9 @@ def open_editor(
     text_encoder, tokenizer = load_text_encoder(others), load_tokenizer(others)
     check_compatible(unet, text_encoder, vae, tokenizer)
     return InstructPix2PixPipeline(vae, unet, text_encoder, tokenizer, load_scheduler(path), text, sampling)
+
+
+open_editor.backbone_settings = {  # type: ignore[attr-defined]  # for `python -m mmig.backbones fetch`
+    "path": PIPELINE,
+    "backbone": {part.name: part for part in (VAE, TEXT_ENCODER, TOKENIZER)},
+}

@@ -16,7 +16,7 @@ from mmig.backbones.diffusion import (
     load_unet,
     load_vae,
 )
-from mmig.backbones.parts import BackboneError
+from mmig.backbones.parts import PIPELINE, BackboneError
 from mmig.diffusion.conditioning import Conditioning, denoise
 from mmig.diffusion.guidance import guided, text_guidance
 from mmig.diffusion.latents import decode, encode, latent_shape, usual_resolution
@@ -138,3 +138,6 @@ def open_editor(path: str, sampling: DrawSampling | None = None) -> TextToImageP
     text_encoder, tokenizer = load_text_encoder(path), load_tokenizer(path)
     check_compatible(unet, text_encoder, vae, tokenizer)
     return TextToImagePipeline(vae, unet, text_encoder, tokenizer, load_scheduler(path), sampling)
+
+
+open_editor.backbone_settings = {"path": PIPELINE}  # type: ignore[attr-defined]  # for `python -m mmig.backbones fetch`

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from mmig.backbones.fetch import read_references
 from mmig.checkpoints.checkpoint import load_module
 from mmig.evaluation.editors import Identity
 from mmig.evaluation.opening import EDITOR_FILE, Opened, OpeningError, open_checkpoint, open_config, open_named
@@ -242,6 +243,16 @@ def test_a_run_its_weights_and_its_folder_edit_alike(mmig_run: Path, tmp_path: P
 def test_only_a_run_has_an_average() -> None:
     with pytest.raises(OpeningError, match="--no-ema: only a run has an average of its weights"):
         open_named(None, "configs/editors/identity.yaml", ema=False)
+
+
+def test_what_an_editor_opens_is_fetched_like_any_backbone() -> None:
+    references = read_references([EDITORS / f"{name}.yaml" for name in ("tiny", "oracle_text", "vae_ceiling")])
+    named = {(reference.path, part.name) for reference in references for part in reference.parts}
+    shared = {"vae", "text_encoder", "tokenizer"}
+    assert named == {
+        *(("assets/tiny/instruct-pix2pix", part) for part in ("unet", "scheduler")),
+        *(("assets/tiny/stable-diffusion", part) for part in ("unet", "scheduler", *shared)),
+    }
 
 
 NEEDS = {

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -243,6 +244,16 @@ def test_which_way_is_better_is_the_metrics_own() -> None:
     }
     lower = {name for name, metric in build_metrics(METRICS).items() if not metric.higher_is_better}
     assert lower == {"l1_input", "l1_target", "l2_target"}
+
+
+def test_the_metric_of_the_documents_works(root: Path) -> None:
+    text = (root / "docs/evaluation.md").read_text(encoding="utf-8")
+    found: dict[str, Any] = {}
+    exec(text.split("```python\n")[1].split("```")[0], found)
+    batch = random_batch(2)
+    batch["has_target"][0] = False
+    values = found["Brightness"]().values(MetricSuite(["l1_target"]).bank(batch, torch.zeros(2, 3, 64, 64)))
+    assert values.reasons == ["no_target", None] and values.values[1] == 0.5
 
 
 @pytest.mark.parametrize(
