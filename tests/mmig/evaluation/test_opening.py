@@ -136,6 +136,14 @@ def editor(class_path: str, **arguments: Any) -> dict[str, Any]:
     return {"editor": {"class_path": class_path, "init_args": arguments}}
 
 
+def test_the_parts_of_an_editor_go_to_its_device(folders: TinyBackbones, tmp_path: Path) -> None:
+    ceiling = editor(CEILING, vae=str(folders.stable_diffusion))
+    for sections in (ceiling, {"editor": editing_folder(folders)}):
+        opened = open_config(write(tmp_path / "editor.yaml", **sections), "meta").editor
+        modules = [part for part in vars(opened).values() if isinstance(part, torch.nn.Module)]
+        assert modules and all(p.is_meta for part in modules for p in part.parameters())
+
+
 CASES = [
     ({}, "expected one section `editor` or `model` with class_path and init_args"),
     (editor(IDENTITY) | {"model": {"class_path": "a.B"}}, r"found \['editor', 'model'\]"),
