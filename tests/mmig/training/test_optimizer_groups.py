@@ -46,7 +46,7 @@ def test_without_groups_clipping_is_torchs_bit_for_bit() -> None:
     for parameter, other in zip(module.parameters(), twin.parameters(), strict=True):
         other.grad = parameter.grad.clone()
     norm = nn.utils.clip_grad_norm_(twin.parameters(), 0.5, foreach=True)
-    assert torch.equal(module._clip_gradients()["grad_norm"], norm)
+    assert torch.equal(module._clip_gradients(module._shares)["grad_norm"], norm)
     for parameter, other in zip(module.parameters(), twin.parameters(), strict=True):
         assert torch.equal(parameter.grad, other.grad)
 
@@ -57,7 +57,7 @@ def test_each_group_is_clipped_to_its_own_norm(rest: float | None) -> None:
     module.configure_optimizers()
     set_gradients(module)
     flat = [torch.cat([p.grad.flatten() for p in module.net[i].parameters()]) for i in (0, 2)]
-    norms = module._clip_gradients()
+    norms = module._clip_gradients(module._shares)
     assert norms.keys() == {"grad_norm", f"grad_norm/{LAST}"}
     torch.testing.assert_close(norms["grad_norm"], torch.cat(flat).norm())
     torch.testing.assert_close(norms[f"grad_norm/{LAST}"], flat[1].norm())
@@ -71,7 +71,7 @@ def test_a_group_can_be_left_unclipped() -> None:
     module.configure_optimizers()
     set_gradients(module)
     before = module.net[2].weight.grad.clone()
-    module._clip_gradients()
+    module._clip_gradients(module._shares)
     assert torch.equal(module.net[2].weight.grad, before)
 
 
