@@ -22,7 +22,7 @@ class OptimizingModule(StoredModule):
         loss_weights: weight of each loss term, by name.
 
     Attributes:
-        not_averaged: dotted prefixes of the trained parameters of which EMA keeps no average, such as a discriminator's.
+        not_averaged: dotted prefixes of trained parameters of which EMA keeps no average, such as a discriminator's.
     """
 
     not_averaged: tuple[str, ...] = ()
