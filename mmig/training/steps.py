@@ -82,7 +82,9 @@ class SteppingModule(OptimizingModule):
         self.automatic_optimization = False
         self.seed = seed
         self.micro_batch_size = micro_batch_size
-        self._latest: dict[str, Tensor | float] = {}  # to log: what is not new in a step stays as it was
+        self._latest: dict[
+            str, Tensor | float
+        ] = {}  # of what there was since the last log; not every turn is due in it
         self._tables: list[Tensor] = []  # of each micro-batch of the last step, the terms of its samples, [B, terms]
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
@@ -228,7 +230,7 @@ class SteppingModule(OptimizingModule):
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else contextlib.nullcontext()
 
     def _log_training(self) -> None:
-        latest = dict(self._latest)
+        latest, self._latest = self._latest, {}
         self.log("train/loss", latest.pop("loss"), prog_bar=True)
         latest |= self.logged()
         self.log_dict({f"train/{name}": value for name, value in latest.items()})
