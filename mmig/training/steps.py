@@ -19,7 +19,7 @@ from torch import Tensor
 
 from datamodules.schema import Batch
 from mmig.base.batches import micro_batches, move_batch
-from mmig.training.descents import Descent, TurnDescents, sum_over_ranks
+from mmig.training.descents import TurnDescents, sum_over_ranks
 from mmig.training.optim import OptimizerConfig
 from mmig.training.optimizing import OptimizingModule
 from mmig.training.rng import Draws, derive_seed
@@ -165,22 +165,25 @@ class SteppingModule(OptimizingModule):
             (sum, count) of each term over the global batch, [terms] each, and the computed weights by term.
         """
         parts, counts = self._counted(batch, weights)
-        turns = [TurnDescents(share, weights) for share in due]
-        descents = [descent for turn in turns for descent in turn.descents()]
+        turns = [TurnDescents(share, weights, len(parts) == 1, self._sum_over_ranks) for share in due]
         sums, self._tables = torch.zeros_like(counts), []
         with self._without_gradient_sync():
             for number in range(len(parts)):
                 self._seed_dropout(number)
-                sums += self._descend(parts.popleft(), dict(zip(weights, counts, strict=True)), descents)
-        if self.trainer.world_size > 1:
-            sum_over_ranks(descents)
-        return self._reduce(sums), counts, {name: weight for turn in turns for name, weight in turn.join().items()}
+                sums += self._descend(parts.popleft(), dict(zip(weights, counts, strict=True)), turns)
+        self._sum_over_ranks([gradient for turn in turns for descent in turn.kept for gradient in descent.filled()])
+        for turn in turns:
+            turn.join()
+        return self._reduce(sums), counts, {name: weight for turn in turns for name, weight in turn.computed.items()}
 
-    def _descend(self, terms: dict[str, LossTerm], counts: Mapping[str, Tensor], descents: Sequence[Descent]) -> Tensor:
+    def _descend(
+        self, terms: dict[str, LossTerm], counts: Mapping[str, Tensor], turns: Sequence[TurnDescents]
+    ) -> Tensor:
         """Forward and backwards of one micro-batch, whose graph ends here; the sum of each term, [terms]."""
         values, part_counts = self.computed(terms)
-        for descent in descents:
-            descent.add(terms, counts, self.manual_backward, retain_graph=descent is not descents[-1])
+        losses = [pair for turn in turns for pair in turn.losses(terms, counts)]
+        for number, (descent, loss) in enumerate(losses, 1):
+            descent.add(loss, self.manual_backward, retain_graph=number < len(losses))
         self._tables.append(values.detach())
         return (values.detach() * part_counts).sum(dim=0)
 
@@ -224,6 +227,10 @@ class SteppingModule(OptimizingModule):
         total = tensor.clone()
         dist.all_reduce(total)  # Lightning's `reduce` would have all ranks wait at a barrier first
         return total
+
+    def _sum_over_ranks(self, tensors: Sequence[Tensor]) -> None:
+        if self.trainer.world_size > 1:
+            sum_over_ranks(tensors)
 
     def _without_gradient_sync(self) -> contextlib.AbstractContextManager[None]:
         strategy = self.trainer.strategy
