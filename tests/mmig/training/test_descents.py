@@ -95,6 +95,60 @@ def test_a_parameter_that_no_term_reaches_has_the_gradient_0(tmp_path: Path) -> 
     assert torch.equal(after["spare.bias"], before["spare.bias"])
 
 
+class Penalised(ToyGAN):
+    """With the penalty R1 (Mescheder et al. 2018) in every second step, twice as heavy, as StyleGAN2 has it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.loss_weights = {**WEIGHTS, "r1": 0.3}
+
+    def turns(self) -> tuple[Turn, ...]:
+        return Turn("rebuilder"), Turn("critic", ("discriminator",), ("hinge", "r1"))
+
+    def weights_at(self, step: int) -> dict[str, float]:
+        return self.loss_weights | {"r1": 0.0 if step % 2 else 2 * 0.3}
+
+    def losses(self, batch: Any, draws: Draws) -> dict[str, LossTerm]:
+        return super().losses(batch, draws) | {"r1": LossTerm(torch.ones(len(batch["key"])), lambda: self.r1(batch))}
+
+    def r1(self, batch: Any) -> Tensor:
+        real = batch["inputs"].clone().requires_grad_()
+        [slope] = torch.autograd.grad(self.discriminator(real).sum(), real, create_graph=True)
+        return slope.square().sum(1)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_penalty_of_gradients_now_and_then_is_that_of_a_loop_by_hand(tmp_path: Path, devices: int) -> None:
+    torch.manual_seed(0)
+    module, by_hand = Penalised(optimizer=OptimizerConfig(lr=0.1, weight_decay=0.0)), toy()
+    by_hand.load_state_dict(module.state_dict())
+    own = list(by_hand.discriminator.parameters())
+    optimizer = torch.optim.AdamW(own, lr=0.1, weight_decay=0.0)
+    for step, (batch, draws) in enumerate(batches(2)):
+        if step == 1:  # the generator's own steps are tested above
+            by_hand.generator.load_state_dict(first_step(tmp_path, module.state_dict()))
+        loss = by_hand.losses(batch, draws)["hinge"].values.mean()
+        if step == 0:
+            loss = loss + 2 * 0.3 * Penalised.r1(by_hand, batch).mean()
+        for parameter, gradient in zip(own, torch.autograd.grad(loss, own), strict=True):
+            parameter.grad = gradient
+        nn.utils.clip_grad_norm_(own, 1.0)
+        optimizer.step()
+    fit(module, tmp_path / "run", 2, devices=devices)
+    end = read_checkpoint(tmp_path / "run")["state_dict"]
+    assert_close(
+        {name: end[f"discriminator.{name}"] for name in weights(by_hand.discriminator)}, weights(by_hand.discriminator)
+    )
+
+
+def first_step(folder: Path, start: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The generator after one step."""
+    module = Penalised(optimizer=OptimizerConfig(lr=0.1, weight_decay=0.0))
+    module.load_state_dict(start)
+    fit(module, folder / "first", 1)
+    return weights(module.generator)
+
+
 def computed_by_hand(module: ToyGAN, hinge: float = 0.0) -> float:
     """Eq 7 on the whole batch; `hinge` is the weight of that term in the turn."""
     [(batch, draws)] = batches(1)
