@@ -82,16 +82,15 @@ class SteppingModule(OptimizingModule):
         self.automatic_optimization = False
         self.seed = seed
         self.micro_batch_size = micro_batch_size
-        self._latest: dict[
-            str, Tensor | float
-        ] = {}  # of what there was since the last log; not every turn is due in it
+        # the newest numbers since the last log, for not every turn is due in the step that is logged
+        self._latest: dict[str, Tensor | float] = {}
         self._tables: list[Tensor] = []  # of each micro-batch of the last step, the terms of its samples, [B, terms]
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
         """Each loss term of a batch, with the names of `loss_weights` and in their order.
 
-        Runs no module: what does is in the terms' values. With several turns, those are asked for of which a turn is
-        due; validation asks for all, without gradients.
+        Runs no module: what does is in the terms' values. With several turns, training asks only for the values of
+        terms of which one is due; validation asks for all, without gradients.
         """
         raise TypeError(f"{type(self).__name__} must define losses(batch, draws)")
 
