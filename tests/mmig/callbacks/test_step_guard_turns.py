@@ -76,3 +76,11 @@ def test_a_loss_is_compared_with_losses_of_the_same_terms_only(tmp_path: Path) -
     other = StepGuard(str(tmp_path), spike_window=4)
     other.load_state_dict(guard.state_dict())
     assert other.state_dict() == guard.state_dict()
+
+
+def test_losses_of_a_run_that_kept_one_window_go_on(tmp_path: Path) -> None:
+    guard = StepGuard(str(tmp_path), spike_window=4, spike_z=50.0)
+    guard.load_state_dict({"skipped": 0, "in_a_row": 0, "spikes": 0, "losses": [1.0, 2.0, 1000.0, 1001.0]})
+    fit(ToyGAN(every=8), tmp_path, 1, more_callbacks=[guard])
+    [losses] = guard.state_dict()["losses"].values()
+    assert losses[:3] == [2.0, 1000.0, 1001.0] and len(losses) == 4
