@@ -1,14 +1,15 @@
 """Exponential moving average of the trained weights."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmig.training.sharding import local
+from mmig.training.turns import within
 
 
 def ema_decay(decay: float, updates: int) -> float:
@@ -17,19 +18,23 @@ def ema_decay(decay: float, updates: int) -> float:
 
 
 class EMA(L.Callback):
-    """Keeps an average of every parameter that requires a gradient and evaluates with it.
+    """Keeps an average of the parameters that are trained and evaluates with it.
 
     One fused in-place update a step; frozen backbones are not copied. The average travels in the checkpoint under
-    "ema" and is swapped in while the trainer validates, tests and predicts.
+    "ema" and is swapped in while the trainer validates, tests and predicts. What is averaged is fixed when the training
+    starts, and by the checkpoint on a resume: the parameters that require a gradient then, but those in the module's
+    `not_averaged` parts and in `exclude`.
 
     Args:
         decay: largest decay, in [0, 1).
+        exclude: dotted prefixes of the names of parameters that are not averaged.
     """
 
-    def __init__(self, decay: float = 0.9999) -> None:
+    def __init__(self, decay: float = 0.9999, exclude: Sequence[str] = ()) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"EMA decay must lie in [0, 1), found {decay}")
         self.decay = decay
+        self.exclude = tuple(exclude)
         self.updates = 0
         self.shadow: dict[str, Tensor] = {}
         self._averages: list[Tensor] = []
@@ -37,14 +42,18 @@ class EMA(L.Callback):
         self._swapped = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start from the weights as they are, unless a checkpoint brought the average."""
-        trained = _trained(pl_module)
-        for name, parameter in trained.items():
-            value = self.shadow.get(name, parameter.detach())
-            self.shadow[name] = value.to(parameter.device, copy=True)
+        """Start from the weights as they are, unless a checkpoint brought the average.
+
+        Raises:
+            ValueError: nothing that trains is in a part of `exclude`.
+        """
+        weights = dict(pl_module.named_parameters())
+        if not self.shadow:
+            self.shadow = {name: weights[name].detach() for name in self._chosen(pl_module)}
+        self.shadow = {name: value.to(weights[name].device, copy=True) for name, value in self.shadow.items()}
         # listed once, for a walk through thousands of frozen weights takes milliseconds; sharded: this rank's part
-        self._averages = [local(self.shadow[name]) for name in trained]
-        self._weights = [local(parameter.detach()) for parameter in trained.values()]
+        self._averages = [local(value) for value in self.shadow.values()]
+        self._weights = [local(weights[name].detach()) for name in self.shadow]
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -56,7 +65,8 @@ class EMA(L.Callback):
     def update(self) -> None:
         """One update towards the weights as they are now."""
         self.updates += 1
-        torch._foreach_lerp_(self._averages, self._weights, 1 - ema_decay(self.decay, self.updates))
+        if self._averages:
+            torch._foreach_lerp_(self._averages, self._weights, 1 - ema_decay(self.decay, self.updates))
 
     @contextlib.contextmanager
     def averaged(self, pl_module: L.LightningModule) -> Iterator[None]:
@@ -97,15 +107,21 @@ class EMA(L.Callback):
 
     def _swap(self, pl_module: L.LightningModule) -> None:
         self._swapped = not self._swapped
-        for name, parameter in _trained(pl_module).items():
-            own, average = local(parameter.detach()), local(self.shadow[name])
+        parameters = dict(pl_module.named_parameters())
+        for name, shadow in self.shadow.items():
+            own, average = local(parameters[name].detach()), local(shadow)
             weights = own.clone()
             own.copy_(average)
             average.copy_(weights)
 
-
-def _trained(module: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    def _chosen(self, pl_module: L.LightningModule) -> list[str]:
+        """Names of the parameters to average."""
+        trained = [name for name, parameter in pl_module.named_parameters() if parameter.requires_grad]
+        for part in self.exclude:
+            if not any(within(name, (part,)) for name in trained):
+                raise ValueError(f"ema.exclude: no trained parameter in {part!r}; expected one such as {trained[0]}")
+        excluded = (*pl_module.not_averaged, *self.exclude)
+        return [name for name in trained if not within(name, excluded)]
 
 
 @contextlib.contextmanager

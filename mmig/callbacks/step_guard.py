@@ -24,6 +24,8 @@ from mmig.training.steps import StepOutcome
 
 WARN_EVERY = 100
 """Steps after a warning in which no other of its kind follows; the counts go on."""
+ALL_TERMS = ""
+"""Window of the steps of a run that did not tell their terms apart."""
 _log = logging.getLogger(__name__)
 
 
@@ -41,7 +43,7 @@ class StepGuard(L.Callback):
         directory: folder of that file, the run's.
         max_skipped_in_a_row: skipped steps in a row at which the run stops on all ranks.
         spike_z: robust standard deviations, up or down, from which on a loss is called a spike.
-        spike_window: losses that it is compared with, those of the last steps taken.
+        spike_window: losses that it is compared with, those of the last steps taken that had the same terms.
     """
 
     def __init__(
@@ -57,7 +59,8 @@ class StepGuard(L.Callback):
         self.max_skipped_in_a_row = max_skipped_in_a_row
         self.spike_z = spike_z
         self.skipped = self.in_a_row = self.spikes = 0
-        self._window = LossWindow(spike_window)
+        self.spike_window = spike_window
+        self._windows: dict[str, LossWindow] = {}  # by the terms of the loss: other terms give another one
         self._file = RowFile(Path(directory) / "bad_steps.jsonl", "step")
         self._warned: dict[str, int] = {}
 
@@ -80,15 +83,18 @@ class StepGuard(L.Callback):
             self.log_dict({f"train/{name}": float(count) for name, count in counts.items()})
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts and window, the same on every rank."""
+        """Counts and windows, the same on every rank."""
         counts = {"skipped": self.skipped, "in_a_row": self.in_a_row, "spikes": self.spikes}
-        return {**counts, "losses": list(self._window.losses)}
+        return {**counts, "losses": {terms: list(window.losses) for terms, window in self._windows.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]
         self.spikes = state_dict["spikes"]
-        self._window = LossWindow(self._window.losses.maxlen, state_dict["losses"])
+        losses = state_dict["losses"]
+        if isinstance(losses, list):  # as it was before there were several optimisers, when steps had all terms
+            losses = {ALL_TERMS: losses}
+        self._windows = {terms: LossWindow(self.spike_window, values) for terms, values in losses.items()}
 
     def _count_skipped(self, trainer: L.Trainer, pl_module: TrainingModule, keys: list[str]) -> None:
         step, outcome = pl_module.step, pl_module.outcome
@@ -105,8 +111,11 @@ class StepGuard(L.Callback):
             _log.warning("step %d skipped: %s; %d skipped so far, see %s", step, finding, self.skipped, self._file.path)
 
     def _watch_loss(self, trainer: L.Trainer, step: int, outcome: StepOutcome, keys: list[str]) -> None:
-        z = self._window.z_score(outcome.loss)
-        self._window.add(outcome.loss)
+        terms = " ".join(outcome.terms)
+        if terms not in self._windows:
+            self._windows[terms] = self._windows.pop(ALL_TERMS, LossWindow(self.spike_window))
+        z = self._windows[terms].z_score(outcome.loss)
+        self._windows[terms].add(outcome.loss)
         if abs(z) <= self.spike_z:
             return
         self.spikes += 1

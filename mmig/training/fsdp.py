@@ -20,6 +20,8 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
+from mmig.training.turns import keeps_apart
+
 UNITS = (
     "BasicTransformerBlock",
     "ResnetBlock2D",
@@ -83,7 +85,19 @@ class FSDP2Strategy(ModelParallelStrategy):
         self._device_mesh = self._mesh()
 
     def setup(self, trainer: L.Trainer) -> None:
-        """Shard the module, then build the optimiser over the shards."""
+        """Shard the module, then build the optimiser over the shards.
+
+        Raises:
+            ValueError: the module trains in several turns or with computed weights.
+        """
+        turns = self.lightning_module.turns()
+        if trainer.state.fn == TrainerFn.FITTING and keeps_apart(turns):
+            # FSDP2 reduces within each backward, into shards in which the next one's gradients would be added
+            raise ValueError(
+                f"trainer.strategy fsdp2: {type(self.lightning_module).__name__} trains with several optimisers or "
+                f"computed weights ({', '.join(turn.name for turn in turns)}), whose gradients cannot be kept apart in "
+                "shards; expected ddp, or one device"
+            )
         self.accelerator.setup(trainer)
         shard(self.lightning_module, self._device_mesh, self.units, self._policy(), self._shard_options())
         self.model = self.precision_plugin.convert_module(self.model)

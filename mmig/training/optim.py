@@ -1,7 +1,7 @@
 """Optimiser settings, groups of parameters, and the learning-rate schedule as a pure function of the step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,11 +21,13 @@ class OptimizerGroup:
         lr: peak learning rate; the schedule multiplies it.
         weight_decay: decoupled decay of matrices and convolution kernels.
         clip_norm: largest norm of this group's own gradient, infinity for no clipping (`.inf` in YAML).
+        betas: AdamW's decay rates; adversarial training commonly takes (0.5, 0.9).
     """
 
     lr: float | None = None
     weight_decay: float | None = None
     clip_norm: float | None = None
+    betas: tuple[float, float] | None = None
 
 
 @dataclass
@@ -45,7 +47,8 @@ class OptimizerConfig:
         schedule: "constant" after warm-up, or "cosine" down to `final_lr_ratio` at `total_steps`.
         total_steps: end of the cosine in steps; None means the trainer's `max_steps`.
         final_lr_ratio: learning rate at the end of the cosine, as a part of the peak.
-        groups: other settings by dotted prefix of the parameters' names ("mmig.unet"); the longest that fits wins.
+        groups: other settings by dotted prefix of the parameters' names ("mmig.unet"), of which the longest that fits
+            wins, or by the name of a turn (`mmig.training.turns`) for all else that it moves.
     """
 
     lr: float = 1e-4
@@ -66,6 +69,7 @@ class OptimizerConfig:
             self.lr if own.lr is None else own.lr,
             self.weight_decay if own.weight_decay is None else own.weight_decay,
             self.clip_norm if own.clip_norm is None else own.clip_norm,
+            self.betas if own.betas is None else own.betas,
         )
 
 
@@ -83,6 +87,14 @@ def lr_factor(config: OptimizerConfig, step: int, total_steps: int) -> float:
     return config.final_lr_ratio + (1 - config.final_lr_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def trainable(named_parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, nn.Parameter]:
+    """The parameters that require a gradient, by name (ValueError: there are none)."""
+    found = {name: parameter for name, parameter in named_parameters if parameter.requires_grad}
+    if not found:
+        raise ValueError("the optimiser found no trainable parameter: check which parts this method or stage trains")
+    return found
+
+
 def parameters_by_group(
     named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
 ) -> dict[str, list[nn.Parameter]]:
@@ -91,42 +103,70 @@ def parameters_by_group(
     Raises:
         ValueError: a group gets no parameter, or nothing is trainable.
     """
-    trainable = [(name, parameter) for name, parameter in named_parameters if parameter.requires_grad]
-    if not trainable:
-        raise ValueError("the optimiser found no trainable parameter: check which parts this method or stage trains")
-    grouped: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in ("", *config.groups)}
+    return grouped_by_turn({"": trainable(named_parameters)}, config)[""]
+
+
+def grouped_by_turn(
+    parameters: Mapping[str, Mapping[str, nn.Parameter]], config: OptimizerConfig
+) -> dict[str, dict[str, list[nn.Parameter]]]:
+    """The parameters of each turn by their group, in the order given; "" holds those that are in no group.
+
+    Args:
+        parameters: that the turns move, by the turn's name and their own.
+        config: its groups are prefixes of parameters' names, or names of turns.
+
+    Raises:
+        ValueError: a group gets no parameter.
+    """
+    grouped: dict[str, dict[str, list[nn.Parameter]]] = {turn: {} for turn in parameters}
     longest_first = sorted(config.groups, key=len, reverse=True)
-    for name, parameter in trainable:
-        grouped[next((p for p in longest_first if f"{name}.".startswith(f"{p}.")), "")].append(parameter)
-    for prefix in config.groups:
-        if not grouped[prefix]:
-            some = ", ".join(name for name, _ in trainable[:: math.ceil(len(trainable) / 4)])
-            raise ValueError(
-                f"optimizer.groups: {prefix!r} gets no trainable parameter; this run trains {len(trainable)}, such as "
-                f"{some}. List only what trains in this stage, by the beginning of its name up to a dot"
-            )
-    return {prefix: parameters for prefix, parameters in grouped.items() if parameters}
+    for turn, members in parameters.items():
+        groups: dict[str, list[nn.Parameter]] = {group: [] for group in ("", *config.groups)}
+        rest = turn if turn in config.groups else ""
+        for name, parameter in members.items():
+            groups[next((p for p in longest_first if f"{name}.".startswith(f"{p}.")), rest)].append(parameter)
+        grouped[turn] = {group: found for group, found in groups.items() if found}
+    for group in config.groups:
+        if not any(group in groups for groups in grouped.values()):
+            raise ValueError(_group_of_nothing(group, parameters))
+    return grouped
+
+
+def _group_of_nothing(group: str, parameters: Mapping[str, Mapping[str, nn.Parameter]]) -> str:
+    names = [name for members in parameters.values() for name in members]
+    some = ", ".join(names[:: math.ceil(len(names) / 4)])
+    turns = f", or by the name of its turn ({', '.join(parameters)})" if len(parameters) > 1 else ""
+    return (
+        f"optimizer.groups: {group!r} gets no trainable parameter; this run trains {len(names)}, such as {some}. "
+        f"List only what trains in this stage, by the beginning of its name up to a dot{turns}"
+    )
 
 
 def build_optimizer(
     named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig
 ) -> torch.optim.Optimizer:
-    """AdamW, fused or in 8 bits, or Muon; each group of the config in two, decayed and not.
+    """The optimiser over all trainable parameters, in the groups of the config, see `optimizer_of`."""
+    return optimizer_of(parameters_by_group(named_parameters, config), config)
+
+
+def optimizer_of(grouped: Mapping[str, Sequence[nn.Parameter]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """AdamW, fused or in 8 bits, or Muon; each group of parameters in two, decayed and not.
 
     Each of its `param_groups` keeps its peak learning rate as "initial_lr", as torch's schedulers do.
 
     Raises:
-        ValueError: a group of the config gets no parameter, nothing is trainable, or Muon for sharded parameters.
+        ValueError: Muon for sharded parameters.
         MissingLibraryError: 8 bits without bitsandbytes or without a GPU.
     """
     groups = []
-    for prefix, parameters in parameters_by_group(named_parameters, config).items():
+    for prefix, parameters in grouped.items():
         own = config.group(prefix)
         for decay, members in (
             (own.weight_decay, [p for p in parameters if p.ndim > 1]),
             (0.0, [p for p in parameters if p.ndim <= 1]),
         ):
-            groups.append({"params": members, "weight_decay": decay, "lr": own.lr, "initial_lr": own.lr})
+            rates = {"lr": own.lr, "initial_lr": own.lr, "betas": own.betas}
+            groups.append({"params": members, "weight_decay": decay, **rates})
     groups = [group for group in groups if group["params"]]
     if config.kind == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)

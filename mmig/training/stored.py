@@ -1,4 +1,4 @@
-"""What a checkpoint holds: version, step, what differs from the named backbones, and the optimiser keyed by name."""
+"""What a checkpoint holds: version, step, what differs from the named backbones, and optimisers keyed by name."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +12,7 @@ from mmig import __version__
 from mmig.backbones.fingerprint import fingerprint
 from mmig.backbones.named import BackboneSettings, Origin, origins
 from mmig.training.optim import state_by_index, state_by_name
+from mmig.training.turns import NAME
 
 
 class StoredModule(L.LightningModule):
@@ -93,28 +94,47 @@ class StoredModule(L.LightningModule):
         names = [name for name in self.state_dict() if name in tensors]
         return {name for name in names if name in self._carried or id(tensors[name]) not in frozen}
 
+    def optimizer_names(self) -> list[str]:
+        """Names of the optimisers, in their order."""
+        return [NAME]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what differs from the backbones, key the optimiser by name, and drop Lightning's loop counters."""
+        """Keep what differs from the backbones, key optimisers by name, and drop Lightning's loop counters."""
         stored = self.stored_names()
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in stored}
-        states = zip(checkpoint["optimizer_states"], self._optimizer_names(self.trainer.optimizers), strict=True)
-        checkpoint["optimizer_states"] = [state_by_name(state, names) for state, names in states]
+        optimizers = zip(self.optimizer_names(), self.trainer.optimizers, strict=True)
+        states = zip(optimizers, checkpoint["optimizer_states"], strict=True)
+        checkpoint["optimizer_states"] = [
+            {"turn": turn, **state_by_name(state, self._parameter_names(optimizer))}
+            for (turn, optimizer), state in states
+        ]
         checkpoint["version"] = __version__
         checkpoint["step"] = self.step
         checkpoint["backbones"] = self.describe_backbones()
         checkpoint.pop("loops")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check weights and backbones, and bring the optimiser's state back into Lightning's form."""
+        """Check weights and backbones, and bring the optimisers' states back into Lightning's form.
+
+        Raises:
+            ValueError: it holds other weights, backbones, optimisers or parameters of theirs than this module.
+        """
         self.check_backbones(checkpoint["backbones"])
         self.check_weights(checkpoint["state_dict"])
         self.carry(checkpoint["state_dict"])
         self.step = checkpoint["step"]
         fresh = self.configure_optimizers()
         optimizers = list(fresh) if isinstance(fresh, list | tuple) else [fresh]
-        states = zip(checkpoint["optimizer_states"], optimizers, self._optimizer_names(optimizers), strict=True)
+        # of before there were several, states have no name
+        states = {state.get("turn", NAME): state for state in checkpoint["optimizer_states"]}
+        if sorted(states) != sorted(self.optimizer_names()):
+            raise ValueError(
+                f"the checkpoint holds the optimisers {sorted(states)}, {type(self).__name__} has "
+                f"{sorted(self.optimizer_names())}; use --init_from to start with fresh ones"
+            )
         checkpoint["optimizer_states"] = [
-            state_by_index(state, own.state_dict(), names) for state, own, names in states
+            state_by_index(states[turn], optimizer.state_dict(), self._parameter_names(optimizer))
+            for turn, optimizer in zip(self.optimizer_names(), optimizers, strict=True)
         ]
 
     def check_weights(self, weights: dict[str, Tensor]) -> None:
@@ -146,6 +166,6 @@ class StoredModule(L.LightningModule):
                     f"the config names {found}; give the same files"
                 )
 
-    def _optimizer_names(self, optimizers: list[torch.optim.Optimizer]) -> list[list[str]]:
+    def _parameter_names(self, optimizer: torch.optim.Optimizer) -> list[str]:
         names = {id(parameter): name for name, parameter in self.named_parameters()}
-        return [[names[id(p)] for group in optimizer.param_groups for p in group["params"]] for optimizer in optimizers]
+        return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]

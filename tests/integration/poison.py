@@ -40,9 +40,8 @@ class LeaveOut(L.Callback):
 
         def training_step(batch: Any, batch_idx: int) -> None:
             if pl_module.step + 1 in self.steps:
-                pl_module.step += 1
                 pl_module.outcome = StepOutcome(float("nan"), float("nan"))
-                trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.increment_by(1)
+                pl_module.count_step()
             else:
                 done(batch, batch_idx)
 

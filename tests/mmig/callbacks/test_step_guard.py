@@ -46,9 +46,8 @@ class LeftOut(ToyModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         if self.step + 1 in self.at:
-            self.step += 1
             self.outcome = StepOutcome(NAN, NAN)
-            self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.increment_by(1)
+            self.count_step()
         else:
             super().training_step(batch, batch_idx)
 

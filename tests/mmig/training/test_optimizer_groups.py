@@ -46,7 +46,7 @@ def test_without_groups_clipping_is_torchs_bit_for_bit() -> None:
     for parameter, other in zip(module.parameters(), twin.parameters(), strict=True):
         other.grad = parameter.grad.clone()
     norm = nn.utils.clip_grad_norm_(twin.parameters(), 0.5, foreach=True)
-    assert torch.equal(module._clip_gradients()["grad_norm"], norm)
+    assert torch.equal(module._clip_gradients(module._shares)["grad_norm"], norm)
     for parameter, other in zip(module.parameters(), twin.parameters(), strict=True):
         assert torch.equal(parameter.grad, other.grad)
 
@@ -57,7 +57,7 @@ def test_each_group_is_clipped_to_its_own_norm(rest: float | None) -> None:
     module.configure_optimizers()
     set_gradients(module)
     flat = [torch.cat([p.grad.flatten() for p in module.net[i].parameters()]) for i in (0, 2)]
-    norms = module._clip_gradients()
+    norms = module._clip_gradients(module._shares)
     assert norms.keys() == {"grad_norm", f"grad_norm/{LAST}"}
     torch.testing.assert_close(norms["grad_norm"], torch.cat(flat).norm())
     torch.testing.assert_close(norms[f"grad_norm/{LAST}"], flat[1].norm())
@@ -71,7 +71,7 @@ def test_a_group_can_be_left_unclipped() -> None:
     module.configure_optimizers()
     set_gradients(module)
     before = module.net[2].weight.grad.clone()
-    module._clip_gradients()
+    module._clip_gradients(module._shares)
     assert torch.equal(module.net[2].weight.grad, before)
 
 
@@ -104,7 +104,7 @@ class BuildOnly(MMIGCLI):
 
 
 def test_groups_are_read_from_yaml_and_from_the_saved_configuration(tmp_path: Path) -> None:
-    groups = {"net.2": {"lr": 5e-6, "clip_norm": 0.1}, "net.0.bias": {"weight_decay": 0.02}}
+    groups = {"net.2": {"lr": 5e-6, "clip_norm": 0.1, "betas": [0.5, 0.9]}, "net.0.bias": {"weight_decay": 0.02}}
     config = {
         "model": {"class_path": "tests.toy.ToyStage", "init_args": {"optimizer": {"lr": 1e-3, "groups": groups}}},
         "data": {"class_path": "tests.toy.ToyData"},
@@ -117,5 +117,17 @@ def test_groups_are_read_from_yaml_and_from_the_saved_configuration(tmp_path: Pa
         module, config = caught.value.args
         assert module.optimizer_config == OptimizerConfig(
             lr=1e-3,
-            groups={"net.2": OptimizerGroup(lr=5e-6, clip_norm=0.1), "net.0.bias": OptimizerGroup(weight_decay=0.02)},
+            groups={
+                "net.2": OptimizerGroup(lr=5e-6, clip_norm=0.1, betas=(0.5, 0.9)),
+                "net.0.bias": OptimizerGroup(weight_decay=0.02),
+            },
         )
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_group_has_its_own_betas(kind: str) -> None:
+    module = toy(kind=kind, betas=(0.8, 0.95), groups={LAST: OptimizerGroup(betas=(0.5, 0.9))})
+    [optimizer] = module.configure_optimizers()
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    found = {names[id(p)]: group["betas"] for group in optimizer.param_groups for p in group["params"]}
+    assert found == {name: (0.5, 0.9) if name.startswith(LAST) else (0.8, 0.95) for name in names.values()}
