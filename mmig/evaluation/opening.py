@@ -22,8 +22,9 @@ from mmig.evaluation.settings import SettingsError, read_yaml
 from mmig.training.module import TrainingModule
 
 EDITOR_FILE = "editor.yaml"
-"""In an exported folder: the class or function below `METHODS` that opens it."""
-METHODS = "mmig.methods."
+"""In an exported folder: the function of its method that opens it."""
+OPENER = "open_editor"
+"""Name of such functions, so that no other code can be named there."""
 SECTIONS = ("editor", "model")
 
 
@@ -95,7 +96,7 @@ def open_checkpoint(path: str | Path, ema: bool = True, device: torch.device | s
 
 
 def open_folder(folder: Path, device: torch.device | str = "cpu") -> Opened:
-    """The editor of an exported folder. It may come from anywhere, so it names nothing but methods of this repository.
+    """The editor of an exported folder. It may come from anywhere, so it can name nothing but an `open_editor`.
 
     Raises:
         OpeningError: its `editor.yaml` names something else, or what cannot be built.
@@ -103,14 +104,13 @@ def open_folder(folder: Path, device: torch.device | str = "cpu") -> Opened:
     path = folder / EDITOR_FILE
     section = read_yaml(path)
     class_path = section.get("class_path")
-    if not isinstance(class_path, str) or not class_path.startswith(METHODS):
-        raise OpeningError(f"{path}: expected a class_path below {METHODS.rstrip('.')}, found {class_path!r}")
+    module, _, name = str(class_path).rpartition(".")
+    if name != OPENER:
+        raise OpeningError(f"{path}: expected the class_path of a method's {OPENER}, found {class_path!r}")
     given = {**(section.get("init_args") or {}), "path": str(folder)}
     try:
-        if not imported(class_path).__module__.startswith(METHODS):
-            raise OpeningError(
-                f"{path}: {class_path} is not defined below {METHODS.rstrip('.')}; expected its own name"
-            )
+        if imported(f"{module}.{name}").__module__ != module:
+            raise OpeningError(f"{path}: {class_path} is defined elsewhere; expected its own name")
         editor = _checked(call({"class_path": class_path, "init_args": given}), f"{path}: {class_path}")
     except RefusedSettingsError as error:
         raise OpeningError(f"{path}: {error}; export the run again, or take the version that wrote it") from error

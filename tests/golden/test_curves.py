@@ -6,8 +6,10 @@ import pytest
 
 from tests.golden.curves import FILE, METHODS, NUM_STEPS, compute
 
-OTHER_PROCESSORS = 5e-4
-"""Relative; 1.1e-4 was seen between two of them. On one machine `bench/golden.py` compares bit for bit."""
+FIRST, LATER = 5e-4, 2e-2
+"""Relative tolerances of the first two steps, and of what comes after: AdamW goes by the sign of a gradient, also of one
+that is nothing but rounding, so that processors drift apart (6e-3 was seen). On one machine `bench/golden.py` compares
+bit for bit."""
 GOLDEN = json.loads(FILE.read_text(encoding="utf-8"))
 
 
@@ -24,4 +26,7 @@ def test_the_curves_are_the_golden_ones(method: str) -> None:
     found = compute([method])[method]
     assert found.keys() == GOLDEN[method].keys()
     for name, values in found.items():
-        assert values == pytest.approx(GOLDEN[method][name], rel=OTHER_PROCESSORS, abs=1e-7), f"{method} {name}"
+        golden = GOLDEN[method][name]
+        first = 2 if name.startswith("train/") else 0
+        assert values[:first] == pytest.approx(golden[:first], rel=FIRST, abs=1e-7), f"{method} {name}"
+        assert values[first:] == pytest.approx(golden[first:], rel=LATER, abs=1e-3), f"{method} {name}"

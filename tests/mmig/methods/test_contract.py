@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from mmig.evaluation.opening import open_checkpoint
 from PIL import Image
 
 import edit
 import evaluate
 from mmig.backbones.fetch import find_references
 from mmig.checkpoints.checkpoint import find_checkpoint, load_module
+from mmig.evaluation.opening import open_checkpoint
 from mmig.run.cli import MMIGCLI
 from mmig.run.export import export_run
 from mmig.training.rng import sample_generators
