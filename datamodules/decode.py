@@ -18,7 +18,7 @@ from datamodules.faults import BadSample
 from datamodules.features import DETAIL, FAULT, MEMBER, FeatureError, Features, unpack
 from datamodules.images import decode_image
 from datamodules.keys import sample_key
-from datamodules.schema import IMAGE_FIELDS, MASK_FIELDS, Sample, SchemaError, texts, validate
+from datamodules.schema import ANSWER, IMAGE_FIELDS, MASK_FIELDS, Sample, SchemaError, texts, validate
 
 MAX_JSON_BYTES = 16 * 2**20
 MAX_TEXT = 100_000
@@ -37,6 +37,7 @@ def decode(
     files: Mapping[str, bytes | memoryview],
     encoded: Collection[str] = (),
     least_size: tuple[int, int] | None = None,
+    with_answers: bool = True,
 ) -> Sample:
     """Decode one sample: images to PIL RGB, masks to PIL "L", JSON to texts, concepts, attachments and metadata.
 
@@ -45,6 +46,7 @@ def decode(
         files: name after the key's dot -> bytes.
         encoded: image fields that a sample with cached features keeps as bytes.
         least_size: (height, width) that an image must cover; see `images.decode_image`. Attachments come whole.
+        with_answers: False leaves the pictures of attachments that only scoring may see encoded.
 
     Raises:
         BadSample: with the reason (a key of `faults.REASONS`) and the finding.
@@ -74,11 +76,11 @@ def decode(
             sample[field] = _image(field, by_field[field][1], kept, least_size)
     for field, (name, data) in by_field.items():
         if match := _NUMBERED.fullmatch(field.partition(".")[0]):
-            _add_numbered(sample, match[1], int(match[2]), name, data)
+            _add_numbered(sample, match[1], int(match[2]), name, data, with_answers)
     try:
         validate(sample)
     except SchemaError as error:
-        raise BadSample("field", str(error)) from error
+        raise BadSample(error.reason, str(error)) from error
     for text in (sample.get("edit_type", ""), *texts(sample)):
         _check_text(text)
     return sample  # type: ignore[return-value]
@@ -140,19 +142,39 @@ def _record_fields(record: dict[str, Any]) -> dict[str, Any]:
         fields["metadata"] = _json(fields["metadata"].encode())
     for name in ("concepts", "attachments"):
         if isinstance(fields.get(name), list) and len(fields[name]) > MAX_ENTRIES:
-            raise BadSample("field", f"{name}: {len(fields[name])} entries, at most {MAX_ENTRIES} are read")
+            reason = "field" if name == "concepts" else "attachment"
+            raise BadSample(reason, f"{name}: {len(fields[name])} entries, at most {MAX_ENTRIES} are read")
     if isinstance(fields.get("concepts"), list):
         fields["concepts"] = [{"phrase": phrase} for phrase in fields["concepts"]]
+    if isinstance(fields.get("attachments"), list):
+        fields["attachments"] = [_attachment(entry) for entry in fields["attachments"]]
     return fields
 
 
-def _add_numbered(sample: dict[str, Any], kind: str, number: int, name: str, data: bytes | memoryview) -> None:
+def _attachment(entry: Any) -> Any:
+    """An attachment as the JSON describes it, in today's words; whether it is one, `validate` says."""
+    if not isinstance(entry, dict):
+        return entry
+    known = {name: entry[name] for name in ("kind", "role", "word") if name in entry}
+    if known.get("role") in ("", None):
+        known.pop("role", None)
+    if known.get("role") == "emu_edit":  # the name that shards that version 0.2 converted have
+        known["role"] = ANSWER
+    return known
+
+
+def _add_numbered(
+    sample: dict[str, Any], kind: str, number: int, name: str, data: bytes | memoryview, with_answers: bool
+) -> None:
     entries = sample.get(f"{kind}s")
     if not isinstance(entries, list) or number >= len(entries) or not isinstance(entries[number], dict):
-        raise BadSample("field", f"{name}: the JSON's {kind}s have no such entry")
+        reason = "field" if kind == "concept" else kind
+        raise BadSample(reason, f"{name}: the JSON's {kind}s have no such entry")
+    if "data" in entries[number]:
+        raise BadSample("repeated", f"{name}: attachment {number} comes twice")
     if kind == "concept":
         entries[number]["mask"] = decode_image(f"concept{number}", data, mask=True)
-    elif _SUFFIX.search(name):
-        entries[number]["data"] = decode_image(f"attachment{number}", data)
+    elif _SUFFIX.search(name) and (with_answers or entries[number].get("role") != ANSWER):
+        entries[number]["data"] = decode_image(name.partition(".")[0], data)
     else:
-        entries[number] |= {"data": bytes(data), "format": name.partition(".")[2]}
+        entries[number] |= {"data": bytes(data), "format": name.partition(".")[2].lower()}

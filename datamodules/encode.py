@@ -1,31 +1,32 @@
 """A sample -> the files that stand for it in a tar (see `decode` for the way back).
 
-`source.png`, `target.png`, `target_mask.png`, `concept0.png` ..., `attachment0.png` ..., and `json` with every text,
-the concepts' phrases and the metadata; `features.safetensors` where there are any. Metadata is a JSON text inside that
-JSON, so that tools which want one type for each column (`datasets`) can read shards whose metadata has another shape in
-each sample.
+`source.png`, `target.png`, `target_mask.png`, `concept0.png` ..., `attachment0.png`, `attachment1.wav` ..., and `json`
+with every text, the concepts' phrases, what the attachments are, and the metadata; `features.safetensors` where there
+are any. Metadata is a JSON text inside that JSON, so that tools which want one type for each column (`datasets`) can
+read shards whose metadata has another shape in each sample.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 
 from datamodules.features import MEMBER, pack
-from datamodules.schema import IMAGE_FIELDS, MASK_FIELDS, TEXT_FIELDS, Sample, SchemaError, validate
+from datamodules.images import image_format
+from datamodules.schema import IMAGE_FIELDS, MASK_FIELDS, TEXT_FIELDS, Attachment, Sample, SchemaError, validate
 
-_SUFFIXES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp"}
+_SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 
 
 def encode(sample: Sample) -> dict[str, bytes]:
     """File name after the key's dot -> bytes, sorted by name. PIL images become PNG (exact), bytes stay as they are.
 
     Raises:
-        SchemaError: the sample breaks the schema, encoded bytes are neither PNG, JPEG nor WebP, or the metadata is not
-            plain JSON with str keys.
+        SchemaError: the sample breaks the schema, bytes of an image are neither PNG, JPEG nor WebP, a sound has no
+            `format`, or the metadata is not plain JSON with str keys.
     """
     validate(sample)
     key = sample["key"]
@@ -40,20 +41,25 @@ def encode(sample: Sample) -> dict[str, bytes]:
             if "mask" in concept:
                 _add_image(files, key, f"concept{number}", concept["mask"], mask=True)
     if "attachments" in sample:
-        record["attachments"] = [
-            {"kind": attachment["kind"], "role": attachment.get("role", "")} for attachment in sample["attachments"]
-        ]
+        record["attachments"] = [_attachment_record(attachment) for attachment in sample["attachments"]]
         for number, attachment in enumerate(sample["attachments"]):
-            if "format" in attachment and isinstance(attachment["data"], bytes):
-                files[f"attachment{number}.{attachment['format']}"] = attachment["data"]
+            data = attachment["data"]
+            if attachment["kind"] == "audio":
+                files[f"attachment{number}.{attachment['format']}"] = cast(bytes, data)
             else:
-                _add_image(files, key, f"attachment{number}", attachment["data"], mask=False)
+                _add_image(files, key, f"attachment{number}", data, mask=False)
     if "metadata" in sample:
         record["metadata"] = _dump(key, sample["metadata"])
     files["json"] = _dump(key, record).encode()
     if "features" in sample:
         files[MEMBER] = pack(sample["features"])
     return dict(sorted(files.items()))
+
+
+def _attachment_record(attachment: Attachment) -> dict[str, Any]:
+    """What the JSON says of an attachment; a `word` that is None is not the same as none given."""
+    word = {"word": attachment["word"] and list(attachment["word"])} if "word" in attachment else {}
+    return {"kind": attachment["kind"], "role": attachment.get("role", ""), **word}
 
 
 def _dump(key: str, value: Any) -> str:
@@ -78,10 +84,12 @@ def _check_names(value: Any) -> None:
 
 def _add_image(files: dict[str, bytes], key: str, field: str, image: Image.Image | bytes, mask: bool) -> None:
     if isinstance(image, bytes):
-        suffix = next((suffix for magic, suffix in _SUFFIXES.items() if image.startswith(magic)), None)
-        if suffix is None:
-            raise SchemaError(f"sample {key!r}, field {field!r}: expected PNG, JPEG or WebP bytes, found {image[:8]!r}")
-        files[f"{field}.{suffix}"] = image
+        kind = image_format(image)
+        if kind is None:
+            raise SchemaError(
+                f"sample {key!r}, field {field!r}: expected PNG, JPEG or WebP bytes, found {image[:12]!r}"
+            )
+        files[f"{field}.{_SUFFIXES[kind]}"] = image
         return
     if 0 in image.size:
         raise SchemaError(f"sample {key!r}, field {field!r}: expected an image with pixels, found {image.size}")

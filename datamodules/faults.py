@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 
-from datamodules.schema import Fault
+from datamodules.sample import Fault
 
 REASONS: dict[str, str] = {
     "truncated": "the tar ends before the member does",
@@ -25,9 +25,12 @@ REASONS: dict[str, str] = {
     "json": "the sample's JSON cannot be parsed, or is larger than any",
     "text": "a text that is no UTF-8, or longer than any",
     "field": "a field has the wrong type, or there is neither text nor image",
-    "empty": "a file or image of zero size",
-    "format": "an image that is neither PNG, JPEG nor WebP, whatever it is called",
+    "attachment": "an attachment that is missing, one too many, or of a wrong kind, role or word",
+    "empty": "a file, image or sound of zero size",
+    "format": "an image that is neither PNG, JPEG nor WebP, a sound that is neither WAV, FLAC nor Ogg",
     "image": "an image that cannot be decoded",
+    "audio": "a sound that cannot be decoded, or of a rate or number of channels that none has",
+    "long": "a sound longer than `audio_seconds`",
     "bomb": "an image of more pixels than any sane picture has",
     "features": "cached features that cannot be read",
     "size": "images and masks of one sample have different shapes",

@@ -20,8 +20,27 @@ from torch import Tensor
 
 from datamodules.decode import decode
 from datamodules.faults import BadSample
-from datamodules.features import DETAIL, FAULT, FLIPS, GEOMETRY, MEMBER, MIRRORED, FeatureError, Features, pack
-from datamodules.schema import IMAGE_FIELDS, Batch, Sample, collate
+from datamodules.features import (
+    ATTACHMENTS,
+    DETAIL,
+    FAULT,
+    FLIPS,
+    GEOMETRY,
+    MEMBER,
+    MIRRORED,
+    FeatureError,
+    Features,
+    pack,
+)
+from datamodules.schema import (
+    IMAGE_FIELDS,
+    AttachmentSettings,
+    Batch,
+    Sample,
+    SchemaError,
+    collate,
+    with_attachment_tensors,
+)
 from datamodules.shard_index import INCOMPLETE, INDEX_FILE, ShardIndex, ShardInfo, replace_file, write_index
 from datamodules.shard_reader import ShardReader
 from datamodules.shards import held, write_shard
@@ -43,6 +62,7 @@ def write_features(
     facts: Mapping[str, str],
     batch_size: int,
     done: Callable[[int], object] = lambda count: None,
+    attachments: AttachmentSettings | None = None,
 ) -> ShardIndex:
     """Write the shards of `index` with features to `directory`; finished shards of an interrupted writing are kept.
 
@@ -50,6 +70,7 @@ def write_features(
         transform: of the training that will read them; where it flips, features of both directions are stored.
         compute: what makes the features. facts: what they depend on beside the images.
         batch_size: samples computed at once. done: told how many samples each piece of work was.
+        attachments: what becomes of attachments in that training; default as in `AttachmentSettings`.
 
     Raises:
         FeatureError: the transform draws other cuts of an image each time, the folder holds other features, the disk
@@ -68,7 +89,8 @@ def write_features(
     with held(directory):
         _keep_recipe(directory, {"of": index.fingerprint, "facts": facts})
         if not (directory / INDEX_FILE).exists():
-            writer = _Writer(ShardReader(index), replace(transform, flip=False), transform.flip, compute, facts)
+            unflipped, settings = replace(transform, flip=False), attachments or AttachmentSettings()
+            writer = _Writer(ShardReader(index), unflipped, transform.flip, compute, facts, settings)
             rows: list[ShardInfo] = []
             for number, row in enumerate(index.shards):
                 if (kept := _finished(directory, row)) is None:
@@ -104,10 +126,16 @@ class _Writer:
     """Encoded samples of any shard with their features."""
 
     def __init__(
-        self, reader: ShardReader, transform: ImageTransform, flips: bool, compute: Compute, facts: Mapping[str, str]
+        self,
+        reader: ShardReader,
+        transform: ImageTransform,
+        flips: bool,
+        compute: Compute,
+        facts: Mapping[str, str],
+        attachments: AttachmentSettings,
     ) -> None:
         self._reader, self._transform, self._flips = reader, transform, flips
-        self._compute, self._facts = compute, dict(facts)
+        self._compute, self._facts, self._attachments = compute, dict(facts), attachments
 
     def samples(
         self, shard: int, count: int, batch_size: int, done: Callable[[int], object]
@@ -129,22 +157,28 @@ class _Writer:
         name = self._reader.key(shard, row)
         try:
             files = {field: bytes(data) for field, data in self._reader.read(shard, row).items() if field != MEMBER}
-            return name, files, self._transform(decode(name, files), 0, 0)
+            seen = self._transform(decode(name, files, with_answers=False), 0, 0)
+            return name, files, with_attachment_tensors(seen, self._attachments)
         except BadSample as bad:
             if bad.reason in _LOST:
                 raise ShardError(f"sample {name!r}: cannot be read now ({bad.detail}); start again to go on") from bad
             return name, {}, bad
+        except SchemaError as error:
+            return name, {}, BadSample(error.reason, str(error))
 
     def _features(self, samples: list[Sample]) -> list[Features]:
         if not samples:
             return []
-        batch = collate(samples, size=self._transform.size)
+        attachment_size = self._attachments.attachment_size
+        batch = collate(samples, size=self._transform.size, attachment_size=attachment_size)
         tensors = self._compute(batch, False)
         if self._flips:
             mirrored: Any = batch | {field: torch.flip(batch[field], [-1]) for field in IMAGE_FIELDS}  # type: ignore[literal-required]
             for own, turned in zip(tensors, self._compute(mirrored, True), strict=True):
                 own |= {name + MIRRORED: value for name, value in turned.items()}
-        return [Features(own, self._facts) for own in tensors]
+        made_so = {ATTACHMENTS: self._attachments.identity}
+        facts = [self._facts | (made_so if sample.get("attachments") else {}) for sample in samples]
+        return [Features(*pair) for pair in zip(tensors, facts, strict=True)]
 
 
 def _keep_recipe(directory: Path, recipe: dict[str, Any]) -> None:

@@ -17,7 +17,15 @@ from datamodules.faults import BadSample, DataFaultError
 from datamodules.mixture import Mixture
 from datamodules.order import mix
 from datamodules.portions import Order
-from datamodules.schema import Batch, Fault, Sample, collate
+from datamodules.schema import (
+    AttachmentSettings,
+    Batch,
+    Fault,
+    Sample,
+    SchemaError,
+    collate,
+    with_attachment_tensors,
+)
 from datamodules.shard_reader import ShardReader
 from datamodules.transforms import Transform
 
@@ -37,10 +45,11 @@ class SampleDataset(Dataset[Batch]):
         seed: int,
         transforms: Sequence[Transform] | None,
         encoded: Collection[str] = (),
+        attachments: AttachmentSettings | None = None,
     ) -> None:
         """`order` makes the order of the mixture, in each process anew; `transforms` has one for each bucket."""
         self._mixture, self._make_order, self._seed, self._transforms = mixture, order, seed, transforms
-        self._encoded = encoded
+        self._encoded, self._attachments = encoded, attachments or AttachmentSettings()
         keep_open = max(16, 64 // len(mixture.sources))
         self._readers = [ShardReader(source.index, keep_open) for source in mixture.sources]
 
@@ -51,7 +60,9 @@ class SampleDataset(Dataset[Batch]):
         faults: list[Fault] = []
         transform = self._transforms and self._transforms[self._order.bucket(positions[0])]
         samples, repeated = zip(*(self._sample(position, transform, faults) for position in positions), strict=True)
-        batch = collate(samples, positions=positions, size=transform and transform.size, faults=faults)
+        size = transform and transform.size
+        attachment_size = self._attachments.attachment_size
+        batch = collate(samples, positions=positions, size=size, attachment_size=attachment_size, faults=faults)
         batch["repeated"] = torch.tensor(repeated)
         return batch
 
@@ -67,13 +78,13 @@ class SampleDataset(Dataset[Batch]):
             reader, key = self._readers[place.source], ""  # not known where the member index cannot be fetched
             try:
                 key = reader.key(place.shard, place.row)
-                sample = decode(
-                    key, reader.read(place.shard, place.row), self._encoded, transform and transform.least_size
-                )
-                return (transform(sample, self._seed, position) if transform else sample), attempt > 0
-            except BadSample as bad:
+                files, least_size = reader.read(place.shard, place.row), transform and transform.least_size
+                sample = decode(key, files, self._encoded, least_size, with_answers=False)
+                seen = transform(sample, self._seed, position) if transform else sample
+                return with_attachment_tensors(seen, self._attachments), attempt > 0
+            except (BadSample, SchemaError) as bad:
                 name = self._mixture.shard_name(place)
-                faults.append({"reason": bad.reason, "shard": name, "key": key, "detail": bad.detail})
+                faults.append({"reason": bad.reason, "shard": name, "key": key, "detail": str(bad)})
         if transform is None:
             raise DataFaultError(f"{self._mixture.directory}: {_ATTEMPTS} bad samples in a row; the last: {faults[-1]}")
         return {"key": UNREPLACED}, True  # no field: weight 0 in every loss, until all ranks stop together

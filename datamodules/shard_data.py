@@ -13,6 +13,7 @@ from datamodules.endless import EndlessStream
 from datamodules.feature_shards import Compute, open_features, write_features
 from datamodules.mixture import Mixture
 from datamodules.remote_index import open_index
+from datamodules.schema import AttachmentSettings
 from datamodules.shard_index import ShardIndex
 from datamodules.sources import Source, open_sources
 from datamodules.storage import Storage
@@ -53,6 +54,10 @@ class ShardData(L.LightningDataModule):
         features: folder that `python -m mmig.run.cache` wrote for these data; its splits are read in place of the plain
             ones.
         buckets: sizes of several shapes for training images that are no squares; validation and test keep the square.
+        attachment_size: side in pixels to which attached pictures are squashed.
+        audio_rate: samples a second of attached sounds.
+        audio_seconds: longest attached sound; a sample with a longer one is bad.
+        max_attachments: most attachments of a sample; one with more is bad.
     """
 
     def __init__(
@@ -77,6 +82,10 @@ class ShardData(L.LightningDataModule):
         storage: Storage | None = None,
         features: str | None = None,
         buckets: Buckets | None = None,
+        attachment_size: int = AttachmentSettings.attachment_size,
+        audio_rate: int = AttachmentSettings.audio_rate,
+        audio_seconds: float = AttachmentSettings.audio_seconds,
+        max_attachments: int = AttachmentSettings.max_attachments,
     ) -> None:
         super().__init__()
         self.folders: dict[Split, list[Source] | str | None] = {"train": train, "val": val, "test": test}
@@ -86,6 +95,7 @@ class ShardData(L.LightningDataModule):
         self.max_bad_fraction, self.block_shards = max_bad_fraction, block_shards
         self.index_directory, self.storage = index_directory, storage
         self.features = features
+        self.attachments = AttachmentSettings(attachment_size, audio_rate, audio_seconds, max_attachments)
         crop: Literal["random", "centre"] = "random" if random_crop else "centre"
         self.sizes = buckets.sizes(resolution) if buckets else None
         self.train_transforms = [
@@ -195,7 +205,8 @@ class ShardData(L.LightningDataModule):
                 "data.init_args.buckets: features are cached for images of one size; leave the buckets out"
             )
         self.prepare_split(split)
-        return write_features(self.load_index(split), directory, transform, compute, facts, batch_size, done)
+        index, attachments = self.load_index(split), self.attachments
+        return write_features(index, directory, transform, compute, facts, batch_size, done, attachments)
 
     def _featured(self, split: Split, samples: Mixture) -> Mixture:
         """The shards with features in place of the plain ones, where the configuration names some for this split."""
@@ -240,4 +251,5 @@ class ShardData(L.LightningDataModule):
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
             encoded=self._encoded(split),
             same_as=samples.fingerprint,
+            attachments=self.attachments,
         )

@@ -19,7 +19,7 @@ from datamodules.faults import FaultBudget
 from datamodules.mixture import Mixture
 from datamodules.order import rank_part, rank_parts
 from datamodules.sample_dataset import UNREPLACED, SampleDataset
-from datamodules.schema import Batch
+from datamodules.schema import AttachmentSettings, Batch
 from datamodules.shard_index import ShardIndex
 from datamodules.transforms import Transform
 from datamodules.workers import close_loader, has_lost_worker, make_loader, raise_without_traceback
@@ -56,6 +56,7 @@ class ShardStream:
         pin_memory: hand out batches in page-locked memory.
         encoded: image fields that samples with cached features need not decode. same_as: fingerprint of the data that
             these shards hold with features beside, sample for sample; a run may change between the two.
+        attachments: what becomes of attachments; default as in `AttachmentSettings`.
 
     Raises:
         StreamError: empty shards, more ranks than samples, a batch larger than the data or not divisible by the ranks.
@@ -80,6 +81,7 @@ class ShardStream:
         pin_memory: bool = False,
         encoded: Collection[str] = (),
         same_as: str | None = None,
+        attachments: AttachmentSettings | None = None,
     ) -> None:
         self.mixture = index if isinstance(index, Mixture) else Mixture([index])
         self.seed, self.global_batch_size = seed, global_batch_size
@@ -104,7 +106,7 @@ class ShardStream:
         order = partial(self.mixture.order, seed, self.epoch_size, global_batch_size, block_shards, shuffle)
         self._judged_from = min(JUDGED_AFTER, self.epoch_size)
         self._fills_up = True
-        dataset = SampleDataset(self.mixture, order, seed, transforms, encoded)
+        dataset = SampleDataset(self.mixture, order, seed, transforms, encoded, attachments)
         self._make_loader = partial(make_loader, dataset, num_workers=num_workers, pin_memory=pin_memory)
         self._loader = self._make_loader(_Remaining(self))
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datamodules.convert.source import ConversionError
+from datamodules.schema import TEXT_FIELDS
 
 REQUIRED = ("source", "target", "instruction")
-TEXTS = ("response", "source_caption", "target_caption", "object_phrase", "background_phrase", "edit_type")
+TEXTS = (*(field for field in TEXT_FIELDS if field != "instruction"), "edit_type")
 MASKS = ("target_mask", "reference_mask")
 OTHERS = ("concepts", "key", "split")
 SPLITS = ("train", "val", "test")

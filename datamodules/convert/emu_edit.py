@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from datamodules.convert.source import ConversionError
 from datamodules.convert.table_source import TableSource
 from datamodules.convert.tables import Rows, column_names
-from datamodules.schema import Sample
+from datamodules.schema import ANSWER, Sample
 
 _SIZES = {"val": 2022, "test": 3589}
 _ANSWER = "edited_image"
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EmuEdit(TableSource):
-    """Requests have no true target; Emu Edit's answers become attachments (role `emu_edit`), never targets.
+    """Requests have no true target; Emu Edit's answers become attachments (role `answer`), never targets.
 
     Attributes:
         swapped: whether the splits' names are swapped; "auto" goes by the published sizes and, where a part of the set
@@ -74,5 +74,5 @@ class EmuEdit(TableSource):
         """A request, with Emu Edit's answer attached where there is one."""
         sample = super().sample_of(key, row)
         if (answer := self.picture(row, _ANSWER)) is not None:
-            sample["attachments"] = [{"kind": "image", "data": answer, "role": "emu_edit"}]
+            sample["attachments"] = [{"kind": "image", "data": answer, "role": ANSWER}]
         return sample

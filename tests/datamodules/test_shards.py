@@ -63,8 +63,8 @@ def test_every_field_comes_back_as_it_was() -> None:
         "reference_mask": masks[1],
         "concepts": [{"phrase": "a red number", "mask": masks[2]}, {"phrase": "nothing"}],
         "attachments": [
-            {"kind": "image", "data": make_image(9), "role": "style"},
-            {"kind": "audio", "data": bytes(range(256)), "role": "", "format": "wav"},
+            {"kind": "image", "data": make_image(9), "role": "style", "word": [4, 7]},
+            {"kind": "audio", "data": bytes(range(256)), "word": None, "format": "wav"},
         ],
         "metadata": {"deep": [{"é": [1, 2.5, None, True, "\n"]}, {}], "number": 0},
     }

@@ -63,7 +63,7 @@ def test_emu_edits_own_answers_are_attached_and_are_no_targets(tmp_path: Path) -
     sample = samples(tmp_path / "out" / "val")["val-0000000"]
     assert "target" not in sample
     (attachment,) = sample["attachments"]
-    assert (attachment["kind"], attachment["role"]) == ("image", "emu_edit")
+    assert (attachment["kind"], attachment["role"]) == ("image", "answer")
 
 
 @pytest.mark.parametrize(("swapped", "expected"), [("yes", "validation"), ("no", "test")])
