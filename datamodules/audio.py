@@ -26,6 +26,8 @@ MAX_CHANNELS = 8
 _LAST_PAGE = 4  # a flag in the header of an Ogg page
 _FINEST = 10_000
 """Largest factor of a change of rate: odd rates would need filters of millions of taps; off by 1e-5 at most."""
+_NO_LENGTH = 2**48
+"""More samples than any sound has; libsndfile then cannot read it."""
 _UNKNOWN_SIZE = (0, 0xFFFFFFFF)
 """What a WAV that was written to a pipe says about its size."""
 
@@ -57,7 +59,7 @@ def decode_audio(field: str, data: bytes, rate: int, max_seconds: float) -> Tens
     with _open(field, data) as file:
         most = math.floor(max_seconds * file.samplerate)
         if file.frames > most:
-            found = f"{file.frames / file.samplerate:.4g} seconds"
+            found = f"{file.frames / file.samplerate:.6g} seconds"
             raise BadSample("long", f"{field}: expected at most audio_seconds={max_seconds:g}, found {found}")
         try:
             values = file.read(file.frames, dtype="float32", always_2d=True)
@@ -65,11 +67,12 @@ def decode_audio(field: str, data: bytes, rate: int, max_seconds: float) -> Tens
             raise BadSample("audio", f"{field}: {error}") from error
         if len(values) != file.frames:
             raise BadSample("audio", f"{field}: cut off after {len(values)} of {file.frames} samples")
-        mono, own_rate = values.mean(axis=1), file.samplerate
-    if not np.isfinite(mono).all():
+        own_rate = file.samplerate
+    if not np.isfinite(values).all():
         raise BadSample("audio", f"{field}: not all of its values are numbers")
-    mono = _resampled(np.clip(mono, -1, 1), own_rate, rate)[: math.ceil(max_seconds * rate)]
-    return torch.from_numpy(np.ascontiguousarray(np.clip(mono, -1, 1)))
+    mono = np.clip(values, -1, 1).mean(axis=1)
+    resampled = _resampled(mono, own_rate, rate)[: math.ceil(max_seconds * rate)]
+    return torch.from_numpy(np.ascontiguousarray(np.clip(resampled, -1, 1)))
 
 
 def sound_facts(data: bytes) -> SoundFacts:
@@ -97,11 +100,12 @@ def _open(field: str, data: bytes) -> soundfile.SoundFile:
     try:
         file = library.SoundFile(_Bytes(data))
     except _errors() as error:
-        raise BadSample("audio", f"{field}: {error}") from error
+        raise BadSample("audio", f"{field}: {getattr(error, 'error_string', error)}") from error
     if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE or not 1 <= file.channels <= MAX_CHANNELS:
-        found = f"{file.samplerate} samples a second on {file.channels} channels"
-        wanted = f"{LOWEST_RATE} to {HIGHEST_RATE} on at most {MAX_CHANNELS}"
-        raise BadSample("audio", f"{field}: expected {wanted}, found {found}")
+        wanted = f"{LOWEST_RATE} to {HIGHEST_RATE} samples a second on at most {MAX_CHANNELS} channels"
+        raise BadSample("audio", f"{field}: expected {wanted}, found {file.samplerate} on {file.channels}")
+    if file.frames > _NO_LENGTH:
+        raise BadSample("audio", f"{field}: does not say how long it is, as FLAC from a pipe; write it to a file")
     if file.frames < 1:
         raise BadSample("empty", f"{field}: a sound without samples")
     return file

@@ -15,10 +15,9 @@ from typing import Any, cast
 from PIL import Image
 
 from datamodules.features import MEMBER, pack
-from datamodules.images import image_format
 from datamodules.schema import IMAGE_FIELDS, MASK_FIELDS, TEXT_FIELDS, Attachment, Sample, SchemaError, validate
 
-_SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
+_SUFFIXES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg"}
 
 
 def encode(sample: Sample) -> dict[str, bytes]:
@@ -84,12 +83,14 @@ def _check_names(value: Any) -> None:
 
 def _add_image(files: dict[str, bytes], key: str, field: str, image: Image.Image | bytes, mask: bool) -> None:
     if isinstance(image, bytes):
-        kind = image_format(image)
-        if kind is None:
+        suffix = next((suffix for magic, suffix in _SUFFIXES.items() if image.startswith(magic)), None)
+        if image[:4] == b"RIFF" and image[8:12] == b"WEBP":  # a WAV is RIFF too
+            suffix = "webp"
+        if suffix is None:
             raise SchemaError(
                 f"sample {key!r}, field {field!r}: expected PNG, JPEG or WebP bytes, found {image[:12]!r}"
             )
-        files[f"{field}.{_SUFFIXES[kind]}"] = image
+        files[f"{field}.{suffix}"] = image
         return
     if 0 in image.size:
         raise SchemaError(f"sample {key!r}, field {field!r}: expected an image with pixels, found {image.size}")

@@ -42,7 +42,7 @@ def decode_image(
     """
     if len(data) == 0:
         raise BadSample("empty", f"{field}: no bytes")
-    data, kind = bytes(data), image_format(data)
+    data, kind = bytes(data), _format(data)
     if kind is None:
         raise BadSample("format", f"{field}: expected PNG, JPEG or WebP, found {bytes(data[:8])!r}")
     has_exif = kind == "JPEG" and b"Exif\0\0" in data
@@ -70,8 +70,7 @@ def decode_image(
         raise BadSample("image", f"{field}: {error}") from error
 
 
-def image_format(data: bytes | memoryview) -> str | None:
-    """Whether these bytes begin like a "JPEG", a "PNG" or a "WEBP", which is RIFF like WAV; else None."""
+def _format(data: bytes | memoryview) -> str | None:
     start = bytes(data[:12])
     if start.startswith(b"\xff\xd8\xff"):
         return "JPEG"

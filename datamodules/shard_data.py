@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import lightning as L
 
+from datamodules.answers import read_answers
 from datamodules.buckets import Buckets
 from datamodules.endless import EndlessStream
 from datamodules.feature_shards import Compute, open_features, write_features
 from datamodules.mixture import Mixture
 from datamodules.remote_index import open_index
-from datamodules.schema import AttachmentSettings
+from datamodules.schema import Attachment, AttachmentSettings
 from datamodules.shard_index import ShardIndex
 from datamodules.sources import Source, open_sources
 from datamodules.storage import Storage
@@ -188,6 +189,11 @@ class ShardData(L.LightningDataModule):
         """Make what a split needs and does not have yet, as `prepare_data` does for those of a stage."""
         if self.folders[split] is not None:
             self.load_samples(split)
+
+    def read_answers(self, split: Split) -> Iterator[tuple[str, dict[int, Attachment]]]:
+        """Key and answers of each sample of a split's shards that has any; see `answers`. For scoring alone."""
+        for source in self.load_samples(split).sources:
+            yield from read_answers(source.index)
 
     def write_features(
         self,

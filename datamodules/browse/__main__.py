@@ -9,11 +9,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from datamodules import remote_index
+from datamodules.audio import AudioSupportError
 from datamodules.browse.page import page
 from datamodules.browse.survey import Survey, survey
+from datamodules.schema import AttachmentSettings
 from datamodules.shard_index import INCOMPLETE, INDEX_FILE, ShardIndex
 from datamodules.storage import is_url
 from datamodules.tar_index import ShardError
@@ -33,18 +36,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--read", type=int, default=20_000, help="samples counted; 0: all (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="draws which samples are shown (default %(default)s)")
     parser.add_argument("--index-directory", type=Path, help=f"where {INDEX_FILE} and the .idx files are, if elsewhere")
+    limits = AttachmentSettings()
+    help_text = "longest attached sound that is not bad (default %(default)s)"
+    parser.add_argument("--audio-seconds", type=float, default=limits.audio_seconds, help=help_text)
+    help_text = "most attachments of a sample that is not bad (default %(default)s)"
+    parser.add_argument("--max-attachments", type=int, default=limits.max_attachments, help=help_text)
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--workers", type=int, default=min(cores, 8), help="processes that read (0: this one)")
     options = parser.parse_args(arguments)
-    for name in ("limit", "read", "workers"):
+    if not options.audio_seconds > 0:
+        parser.error(f"--audio-seconds: expected more than 0, found {options.audio_seconds}")
+    for name in ("limit", "read", "workers", "max_attachments"):
         if getattr(options, name) < 0:
-            parser.error(f"--{name}: expected 0 or more, found {getattr(options, name)}")
+            parser.error(f"--{name.replace('_', '-')}: expected 0 or more, found {getattr(options, name)}")
     try:
         index = open_index(options.directory, options.split, options.index_directory)
         workers = 0 if is_url(options.directory) else options.workers  # forks lose the connections' thread
-        found = survey_with_bar(index, options.read, options.limit, options.seed, workers)
+        limits = replace(limits, audio_seconds=options.audio_seconds, max_attachments=options.max_attachments)
+        found = survey_with_bar(index, options.read, options.limit, options.seed, workers, limits)
         write_page(options.out, index, found, options.seed)
-    except (ShardError, OSError) as error:
+    except (ShardError, AudioSupportError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{options.out}: {found.read} samples read, {len(found.cards)} shown, {sum(found.bad.values())} bad")
@@ -64,7 +75,9 @@ def open_index(directory: str, split: str | None, index_directory: Path | None =
     return remote_index.open_index(folder, index_directory)
 
 
-def survey_with_bar(index: ShardIndex, read: int, shown: int, seed: int, workers: int) -> Survey:
+def survey_with_bar(
+    index: ShardIndex, read: int, shown: int, seed: int, workers: int, attachments: AttachmentSettings | None = None
+) -> Survey:
     """The whole survey, with a progress bar."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -73,7 +86,7 @@ def survey_with_bar(index: ShardIndex, read: int, shown: int, seed: int, workers
     # no thread that draws: the workers are forks of this process
     with Progress(*columns, auto_refresh=False) as progress:
         task = progress.add_task("reading", total=min(read or len(index), len(index)))
-        for part in survey(index, read, shown, seed, workers):
+        for part in survey(index, read, shown, seed, workers, attachments):
             found.merge(part)
             progress.update(task, completed=found.read, refresh=True)
     return found

@@ -11,7 +11,9 @@ from datamodules.browse.thumbnails import Card
 from datamodules.faults import REASONS
 from datamodules.shard_index import ShardIndex
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_POLICY = (
+    "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+)
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --bar: #4a7fb5; --soft: #8881; }
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 1280px; margin: 0 auto; padding: 1.2rem; }
@@ -26,6 +28,7 @@ article { border: 1px solid var(--line); border-radius: 8px; padding: .7rem; bac
 .pictures { display: flex; flex-wrap: wrap; gap: .5rem; margin-bottom: .5rem; }
 .pictures figure { width: min-content; } .pictures figcaption { font-size: .7rem; line-height: 1.2; margin-top: .2rem; }
 .pictures img { display: block; height: 76px; border-radius: 4px; outline: 1px solid var(--line); }
+audio { height: 2rem; max-width: 100%; }
 .pictures img[alt="source"], .pictures img[alt="target"] { height: 156px; }
 dl { margin: 0; } dd { margin: 0 0 .25rem; overflow-wrap: anywhere; white-space: pre-wrap; unicode-bidi: isolate; }
 pre { font-size: .75rem; overflow: auto; max-height: 16rem; white-space: pre-wrap; overflow-wrap: anywhere; }
@@ -118,13 +121,17 @@ def _card(card: Card) -> str:
         f"{picture.size[0]}&times;{picture.size[1]}</figcaption></figure>"
         for picture in card.pictures
     )
+    sounds = "".join(
+        f'<figure><audio controls src="{sound.address}"></audio><figcaption>{escape(sound.name)}</figcaption></figure>'
+        for sound in card.sounds
+    )
     texts = "".join(f'<dt>{escape(name)}</dt><dd dir="auto">{escape(text)}</dd>' for name, text in card.texts)
     metadata = (
         f"<details><summary>metadata</summary><pre>{escape(card.metadata)}</pre></details>" if card.metadata else ""
     )
     return (
         f"<article><h3>{escape(card.key)} <small>{escape(card.shard)}</small></h3>"
-        f'<div class="pictures">{pictures}</div><dl>{texts}</dl>{metadata}</article>'
+        f'<div class="pictures">{pictures}</div>{sounds}<dl>{texts}</dl>{metadata}</article>'
     )
 
 

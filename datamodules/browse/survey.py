@@ -20,7 +20,15 @@ from datamodules.browse.places import Place, Places
 from datamodules.browse.thumbnails import Card, make_card
 from datamodules.decode import decode
 from datamodules.faults import BadSample
-from datamodules.schema import IMAGE_FIELDS, TEXT_FIELDS, Fault, Sample
+from datamodules.schema import (
+    IMAGE_FIELDS,
+    TEXT_FIELDS,
+    AttachmentSettings,
+    Fault,
+    Sample,
+    SchemaError,
+    with_attachment_tensors,
+)
 from datamodules.shard_index import ShardIndex
 from datamodules.shard_reader import ShardReader
 from datamodules.tar_index import ShardError
@@ -86,7 +94,14 @@ class Survey:
             self.examples[reason] = (self.examples.get(reason, []) + faults)[:BAD_EXAMPLES]
 
 
-def survey(index: ShardIndex, most: int, shown: int, seed: int, workers: int = 0) -> Iterator[Survey]:
+def survey(
+    index: ShardIndex,
+    most: int,
+    shown: int,
+    seed: int,
+    workers: int = 0,
+    attachments: AttachmentSettings | None = None,
+) -> Iterator[Survey]:
     """Read samples spread evenly over the shards; a survey of each part, in the order of the index.
 
     Args:
@@ -95,25 +110,26 @@ def survey(index: ShardIndex, most: int, shown: int, seed: int, workers: int = 0
             good one does.
         seed: draws which ones are read, if not all are, and which are shown.
         workers: processes that read (0: this one); the result does not depend on it.
+        attachments: what is too long and too many; default as in `AttachmentSettings`.
 
     Raises:
+        AudioSupportError: sounds, and no soundfile to read them.
         ShardError: a member index that cannot be used, or a process that was killed.
     """
-    found, places = Survey(), Places(index, most, shown, seed)
-    for part in _read(index, places.chunks(), workers):
+    found, places, source = Survey(), Places(index, most, shown, seed), _Samples(index, attachments)
+    for part in _read(source, places.chunks(), workers):
         found.merge(part)
         yield part
-    yield _stand_ins(index, found, places)
+    yield _stand_ins(source, found, places)
 
 
-def _read(index: ShardIndex, tasks: Iterator[list[Place]], workers: int) -> Iterator[Survey]:
+def _read(source: _Samples, tasks: Iterator[list[Place]], workers: int) -> Iterator[Survey]:
     if not workers:
-        reader = ShardReader(index)
-        yield from (_survey_part(index, reader, places) for places in tasks)
+        yield from (_survey_part(source, places) for places in tasks)
         return
     fork = multiprocessing.get_context("fork")  # without importing torch again in every process
     try:
-        with ProcessPoolExecutor(workers, fork, _begin, (index,)) as pool:
+        with ProcessPoolExecutor(workers, fork, _begin, (source,)) as pool:
             waiting = deque(pool.submit(_survey_in_worker, places) for places in islice(tasks, 4 * workers))
             while waiting:
                 yield waiting.popleft().result()
@@ -122,9 +138,9 @@ def _read(index: ShardIndex, tasks: Iterator[list[Place]], workers: int) -> Iter
         raise ShardError("a process that reads was killed (out of memory?); try fewer --workers") from error
 
 
-def _stand_ins(index: ShardIndex, found: Survey, places: Places) -> Survey:
+def _stand_ins(source: _Samples, found: Survey, places: Places) -> Survey:
     """Cards in the place of bad samples that were to be shown: each time of the next good sample without a card."""
-    reader, cards = ShardReader(index), {}
+    cards: dict[int, Card] = {}
     good, tried = found.read - found.bad.total(), {*found.cards, *found.missed}
     for missed in found.missed:
         following = (number % found.read for number in range(missed + 1, missed + found.read))
@@ -132,21 +148,34 @@ def _stand_ins(index: ShardIndex, found: Survey, places: Places) -> Survey:
             if number in tried:
                 continue
             tried.add(number)
-            if card := _survey_part(index, reader, [places.of(number, in_full=True)]).cards:
+            if card := _survey_part(source, [places.of(number, in_full=True)]).cards:
                 cards |= card
                 break
     return Survey(cards=cards)
 
 
-def _survey_part(index: ShardIndex, reader: ShardReader, places: Sequence[Place]) -> Survey:
+class _Samples:
+    """The samples of an index, and what makes one of them bad."""
+
+    def __init__(self, index: ShardIndex, attachments: AttachmentSettings | None) -> None:
+        self.index, self.reader, self.attachments = index, ShardReader(index), attachments or AttachmentSettings()
+
+    def read(self, shard: int, row: int, key: str) -> Sample:
+        """A decoded sample that the stream would take too; raises BadSample or SchemaError."""
+        sample = decode(key, self.reader.read(shard, row))
+        with_attachment_tensors(sample, self.attachments)
+        return sample
+
+
+def _survey_part(source: _Samples, places: Sequence[Place]) -> Survey:
     found = Survey(read=len(places))
     for shard, row, number, in_full in places:
-        name, key = index.shards[shard].name, ""  # not known where the member index cannot be fetched
+        name, key = source.index.shards[shard].name, ""  # not known where the member index cannot be fetched
         try:
-            key = reader.key(shard, row)
-            sample = decode(key, reader.read(shard, row))
-        except BadSample as bad:
-            found.add_bad({"reason": bad.reason, "shard": name, "key": key, "detail": bad.detail})
+            key = source.reader.key(shard, row)
+            sample = source.read(shard, row, key)
+        except (BadSample, SchemaError) as bad:
+            found.add_bad({"reason": bad.reason, "shard": name, "key": key, "detail": str(bad)})
             found.missed += [number] if in_full else []
             continue
         found.add(sample)
@@ -155,13 +184,13 @@ def _survey_part(index: ShardIndex, reader: ShardReader, places: Sequence[Place]
     return found
 
 
-_in_worker: dict[str, tuple[ShardIndex, ShardReader]] = {}
+_in_worker: dict[str, _Samples] = {}
 """What a worker process reads from; filled by `_begin` in the worker alone."""
 
 
-def _begin(index: ShardIndex) -> None:
-    _in_worker["reader"] = index, ShardReader(index)
+def _begin(source: _Samples) -> None:
+    _in_worker["source"] = source
 
 
 def _survey_in_worker(places: Sequence[Place]) -> Survey:
-    return _survey_part(*_in_worker["reader"], places)
+    return _survey_part(_in_worker["source"], places)

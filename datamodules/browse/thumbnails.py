@@ -1,4 +1,4 @@
-"""A decoded sample -> its card on the page: every text, and small pictures as `data:` addresses."""
+"""A decoded sample -> its card on the page: every text, and small pictures and sounds as `data:` addresses."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import base64
 import io
 import json
 from dataclasses import dataclass
+from typing import cast
 
 from PIL import Image
 
-from datamodules.schema import IMAGE_FIELDS, MASK_FIELDS, TEXT_FIELDS, Sample
+from datamodules.audio import sound_facts
+from datamodules.faults import BadSample
+from datamodules.schema import IMAGE_FIELDS, MASK_FIELDS, TEXT_FIELDS, Attachment, Sample
 
 SIDE = 176
 """Longest side of a small picture in pixels."""
 _MOST_PICTURES = 16
+_LARGEST_SOUND = 2**19
+"""Bytes of a sound that can be heard on the page; larger ones are only described."""
 _LONGEST_TEXT = 4000
 
 
@@ -27,12 +32,21 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Sound:
+    """A sound: what it is, and itself as a `data:` address."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True)
 class Card:
     """What the page shows of one sample; texts in the order of the schema, cut after 4,000 characters."""
 
     key: str
     shard: str
     pictures: tuple[Picture, ...]
+    sounds: tuple[Sound, ...]
     texts: tuple[tuple[str, str], ...]
     metadata: str
 
@@ -59,6 +73,7 @@ def make_card(sample: Sample, shard: str) -> Card:
         sample["key"],
         shard,
         tuple(Picture(name, image.size, data_address(image)) for name, image in pictures[:_MOST_PICTURES]),
+        tuple(_sound(number, entry) for number, entry in attachments if _can_be_heard(entry)),
         tuple((name, shorten(text)) for name, text in texts),
         shorten(metadata),
     )
@@ -83,8 +98,27 @@ def shorten(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} ... ({len(text):,} characters)"
 
 
-def _described(attachment: dict) -> str:
+def _can_be_heard(attachment: Attachment) -> bool:
+    return attachment["kind"] == "audio" and len(cast(bytes, attachment["data"])) <= _LARGEST_SOUND
+
+
+def _sound(number: int, attachment: Attachment) -> Sound:
+    content = base64.b64encode(cast(bytes, attachment["data"])).decode()
+    return Sound(f"attachment {number}", f"data:audio/{attachment['format']};base64,{content}")
+
+
+def _length(data: bytes) -> str:
+    try:
+        facts = sound_facts(data)
+    except BadSample as bad:  # of an answer, which the stream never reads
+        return f"{len(data):,} bytes, {bad.detail}"
+    channels = f"{facts.channels} channel{'s' if facts.channels > 1 else ''}"
+    return f"{facts.seconds:.2f} s, {facts.rate:,} samples/s, {channels}, {len(data):,} bytes"
+
+
+def _described(attachment: Attachment) -> str:
     data = attachment["data"]
-    size = f"{len(data):,} bytes" if isinstance(data, bytes) else f"{data.width} x {data.height} pixels"
-    role = attachment.get("role")
-    return f"{attachment['kind']}{f', {role}' if role else ''}: {size}"
+    size = _length(data) if isinstance(data, bytes) else f"{data.width} x {data.height} pixels"
+    role, word = attachment.get("role"), attachment.get("word")
+    named = f"{attachment['kind']}{f', {role}' if role else ''}{f', characters {word[0]}-{word[1]}' if word else ''}"
+    return f"{named}: {size}"

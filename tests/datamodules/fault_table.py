@@ -25,11 +25,14 @@ from datamodules.shards import ShardIndex
 from datamodules.storage import Storage
 from datamodules.stream import ShardStream
 from datamodules.transforms import ImageTransform
-from tests.datamodules import kinds_of_images, kinds_of_storage, kinds_of_tars, kinds_of_texts
+from tests.datamodules import kinds_of_attachments, kinds_of_images, kinds_of_storage, kinds_of_tars, kinds_of_texts
 from tests.datamodules.damage import GOOD_BEFORE, GOOD_BEHIND, SIDE, Kind, Service, gradient
 from tests.datamodules.range_server import serving
 
-KINDS: list[Kind] = [*kinds_of_tars.KINDS, *kinds_of_storage.KINDS, *kinds_of_images.KINDS, *kinds_of_texts.KINDS]
+KINDS: list[Kind] = [
+    *(*kinds_of_tars.KINDS, *kinds_of_storage.KINDS, *kinds_of_images.KINDS, *kinds_of_texts.KINDS),
+    *kinds_of_attachments.KINDS,
+]
 DOCUMENT = Path(__file__).resolve().parent.parent.parent / "docs/data.md"
 BEGIN, END = "<!-- fault kinds: begin -->", "<!-- fault kinds: end -->"
 HEAD = "| what is wrong | what happens | counted under |\n|---|---|---|\n"

@@ -46,7 +46,6 @@ KINDS = [
     bad("field that the schema does not have", "field", dumped(instruction="x", colour="red")),
     bad("concepts that are no list", "field", dumped(instruction="x", concepts="red")),
     bad("10,000 concepts", "field", dumped(instruction="x", concepts=["red"] * 10_000)),
-    bad("attachment without its file", "field", dumped(instruction="<image:0>", attachments=[{"kind": "image"}])),
     Kind("neither text nor image", of_files({"json": b"{}"}), "field"),
     bad("instruction of 1 MB", "text", dumped(instruction="red " * 2**18)),
     bad("half a character (a lone surrogate)", "text", HALF),

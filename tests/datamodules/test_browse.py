@@ -24,9 +24,11 @@ from datamodules.faults import REASONS
 from datamodules.schema import Sample
 from datamodules.shard_index import ShardIndex
 from datamodules.shards import ShardError, write_shards
-from tests.datamodules.make_samples import make_image
+from tests.datamodules.make_samples import make_image, sound
 from tests.datamodules.range_server import serving
 
+SOUND = sound(kind="FLAC")
+WORD = "image, subject, characters 5-11: 12 x 12 pixels"
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 VOID = {"meta", "img", "br"}
 
@@ -75,7 +77,10 @@ def _sample(number: int) -> Sample:
         "edit_type": ("add", "remove")[number % 3 == 0],
         "target_mask": mask.resize((48, 24)) if number % 4 == 0 else mask,
         "concepts": [{"phrase": "a red cat", "mask": mask}] if number % 4 else [],
-        "attachments": [{"kind": "audio", "data": b"abc", "role": "mood", "format": "wav"}],
+        "attachments": [
+            {"kind": "audio", "data": SOUND, "role": "style", "format": "flac"},
+            {"kind": "image", "data": make_image(9, 12), "role": "subject", "word": [5, 11]},
+        ],
         "metadata": {"note": EVIL, "number": number},
     }
 
@@ -110,8 +115,15 @@ def test_the_page_shows_samples_with_pictures_masks_and_every_text(page: str) ->
     assert reader.tags["article"] == 47  # 50 but for three bad ones
     alts = Counter(value for tag, name, value in reader.attributes if (tag, name) == ("img", "alt"))
     assert alts["source"] == alts["target"] == alts["target_mask"] == 47 and alts["mask of concept 0"] > 30
-    for text in ("make number 7 red", "a red cat", "audio, mood: 3 bytes", '"number": 7'):
+    for text in (
+        "make number 7 red",
+        "a red cat",
+        f"audio, style: 0.25 s, 16,000 samples/s, 1 channel, {len(SOUND):,} bytes",
+        WORD,
+        '"number": 7',
+    ):
         assert text in reader.text
+    assert alts["attachment 1"] == reader.tags["audio"] == 47
     assert "48×24" in reader.text and "24×24" in reader.text
 
 
@@ -139,7 +151,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(page: str) -> No
     assert not reader.tags.keys() & {"script", "iframe", "object", "embed", "link", "form", "base"}
     assert all(not name.startswith("on") for _, name, _ in reader.attributes)
     addresses = [value for _, name, value in reader.attributes if name in ("src", "href", "srcset", "action", "data")]
-    assert addresses and all(value.startswith(("data:image/", "#")) for value in addresses)
+    assert addresses and all(value.startswith(("data:image/", "data:audio/flac;", "#")) for value in addresses)
     assert "http:" not in page and "https:" not in page and "url(" not in page
     assert any("default-src 'none'" in value for tag, name, value in reader.attributes if tag == "meta")
 

@@ -43,9 +43,9 @@ def test_parts_for_evaluation_are_the_first_samples_once_in_equally_many_batches
 def test_each_rank_decodes_its_part_alone(index: ShardIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[str] = []
 
-    def counted(key: str, *others: object) -> Sample:
+    def counted(key: str, *others: object, **settings: object) -> Sample:
         decoded.append(key)
-        return decode(key, *others)  # type: ignore[arg-type]
+        return decode(key, *others, **settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr("datamodules.sample_dataset.decode", counted)
     whole, found = _whole(index), []
