@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
@@ -110,7 +111,7 @@ def test_attachments_are_never_flipped_or_cut(tmp_path: Path) -> None:
     attached = [{"kind": "image", "data": picture}]
     index = write_shards(({**sample, "attachments": attached} for sample in make_samples(12)), tmp_path / "data", 6)  # type: ignore[typeddict-item]
     plain, flipped = (batches(index, 2, transform=ImageTransform(12, 20, "random", flip)) for flip in (False, True))
-    expected = torch.from_numpy(__import__("numpy").asarray(picture).copy()).permute(2, 0, 1) / 127.5 - 1
+    expected = torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 127.5 - 1
     changed = 0
     for before, after in zip(plain, flipped, strict=True):
         assert (after["attachment_images"] == expected).all() and (before["attachment_images"] == expected).all()
@@ -185,17 +186,15 @@ def test_the_settings_can_be_given_in_a_configuration(kind: type[ShardData]) -> 
     parser = LightningArgumentParser()
     parser.add_lightning_class_args(kind, "data")
     given = ["--data.attachment_size", "32", "--data.audio_rate", "48000", "--data.audio_seconds", "2.5"]
-    data = parser.instantiate_classes(parser.parse_args([*given, "--data.max_attachments", "1"]))["data"]
+    data = parser.instantiate(parser.parse_args([*given, "--data.max_attachments", "1"]))["data"]
     assert data.attachments == AttachmentSettings(32, 48_000, 2.5, 1)
-    assert parser.instantiate_classes(parser.parse_args([]))["data"].attachments == AttachmentSettings()
+    assert parser.instantiate(parser.parse_args([]))["data"].attachments == AttachmentSettings()
 
 
 def test_a_sound_without_soundfile_ends_in_one_line_in_a_worker_too(
     index: ShardIndex, tmp_path: Path, root: Path
 ) -> None:
     (tmp_path / "soundfile.py").write_text("raise ImportError('not here')")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom tests.datamodules import make_samples\n"
-    del code  # the helpers of the tests import soundfile themselves
     program = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "from datamodules.audio import AudioSupportError\n"
