@@ -51,8 +51,8 @@ class Concept(TypedDict, total=False):
 class Attachment(TypedDict, total=False):
     """What `<image:k>` or `<audio:k>` stands for: `attachments[k]` of a sample.
 
-    `kind` is one of `ATTACHMENT_KINDS`, `role` one of `ATTACHMENT_ROLES` (default `DEFAULT_ROLE`), `data` a PIL image or
-    encoded bytes; `format`, the file suffix of a sound, is one of `AUDIO_FORMATS`. `word` are the characters (start,
+    `kind` is one of `ATTACHMENT_KINDS`, `role` one of `ATTACHMENT_ROLES` (default: `DEFAULT_ROLE`), `data` a PIL image
+    or encoded bytes; `format`, the file suffix of a sound, is one of `AUDIO_FORMATS`. `word` are the characters (start,
     end) of the word that it belongs to, in the text that `text_of` names, placeholders counted; None if there is none;
     default: the word directly behind its placeholder. See `attachments` for what becomes of it in a batch.
     """
