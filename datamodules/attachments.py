@@ -20,11 +20,10 @@ from datamodules.audio import HIGHEST_RATE, LOWEST_RATE, decode_audio
 from datamodules.faults import BadSample
 from datamodules.features import ATTACHMENTS, FeatureError
 from datamodules.images import decode_image
-from datamodules.placeholders import Span, placeholders, without_placeholders_but_words
-from datamodules.sample import ANSWER, Attachment, Sample, SchemaError, check_attachments, text_of
+from datamodules.placeholders import PLACEHOLDER_FIELDS, Span, placeholders, without_placeholders_but_words
+from datamodules.sample import ANSWER, DEFAULT_ROLE, Attachment, Sample, SchemaError, check_attachments, text_of
 from datamodules.tensors import image_to_tensor
 
-DEFAULT_ROLE = "reference"
 _Found = dict[tuple[int, int], Tensor]
 """Tensors by row and number."""
 _EMPTY_SLOT: dict[str, Any] = {"kind": "", "role": "", "word": None}
@@ -89,9 +88,8 @@ def with_attachment_tensors(sample: Sample, settings: AttachmentSettings) -> Sam
         )
     if not entries:
         return sample
-    if "features" in sample and (found := sample["features"].facts.get(ATTACHMENTS, settings.identity)) != (
-        settings.identity
-    ):
+    facts = sample["features"].facts if "features" in sample else {}
+    if (found := facts.get(ATTACHMENTS, settings.identity)) != settings.identity:
         raise FeatureError(
             f"cached features are of attachments of {found!r}, this configuration makes {settings.identity!r}; give "
             "the settings of the cache, or write it anew with `python -m mmig.run.cache`"
@@ -110,13 +108,13 @@ def words_in(batch: Mapping[str, Any], row: int, field: str) -> tuple[str, list[
     """A text of a batch without placeholders, and where in it the word of each attachment of the sample is.
 
     Args:
-        batch: from `collate`. row: which sample. field: "instruction" or "target_caption".
+        batch: with the texts that `collate` gave it. row: which sample. field: "instruction" or "target_caption".
 
     Returns:
         The text, and for each attachment the first character of its word and the one behind its last; None for one
         that has no word in this text.
     """
-    text, texts = batch[field][row], {name: batch[name][row] for name in ("instruction", "target_caption")}
+    text, texts = batch[field][row], {name: batch[name][row] for name in PLACEHOLDER_FIELDS}
     here: dict[int, Span | None] = {}
     for found in placeholders(text):
         here.setdefault(found.number, found.word)

@@ -24,6 +24,7 @@ TEXT_FIELDS: tuple[str, ...] = (
 )
 ATTACHMENT_KINDS: tuple[str, ...] = ("image", "audio")
 ATTACHMENT_ROLES: tuple[str, ...] = ("subject", "style", "base", "reference", "answer")
+DEFAULT_ROLE = "reference"
 ANSWER = "answer"
 """Role of what only scoring may see."""
 AUDIO_FORMATS: tuple[str, ...] = ("wav", "flac", "ogg")
@@ -50,8 +51,8 @@ class Concept(TypedDict, total=False):
 class Attachment(TypedDict, total=False):
     """What `<image:k>` or `<audio:k>` stands for: `attachments[k]` of a sample.
 
-    `kind` is one of `ATTACHMENT_KINDS`, `role` one of `ATTACHMENT_ROLES` (default "reference"), `data` a PIL image or
-    encoded bytes; `format`, the file suffix of a sound, is one of `AUDIO_FORMATS`. `word` are the characters (start,
+    `kind` is one of `ATTACHMENT_KINDS`, `role` one of `ATTACHMENT_ROLES` (default: `DEFAULT_ROLE`), `data` a PIL image
+    or encoded bytes; `format`, the file suffix of a sound, is one of `AUDIO_FORMATS`. `word` are the characters (start,
     end) of the word that it belongs to, in the text that `text_of` names, placeholders counted; None if there is none;
     default: the word directly behind its placeholder. See `attachments` for what becomes of it in a batch.
     """
@@ -221,7 +222,7 @@ def _check_attachment(sample: Mapping[str, Any], number: int, entry: Any) -> Non
     name = f"attachments[{number}]"
     if not isinstance(entry, dict):
         raise _wrong(sample, name, "dict", type(entry).__name__)
-    kind, data, role = entry.get("kind"), entry.get("data"), entry.get("role", ATTACHMENT_ROLES[0])
+    kind, data, role = entry.get("kind"), entry.get("data"), entry.get("role", DEFAULT_ROLE)
     if kind not in ATTACHMENT_KINDS:
         raise _wrong(sample, f"{name}.kind", f"one of {', '.join(ATTACHMENT_KINDS)}", repr(kind))
     if role not in ATTACHMENT_ROLES:

@@ -7,6 +7,7 @@ reason. The page holds everything it shows and needs neither network nor script.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from dataclasses import replace
@@ -44,8 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--workers", type=int, default=min(cores, 8), help="processes that read (0: this one)")
     options = parser.parse_args(arguments)
-    if not options.audio_seconds > 0:
-        parser.error(f"--audio-seconds: expected more than 0, found {options.audio_seconds}")
+    if not 0 < options.audio_seconds < math.inf:
+        parser.error(f"--audio-seconds: expected more than 0 seconds, found {options.audio_seconds}")
     for name in ("limit", "read", "workers", "max_attachments"):
         if getattr(options, name) < 0:
             parser.error(f"--{name.replace('_', '-')}: expected 0 or more, found {getattr(options, name)}")

@@ -1,7 +1,7 @@
 """Reads samples of a folder of shards once and keeps what a page about them needs: counts, and a few of them in full.
 
-Every sample goes through the reader and the decoder of the stream, so what is bad here is bad there. What is kept does
-not grow with the number of samples read.
+Every sample goes through the reader and the decoder of the stream, so what is bad here is bad there; damaged answers,
+which the stream never opens, are bad here too. What is kept does not grow with the number of samples read.
 """
 
 from __future__ import annotations

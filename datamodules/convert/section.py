@@ -96,7 +96,7 @@ def _encoded(
             if check:
                 _FITS(decode(key, files), 0, 0)
         except SchemaError as error:
-            findings.add(Finding("field", key, str(error)))
+            findings.add(Finding(error.reason, key, str(error)))
         except UnicodeEncodeError as error:  # half a character, which JSON can write and UTF-8 cannot
             findings.add(Finding("text", key, f"a text with half a character ({error})"))
         except BadSample as bad:

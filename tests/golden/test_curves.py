@@ -29,4 +29,5 @@ def test_the_curves_are_the_golden_ones(method: str) -> None:
         golden = GOLDEN[method][name]
         first = 2 if name.startswith("train/") else 0
         assert values[:first] == pytest.approx(golden[:first], rel=FIRST, abs=1e-7), f"{method} {name}"
-        assert values[first:] == pytest.approx(golden[first:], rel=LATER, abs=1e-3), f"{method} {name}"
+        least = 1e-3 if name.startswith("edit/") else 1e-7
+        assert values[first:] == pytest.approx(golden[first:], rel=LATER, abs=least), f"{method} {name}"

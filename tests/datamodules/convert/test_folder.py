@@ -83,6 +83,7 @@ def test_every_optional_column_reaches_its_field(tmp_path: Path) -> None:
     Image.new("L", (16, 16), 255).save(tmp_path / "mask.png")
     fields = {
         "response": "a red ball",
+        "expressive": "make the ball red",
         "source_caption": "a ball",
         "target_caption": "a red ball on grass",
         "object_phrase": "ball",

@@ -57,6 +57,16 @@ def test_a_map_of_columns_makes_samples_of_any_dataset(parquet: Path, tmp_path: 
     assert _table(2)["after"][1] in (tmp_path / "out" / "val" / "00000.tar").read_bytes()
 
 
+def test_any_text_of_the_schema_can_be_a_column_and_a_placeholder_of_nothing_is_counted(tmp_path: Path) -> None:
+    table = {"request": ["make it red", "like <image:0>"], "short": ["make the ball red", "copy"]}
+    write_parquet(tmp_path / "source" / "train-00000-of-00001.parquet", table)
+    columns = {"instruction": "request", "expressive": "short"}
+    report = converted(HuggingFace(str(tmp_path / "source"), None, columns), tmp_path / "out")
+    (sample,) = samples(tmp_path / "out" / "train").values()
+    assert (sample["instruction"], sample["expressive"]) == ("make it red", "make the ball red")
+    assert report["splits"]["train"]["dropped"] == {"attachment": 1}
+
+
 def test_tables_stream_after_conversion(parquet: Path, tmp_path: Path) -> None:
     converted(HuggingFace(str(parquet), None, COLUMNS), tmp_path / "out")
     index = ShardIndex.load(tmp_path / "out" / "train")
