@@ -1,4 +1,7 @@
-"""Cross-attention of a denoiser, taken while it runs: what eq 19 and 20 are computed from.
+"""Attention of a denoiser to text, taken while it runs: what eq 19 and 20 are computed from.
+
+UNets (SDXL's too) and transformers such as PixArt attend to text in layers of their own. Where image and text are one
+sequence (joint attention, Stable Diffusion 3), what is taken is how the image's queries attend to the text's keys.
 
 No attention processor is replaced. Hooks keep references to the queries and keys that the layers of one resolution
 compute anyway, and the probabilities, which SDPA never shows, are computed from them when they are asked for:
@@ -10,6 +13,7 @@ compute anyway, and the probabilities, which SDPA never shows, are computed from
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -21,24 +25,32 @@ class AttentionError(ValueError):
 
 
 class _Layer(NamedTuple):
-    """What one layer attended with: queries [B,N,C], keys [B,T,C], bias [B,1,T] added to the scores, or None."""
+    """What one layer attended with: queries [B,N,C] and keys [B,T,C], or [B,heads,N,d] where they were normalised by
+    head; bias [B,1,T] added to the scores, or None; the keys that are not text's in joint attention, or None.
+    """
 
     query: Tensor
     key: Tensor
     bias: Tensor | None
     heads: int
     scale: float
+    others: Tensor | None = None
 
     def probabilities(self, rows: slice) -> Tensor:
         """softmax(scale q k' + bias) in float32 whatever the precision of the forward pass was, [B,heads,N,T]."""
         with torch.autocast(self.query.device.type, enabled=False):
-            query, key = (
-                value[rows].float().unflatten(-1, (self.heads, -1)).transpose(1, 2) for value in (self.query, self.key)
-            )
-            scores = query @ key.transpose(-1, -2) * self.scale
+            query = self._by_head(self.query[rows])
+            scores = query @ self._by_head(self.key[rows]).transpose(-1, -2) * self.scale
             if self.bias is not None:
                 scores = scores + self.bias[rows].float().unsqueeze(1)
-            return scores.softmax(dim=-1)
+            if self.others is None:
+                return scores.softmax(dim=-1)
+            rest = query @ self._by_head(self.others[rows]).transpose(-1, -2) * self.scale
+            return torch.cat([scores, rest], dim=-1).softmax(dim=-1)[..., : scores.shape[-1]]
+
+    def _by_head(self, value: Tensor) -> Tensor:
+        """Float32 [B,heads,N,d]."""
+        return value.float() if value.ndim == 4 else value.float().unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class AttentionCapture:
@@ -60,7 +72,9 @@ class AttentionCapture:
         return tuple(self._layers)
 
     def probabilities(self, rows: slice | None = None) -> dict[str, Tensor]:
-        """Attention of each query to each text token, by module path: float32 [B,heads,h*w,T], sums over T are 1.
+        """Attention of each query to each text token, by module path: float32 [B,heads,h*w,T].
+
+        Sums over T are 1; in joint attention less, for the rest goes to the image.
 
         Args:
             rows: of the denoiser's batch; under guidance those of the conditional branch. None takes all.
@@ -108,19 +122,23 @@ def capture_attention(model: nn.Module, resolution: tuple[int, int]) -> Iterator
     be attached around the same pass.
 
     Args:
-        model: denoiser of diffusers whose cross-attention layers are named `attn2` (UNets of Stable Diffusion), as it
-            is called: the capture begins and ends with this module's forward.
+        model: denoiser of diffusers with cross-attention in layers named `attn2` (UNets of Stable Diffusion and SDXL,
+            PixArt) or joint attention (Stable Diffusion 3), as it is called: the capture begins and ends with this
+            module's forward.
         resolution: (h, w) of the queries; A-STAR takes 16x16, which 5 layers of Stable Diffusion 1.5 have at 512 px.
+            All layers of a transformer have that of the latents over its patch size.
 
     Yields:
         The capture, readable after each forward pass.
 
     Raises:
-        AttentionError: the model has no such layers, or they normalise queries and keys after projecting them.
+        AttentionError: the model has no such layers, or, when it runs, they attend in a way that is not known here.
     """
-    layers = {name: module for name, module in model.named_modules() if name.split(".")[-1] == "attn2"}
+    layers = {name: module for name, module in model.named_modules() if _sees_text(name, module)}
     if not layers:
-        raise AttentionError(f"attention capture: {type(model).__name__} has no cross-attention layer named attn2")
+        raise AttentionError(
+            f"attention capture: {type(model).__name__} has no cross-attention layer named attn2 and no joint attention"
+        )
     capture = AttentionCapture(resolution)
     with ExitStack() as stack:
         for name, layer in layers.items():
@@ -130,47 +148,62 @@ def capture_attention(model: nn.Module, resolution: tuple[int, int]) -> Iterator
         yield capture
 
 
+def _sees_text(name: str, module: nn.Module) -> bool:
+    """Whether a module is a cross-attention layer or one of joint attention; other `attn2` attend to the image."""
+    if getattr(module, "add_k_proj", None) is not None:
+        return True
+    return name.rpartition(".")[2] == "attn2" and getattr(module, "is_cross_attention", True)
+
+
 class _Tap:
-    """The hooks of one layer: they collect what it attends with and hand it over if the resolution is right."""
+    """The hooks of one layer: they collect what it attends with and hand it over if the resolution is right.
+
+    Queries and keys are what the projections give, or, where they are normalised after that, what the norms give.
+    """
 
     def __init__(self, name: str, layer: nn.Module, capture: AttentionCapture) -> None:
-        if getattr(layer, "norm_q", None) is not None or getattr(layer, "norm_k", None) is not None:
-            raise AttentionError(f"attention layer {name}: normalised queries and keys are not supported")
         self.name, self.layer, self.capture = name, layer, capture
-        self.query: Tensor | None = None
-        self.key: Tensor | None = None
+        self.joint = getattr(layer, "add_k_proj", None) is not None
+        self.seen: dict[str, Tensor] = {}
         self.bias: Tensor | None = None
 
     def attach(self, stack: ExitStack) -> None:
         layer = self.layer
         stack.enter_context(layer.register_forward_pre_hook(self._begin, with_kwargs=True))
-        stack.enter_context(layer.to_q.register_forward_hook(self._keep_query))
-        stack.enter_context(layer.to_k.register_forward_hook(self._keep_key))
+        sources = {"query": ("to_q", "norm_q"), "key": ("to_k", "norm_k"), "text": ("add_k_proj", "norm_added_k")}
+        for what, modules in sources.items():
+            for module in (getattr(layer, each, None) for each in modules):
+                if module is not None:
+                    stack.enter_context(module.register_forward_hook(partial(self._keep, what)))
         stack.enter_context(layer.register_forward_hook(self._end))
 
     def _begin(self, _layer: nn.Module, _inputs: tuple, named: dict[str, Any]) -> None:
-        self.query = self.key = None
+        self.seen.clear()
         self.bias = named.get("attention_mask") if self.capture._armed else None
+        if named.get("image_rotary_emb") is not None or (self.joint and self.bias is not None):
+            what = "rotary positions" if self.bias is None else "masks of joint attention"
+            raise AttentionError(f"attention layer {self.name}: {what} are not supported")
 
-    def _keep_query(self, _projection: nn.Module, _inputs: tuple, output: Tensor) -> None:
+    def _keep(self, what: str, _module: nn.Module, _inputs: tuple, output: Tensor) -> None:
         if self.capture._armed:
-            self.query = output
-
-    def _keep_key(self, _projection: nn.Module, _inputs: tuple, output: Tensor) -> None:
-        if self.capture._armed:
-            self.key = output
+            self.seen[what] = output
 
     def _end(self, *_: Any) -> None:
-        query, key, bias = self.query, self.key, self.bias
-        self.query = self.key = self.bias = None
-        if not self.capture._armed:
+        seen, bias = dict(self.seen), self.bias
+        self.seen.clear()
+        self.bias = None
+        if not self.capture._armed or (self.joint and "query" in seen and "text" not in seen):  # it was given no text
             return
-        if query is None or key is None:
+        key = seen.get("text" if self.joint else "key")
+        if "query" not in seen or key is None:
             raise AttentionError(
                 f"attention layer {self.name}: its processor {type(self.layer.processor).__name__} does not call to_q "
                 "and to_k; unfuse the projections"
             )
+        query = seen["query"]
         height, width = self.capture.resolution
-        self.capture._seen[query.shape[1]] += 1
-        if query.shape[1] == height * width:
-            self.capture._layers[self.name] = _Layer(query, key, bias, self.layer.heads, self.layer.scale)
+        queries = query.shape[-2]
+        self.capture._seen[queries] += 1
+        if queries == height * width:
+            others = seen.get("key") if self.joint else None
+            self.capture._layers[self.name] = _Layer(query, key, bias, self.layer.heads, self.layer.scale, others)

@@ -1,14 +1,16 @@
-"""What conditions a denoiser, as one value, and the one call of a diffusers UNet with it."""
+"""What conditions a denoiser, as one value, and the one call of a denoiser of diffusers with it."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
+
+class ConditioningError(ValueError):
+    """A condition that a denoiser has no place for."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +20,10 @@ class Conditioning:
     Attributes:
         tokens: text (or other) states for cross-attention, [B,L,D].
         mask: True at tokens that may be attended to, bool [B,L]; None lets all be, as Stable Diffusion does.
-        pooled: one vector a sample, [B,P]; SDXL's `text_embeds`.
+        pooled: one vector a sample, [B,P]; SDXL's `text_embeds`, Stable Diffusion 3's `pooled_projections`.
         image_latents: latents appended to the noisy ones on the channel axis, [B,c,h,w] (InstructPix2Pix).
-        extra: further tensors [B,...] by name for the denoiser's `added_cond_kwargs` (SDXL's `time_ids`).
+        extra: further tensors [B,...] by name: arguments of the denoiser's forward where it has one of that name, else
+            entries of its `added_cond_kwargs` (SDXL's `time_ids`, PixArt's `resolution` and `aspect_ratio`).
     """
 
     tokens: Tensor
@@ -31,9 +34,11 @@ class Conditioning:
 
 
 def as_dtype(condition: Conditioning, dtype: torch.dtype) -> Conditioning:
-    """The same with tokens, pooled vector and image latents in another dtype."""
+    """The same with tokens, pooled vector, image latents and the floats of `extra` in another dtype; integers stay."""
     values = {name: getattr(condition, name) for name in ("tokens", "pooled", "image_latents")}
-    return replace(condition, **{name: value.to(dtype) for name, value in values.items() if value is not None})
+    extra = {name: value.to(dtype) if value.is_floating_point() else value for name, value in condition.extra.items()}
+    cast = {name: value.to(dtype) for name, value in values.items() if value is not None}
+    return replace(condition, **cast, extra=extra)
 
 
 def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
@@ -55,23 +60,42 @@ def condition_drops(uniform: Tensor, drop: float) -> tuple[Tensor, Tensor]:
     return uniform < 2 * drop, (uniform >= drop) & (uniform < 3 * drop)
 
 
-def denoise(unet: "UNet2DConditionModel", noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
-    """Prediction of a diffusers UNet, [B,C,h,w].
+def denoise(denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
+    """Prediction of a denoiser of diffusers (a UNet, SDXL's too, or a diffusion transformer), [B,C,h,w].
+
+    Where it also predicts the variance, in as many channels again (Nichol & Dhariwal 2021), these are left out.
 
     Args:
-        unet: its input channels are those of `noisy` plus those of `condition.image_latents`.
+        denoiser: its input channels are those of `noisy` plus those of `condition.image_latents`.
         noisy: latents x_t, [B,C,h,w].
         timesteps: [B], or a scalar tensor.
         condition: of the same batch size.
+
+    Raises:
+        ConditioningError: the denoiser takes no mask, or nothing of a name in `extra`.
     """
     inputs = noisy if condition.image_latents is None else torch.cat([noisy, condition.image_latents], dim=1)
-    added = dict(condition.extra)
-    if condition.pooled is not None:
+    timesteps = timesteps.expand(len(noisy))
+    prediction = denoiser(inputs, timestep=timesteps, **_arguments(denoiser, condition)).sample
+    channels = noisy.shape[1]
+    return prediction[:, :channels] if prediction.shape[1] == 2 * channels else prediction
+
+
+def _arguments(denoiser: nn.Module, condition: Conditioning) -> dict[str, Any]:
+    """A condition as arguments of the denoiser's forward, by the names that this has."""
+    takes = inspect.signature(denoiser.forward).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())  # it is wrapped
+    arguments: dict[str, Any] = {"encoder_hidden_states": condition.tokens}
+    arguments |= {name: value for name, value in condition.extra.items() if name in takes}
+    added = {name: value for name, value in condition.extra.items() if name not in takes}
+    if condition.pooled is not None and "pooled_projections" in takes:
+        arguments["pooled_projections"] = condition.pooled
+    elif condition.pooled is not None:
         added["text_embeds"] = condition.pooled
-    return unet(
-        inputs,
-        timesteps,
-        encoder_hidden_states=condition.tokens,
-        encoder_attention_mask=condition.mask,
-        added_cond_kwargs=added or None,
-    ).sample
+    for name, value in (("encoder_attention_mask", condition.mask), ("added_cond_kwargs", added or None)):
+        if name in takes or takes_all:
+            arguments[name] = value
+        elif value is not None:
+            what = "mask of the tokens" if name == "encoder_attention_mask" else f"condition {', '.join(added)}"
+            raise ConditioningError(f"denoiser {type(denoiser).__name__} takes no {what} ({name}); leave it out")
+    return arguments

@@ -1,14 +1,16 @@
 """Attaches modules that mix text into feature maps to a denoiser by path while it runs, and collects what they compute.
 
 The hooks exist only inside the `with` block: nothing stays attached to the denoiser, whatever happens inside.
-Feature maps may come as [B,C,h,w] (UNet) or as tokens [B,N,C] (transformers).
+Feature maps may come as [B,C,h,w] (UNet) or as tokens [B,N,C] (transformers), beside tokens of the text too (joint
+attention).
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from math import isqrt
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -84,17 +86,18 @@ def inject(
 ) -> Iterator[Injection]:
     """Run a denoiser with mixers attached (MMIG paper, section 3.2: e1 leaves the denoiser, e6 enters it again).
 
-    The output of the module at each location is replaced by e6. Where a module returns a tuple, as a UNet's down
-    blocks do, its first entry is replaced and skip connections keep e1. A location must lie outside the regions that
-    gradient checkpointing computes again: the mid, down and up blocks of a diffusers UNet do.
+    The output of the module at each location is replaced by e6. Of a tuple that is the first entry, as of a UNet's down
+    blocks, whose skip connections keep e1; of several sequences, as blocks of joint attention return them, the one with
+    as many tokens as the image has. Gradient checkpointing computes the denoiser's blocks again, mixers never: a
+    location may be such a block, but none inside of one.
 
     Args:
-        model: the denoiser; its parameters may be frozen, gradients pass through.
-        modules: by module path, for example {"mid_block": mmsm}.
+        model: the denoiser; its parameters may be frozen, gradients pass through. The mixers work in its forward.
+        modules: by module path: {"mid_block": mmsm} of a UNet, {"transformer_blocks.14": mmsm} of a transformer.
         text_states: e0, [B,L,D], B being the batch that the denoiser sees.
         text_mask: [B,L], nonzero where a token counts.
         active: bool [B]; false for rows that must pass unchanged (unconditional ones). Default: all active.
-        grid: (h, w) of token features [B,N,C]; default: a square.
+        grid: (h, w) of token features [B,N,C]; default: of the shape of the latents that the denoiser is called with.
 
     Yields:
         The results, readable after each forward pass.
@@ -104,51 +107,143 @@ def inject(
     """
     mask = text_mask.bool() if active is None else text_mask.bool() & active.bool().unsqueeze(1)
     result = Injection(active=mask.any(dim=1))
+    current = _Pass(grid)
     with ExitStack() as stack:
+        stack.enter_context(model.register_forward_pre_hook(current.begin))
+        stack.enter_context(model.register_forward_hook(current.end, always_call=True))
         for path, mixer in modules.items():
-            hook = _make_hook(path, mixer, text_states, mask, grid, result)
-            stack.enter_context(_find(model, path).register_forward_hook(hook))
+            module = _find(model, path)
+            attached = _Attached(path, mixer, text_states, mask, current, result, _computed_again(model, path))
+            stack.enter_context(module.register_forward_hook(attached))
         yield result
 
 
-def _make_hook(
-    path: str, mixer: Mixer, text_states: Tensor, mask: Tensor, grid: tuple[int, int] | None, result: Injection
-) -> Callable[[nn.Module, tuple, Tensor | tuple], Tensor | tuple]:
-    def hook(_module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
-        hidden, rest = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
-        feature_map = _to_map(path, hidden, grid)
-        _check(path, mixer, feature_map, text_states)
-        fused = mixer(feature_map, text_states, mask)
-        result.outputs[path] = fused
-        mixed = fused.feature_map if hidden.ndim == 4 else fused.feature_map.flatten(2).transpose(1, 2)
-        return mixed if rest is None else (mixed, *rest)
+class _Pass:
+    """The forward pass of the denoiser that runs: whether it does, and the grid of its tokens.
 
-    return hook
+    Args:
+        grid: (h, w) of tokens, where it is known.
+    """
+
+    def __init__(self, grid: tuple[int, int] | None) -> None:
+        self.fixed, self.size, self.runs = grid, grid, True
+
+    def begin(self, _model: nn.Module, inputs: tuple) -> None:
+        self.runs = True
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 4:
+            self.size = inputs[0].shape[-2:]
+
+    def end(self, *_: Any) -> None:
+        self.runs = False  # what runs in the backward pass is gradient checkpointing's
+
+    def grid(self, tokens: int) -> tuple[int, int]:
+        """(h, w) that so many tokens should have: the given one, or the latents' over a patch size, or a square."""
+        if self.fixed is not None or self.size is None:
+            return self.fixed or (isqrt(tokens), isqrt(tokens))
+        patch = max(1, isqrt(self.size[0] * self.size[1] // tokens))
+        return self.size[0] // patch, self.size[1] // patch
+
+    def fits(self, tokens: int) -> bool:
+        """Whether so many tokens can be the image's."""
+        height, width = self.grid(tokens)
+        return height * width == tokens
+
+
+@dataclass
+class _Attached:
+    """The hook of one location; `again`: gradient checkpointing computes it again."""
+
+    path: str
+    mixer: Mixer
+    text_states: Tensor
+    mask: Tensor
+    current: _Pass
+    result: Injection
+    again: bool
+
+    def __call__(self, _module: nn.Module, _inputs: tuple, output: Tensor | tuple) -> Tensor | tuple | None:
+        if not self.current.runs:
+            return None
+        entries = list(output) if isinstance(output, tuple) else [output]
+        index = self._image_entry(entries)
+        hidden = entries[index]
+        feature_map = self._to_map(hidden)
+        _check(self.path, self.mixer, feature_map, self.text_states)
+        with _keep_as_is() if self.again else nullcontext():
+            fused = self.mixer(feature_map, self.text_states, self.mask)
+        self.result.outputs[self.path] = fused
+        mixed = fused.feature_map if hidden.ndim == 4 else fused.feature_map.flatten(2).transpose(1, 2)
+        entries[index] = mixed
+        return tuple(entries) if isinstance(output, tuple) else mixed
+
+    def _image_entry(self, entries: Sequence[Any]) -> int:
+        """Which entry of a module's output is the image's."""
+        found = [index for index, value in enumerate(entries) if isinstance(value, Tensor)]
+        sequences = [index for index in found if entries[index].ndim == 3]
+        if len(sequences) < 2 or sequences[0] != found[0]:
+            return found[0] if found else 0
+        fitting = [index for index in sequences if self.current.fits(entries[index].shape[1])]
+        if len(fitting) != 1:
+            counts = " and ".join(str(entries[index].shape[1]) for index in sequences)
+            raise InjectionError(
+                f"mmsm location {self.path!r}: it gives sequences of {counts} tokens, of which {len(fitting)} fit the "
+                "image; give `grid` as (h, w), or a location that gives the image alone"
+            )
+        return fitting[0]
+
+    def _to_map(self, hidden: Any) -> Tensor:
+        """Bring [B,C,h,w] or [B,N,C] to [B,C,h,w]."""
+        if isinstance(hidden, Tensor) and hidden.ndim == 4:
+            return hidden
+        if not isinstance(hidden, Tensor) or hidden.ndim != 3:
+            found = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
+            raise InjectionError(f"mmsm location {self.path!r}: expected [B,C,h,w] or [B,N,C], found {found}")
+        tokens = hidden.shape[1]
+        height, width = self.current.grid(tokens)
+        if height * width != tokens:
+            raise InjectionError(
+                f"mmsm location {self.path!r}: {tokens} tokens are no {height}x{width} grid; give `grid` as (h, w)"
+            )
+        return hidden.transpose(1, 2).unflatten(2, (height, width))
 
 
 def _find(model: nn.Module, path: str) -> nn.Module:
     try:
         return model.get_submodule(path)
     except AttributeError as error:
+        names = [name for name, _ in model.named_modules() if name]
+        nearest = get_close_matches(path, names, n=1, cutoff=0.0)
         parts = ", ".join(name for name, _ in model.named_children())
         raise InjectionError(
-            f"mmsm location {path!r}: {type(model).__name__} has no such module; its parts are {parts}"
+            f"mmsm location {path!r}: {type(model).__name__} has no such module; the nearest is {nearest[0]!r} "
+            f"(its parts are {parts})"
         ) from error
 
 
-def _to_map(path: str, hidden: Tensor, grid: tuple[int, int] | None) -> Tensor:
-    """Bring [B,C,h,w] or [B,N,C] to [B,C,h,w]."""
-    if hidden.ndim == 4:
-        return hidden
-    if hidden.ndim != 3:
-        raise InjectionError(f"mmsm location {path!r}: expected [B,C,h,w] or [B,N,C], found {tuple(hidden.shape)}")
-    num_tokens = hidden.shape[1]
-    height, width = grid or (isqrt(num_tokens), isqrt(num_tokens))
-    if height * width != num_tokens:
-        raise InjectionError(
-            f"mmsm location {path!r}: {num_tokens} tokens are no {height}x{width} grid; give `grid` as (h, w)"
-        )
-    return hidden.transpose(1, 2).unflatten(2, (height, width))
+def _computed_again(model: nn.Module, path: str) -> bool:
+    """Whether gradient checkpointing may compute a location again: as a child, or an entry of a list, of what does so.
+
+    Raises:
+        InjectionError: the location lies deeper, inside of what is computed again, where it would change the result.
+    """
+    names, again = path.split("."), False
+    for depth in range(len(names)):
+        owner = model.get_submodule(".".join(names[:depth]))
+        if not getattr(owner, "gradient_checkpointing", False):
+            continue
+        below = 2 if isinstance(owner.get_submodule(names[depth]), nn.ModuleList) else 1
+        if len(names) > depth + below:
+            raise InjectionError(
+                f"mmsm location {path!r}: it lies inside of {'.'.join(names[: depth + below])!r}, which gradient "
+                "checkpointing computes again; take that block, or leave checkpointing out"
+            )
+        again = True
+    return again
+
+
+def _keep_as_is() -> AbstractContextManager[object]:
+    """Lets autograd keep what a mixer needs, though the block before it is computed again, without its mixer."""
+    return torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
 
 
 def _check(path: str, mixer: Mixer, feature_map: Tensor, text_states: Tensor) -> None:

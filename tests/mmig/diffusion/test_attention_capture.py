@@ -228,9 +228,6 @@ def test_what_cannot_be_captured_is_named(unet: UNet2DConditionModel) -> None:
     )
     with pytest.raises(AttentionError, match="UNet2DModel has no cross-attention layer named attn2"):
         capture_attention(plain, (16, 16)).__enter__()
-    unet.get_submodule(AT_8[0]).norm_q = nn.LayerNorm(16)
-    with pytest.raises(AttentionError, match=f"{AT_8[0]}: normalised queries and keys"):
-        capture_attention(unet, (16, 16)).__enter__()
 
 
 def test_fused_projections_are_refused(unet: UNet2DConditionModel) -> None:

@@ -185,7 +185,10 @@ def test_pooled_std_of_one_row_is_unknown(unet: UNet2DConditionModel, mmsm: MMSM
 
 def test_a_wrong_location_names_the_parts(unet: UNet2DConditionModel, mmsm: MMSM) -> None:
     _, text_states, mask = draw()
-    message = r"mmsm location 'middle': UNet2DConditionModel has no such module; its parts are conv_in.*mid_block"
+    message = (
+        r"mmsm location 'middle': UNet2DConditionModel has no such module; the nearest is 'mid_block' "
+        r"\(its parts are conv_in.*mid_block"
+    )
     with pytest.raises(InjectionError, match=message), inject(unet, {"middle": mmsm}, text_states, mask):
         pass
 
