@@ -8,12 +8,12 @@ set -euo pipefail
 : "${SBATCH_PARTITION=}"                          # sbatch reads these two from the environment; what stands here
 : "${SBATCH_ACCOUNT=}"                            # reaches it through chain.sh alone
 : "${MMIG_SUBMIT_OPTIONS=}"                       # further options of sbatch for chain.sh, as --nodes=2 --time=12:00:00
-: "${MMIG_CONFIGS=configs/mmig}"                  # folder of stage1.yaml ... stage5.yaml
-: "${MMIG_DATA=configs/data/shards.yaml}"         # data configuration
 : "${MMIG_TRAINER=configs/trainer/ddp.yaml}"      # one or more trainer configurations
-: "${MMIG_OVERRIDES=--data.init_args.resolution 512}" # settings that win over all of these
+: "${MMIG_CONFIGS=configs/mmig}"                  # folder of stage1.yaml ... stage5.yaml
+: "${MMIG_DATA=configs/data/shards.yaml}"         # data configuration; train.sh is given its own
+: "${MMIG_OVERRIDES=--data.init_args.resolution 512}" # settings that win over all three; train.sh has none
 : "${MMIG_RUNS=runs}"                             # folder of the runs, on a file system that all nodes share
-: "${MMIG_PREFIX=}"                               # before the runs' names: PREFIXstage1 ... PREFIXstage5
+: "${MMIG_PREFIX=}"                               # before the runs' names: PREFIXstage1 ... PREFIXstage5, PREFIXNAME
 : "${MMIG_PYTHON=.venv/bin/python}"               # the interpreter, in the container where there is one
 : "${MMIG_CONTAINER=}"                            # an Apptainer image (slurm/mmig.def); empty: none
 : "${MMIG_CONTAINER_OPTIONS=--nv}"                # options of `apptainer exec`, as --nv --bind /datasets
@@ -267,27 +267,34 @@ close_training() {
     exit $((status == 0 ? 75 : status)) # EX_TEMPFAIL; a job that is queued again has no status
 }
 
-# The arguments of train.py that all runs have: configurations, then what wins over them.
-configured() {
+# Words of train.py that give it configurations, as `options`. Arguments: the files.
+as_options() {
     local file
-    arguments=()
-    # shellcheck disable=SC2086 # words on purpose
-    for file in "$1" $MMIG_DATA $MMIG_TRAINER; do
-        arguments+=(--config "$file")
+    options=()
+    for file in "$@"; do
+        options+=(--config "$file")
     done
-    # shellcheck disable=SC2206
-    arguments+=($MMIG_OVERRIDES)
+}
+
+# Train a run on the data and by the trainer of the settings, whose overrides win over all three. Arguments: the run's
+# folder, the method's configuration, then further arguments of train.py.
+train_configured() {
+    local run=$1 options
+    # shellcheck disable=SC2206 # words on purpose
+    local files=("$2" $MMIG_DATA $MMIG_TRAINER)
+    shift 2
+    check_place "${files[@]}"
+    as_options "${files[@]}"
+    # shellcheck disable=SC2086
+    train "$run" "${options[@]}" $MMIG_OVERRIDES "$@"
 }
 
 # Train stage N from the run of the stage before. Arguments: N, then further arguments of train.py.
 train_stage() {
-    local number=$1
+    local number=$1 before=()
     shift
-    # shellcheck disable=SC2086
-    check_place "$MMIG_CONFIGS/stage$number.yaml" $MMIG_DATA $MMIG_TRAINER
-    configured "$MMIG_CONFIGS/stage$number.yaml"
-    ((number == 1)) || arguments+=(--init_from "$(stage_run $((number - 1)))")
-    train "$(stage_run "$number")" "${arguments[@]}" "$@"
+    ((number == 1)) || before=(--init_from "$(stage_run $((number - 1)))")
+    train_configured "$(stage_run "$number")" "$MMIG_CONFIGS/stage$number.yaml" "${before[@]}" "$@"
 }
 
 if [[ -n $MMIG_SETUP ]]; then

@@ -25,11 +25,8 @@ CONFIG=${CONFIG:-$MMIG_CONFIGS/stage$STAGE.yaml}
 NAME=${NAME:-stage$STAGE}
 SEED=${SLURM_ARRAY_TASK_ID:-0}
 
-# shellcheck disable=SC2086 # words on purpose
-check_place "$CONFIG" $MMIG_DATA $MMIG_TRAINER
-configured "$CONFIG"
-arguments+=(--seed_everything "$SEED" --model.init_args.seed "$SEED" --data.init_args.seed "$SEED")
+seeded=(--seed_everything "$SEED" --model.init_args.seed "$SEED" --data.init_args.seed "$SEED")
 if [[ $NAME == "stage$STAGE" && $STAGE != 1 ]]; then
-    arguments+=(--init_from "$MMIG_RUNS/${MMIG_PREFIX}stage$((STAGE - 1))-seed$SEED")
+    seeded+=(--init_from "$MMIG_RUNS/${MMIG_PREFIX}stage$((STAGE - 1))-seed$SEED")
 fi
-train "$MMIG_RUNS/$MMIG_PREFIX$NAME-seed$SEED" "${arguments[@]}" "$@"
+train_configured "$MMIG_RUNS/$MMIG_PREFIX$NAME-seed$SEED" "$CONFIG" "${seeded[@]}" "$@"

@@ -13,16 +13,23 @@ from tests.test_configs import ParsedError, ParseOnly
 
 SCRIPTS = sorted((ROOT / "slurm").glob("*.sh"))
 STAGES = [f"stage{number}.sh" for number in range(1, 6)]
+PUBLISHED, DATA = "configs/instruct_pix2pix/published.yaml", "configs/data/shards.yaml"
+GIVEN = {"train.sh": ("ip2p", "--config", PUBLISHED, f"--config={DATA}")}
+"""What a script cannot do without."""
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without anything of a job."""
+    of_jobs = ("SLURM", "SBATCH", "MMIG", "MASTER_")  # Lightning leaves the last in the environment
+    return {name: value for name, value in os.environ.items() if not name.startswith(of_jobs)}
 
 
 def dry_run(script: str, *arguments: str, cwd: Path = ROOT, **environment: str) -> str:
     """Output of a script in a dry run, in an environment without anything of a job."""
-    of_jobs = ("SLURM", "SBATCH", "MMIG", "MASTER_")  # Lightning leaves the last in the environment
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(of_jobs)}
     result = subprocess.run(
         ["bash", str(ROOT / "slurm" / script), *arguments],
         cwd=cwd,
-        env={**clean, "DRY_RUN": "1", **environment},
+        env={**clean_environment(), "DRY_RUN": "1", **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -43,9 +50,9 @@ def test_bash_can_read_it(script: Path) -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)
 
 
-@pytest.mark.parametrize("script", [*STAGES, "sweep.sh"])
+@pytest.mark.parametrize("script", [*STAGES, "sweep.sh", "train.sh"])
 def test_the_training_it_would_start_is_accepted(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = train_arguments(dry_run(script, "--trainer.max_steps", "7"))
+    arguments = train_arguments(dry_run(script, *GIVEN.get(script, ()), "--trainer.max_steps", "7"))
     monkeypatch.chdir(ROOT)
     with pytest.raises(ParsedError) as caught:
         ParseOnly(arguments)
@@ -64,7 +71,7 @@ def test_a_stage_starts_from_the_one_before() -> None:
 
 @pytest.mark.parametrize("script", [path.name for path in SCRIPTS if path.name not in ("prelude.sh", "chain.sh")])
 def test_a_job_asks_to_be_requeued_and_keeps_its_log(script: str) -> None:
-    options = re.search(r"^resources +(.*)$", dry_run(script), re.MULTILINE)[1].split()
+    options = re.search(r"^resources +(.*)$", dry_run(script, *GIVEN.get(script, ())), re.MULTILINE)[1].split()
     assert {"--requeue", "--open-mode=append"} <= set(options)
     assert ("--signal=SIGUSR1@120" in options) == (script != "evaluate.sh")  # which has nothing to save
 
@@ -110,10 +117,57 @@ def test_the_chain_submits_what_is_not_finished(tmp_path: Path) -> None:
     assert depends == [[], ["--dependency=afterok:JOB3"], ["--dependency=afterok:JOB4"]]
 
 
-def test_outside_of_a_job_it_ends_in_one_line() -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+def test_any_run_is_named_and_configured_by_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    more = ("-c", "configs/trainer/fsdp.yaml", "--model.init_args.seed", "3")
+    shown = dry_run("train.sh", *GIVEN["train.sh"], *more, MMIG_RUNS="elsewhere", MMIG_PREFIX="b-")
+    assert shown.startswith("run          elsewhere/b-ip2p (no checkpoint yet)\n")
+    arguments = train_arguments(shown)
+    assert arguments[:3] == ["fit", "--config", "configs/trainer/ddp.yaml"]
+    assert [arguments[arguments.index(name) + 1] for name in ("--name", "--runs")] == ["b-ip2p", "elsewhere"]
+    assert not {"--init_from", "--data.init_args.resolution"} & set(arguments)  # they are the stages'
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ParsedError) as caught:
+        ParseOnly(arguments)
+    merged = caught.value.args[0]
+    assert merged["model"]["class_path"].endswith("InstructPix2PixModule") and merged["model"]["init_args"]["seed"] == 3
+    assert merged["trainer"]["strategy"]["class_path"] == "mmig.training.fsdp.FSDP2Strategy"  # what is given wins
+    assert merged["data"]["init_args"]["resolution"] == 64
+
+
+def refusal(script: str, *arguments: str, **environment: str) -> str:
+    """What a script says that ends with status 2; nothing on standard output, one line of error."""
     result = subprocess.run(
-        ["bash", "slurm/stage1.sh"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        ["bash", f"slurm/{script}", *arguments],
+        cwd=ROOT,
+        env={**clean_environment(), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert result.returncode == 2
-    assert result.stderr == "error: not inside a SLURM job: submit it with sbatch, or look at it with DRY_RUN=1\n"
+    assert (result.returncode, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("environment", [{}, {"DRY_RUN": "1"}, {"SLURM_JOB_ID": "7"}], ids=["plain", "dry", "job"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no NAME of the run given; usage: sbatch slurm/train.sh NAME --config FILE"),
+        (("--config", PUBLISHED), "no NAME of the run given; usage"),
+        ((PUBLISHED, "--config", DATA), f"NAME: expected the name of a run, found the path {PUBLISHED}; usage"),
+        (("ip2p", "--trainer.max_steps", "7"), "no --config FILE given; usage"),
+        (("ip2p", "--config"), "--config: no FILE after it; usage"),
+        (("ip2p", "--config", PUBLISHED, "--config=nowhere.yaml"), "nowhere.yaml: no such file"),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_runs(
+    arguments: tuple[str, ...], message: str, environment: dict[str, str]
+) -> None:
+    assert refusal("train.sh", *arguments, **environment).startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize("script", ["stage1.sh", "train.sh"])
+def test_outside_of_a_job_it_ends_in_one_line(script: str) -> None:
+    expected = "error: not inside a SLURM job: submit it with sbatch, or look at it with DRY_RUN=1"
+    assert refusal(script, *GIVEN.get(script, ())) == expected
