@@ -6,6 +6,10 @@ of MMIG, the step of diffusers' public InstructPix2Pix script and ours of the sa
 fails or takes too long gives one line that says why, and the next one starts.
 
     python bench/gpu.py [--jobs bare stage3 stage5] [--batch 4] [--resolution 512] [--steps 10]
+    python bench/gpu.py --config configs/instruct_pix2pix/published.yaml [--config FILE ...] [arguments of train.py]
+
+The second measures any training configuration, merged as train.py merges it, in place of these jobs (or beside those
+that --jobs names): its module in mixed precision, on one batch of --batch samples at the resolution of its data.
 
 MFU is the floating-point operations of all forward and backward passes of a step, without what gradient checkpointing
 computes again, over time and the GPU's dense bfloat16 peak (`bench/tools/devices.py`, or --peak in TFLOP/s). They are
@@ -23,7 +27,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,14 +37,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
+from bench.stages.configured import read_configs
 from bench.stages.sizes import PUBLISHED, SMALL
 from bench.tools.clock import now, since
 from bench.tools.devices import GIB, TERA, peak_of
-from bench.tools.gpu_steps import JOBS, Setting
+from bench.tools.gpu_steps import JOBS, Job, Setting, configured
 from bench.tools.process import quiet_and_single
+from mmig.base.commands import one_line_errors
 
 MEMORY_GB, MFU, TO_BARE, TO_RECIPE = 80, 0.30, 0.90, 1.3
-WARM_UP = 3
+WARM_UP, RESOLUTION = 3, 512
+CONFIG = "config"
+"""The job that a configuration describes."""
 BUDGET = 570
 """Seconds for all jobs together."""
 
@@ -50,6 +60,7 @@ class Result:
     Attributes:
         seconds: of a step. images: a second. rate: operations a second. peak: bytes that tensors took at most.
         device: its name. note: what of the job was different from usual. failure: one line, where it failed.
+        resolution: pixels.
     """
 
     seconds: float = 0.0
@@ -59,13 +70,14 @@ class Result:
     device: str = ""
     note: str = ""
     failure: str | None = None
+    resolution: int = RESOLUTION
 
 
-def measure(name: str, setting: Setting, steps: int, warm_up: int = WARM_UP) -> Result:
+def measure(make: Callable[[Setting], Job], setting: Setting, steps: int, warm_up: int = WARM_UP) -> Result:
     """Run a job in this process: some steps to warm up and compile, then those that are timed."""
     device = setting.device
     torch.set_float32_matmul_precision("high")
-    job = JOBS[name](setting)
+    job = make(setting)
     for _ in range(warm_up):
         job.step()
     if device.type == "cuda":
@@ -75,15 +87,17 @@ def measure(name: str, setting: Setting, steps: int, warm_up: int = WARM_UP) -> 
     for _ in range(steps):
         job.step()
     wall, _ = since(start, now(device))
-    operations = job.operations(steps)
     on_gpu = device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated(device) if on_gpu else None
+    operations = job.operations(steps)
     return Result(
         wall / steps,
         steps * setting.batch / wall,
         None if operations is None else operations / wall,
-        torch.cuda.max_memory_allocated(device) if on_gpu else None,
+        peak,
         torch.cuda.get_device_name(device) if on_gpu else "CPU",
         "with gradient checkpointing" if setting.checkpointing else "",
+        resolution=setting.sizes.resolution,
     )
 
 
@@ -93,8 +107,11 @@ def measure_apart(name: str, options: argparse.Namespace, seconds: float, *more:
         return Result(failure=f"no time left of {BUDGET} s; name fewer --jobs")
     command = [sys.executable, __file__, "--job", name, *more]
     for option in ("batch", "resolution", "steps", "device", "sizes", "backend"):
-        command += [f"--{option}", str(getattr(options, option))]
+        value = getattr(options, option)
+        command += [] if value is None else [f"--{option}", str(value)]
     command += [f"--{flag}" for flag in ("regions", "checkpointing") if getattr(options, flag)]
+    if name == CONFIG:
+        command += [word for file in options.config for word in ("--config", file)] + options.more
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
@@ -110,7 +127,7 @@ def measure_all(options: argparse.Namespace) -> dict[str, Result]:
     end, results = time.monotonic() + BUDGET, {}
     for name in dict.fromkeys(options.jobs):
         result = measure_apart(name, options, end - time.monotonic())
-        if result.failure and "out of memory" in result.failure and name.startswith("stage"):
+        if result.failure and "out of memory" in result.failure and name.startswith(("stage", CONFIG)):
             result = measure_apart(name, options, end - time.monotonic(), "--checkpointing")
         results[name] = result
         print("\n".join(lines_of(name, result, options)), flush=True)
@@ -119,12 +136,14 @@ def measure_all(options: argparse.Namespace) -> dict[str, Result]:
 
 def lines_of(name: str, result: Result, options: argparse.Namespace) -> list[str]:
     """What is printed of a job itself."""
+    if name == CONFIG:
+        name = f"{CONFIG}:{Path(options.config[0]).stem}"
     if result.failure is not None:
         return [f"gpu/{name} not measured: {result.failure}"]
     peak = options.peak * TERA if options.peak else peak_of(result.device)
     memory = "memory not counted" if result.peak is None else f"peak {result.peak / GIB:.1f} GiB"
     about = f"{result.images:.2f} images/s, {1e3 * result.seconds:.1f} ms a step of {options.batch}, {memory}"
-    about = ", ".join(filter(None, (about, f"{options.resolution} px", result.note, result.device)))
+    about = ", ".join(filter(None, (about, f"{result.resolution} px", result.note, result.device)))
     lines = []
     if result.rate is not None and peak is not None:
         goal = f"goal > {MFU}" if name == "stage3" else "no goal of its own"
@@ -157,38 +176,41 @@ def compared(results: dict[str, Result]) -> list[str]:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
+    """Options of the command line; `more` are those of train.py."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, help="default: all, or none beside a --config")
     parser.add_argument("--stages", type=int, nargs="+", choices=range(1, 6), help="short for --jobs stageN ...")
+    parser.add_argument("--config", action="append", metavar="FILE", help="measure this training configuration")
     parser.add_argument("--batch", type=int, default=4, help="samples a step")
-    parser.add_argument("--resolution", type=int, default=512, help="pixels")
+    parser.add_argument("--resolution", type=int, help=f"pixels (default: {RESOLUTION}; of a configuration its data's)")
     parser.add_argument("--steps", type=int, default=10, help="timed steps")
     parser.add_argument("--peak", type=float, help="TFLOP/s of a device that is not in the table")
     parser.add_argument("--regions", action="store_true", help="compile blocks of the stages' UNet")
-    parser.add_argument("--checkpointing", action="store_true", help="of stages, from the start")
+    parser.add_argument("--checkpointing", action="store_true", help="of stages and configurations, from the start")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--sizes", choices=("published", "small"), default="published")
     parser.add_argument("--backend", default="inductor", help="of torch.compile")
-    parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    parser.add_argument("--job", choices=[*JOBS, CONFIG], help=argparse.SUPPRESS)
+    options, options.more = parser.parse_known_args(arguments)
+    if options.more and not options.config:
+        parser.error(f"unrecognized arguments: {' '.join(options.more)} (those of train.py need a --config)")
     if options.stages:
         options.jobs = ["bare", *(f"stage{number}" for number in options.stages)]
+    options.jobs = [*(options.jobs or ([] if options.config else JOBS)), *([CONFIG] if options.config else [])]
     return options
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure each job in a process of its own, or the one that this process is for."""
-    options = parse(arguments)
-    if options.device == "cuda" and not torch.cuda.is_available():
-        print("gpu not measured: needs a CUDA device, found none (images/s, memory and MFU of all stages)")
-        return
-    if options.job is None:
-        print("\n".join(compared(measure_all(options))))
-        return
+def measure_here(options: argparse.Namespace) -> Result:
+    """The job that this process is for."""
     quiet_and_single()
     torch.manual_seed(0)
-    sizes = replace({"published": PUBLISHED, "small": SMALL}[options.sizes], resolution=options.resolution)
+    make, resolution = JOBS.get(options.job), options.resolution
+    if options.job == CONFIG:
+        config = read_configs(options.config, options.more)
+        make, resolution = partial(configured, config=config), resolution or config.resolution
+    sizes = replace({"published": PUBLISHED, "small": SMALL}[options.sizes], resolution=resolution or RESOLUTION)
     setting = Setting(
         sizes,
         options.batch,
@@ -197,7 +219,23 @@ def main(arguments: list[str] | None = None) -> None:
         checkpointing=options.checkpointing,
         regions=options.regions,
     )
-    print(json.dumps(asdict(measure(options.job, setting, options.steps))))
+    return measure(make, setting, options.steps)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure each job in a process of its own, or the one that this process is for."""
+    options = parse(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        what = Path(options.config[0]).stem if options.config else "all stages"
+        print(f"gpu not measured: needs a CUDA device, found none (images/s, memory and MFU of {what})")
+    elif options.job is None:
+        if options.config:
+            read_configs(options.config, options.more)  # what is wrong there ends everything in one line
+        for line in compared(measure_all(options)):
+            print(line)
+    else:
+        with one_line_errors():
+            print(json.dumps(asdict(measure_here(options))))
 
 
 if __name__ == "__main__":

@@ -3,15 +3,14 @@
 The stage is wired by the repository's own code.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
 
+from bench.stages.published import TINY, default_dtype
 from bench.stages.sizes import Sizes
 from datamodules.schema import Batch, collate
 from mmig.backbones.diffusion import load_tokenizer
@@ -29,8 +28,6 @@ from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 
 STAGES: dict[int, type[MMIGStage]] = dict(enumerate((Stage1, Stage2, Stage3, Stage4, Stage5), 1))
-TINY = Path(__file__).resolve().parent.parent.parent / "assets/tiny"
-"""The tokenizers of the small world: any ids do, and these lie in the repository."""
 
 
 def build_stage(
@@ -73,7 +70,7 @@ def build_parts(
 
     def build(make: Callable[[], nn.Module], trained: bool = False, mixed: bool = False) -> nn.Module:
         """A part in its dtype; what is `mixed` trains in places, which its own class takes to float32."""
-        with device, _default_dtype(torch.float32 if trained and not mixed else dtype):
+        with device, default_dtype(torch.float32 if trained and not mixed else dtype):
             return prepare(make(), frozen=not trained, gradient_checkpointing=checkpointing)
 
     dim, heads = sizes.mmsm
@@ -105,7 +102,7 @@ def build_denoiser(
     from transformers import CLIPTextConfig, CLIPTextModel
 
     def build(make: Callable[[], nn.Module], trained: bool = False) -> nn.Module:
-        with device, _default_dtype(torch.float32 if trained else dtype):
+        with device, default_dtype(torch.float32 if trained else dtype):
             return prepare(make(), frozen=not trained, gradient_checkpointing=checkpointing)
 
     return {
@@ -117,12 +114,19 @@ def build_denoiser(
     }
 
 
-def random_batch(size: int, sizes: Sizes) -> Batch:
-    """Samples with every field and texts longer than what is read of them, so that each step is the largest."""
+def random_batch(size: int, sizes: Sizes, characters: int = 2160) -> Batch:
+    """Samples with every field.
+
+    Args:
+        size: how many.
+        sizes: gives the resolution.
+        characters: of response and captions (instructions have 400 at most); by default more than any stage of MMIG
+            reads of them, so that each step is the largest.
+    """
     side = sizes.resolution
     half = Image.new("L", (side, side))
     half.paste(255, (0, 0, side // 2, side))
-    text = "a red circle and a blue square on a white background, " * 40
+    text = ("a red circle and a blue square on a white background, " * 40)[:characters]
     samples = [
         {
             "key": f"sample{number}",
@@ -130,6 +134,7 @@ def random_batch(size: int, sizes: Sizes) -> Batch:
             "target": Image.effect_noise((side, side), 64).convert("RGB"),
             "instruction": text[:400],
             "response": text,
+            "source_caption": text,
             "target_caption": text,
             "object_phrase": "a red circle",
             "background_phrase": "a white background",
@@ -161,13 +166,3 @@ def _build_captioner(build: Callable[..., nn.Module], sizes: Sizes, trained: boo
     )
     model = build(lambda: Blip2ForConditionalGeneration(config), trained, mixed=True)
     return Captioner(model, processor).set_trainable(trained)
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)

@@ -57,13 +57,13 @@ class Memory:
         return self.weights + self.gradients + self.moments
 
 
-def memory(stage: MMIGStage) -> Memory:
-    """Count a stage's parameters; each trained one has a gradient, two moments of AdamW and an average of its type."""
-    trained = [parameter for parameter in stage.parameters() if parameter.requires_grad]
+def memory(module: nn.Module) -> Memory:
+    """Count a module's parameters; each trained one has a gradient, two moments of AdamW and an average of its type."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     size = sum(parameter.nbytes for parameter in trained)
     count = sum(parameter.numel() for parameter in trained)
-    weights = sum(parameter.nbytes for parameter in stage.parameters())
-    return Memory(count, num_parameters(stage) - count, weights, size, 2 * size, size)
+    weights = sum(parameter.nbytes for parameter in module.parameters())
+    return Memory(count, num_parameters(module) - count, weights, size, 2 * size, size)
 
 
 def operations(work: Callable[[], Any]) -> int:
@@ -125,10 +125,12 @@ class Pieces:
         length, width = self.sizes.text["max_position_embeddings"], self.sizes.text["hidden_size"]
         response = round(self.load.response)
         states = self.zeros(1, response, self.sizes.llm["hidden_size"], like=model.mmsm, grad=grad)
+        beside = model.unet.config.in_channels - self.latents[0]  # the source's, where it is seen so
+        source = self.zeros(1, beside, *self.latents[1:], like=model.unet) if beside else None
         return model.denoise(
             self.zeros(1, *self.latents, like=model.unet),
             torch.zeros(1, device="meta", dtype=torch.int64),
-            Conditioning(self.zeros(1, length, width, like=model.unet)),
+            Conditioning(self.zeros(1, length, width, like=model.unet), image_latents=source),
             ResponseStates(states, torch.ones(1, response, device="meta", dtype=torch.bool)),
         )[0]
 

@@ -14,13 +14,23 @@ import torch.nn.functional as F
 from torch import nn
 
 from bench.stages.build import STAGES, build_denoiser, build_stage, random_batch
-from bench.stages.count import Pieces, operations, step_operations
+from bench.stages.configured import (
+    CHARACTERS,
+    Configured,
+    build_configured,
+    configured_cost,
+    counted_step,
+    set_checkpointing,
+)
+from bench.stages.count import LARGEST, Pieces, operations, step_operations
 from bench.stages.seen import Seen
 from bench.stages.sizes import Sizes
 from bench.tools.loops import BareLoop
+from datamodules.schema import Batch
 from mmig.cache.frozen import FrozenFeatures
 from mmig.diffusion.process import NoiseProcess
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
+from mmig.methods.mmig.stages.mmig_stage import MMIGStage
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 
@@ -181,10 +191,35 @@ def stage(setting: Setting, number: int) -> Job:
     return Job(training(built, setting), seen.clear, count)
 
 
-def training(module: TrainingModule, setting: Setting) -> Step:
+def configured(setting: Setting, config: Configured) -> Job:
+    """The step of any training configuration on one batch, whole: micro-batches are left out."""
+    module = build_configured(config, setting.sizes, setting.device)
+    if setting.checkpointing:
+        set_checkpointing(module, True)
+    seen = Seen(module) if isinstance(module, MMIGStage) else None
+
+    def count(steps: int) -> float:
+        """Operations of the steps that were taken; of a further one, recomputation included, where meta does not do."""
+        samples = steps * setting.batch
+        cost = configured_cost(config, setting.sizes, LARGEST if seen is None else seen.load(samples))
+        if cost.operations is not None:
+            return samples * cost.operations
+        batch = module.transfer_batch_to_device(drawn(setting, CHARACTERS), setting.device, 0)
+        return steps * counted_step(module, batch, setting.autocast)
+
+    return Job(training(module, setting, CHARACTERS), (lambda: None) if seen is None else seen.clear, count)
+
+
+def drawn(setting: Setting, characters: int | None = None) -> Batch:
+    """A random batch; `characters` as in `random_batch`."""
+    return random_batch(setting.batch, setting.sizes, **({} if characters is None else {"characters": characters}))
+
+
+def training(module: TrainingModule, setting: Setting, characters: int | None = None) -> Step:
     """A step of a module on one random batch, other noise each time."""
+    module.to(setting.device)  # parts that were built there: the module must know of it
     loop = BareLoop(module, total_steps=1000, autocast=setting.autocast)
-    batch = module.transfer_batch_to_device(random_batch(setting.batch, setting.sizes), setting.device, 0)
+    batch = module.transfer_batch_to_device(drawn(setting, characters), setting.device, 0)
     draw = random.Random(0)
 
     def step() -> None:

@@ -1,0 +1,200 @@
+"""Any training configuration as a module with random weights, and what its step costs."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.stages.build import random_batch
+from bench.stages.count import LARGEST, Load, Pieces, step_operations
+from bench.stages.published import published_folders, random_weights, with_folders
+from bench.stages.sizes import Sizes
+from datamodules.schema import Batch
+from mmig.base.settings import instantiate
+from mmig.methods.mmig.stages.mmig_stage import MMIGStage
+from mmig.run.cli import MMIGCLI
+from mmig.training.module import TrainingModule
+from mmig.training.rng import Draws
+from mmig.training.terms import stacked, total_loss
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DEFAULT_DATA = ROOT / "configs/data/shards.yaml"
+CHARACTERS = 200
+"""Of a sample's texts, as captions have them."""
+
+
+class Configured(NamedTuple):
+    """A configuration as train.py merges it.
+
+    Attributes:
+        name: of the run, that of the first file.
+        settings: the merged configuration as plain values.
+        resolution: pixels that its data are brought to; None where no data are given, or they say nothing of it.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    resolution: int | None
+
+
+class _ReadError(Exception):
+    """Carries the settings out of the command line before anything is built."""
+
+
+class _ReadOnly(MMIGCLI):
+    def before_instantiate_classes(self) -> None:
+        super().before_instantiate_classes()
+        raise _ReadError(self.resolved_config())
+
+
+def read_configs(files: list[str], more: list[str]) -> Configured:
+    """Merge configuration files and further arguments as `train.py fit` does; a wrong one ends the process in one line.
+
+    Args:
+        files: later ones win. Where none has a `data` section, `configs/data/shards.yaml` stands in for it.
+        more: further arguments of train.py.
+    """
+    given = any("data" in _sections(file) for file in files) or any(word.startswith("--data") for word in more)
+    chosen = [*([] if given else [str(DEFAULT_DATA)]), *files]
+    options = [word for file in chosen for word in ("--config", file)]
+    try:
+        with warnings.catch_warnings(action="ignore"), _quiet("lightning.fabric"):
+            _ReadOnly(["fit", *options, *more, "--name", Path(files[0]).stem])
+    except _ReadError as read:
+        settings = read.args[0]
+        resolution = settings["data"]["init_args"].get("resolution") if given else None
+        return Configured(settings["name"], settings, resolution)
+    raise AssertionError("the command line ended without its settings")
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """No hints of a logger inside the block."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _sections(file: str) -> dict[str, Any]:
+    """What stands in a file; one that cannot be read is left to the command line, which says so."""
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def build_configured(configured: Configured, sizes: Sizes, device: torch.device | str) -> TrainingModule:
+    """The module of a configuration around random weights, as train.py builds it around those that it loads.
+
+    Args:
+        configured: its published backbones are made as large as `sizes` says, local ones as their config.json says.
+        sizes: of published parts.
+        device: "meta" for counting.
+
+    Raises:
+        BackboneError: a hub id whose configuration is not known here, and that is not in the hub cache.
+    """
+    with published_folders(sizes) as folders, random_weights(device):
+        module = instantiate(TrainingModule, with_folders(configured.settings["model"], folders))
+    return module.to(device).train()
+
+
+def set_checkpointing(module: nn.Module, on: bool) -> None:
+    """Switch gradient checkpointing of all parts that can do it."""
+    for part in module.modules():
+        if on and hasattr(part, "enable_gradient_checkpointing"):
+            part.enable_gradient_checkpointing()
+        elif on and hasattr(part, "gradient_checkpointing_enable"):
+            part.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        elif not on and hasattr(part, "gradient_checkpointing"):
+            part.gradient_checkpointing = False
+
+
+class Cost(NamedTuple):
+    """Operations of a step for one sample, None where they were not counted; and how, or why not."""
+
+    operations: float | None
+    how: str
+
+
+def configured_cost(configured: Configured, sizes: Sizes, load: Load = LARGEST) -> Cost:
+    """Operations of one training step for one sample, forward and backward, without what is computed again.
+
+    Counted on the meta device, where a module can do without values: `Cost.how` says why not.
+
+    Args:
+        configured: of the module.
+        sizes: of its published parts; also the resolution.
+        load: what a step of a stage of MMIG reads; other modules are given texts of `CHARACTERS`.
+    """
+    module = build_configured(configured, sizes, "meta")
+    set_checkpointing(module, False)
+    if isinstance(module, MMIGStage):
+        pieces = Pieces(module.mmig, _sizes_of(module, sizes), load)
+        return Cost(step_operations(module, pieces), "counted on the meta device")
+    try:
+        with _MeetOnMeta():
+            return Cost(counted_step(module.float(), random_batch(1, sizes, CHARACTERS)), "counted on the meta device")
+    except (RuntimeError, NotImplementedError) as error:  # it looks at values that are none there
+        return Cost(None, f"not counted on the meta device: {' '.join(str(error).split())[:160]}")
+
+
+def real_cost(configured: Configured, sizes: Sizes) -> Cost:
+    """The same from a real step on the CPU, for small modules."""
+    module = build_configured(configured, sizes, "cpu").float()
+    set_checkpointing(module, False)
+    return Cost(counted_step(module, random_batch(1, sizes, CHARACTERS)), "counted in a step on the CPU")
+
+
+def counted_step(
+    module: TrainingModule, batch: Batch, autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> int:
+    """Operations of the forward and backward passes of one step on a batch."""
+    with FlopCounterMode(display=False) as counter:
+        with autocast():
+            values, counts = stacked(module.losses(batch, Draws(module.seed, batch["position"])))
+            weights = torch.tensor(list(module.loss_weights.values()), device=values.device)
+            loss = total_loss((values * counts).sum(dim=0), counts.sum(dim=0), weights)
+        loss.backward()
+    module.zero_grad()
+    return counter.get_total_flops()
+
+
+class _MeetOnMeta(TorchDispatchMode):
+    """Brings to the meta device whatever meets a tensor of it; until then a module may look at values."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        flat, spec = tree_flatten((args, kwargs or {}))
+        if any(isinstance(value, Tensor) and value.is_meta for value in flat):
+            flat = [value.to("meta") if isinstance(value, Tensor) else value for value in flat]
+            args, kwargs = tree_unflatten(flat, spec)
+        return func(*args, **(kwargs or {}))
+
+
+def _sizes_of(stage: MMIGStage, sizes: Sizes) -> Sizes:
+    """The sizes that `Pieces` asks for, of the parts that a stage really has."""
+    model = stage.mmig
+    text, vision = model.text_encoder.config, model.mllm.vision
+    return Sizes(
+        llm={"hidden_size": model.mllm.llm.config.hidden_size},
+        vision={} if vision is None else {"image_size": vision.config.image_size},
+        text={"max_position_embeddings": text.max_position_embeddings, "hidden_size": text.hidden_size},
+        unet={},
+        vae={},
+        captioner={},
+        resolution=sizes.resolution,
+    )

@@ -1,0 +1,156 @@
+"""Published backbones without their weights: folders with the published configurations, and random numbers in place of
+whatever a library would read. Nothing is downloaded.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from bench.stages.sizes import Sizes
+from mmig.backbones.hub import split_revision
+
+TINY = Path(__file__).resolve().parent.parent.parent / "assets/tiny"
+"""The tokenizers of the small world: any ids do, and these lie in the repository."""
+
+
+@contextmanager
+def published_folders(sizes: Sizes) -> Iterator[dict[str, Path]]:
+    """A folder in the published layout for each hub id that the configurations of this repository name.
+
+    Args:
+        sizes: of the parts.
+
+    Yields:
+        Folders by hub id, which are gone after the block; their weights files hold no weights (`random_weights`).
+    """
+    eight = replace(sizes, unet=sizes.unet | {"in_channels": 2 * sizes.unet["in_channels"]})
+    makers: dict[str, Callable[[Path], None]] = {
+        "stable-diffusion-v1-5/stable-diffusion-v1-5": lambda folder: _stable_diffusion(folder, sizes),
+        "timbrooks/instruct-pix2pix": lambda folder: _stable_diffusion(folder, eight),
+        "huggyllama/llama-7b": lambda folder: _llama(folder, sizes),
+        "openai/clip-vit-large-patch14": lambda folder: _vision(folder, sizes),
+        "Salesforce/blip2-opt-2.7b": lambda folder: _blip2(folder, sizes),
+    }
+    with tempfile.TemporaryDirectory() as root:
+        folders = {name: Path(root) / name for name in makers}
+        for name, make in makers.items():
+            folders[name].mkdir(parents=True)
+            make(folders[name])
+        yield folders
+
+
+def with_folders(settings: Any, folders: Mapping[str, Path]) -> Any:
+    """Plain settings with the hub ids in them replaced by folders; others stay as they are."""
+    if isinstance(settings, dict):
+        return {name: with_folders(value, folders) for name, value in settings.items()}
+    if isinstance(settings, list):
+        return [with_folders(value, folders) for value in settings]
+    folder = folders.get(split_revision(settings)[0]) if isinstance(settings, str) else None
+    return settings if folder is None else str(folder)
+
+
+@contextmanager
+def random_weights(device: torch.device | str) -> Iterator[None]:
+    """Let `from_pretrained` of diffusers and transformers make a folder's model on a device, with random weights.
+
+    Raises:
+        ValueError: inside the block, where quantised weights are asked for.
+    """
+    from diffusers import ModelMixin
+    from transformers import PreTrainedModel
+
+    def of_diffusers(cls: Any, folder: Path, torch_dtype: torch.dtype = torch.float32, **named: Any) -> Any:
+        return _made(lambda: cls.from_config(cls.load_config(folder)), device, torch_dtype, named)
+
+    def of_transformers(
+        cls: Any, folder: Path, *_: Any, config: Any = None, dtype: torch.dtype = torch.float32, **named: Any
+    ) -> Any:
+        if named.get("quantization_config") is not None:
+            raise ValueError(f"{folder}: random weights cannot be quantised; leave 4 bits out")
+        known = config or cls.config_class.from_pretrained(folder)
+        return _made(lambda: cls(known), device, dtype, named)
+
+    with ExitStack() as stack:
+        for base, make in ((ModelMixin, of_diffusers), (PreTrainedModel, of_transformers)):
+            stack.enter_context(patch.object(base, "from_pretrained", classmethod(make)))
+        yield
+
+
+def _made(make: Callable[[], nn.Module], device: torch.device | str, dtype: torch.dtype, named: dict[str, Any]) -> Any:
+    with torch.device(device), default_dtype(dtype):
+        model = make().eval()
+    report = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
+    return (model, report) if named.get("output_loading_info") else model
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Floating tensors that say no dtype have this one inside the block."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _stable_diffusion(folder: Path, sizes: Sizes) -> None:
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig
+
+    with torch.device("meta"):
+        parts = {"unet": UNet2DConditionModel(**sizes.unet), "vae": AutoencoderKL(**sizes.vae)}
+    for name, part in parts.items():
+        part.save_config(folder / name)
+        _no_weights(folder / name)
+    CLIPTextConfig(**sizes.text).save_pretrained(folder / "text_encoder")
+    _no_weights(folder / "text_encoder")
+    shutil.copytree(TINY / "stable-diffusion/tokenizer", folder / "tokenizer")
+    schedule = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    schedule.save_config(folder / "scheduler")
+
+
+def _llama(folder: Path, sizes: Sizes) -> None:
+    from transformers import LlamaConfig
+
+    _copy_tokenizer(TINY / "llama", folder)
+    LlamaConfig(**sizes.llm).save_pretrained(folder)
+    _no_weights(folder)
+
+
+def _vision(folder: Path, sizes: Sizes) -> None:
+    from transformers import CLIPVisionConfig
+
+    CLIPVisionConfig(**sizes.vision).save_pretrained(folder)
+    _no_weights(folder)
+
+
+def _blip2(folder: Path, sizes: Sizes) -> None:
+    from transformers import AutoTokenizer, Blip2Config, Blip2Processor, BlipImageProcessor
+
+    config = Blip2Config(**sizes.captioner)
+    side = config.vision_config.image_size
+    images = BlipImageProcessor(size={"height": side, "width": side})
+    tokenizer = AutoTokenizer.from_pretrained(TINY / "blip2")
+    Blip2Processor(images, tokenizer, num_query_tokens=config.num_query_tokens).save_pretrained(folder)
+    config.save_pretrained(folder)
+    _no_weights(folder)
+
+
+def _copy_tokenizer(source: Path, folder: Path) -> None:
+    for file in source.glob("*token*"):
+        shutil.copy(file, folder)
+
+
+def _no_weights(folder: Path) -> None:
+    """The loaders look for a file of weights before they ask the library."""
+    save_file({}, folder / "model.safetensors")
