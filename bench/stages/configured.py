@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.stages.build import random_batch
 from bench.stages.count import LARGEST, Load, Pieces, step_operations
-from bench.stages.published import published_folders, random_weights, with_folders
+from bench.stages.published import random_weights, with_folders
 from bench.stages.sizes import Sizes
 from datamodules.schema import Batch
 from mmig.base.settings import instantiate
@@ -108,8 +108,8 @@ def build_configured(configured: Configured, sizes: Sizes, device: torch.device 
     Raises:
         BackboneError: a hub id whose configuration is not known here, and that is not in the hub cache.
     """
-    with published_folders(sizes) as folders, random_weights(device):
-        module = instantiate(TrainingModule, with_folders(configured.settings["model"], folders))
+    with with_folders(configured.settings["model"], sizes) as section, random_weights(device):
+        module = instantiate(TrainingModule, section)
     return module.to(device).train()
 
 

@@ -4,7 +4,7 @@ whatever a library would read. Nothing is downloaded.
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,39 +23,33 @@ TINY = Path(__file__).resolve().parent.parent.parent / "assets/tiny"
 
 
 @contextmanager
-def published_folders(sizes: Sizes) -> Iterator[dict[str, Path]]:
-    """A folder in the published layout for each hub id that the configurations of this repository name.
+def with_folders(settings: Any, sizes: Sizes) -> Iterator[Any]:
+    """Plain settings in which each published hub id of this repository's configurations is a folder in its layout.
 
     Args:
+        settings: with hub ids, `owner/name` or `owner/name@revision`; others stay as they are.
         sizes: of the parts.
 
     Yields:
-        Folders by hub id, which are gone after the block; their weights files hold no weights (`random_weights`).
+        The settings; the folders are gone after the block. Their weights files hold no weights (`random_weights`).
     """
-    eight = replace(sizes, unet=sizes.unet | {"in_channels": 2 * sizes.unet["in_channels"]})
-    makers: dict[str, Callable[[Path], None]] = {
-        "stable-diffusion-v1-5/stable-diffusion-v1-5": lambda folder: _stable_diffusion(folder, sizes),
-        "timbrooks/instruct-pix2pix": lambda folder: _stable_diffusion(folder, eight),
-        "huggyllama/llama-7b": lambda folder: _llama(folder, sizes),
-        "openai/clip-vit-large-patch14": lambda folder: _vision(folder, sizes),
-        "Salesforce/blip2-opt-2.7b": lambda folder: _blip2(folder, sizes),
-    }
     with tempfile.TemporaryDirectory() as root:
-        folders = {name: Path(root) / name for name in makers}
-        for name, make in makers.items():
-            folders[name].mkdir(parents=True)
-            make(folders[name])
-        yield folders
 
+        def located(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: located(each) for name, each in value.items()}
+            if isinstance(value, list):
+                return [located(each) for each in value]
+            name = split_revision(value)[0] if isinstance(value, str) else ""
+            if name not in _PUBLISHED:
+                return value
+            folder = Path(root) / name
+            if not folder.exists():
+                folder.mkdir(parents=True)
+                _PUBLISHED[name](folder, sizes)
+            return str(folder)
 
-def with_folders(settings: Any, folders: Mapping[str, Path]) -> Any:
-    """Plain settings with the hub ids in them replaced by folders; others stay as they are."""
-    if isinstance(settings, dict):
-        return {name: with_folders(value, folders) for name, value in settings.items()}
-    if isinstance(settings, list):
-        return [with_folders(value, folders) for value in settings]
-    folder = folders.get(split_revision(settings)[0]) if isinstance(settings, str) else None
-    return settings if folder is None else str(folder)
+        yield located(settings)
 
 
 @contextmanager
@@ -119,6 +113,10 @@ def _stable_diffusion(folder: Path, sizes: Sizes) -> None:
     schedule.save_config(folder / "scheduler")
 
 
+def _eight_channels(folder: Path, sizes: Sizes) -> None:
+    _stable_diffusion(folder, replace(sizes, unet=sizes.unet | {"in_channels": 2 * sizes.unet["in_channels"]}))
+
+
 def _llama(folder: Path, sizes: Sizes) -> None:
     from transformers import LlamaConfig
 
@@ -154,3 +152,12 @@ def _copy_tokenizer(source: Path, folder: Path) -> None:
 def _no_weights(folder: Path) -> None:
     """The loaders look for a file of weights before they ask the library."""
     save_file({}, folder / "model.safetensors")
+
+
+_PUBLISHED: dict[str, Callable[[Path, Sizes], None]] = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": _stable_diffusion,
+    "timbrooks/instruct-pix2pix": _eight_channels,
+    "huggyllama/llama-7b": _llama,
+    "openai/clip-vit-large-patch14": _vision,
+    "Salesforce/blip2-opt-2.7b": _blip2,
+}

@@ -43,7 +43,7 @@ def test_counted_operations_are_those_of_the_step(number: int) -> None:
 
 @pytest.mark.parametrize("name", JOBS)
 def test_each_job_takes_steps_that_are_timed_and_counted(name: str) -> None:
-    result = measure(name, SETTING, 1, warm_up=1)
+    result = measure(JOBS[name], SETTING, 1, warm_up=1)
     assert result.images == pytest.approx(2 / result.seconds) and result.peak is None and result.failure is None
     assert (result.rate is None) == (name in ("recipe", "instruct_pix2pix"))
 
