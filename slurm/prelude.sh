@@ -291,10 +291,10 @@ train_configured() {
 
 # Train stage N from the run of the stage before. Arguments: N, then further arguments of train.py.
 train_stage() {
-    local number=$1 before=()
+    local number=$1 start=()
     shift
-    ((number == 1)) || before=(--init_from "$(stage_run $((number - 1)))")
-    train_configured "$(stage_run "$number")" "$MMIG_CONFIGS/stage$number.yaml" "${before[@]}" "$@"
+    ((number == 1)) || start=(--init_from "$(stage_run $((number - 1)))")
+    train_configured "$(stage_run "$number")" "$MMIG_CONFIGS/stage$number.yaml" "${start[@]}" "$@"
 }
 
 if [[ -n $MMIG_SETUP ]]; then
