@@ -9,7 +9,8 @@ fails or takes too long gives one line that says why, and the next one starts.
     python bench/gpu.py --config configs/instruct_pix2pix/published.yaml [--config FILE ...] [arguments of train.py]
 
 The second measures any training configuration, merged as train.py merges it, in place of these jobs (or beside those
-that --jobs names): its module in mixed precision, on one batch of --batch samples at the resolution of its data.
+that --jobs names): its module in mixed precision, all its optimisers and the EMA, as Lightning takes the steps, on one
+batch of --batch samples at the resolution of its data.
 
 MFU is the floating-point operations of all forward and backward passes of a step, without what gradient checkpointing
 computes again, over time and the GPU's dense bfloat16 peak (`bench/tools/devices.py`, or --peak in TFLOP/s). They are
@@ -39,9 +40,8 @@ import torch
 
 from bench.stages.configured import read_configs
 from bench.stages.sizes import PUBLISHED, SMALL
-from bench.tools.clock import now, since
 from bench.tools.devices import GIB, TERA, peak_of
-from bench.tools.gpu_steps import JOBS, Job, Setting, configured
+from bench.tools.gpu_steps import JOBS, ConfiguredJob, Job, Setting
 from bench.tools.process import quiet_and_single
 from mmig.base.commands import one_line_errors
 
@@ -73,23 +73,16 @@ class Result:
     resolution: int = RESOLUTION
 
 
-def measure(make: Callable[[Setting], Job], setting: Setting, steps: int, warm_up: int = WARM_UP) -> Result:
+def measure(
+    make: Callable[[Setting], Job | ConfiguredJob], setting: Setting, steps: int, warm_up: int = WARM_UP
+) -> Result:
     """Run a job in this process: some steps to warm up and compile, then those that are timed."""
     device = setting.device
     torch.set_float32_matmul_precision("high")
     job = make(setting)
-    for _ in range(warm_up):
-        job.step()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    job.begin()
-    start = now(device)
-    for _ in range(steps):
-        job.step()
-    wall, _ = since(start, now(device))
-    on_gpu = device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated(device) if on_gpu else None
+    wall, peak = job.run(device, steps, warm_up)
     operations = job.operations(steps)
+    on_gpu = device.type == "cuda"
     return Result(
         wall / steps,
         steps * setting.batch / wall,
@@ -209,7 +202,7 @@ def measure_here(options: argparse.Namespace) -> Result:
     make, resolution = JOBS.get(options.job), options.resolution
     if options.job == CONFIG:
         config = read_configs(options.config, options.more)
-        make, resolution = partial(configured, config=config), resolution or config.resolution
+        make, resolution = partial(ConfiguredJob, config=config), resolution or config.resolution
     sizes = replace({"published": PUBLISHED, "small": SMALL}[options.sizes], resolution=resolution or RESOLUTION)
     setting = Setting(
         sizes,

@@ -11,8 +11,8 @@ operations of a step for one sample, forward and backward, without what gradient
 
 The second counts any training configuration, merged as train.py merges it, at the resolution of its data (--resolution
 says otherwise), in the precision that it loads weights in, by AdamW, with nothing cached. A module that looks at
-values, which the meta device has not, takes a step on the CPU if it has few parameters. `bench/gpu.py` measures the
-same steps.
+values, which the meta device has not, or that has several optimisers takes a step on the CPU if it has few parameters.
+`bench/gpu.py` measures the same steps.
 """
 
 import argparse
@@ -25,14 +25,13 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from torch import nn
-
 from bench.stages.build import STAGES, build_stage
 from bench.stages.configured import Configured, build_configured, configured_cost, read_configs, real_cost
 from bench.stages.count import Pieces, forward_operations, memory, step_operations
 from bench.stages.sizes import PUBLISHED, SMALL, Sizes
 from bench.tools.devices import GIB, TERA
 from mmig.base.commands import one_line_errors
+from mmig.training.module import TrainingModule
 
 HEAD = "  trained M  frozen M   weights  gradients  AdamW   sum GiB   EMA GiB   TFLOP a sample"
 LARGEST_REAL = 200_000_000
@@ -67,7 +66,7 @@ def count_configured(configured: Configured, sizes: Sizes = PUBLISHED) -> list[s
     ]
 
 
-def row(label: str, module: nn.Module, operations: float | None) -> str:
+def row(label: str, module: TrainingModule, operations: float | None) -> str:
     """A row of either table, its first column filled."""
     found = memory(module)
     step = (

@@ -4,7 +4,7 @@ The stage is wired by the repository's own code.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -12,7 +12,7 @@ from torch import nn
 
 from bench.stages.published import TINY, default_dtype
 from bench.stages.sizes import Sizes
-from datamodules.schema import Batch, collate
+from datamodules.schema import Attachment, AttachmentSettings, Batch, collate
 from mmig.backbones.diffusion import load_tokenizer
 from mmig.backbones.llm import load_llm_tokenizer
 from mmig.backbones.loading import prepare
@@ -114,7 +114,9 @@ def build_denoiser(
     }
 
 
-def random_batch(size: int, sizes: Sizes, characters: int = 2160) -> Batch:
+def random_batch(
+    size: int, sizes: Sizes, characters: int = 2160, attachments: AttachmentSettings | None = None
+) -> Batch:
     """Samples with every field.
 
     Args:
@@ -122,6 +124,7 @@ def random_batch(size: int, sizes: Sizes, characters: int = 2160) -> Batch:
         sizes: gives the resolution.
         characters: of response and captions (instructions have 400 at most); by default more than any stage of MMIG
             reads of them, so that each step is the largest.
+        attachments: gives each sample a picture and the longest sound, as far as these settings let it.
     """
     side = sizes.resolution
     half = Image.new("L", (side, side))
@@ -141,10 +144,19 @@ def random_batch(size: int, sizes: Sizes, characters: int = 2160) -> Batch:
             "target_mask": half,
             "reference_mask": half,
             "concepts": [{"phrase": "red circle"}, {"phrase": "blue square"}],
+            **({} if attachments is None else {"attachments": _attached(attachments)}),
         }
         for number in range(size)
     ]
     return collate(samples)
+
+
+def _attached(settings: AttachmentSettings) -> list[Attachment]:
+    """A picture and a sound as `collate` takes them."""
+    side, length = settings.attachment_size, round(settings.audio_rate * settings.audio_seconds)
+    tensors = {"image": torch.rand(3, side, side) * 2 - 1, "audio": torch.rand(length) * 2 - 1}
+    entries = [{"kind": kind, "role": "reference", "word": None, "data": data} for kind, data in tensors.items()]
+    return cast(list[Attachment], entries[: settings.max_attachments])
 
 
 def _build_captioner(build: Callable[..., nn.Module], sizes: Sizes, trained: bool) -> Captioner:

@@ -1,9 +1,7 @@
 """Any training configuration as a module with random weights, and what its step costs."""
 
-import logging
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +16,15 @@ from bench.stages.build import random_batch
 from bench.stages.count import LARGEST, Load, Pieces, step_operations
 from bench.stages.published import random_weights, with_folders
 from bench.stages.sizes import Sizes
-from datamodules.schema import Batch
+from bench.tools.trained import TrainedSteps, cycle_length, quiet, take_steps
+from datamodules.schema import AttachmentSettings, Batch
 from mmig.base.settings import instantiate
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
 from mmig.run.cli import MMIGCLI
 from mmig.training.module import TrainingModule
 from mmig.training.rng import Draws
 from mmig.training.terms import stacked, total_loss
+from mmig.training.turns import keeps_apart
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEFAULT_DATA = ROOT / "configs/data/shards.yaml"
@@ -39,11 +39,13 @@ class Configured(NamedTuple):
         name: of the run, that of the first file.
         settings: the merged configuration as plain values.
         resolution: pixels that its data are brought to; None where no data are given, or they say nothing of it.
+        attachments: what its data make of them.
     """
 
     name: str
     settings: dict[str, Any]
     resolution: int | None
+    attachments: AttachmentSettings
 
 
 class _ReadError(Exception):
@@ -67,25 +69,15 @@ def read_configs(files: list[str], more: list[str]) -> Configured:
     chosen = [*([] if given else [str(DEFAULT_DATA)]), *files]
     options = [word for file in chosen for word in ("--config", file)]
     try:
-        with warnings.catch_warnings(action="ignore"), _quiet("lightning.fabric"):
+        with warnings.catch_warnings(action="ignore"), quiet("lightning.fabric"):
             _ReadOnly(["fit", *options, *more, "--name", Path(files[0]).stem])
     except _ReadError as read:
         settings = read.args[0]
-        resolution = settings["data"]["init_args"].get("resolution") if given else None
-        return Configured(settings["name"], settings, resolution)
+        data = settings["data"]["init_args"]
+        kept = {item.name: data[item.name] for item in fields(AttachmentSettings) if item.name in data}
+        resolution = data.get("resolution") if given else None
+        return Configured(settings["name"], settings, resolution, AttachmentSettings(**kept))
     raise AssertionError("the command line ended without its settings")
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """No hints of a logger inside the block."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _sections(file: str) -> dict[str, Any]:
@@ -146,31 +138,37 @@ def configured_cost(configured: Configured, sizes: Sizes, load: Load = LARGEST) 
     if isinstance(module, MMIGStage):
         pieces = Pieces(module.mmig, _sizes_of(module, sizes), load)
         return Cost(step_operations(module, pieces), "counted on the meta device")
+    if keeps_apart(module.turns()):
+        return Cost(None, "not counted on the meta device: its optimisers take backward passes of their own")
     try:
         with _MeetOnMeta():
-            return Cost(counted_step(module.float(), random_batch(1, sizes, CHARACTERS)), "counted on the meta device")
+            cost = counted_step(module.float(), configured_batch(configured, 1, sizes))
     except (RuntimeError, NotImplementedError) as error:  # it looks at values that are none there
         return Cost(None, f"not counted on the meta device: {' '.join(str(error).split())[:160]}")
+    return Cost(cost, "counted on the meta device")
 
 
 def real_cost(configured: Configured, sizes: Sizes) -> Cost:
-    """The same from a real step on the CPU, for small modules."""
-    module = build_configured(configured, sizes, "cpu").float()
+    """The same from real steps on the CPU, for small modules."""
+    device = torch.device("cpu")
+    module = build_configured(configured, sizes, device).float()
     set_checkpointing(module, False)
-    return Cost(counted_step(module, random_batch(1, sizes, CHARACTERS)), "counted in a step on the CPU")
+    measured = TrainedSteps(device, 0, 0, counted=cycle_length(module))
+    take_steps(module, configured_batch(configured, 1, sizes), measured, "32-true")
+    return Cost(measured.operations, "counted in a step on the CPU")
 
 
-def counted_step(
-    module: TrainingModule, batch: Batch, autocast: Callable[[], AbstractContextManager[object]] = nullcontext
-) -> int:
-    """Operations of the forward and backward passes of one step on a batch."""
+def configured_batch(configured: Configured, size: int, sizes: Sizes) -> Batch:
+    """A random batch for a configuration, with every field and attachments; texts are as long as captions."""
+    return random_batch(size, sizes, CHARACTERS, configured.attachments)
+
+
+def counted_step(module: TrainingModule, batch: Batch) -> int:
+    """Operations of the forward and backward pass of one step on a batch, of a module with one optimiser."""
     with FlopCounterMode(display=False) as counter:
-        with autocast():
-            values, counts = stacked(module.losses(batch, Draws(module.seed, batch["position"])))
-            weights = torch.tensor(list(module.loss_weights.values()), device=values.device)
-            loss = total_loss((values * counts).sum(dim=0), counts.sum(dim=0), weights)
-        loss.backward()
-    module.zero_grad()
+        values, counts = stacked(module.losses(batch, Draws(module.seed, batch["position"])))
+        weights = torch.tensor(list(module.loss_weights.values()), device=values.device)
+        total_loss((values * counts).sum(dim=0), counts.sum(dim=0), weights).backward()
     return counter.get_total_flops()
 
 

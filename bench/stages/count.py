@@ -17,6 +17,8 @@ from mmig.methods.mmig.llm.adapter_hooks import ROUTING
 from mmig.methods.mmig.llm.visual_tokens import class_tokens
 from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
+from mmig.training.module import TrainingModule
+from mmig.training.turns import within
 
 LLM_TOKENS, RESPONSE_TOKENS, CAPTION_TOKENS = 512, 128, 64
 """LaVIN's longest text, the configurations' longest response and caption: what is counted is the largest step."""
@@ -57,13 +59,16 @@ class Memory:
         return self.weights + self.gradients + self.moments
 
 
-def memory(module: nn.Module) -> Memory:
-    """Count a module's parameters; each trained one has a gradient, two moments of AdamW and an average of its type."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    size = sum(parameter.nbytes for parameter in trained)
-    count = sum(parameter.numel() for parameter in trained)
+def memory(module: TrainingModule) -> Memory:
+    """Count a module's parameters; each trained one has a gradient and two moments of AdamW of its type, and, where EMA
+    keeps it, an average.
+    """
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    size = sum(parameter.nbytes for parameter in trained.values())
+    count = sum(parameter.numel() for parameter in trained.values())
     weights = sum(parameter.nbytes for parameter in module.parameters())
-    return Memory(count, num_parameters(module) - count, weights, size, 2 * size, size)
+    average = sum(value.nbytes for name, value in trained.items() if not within(name, module.not_averaged))
+    return Memory(count, num_parameters(module) - count, weights, size, 2 * size, average)
 
 
 def operations(work: Callable[[], Any]) -> int:

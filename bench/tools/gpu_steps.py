@@ -15,18 +15,18 @@ from torch import nn
 
 from bench.stages.build import STAGES, build_denoiser, build_stage, random_batch
 from bench.stages.configured import (
-    CHARACTERS,
     Configured,
     build_configured,
+    configured_batch,
     configured_cost,
-    counted_step,
     set_checkpointing,
 )
 from bench.stages.count import LARGEST, Pieces, operations, step_operations
 from bench.stages.seen import Seen
 from bench.stages.sizes import Sizes
+from bench.tools.clock import now, since
 from bench.tools.loops import BareLoop
-from datamodules.schema import Batch
+from bench.tools.trained import TrainedSteps, cycle_length, take_steps
 from mmig.cache.frozen import FrozenFeatures
 from mmig.diffusion.process import NoiseProcess
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
@@ -77,6 +77,56 @@ class Job:
     step: Step
     begin: Step = lambda: None
     operations: Callable[[int], float | None] = lambda steps: None
+
+    def run(self, device: torch.device, steps: int, warm_up: int) -> tuple[float, int | None]:
+        """Take steps, some to warm up first; the seconds of the others, and the peak of memory on a GPU in bytes."""
+        for _ in range(warm_up):
+            self.step()
+        on_gpu = device.type == "cuda"
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(device)
+        self.begin()
+        start = now(device)
+        for _ in range(steps):
+            self.step()
+        wall, _ = since(start, now(device))
+        return wall, torch.cuda.max_memory_allocated(device) if on_gpu else None
+
+
+class ConfiguredJob:
+    """The steps of any training configuration, as Lightning takes them in train.py: a `Job` of its own.
+
+    Args:
+        setting: what is measured. config: of what.
+    """
+
+    def __init__(self, setting: Setting, config: Configured) -> None:
+        self.setting, self.config = setting, config
+        self.module = build_configured(config, setting.sizes, setting.device)
+        if setting.checkpointing:
+            set_checkpointing(self.module, True)
+        self.seen = Seen(self.module) if isinstance(self.module, MMIGStage) else None
+        self.counted = 0.0
+
+    def run(self, device: torch.device, steps: int, warm_up: int) -> tuple[float, int | None]:
+        """See `Job.run`."""
+        setting, module = self.setting, self.module
+        batch = module.transfer_batch_to_device(configured_batch(self.config, setting.batch, setting.sizes), device, 0)
+        measured = TrainedSteps(device, warm_up, steps, self._begin, cycle_length(module))
+        take_steps(module, batch, measured, "32-true" if setting.dtype == torch.float32 else "bf16-mixed")
+        self.counted = measured.operations
+        return measured.seconds, measured.peak
+
+    def operations(self, steps: int) -> float:
+        """Of the timed steps; where the meta device does not do, those of further real ones, recomputation included."""
+        samples = steps * self.setting.batch
+        load = LARGEST if self.seen is None else self.seen.load(samples)
+        cost = configured_cost(self.config, self.setting.sizes, load)
+        return steps * self.counted if cost.operations is None else samples * cost.operations
+
+    def _begin(self) -> None:
+        if self.seen is not None:
+            self.seen.clear()
 
 
 def bare(setting: Setting) -> Job:
@@ -191,35 +241,11 @@ def stage(setting: Setting, number: int) -> Job:
     return Job(training(built, setting), seen.clear, count)
 
 
-def configured(setting: Setting, config: Configured) -> Job:
-    """The step of any training configuration on one batch, whole: micro-batches are left out."""
-    module = build_configured(config, setting.sizes, setting.device)
-    if setting.checkpointing:
-        set_checkpointing(module, True)
-    seen = Seen(module) if isinstance(module, MMIGStage) else None
-
-    def count(steps: int) -> float:
-        """Operations of the steps that were taken; of a further one, recomputation included, where meta does not do."""
-        samples = steps * setting.batch
-        cost = configured_cost(config, setting.sizes, LARGEST if seen is None else seen.load(samples))
-        if cost.operations is not None:
-            return samples * cost.operations
-        batch = module.transfer_batch_to_device(drawn(setting, CHARACTERS), setting.device, 0)
-        return steps * counted_step(module, batch, setting.autocast)
-
-    return Job(training(module, setting, CHARACTERS), (lambda: None) if seen is None else seen.clear, count)
-
-
-def drawn(setting: Setting, characters: int | None = None) -> Batch:
-    """A random batch; `characters` as in `random_batch`."""
-    return random_batch(setting.batch, setting.sizes, **({} if characters is None else {"characters": characters}))
-
-
-def training(module: TrainingModule, setting: Setting, characters: int | None = None) -> Step:
+def training(module: TrainingModule, setting: Setting) -> Step:
     """A step of a module on one random batch, other noise each time."""
     module.to(setting.device)  # parts that were built there: the module must know of it
     loop = BareLoop(module, total_steps=1000, autocast=setting.autocast)
-    batch = module.transfer_batch_to_device(drawn(setting, characters), setting.device, 0)
+    batch = module.transfer_batch_to_device(random_batch(setting.batch, setting.sizes), setting.device, 0)
     draw = random.Random(0)
 
     def step() -> None:

@@ -1,5 +1,6 @@
 """Any training configuration in bench/stage_cost.py and bench/gpu.py: built at random, counted and measured."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +15,10 @@ from transformers import AutoModelForCausalLM
 from bench.gpu import CONFIG, main, measure, parse
 from bench.stage_cost import count, count_configured
 from bench.stage_cost import main as stage_cost
-from bench.stages.build import STAGES, build_stage, random_batch
+from bench.stages.build import STAGES, build_stage
 from bench.stages.configured import (
-    CHARACTERS,
     build_configured,
+    configured_batch,
     configured_cost,
     read_configs,
     real_cost,
@@ -26,8 +27,9 @@ from bench.stages.configured import (
 from bench.stages.count import Pieces, memory, operations, step_operations
 from bench.stages.published import random_weights, with_folders
 from bench.stages.sizes import PUBLISHED, SMALL
-from bench.tools.gpu_steps import JOBS, Setting, configured, denoiser_operations
+from bench.tools.gpu_steps import JOBS, ConfiguredJob, Setting, denoiser_operations
 from bench.tools.loops import BareLoop
+from mmig.training.rng import Draws
 
 CPU = torch.device("cpu")
 EDITING, DRAWING = "configs/instruct_pix2pix/published.yaml", "configs/tiny/unet_text.yaml"
@@ -123,7 +125,7 @@ def test_what_is_counted_on_the_meta_device_is_what_a_step_does(which: str, smal
     cost = configured_cost(config, SMALL)
     module = build_configured(config, SMALL, CPU)
     set_checkpointing(module, False)
-    batch = random_batch(1, SMALL, CHARACTERS)
+    batch = configured_batch(config, 1, SMALL)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         BareLoop(module, 10).step(batch)
     assert cost.how == "counted on the meta device"
@@ -149,6 +151,38 @@ def test_a_module_that_looks_at_values_takes_a_step_on_the_cpu() -> None:
     assert lines[-1].split()[-1] == f"{real_cost(config, SMALL).operations / 1e12:.5f}"
 
 
+def test_several_optimisers_and_attachments_are_measured_and_counted_in_real_steps(tmp_path: Path) -> None:
+    """One moves in even steps and one in odd ones; the operations of a step are the mean of both."""
+    data = {"train": "x", "resolution": 32, "attachment_size": 16, "audio_rate": 8000, "audio_seconds": 0.01}
+    (tmp_path / "toy.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "model": {"class_path": "tests.bench.hearing.Hearing"},
+                "data": {"class_path": "datamodules.shard_data.ShardData", "init_args": data},
+            }
+        ),
+        encoding="utf-8",
+    )
+    config = read_configs([str(tmp_path / "toy.yaml")], [])
+    sizes = replace(SMALL, resolution=config.resolution)
+    batch = configured_batch(config, 3, sizes)
+    assert batch["attachment_images"].shape == (3, 2, 3, 16, 16) and batch["attachment_audio"].shape == (3, 2, 80)
+    assert configured_cost(config, sizes).how.endswith("its optimisers take backward passes of their own")
+
+    module = build_configured(config, sizes, CPU)
+    found, parts = memory(module), (module.generator, module.discriminator)
+    assert found.average == sum(parameter.nbytes for parameter in module.generator.parameters())
+    counts = []
+    for part, names in zip(parts, (("reconstruction", "l1", "gan"), ("hinge",)), strict=True):
+        with FlopCounterMode(display=False) as counter:
+            terms = module.losses(batch, Draws(0, torch.arange(3)))
+            torch.autograd.grad(sum(terms[name].values.sum() for name in names), tuple(part.parameters()))
+        counts.append(counter.get_total_flops())
+    result = measure(partial(ConfiguredJob, config=config), Setting(sizes, 3, CPU, torch.float32), 2, warm_up=1)
+    assert counts[0] != counts[1] and result.rate * result.seconds == pytest.approx(sum(counts) / 2)
+    assert real_cost(config, sizes).operations == pytest.approx(sum(counts) / 2 / 3)
+
+
 def test_the_table_of_a_configuration_has_the_columns_of_the_stages(capsys: pytest.CaptureFixture[str]) -> None:
     stage_cost(["--config", EDITING, "--sizes", "small"])
     lines = capsys.readouterr().out.splitlines()
@@ -165,7 +199,7 @@ def test_the_table_of_a_configuration_has_the_columns_of_the_stages(capsys: pyte
 def test_each_configuration_takes_steps_that_are_timed_and_counted(config: str) -> None:
     setting = Setting(SMALL, 2, CPU, torch.float32)
     read = read_configs([config], ["--model.init_args.backbones.dtype", "float32"] if "stage3" in config else [])
-    result = measure(partial(configured, config=read), setting, 1, warm_up=1)
+    result = measure(partial(ConfiguredJob, config=read), setting, 1, warm_up=1)
     assert result.images == pytest.approx(2 / result.seconds) and result.failure is None
     assert result.resolution == SMALL.resolution and result.peak is None
     one = configured_cost(read, SMALL).operations or real_cost(read, SMALL).operations
