@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Evaluate a run on its test split.                                    sbatch slurm/evaluate.sh [options of evaluate.py]
-# CHECKPOINT names the run (default: that of stage 5), OUT the folder of the results. Settings: top of slurm/prelude.sh.
+# CHECKPOINT names the run (default: that of stage 5), OUT the folder of the results; --config or --images among the options
+# score what is no run, and need OUT. Settings: top of slurm/prelude.sh.
 #SBATCH --job-name=mmig-evaluate
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=8
@@ -16,19 +17,26 @@ cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" || exit 2
 # shellcheck source=slurm/prelude.sh
 source slurm/prelude.sh
 
-CHECKPOINT=${CHECKPOINT:-$(stage_run $NUM_STAGES)}
-OUT=${OUT:-$CHECKPOINT/evaluation}
+if [[ " $* " =~ \ --(config|images)[=\ ] ]]; then
+    job=${OUT:-}
+    [[ -n $job ]] || die "OUT: expected the folder of the results, for no run is scored"
+    scored=()
+else
+    job=${CHECKPOINT:-$(stage_run "$NUM_STAGES")}
+    OUT=${OUT:-$job/evaluation}
+    scored=(--checkpoint "$job")
+fi
 # evaluate.py reads its rank where torchrun puts it
 # shellcheck disable=SC2016 # each task's shell reads them
 ranked=(bash -c 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS exec "$@"' rank)
-command=("${ranked[@]}" "$MMIG_PYTHON" evaluate.py --checkpoint "$CHECKPOINT" --data "$MMIG_DATA" --out "$OUT" "$@")
+command=("${ranked[@]}" "$MMIG_PYTHON" evaluate.py "${scored[@]}" --data "$MMIG_DATA" --out "$OUT" "$@")
 
 check_place "$MMIG_DATA"
 if dry_run; then
-    print_job "$CHECKPOINT" "${command[@]}"
+    print_job "$job" "${command[@]}"
     exit
 fi
-job_environment "$CHECKPOINT"
-open_job "$CHECKPOINT"
+job_environment "$job"
+open_job "$job"
 launch "${command[@]}"
-job_result="$CHECKPOINT evaluated, results in $OUT"
+job_result="$job evaluated, results in $OUT"

@@ -7,9 +7,9 @@ import pytest
 from tests.golden.curves import FILE, METHODS, NUM_STEPS, compute
 
 FIRST, LATER = 5e-4, 2e-2
-"""Relative tolerances of the first two steps, and of what comes after: AdamW goes by the sign of a gradient, also of one
-that is nothing but rounding, so that processors drift apart (6e-3 was seen). On one machine `bench/golden.py` compares
-bit for bit."""
+"""Relative tolerances of the first two steps, and of what comes after: AdamW goes by the sign of a gradient, also of
+one that is nothing but rounding, so that processors drift apart (6e-3 was seen). On one machine `bench/golden.py`
+compares bit for bit."""
 GOLDEN = json.loads(FILE.read_text(encoding="utf-8"))
 
 

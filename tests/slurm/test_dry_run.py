@@ -76,6 +76,18 @@ def test_a_job_asks_to_be_requeued_and_keeps_its_log(script: str) -> None:
     assert ("--signal=SIGUSR1@120" in options) == (script != "evaluate.sh")  # which has nothing to save
 
 
+@pytest.mark.parametrize("scored", [("--config", "configs/editors/identity.yaml"), ("--images=results",)])
+def test_what_is_no_run_is_evaluated_too(scored: tuple[str, ...]) -> None:
+    words = shlex.split(dry_run("evaluate.sh", *scored, OUT="out").partition("command")[2])
+    assert "--checkpoint" not in words
+    assert words[words.index("--out") + 1] == "out"
+    assert words[-len(scored) :] == [*scored]
+    run = shlex.split(dry_run("evaluate.sh", CHECKPOINT="runs/x").partition("command")[2])
+    assert run[run.index("--checkpoint") + 1] == "runs/x"
+    with pytest.raises(AssertionError, match="OUT: expected the folder of the results, for no run is scored"):
+        dry_run("evaluate.sh", *scored)
+
+
 def test_a_container_stands_around_the_program() -> None:
     shown = dry_run("stage1.sh", MMIG_CONTAINER="mmig.sif", MMIG_PYTHON="python")
     words = shlex.split(shown.partition("command")[2])
