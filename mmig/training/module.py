@@ -5,10 +5,11 @@ training is `mmig/training/steps.py`, what a checkpoint holds `mmig/training/sto
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol, cast
 
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -25,15 +26,24 @@ VALIDATION_SEED = 1_000_003
 
 
 class CachedFeatures(Protocol):
-    """What a method's frozen parts make of a batch, read where it was cached (`mmig.cache.frozen.FrozenFeatures`).
+    """What a method's frozen parts make of a batch, as it is cached (`mmig.cache.frozen.FrozenFeatures`).
 
     Attributes:
-        names: features that may be cached.
-        facts: what they depend on.
+        facts: what features depend on.
     """
 
-    names: frozenset[str]
     facts: Callable[[], Mapping[str, str]]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Features that may be cached."""
+
+    @property
+    def names_seeing_images(self) -> frozenset[str]:
+        """Those that change where the images are flipped."""
+
+    def compute(self, batch: Batch, names: Sequence[str], dtype: torch.dtype | None = None) -> list[dict[str, Tensor]]:
+        """These features of each sample, on the CPU."""
 
 
 class TrainingModule(SteppingModule):

@@ -8,7 +8,8 @@ from torch import Tensor
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_unet
 from mmig.backbones.named import Backbone
-from mmig.cache.frozen import FrozenFeatures
+from mmig.cache.frozen import CachedFeature
+from mmig.cache.latent import LatentFeatures
 from mmig.diffusion.conditioning import Conditioning, condition_drops
 from mmig.diffusion.fresh import UNetSize, fresh_unet
 from mmig.diffusion.latents import from_posterior
@@ -80,8 +81,8 @@ class InstructPix2PixModule(LatentModule):
         self.drop = drop
         self.generation = generation
         self.target_latents: Latents = target_latents
-        self.features = FrozenFeatures(self)
-        self.features.use_cached(self._frozen_features(), self.feature_facts)
+        self.features = LatentFeatures(self, self.feature_facts)
+        self.features.declare(*self._frozen_features())
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
         """Squared error of the denoiser's prediction; samples that have a target count."""
@@ -111,12 +112,13 @@ class InstructPix2PixModule(LatentModule):
             fields[row] = "" if dropped else "target_caption" if generated else fields[row]
         return fields, drop_image | generate
 
-    def _frozen_features(self) -> list[str]:
-        """Names of the features that may be cached: both posteriors, and every text that may be chosen."""
+    def _frozen_features(self) -> list[CachedFeature]:
+        """Features that may be cached: both posteriors, and every text that may be chosen."""
         fields = {*(TEXT_FIELDS if self.text == "mixed" else (self.text,))}
         if self.generation > 0:
             fields.add("target_caption")
-        return ["latents.source", "latents.target", *(f"text.{field}" for field in sorted(fields))]
+        latents = map(self.features.of_latents, ("source", "target"))
+        return [*latents, *map(self.features.of_text, sorted(fields))]
 
     @property
     def images_with_features(self) -> frozenset[str]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_unet
 from mmig.backbones.named import Backbone
-from mmig.cache.frozen import FrozenFeatures
+from mmig.cache.latent import LatentFeatures
 from mmig.diffusion.conditioning import Conditioning
 from mmig.diffusion.fresh import UNetSize, fresh_unet
 from mmig.diffusion.latents import encode_unscaled, normalise
@@ -56,10 +56,9 @@ class TextToImageModule(LatentModule):
         else:
             self.unet = fresh_unet(unet, channels, channels, self.text_encoder.config.hidden_size)
         self.unet.to(memory_format=torch.channels_last)
-        self.features = FrozenFeatures(self)
-        sides = ("source", "target") if side == "both" else (side,)
-        names = [name for side in sides for name in (f"latents.{side}", f"text.{side}_caption")]
-        self.features.use_cached(names, self.feature_facts)
+        self.features = LatentFeatures(self, self.feature_facts)
+        for field in ("source", "target") if side == "both" else (side,):
+            self.features.declare(self.features.of_latents(field), self.features.of_text(f"{field}_caption"))
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
         """Squared error of the denoiser's prediction; samples with a captioned image on the trained side count."""

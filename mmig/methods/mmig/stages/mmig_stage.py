@@ -86,7 +86,8 @@ class MMIGStage(TrainingModule):
         self.mmig = MMIG(parts, source_conditioning, multimodal, objective)
         self._choose_trained(trained)
         self.features = self.mmig.features
-        self.features.use_cached(self.mmig.frozen_features(self.loss_weights), self.feature_facts)
+        self.features.facts = self.feature_facts
+        self.features.declare(*self.mmig.frozen_features(self.loss_weights))
         self._losses: Losses | None = None
 
     @classmethod
