@@ -21,6 +21,7 @@ from mmig.checkpoints.files import CheckpointError
 from mmig.training.module import TrainingModule
 
 EDITOR_FILE = "editor.yaml"
+"""In an exported folder: the function of its method that opens it."""
 
 
 def write_editor(folder: Path, class_path: str, **init_args: Any) -> None:

@@ -22,7 +22,6 @@ from mmig.checkpoints.checkpoint import (
     read_checkpoint,
     run_config,
     run_directory,
-    trained_resolution,
 )
 from mmig.checkpoints.model_card import CardFacts, model_card
 from mmig.checkpoints.weights_file import SUFFIX, write_weights

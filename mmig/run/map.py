@@ -10,7 +10,6 @@ to the byte for any number of ranks, and whether answers were given here or repl
 
 import argparse
 import contextlib
-import importlib
 import logging
 import os
 from pathlib import Path
@@ -21,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from datamodules.shards import map_shards
 from mmig.base.commands import one_line_errors
-from mmig.base.settings import RefusedSettingsError, instantiate
+from mmig.base.settings import RefusedSettingsError, call
 from mmig.cache.map import Answered, AskingMapper, Mapper
 from mmig.evaluation.settings import read_yaml
 
@@ -47,11 +46,10 @@ def read_config(path: Path) -> tuple[Mapper | AskingMapper, int]:
         raise MapError(f"{path}: expected a section `mapper` with class_path and init_args, found {section!r}")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise MapError(f"{path}: batch_size: expected a whole number of at least 1, found {batch_size!r}")
-    module, _, name = str(section["class_path"]).rpartition(".")
     try:
-        mapper = instantiate(getattr(importlib.import_module(module), name), section)
-    except (RefusedSettingsError, ImportError, AttributeError, ValueError) as error:
-        raise MapError(f"{path}: mapper: {section['class_path']}: {error}") from error
+        mapper = call(section)
+    except RefusedSettingsError as error:
+        raise MapError(f"{path}: mapper: {error}") from error
     if not isinstance(mapper, Mapper | AskingMapper):
         raise MapError(
             f"{path}: mapper: {section['class_path']} is no mapper: expected facts() and either __call__(samples), or "

@@ -11,6 +11,7 @@ import yaml
 from diffusers import StableDiffusionInstructPix2PixPipeline
 
 from mmig.checkpoints.checkpoint import load_module
+from mmig.evaluation.opening import open_checkpoint
 from mmig.run.export import export_run
 from tests.mmig.batches import edit_batch
 from tests.saved_run import save_run, start_from, texts_that_name
@@ -69,13 +70,17 @@ def test_the_folder_is_complete_and_names_no_path(run: Path, exported: Path) -> 
     assert all(os.stat(file).st_mode & 0o044 for file in exported.rglob("*.safetensors"))
 
 
-def test_it_says_what_opens_it_as_an_editor(exported: Path, backbone: Path, tmp_path: Path) -> None:
-    sampling = {"num_steps": 4, "guidance_scale": 5.0, "image_guidance_scale": 1.5}
+def test_it_opens_as_an_editor_that_edits_as_the_run_does_to_the_bit(run: Path, exported: Path) -> None:
+    (before, after), batch = (open_checkpoint(path).editor for path in (run, exported)), edit_batch(2)
+    assert after.sampling == before.sampling and after.required_fields == before.required_fields
+    edits = [editor(batch, torch.Generator().manual_seed(3)).images for editor in (before, after)]
+    assert torch.equal(*edits)
+
+
+def test_it_says_what_opens_it_and_which_text_it_was_trained_on(backbone: Path, tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", METHOD, arguments(backbone, text="response", sampling=None))
+    entry = yaml.safe_load((export_run(run, tmp_path / "out") / "editor.yaml").read_text())
     opened_by = "mmig.methods.instruct_pix2pix.pipeline.open_editor"
-    entry = yaml.safe_load((exported / "editor.yaml").read_text())
-    assert entry == {"class_path": opened_by, "init_args": {"text": "instruction", "sampling": sampling}}
-    other = save_run(tmp_path / "other", METHOD, arguments(backbone, text="response", sampling=None))
-    entry = yaml.safe_load((export_run(other, tmp_path / "out") / "editor.yaml").read_text())
     assert entry == {"class_path": opened_by, "init_args": {"text": "response"}}
 
 
