@@ -26,7 +26,7 @@ MAX_TEXT = 100_000
 MAX_ENTRIES = 64
 """Concepts or attachments of one sample; a batch holds room for the most that one of its samples has."""
 _SUFFIX = re.compile(r"\.(?:png|jpe?g|webp)$", re.IGNORECASE)
-_PLAIN_IMAGES = ("jpg", "jpeg", "png", "webp")
+PLAIN_IMAGES = ("jpg", "jpeg", "png", "webp")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBERED = re.compile(r"(concept|attachment)(\d+)")
 _log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def decode(
     if MEMBER in files:
         sample["features"] = _features(files[MEMBER])
     kept = encoded if MEMBER in files else ()
-    plain = next((name for name in _PLAIN_IMAGES if name in files), None)
+    plain = next((name for name in PLAIN_IMAGES if name in files), None)
     record = _json(files["json"]) if "json" in files else {}
     if plain is None and "txt" not in files:
         sample |= _record_fields(record)

@@ -35,6 +35,8 @@ REASONS: dict[str, str] = {
     "features": "cached features that cannot be read",
     "size": "images and masks of one sample have different shapes",
 }
+LOST = ("missing", "stalled", "server", "connection")
+"""Reasons that lie with the storage, and may be gone when the sample is read again."""
 _log = logging.getLogger(__name__)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from datamodules.decode import decode
-from datamodules.faults import BadSample
+from datamodules.faults import LOST, BadSample
 from datamodules.features import (
     ATTACHMENTS,
     DETAIL,
@@ -43,13 +43,11 @@ from datamodules.schema import (
 )
 from datamodules.shard_index import INCOMPLETE, INDEX_FILE, ShardIndex, ShardInfo, replace_file, write_index
 from datamodules.shard_reader import ShardReader
-from datamodules.shards import held, write_shard
+from datamodules.shard_writer import held, write_shard
 from datamodules.tar_index import MemberIndex, ShardError, file_sha256
 from datamodules.transforms import ImageTransform
 
 RECIPE_FILE = "features.json"
-_LOST = ("missing", "stalled", "server", "connection")
-"""Faults of storage, which may be gone when the features are read."""
 Compute = Callable[[Batch, bool], list[dict[str, Tensor]]]
 """(batch, whether its images are mirrored) -> features of each sample; of a mirrored one those that change alone."""
 
@@ -160,7 +158,7 @@ class _Writer:
             seen = self._transform(decode(name, files, with_answers=False), 0, 0)
             return name, files, with_attachment_tensors(seen, self._attachments)
         except BadSample as bad:
-            if bad.reason in _LOST:
+            if bad.reason in LOST:
                 raise ShardError(f"sample {name!r}: cannot be read now ({bad.detail}); start again to go on") from bad
             return name, {}, bad
         except SchemaError as error:

@@ -54,7 +54,7 @@ def fit_decoder(name: str, root: Path, *more: str) -> None:
     """Train the decoder and write it below the data's folder."""
     fit(name, root, DECODER, *more)
     out = str(root / "decoder")
-    run("The new decoder as a folder", "-m", "mmig.methods.latent_diffusion.export", f"runs/{name}", "--out", out)
+    run("The new decoder as a folder", "-m", "mmig.run.export", "--checkpoint", f"runs/{name}", "--out", out)
 
 
 def fit_denoiser(name: str, root: Path, *more: str) -> None:

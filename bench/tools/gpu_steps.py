@@ -27,7 +27,7 @@ from bench.stages.sizes import Sizes
 from bench.tools.clock import now, since
 from bench.tools.loops import BareLoop
 from bench.tools.trained import TrainedSteps, cycle_length, take_steps
-from mmig.cache.frozen import FrozenFeatures
+from mmig.cache.latent import LatentFeatures
 from mmig.diffusion.process import NoiseProcess
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
@@ -220,7 +220,7 @@ class BuiltInstructPix2Pix(InstructPix2PixModule):
         self.process = NoiseProcess.from_scheduler(self.scheduler)
         self.text, self.drop, self.generation = "instruction", 0.05, 0.0
         self.target_latents, self.weighting, self.timestep_exponent = "sample", "uniform", 1.0
-        self.features = FrozenFeatures(self)
+        self.features = LatentFeatures(self)
 
 
 def stage(setting: Setting, number: int) -> Job:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from datamodules.convert.report import build_report
 from datamodules.convert.section import Section, cut, write_section
 from datamodules.convert.source import ConversionError, IndexSource, Source
 from datamodules.convert.workspace import Workspace
-from datamodules.shards import held
+from datamodules.shard_writer import held
 
 _FORMAT = 2  # counts up when the same items come to give other bytes
 _SPACE_MARGIN = 1.05
@@ -42,6 +42,8 @@ class Options:
         check: decode each sample once and drop what the stream would refuse.
         partial: the source is a part of the dataset; do not compare with the published totals.
         check_space: refuse to begin when the disk has less room than the result will need.
+        rank, num_ranks: of the processes, on one host or several, that convert into one folder together; section i is
+            written by rank i % num_ranks.
     """
 
     workers: int = 1
@@ -49,6 +51,8 @@ class Options:
     check: bool = True
     partial: bool = False
     check_space: bool = True
+    rank: int = 0
+    num_ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,21 @@ def convert(source: Source, out: str | Path, options: Options, progress: Progres
         ConversionError: the source is not as published, too little space, or the folder holds something else.
         ShardError: another process converts into the same folder, or a key comes twice.
     """
+    report = convert_part(source, out, replace(options, rank=0, num_ranks=1), progress)
+    assert report is not None, "one process alone has finished all that there is"
+    return report
+
+
+def convert_part(
+    source: Source, out: str | Path, options: Options, progress: Progress | None = None
+) -> dict[str, Any] | None:
+    """This rank's part of `convert`; returns the report, or None where other ranks are not done yet.
+
+    Nobody waits: the rank that finishes last joins what all have written. The result is the same for any number.
+
+    Raises:
+        ConversionError, ShardError: as in `convert`; another process that writes the same rank's part.
+    """
     _check_options(options)
     out = Path(out)
     splits = source.splits()
@@ -87,14 +106,16 @@ def convert(source: Source, out: str | Path, options: Options, progress: Progres
         raise ConversionError(f"{source.source}: no entries of {source.name} found there; is it the right folder?")
     if not options.partial:
         source.check_totals(splits)
-    sections = cut(splits, 1 if isinstance(source, IndexSource) else _items_per_section(source, options))
-    with held(out):
-        workspace = Workspace(out)
+    sections = cut(splits, source.items_per_section(options.samples_per_shard))
+    workspace = Workspace(out, options.rank, options.num_ranks)
+    with held(workspace.own):
         plan = _plan(source, splits, options)
         try:
             if workspace.begin(plan):
-                _run(workspace, source, splits, sections, options, progress)
-                _finish(workspace, source, splits, sections, plan)
+                own = [section for number, section in enumerate(sections) if number % options.num_ranks == options.rank]
+                _run(workspace, source, splits, own, options, progress)
+                with workspace.turn():
+                    return _joined(workspace, source, splits, sections, plan)
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
@@ -108,10 +129,8 @@ def _check_options(options: Options) -> None:
     for name in ("workers", "samples_per_shard"):
         if (value := getattr(options, name)) < 1:
             raise ConversionError(f"--{name.replace('_', '-')}: expected at least 1, found {value}")
-
-
-def _items_per_section(source: Source, options: Options) -> int:
-    return max(1, options.samples_per_shard // source.samples_per_item)
+    if not 0 <= options.rank < options.num_ranks:
+        raise ConversionError(f"rank: expected one of {options.num_ranks} from 0 on, found {options.rank}")
 
 
 def _plan(source: Source, splits: dict[str, Sequence[Any]], options: Options) -> dict[str, Any]:
@@ -147,9 +166,9 @@ def _run(
     progress: Progress | None,
 ) -> None:
     todo = [section for section in sections if not _is_done(workspace, source, section)]
-    if options.check_space:
-        _check_space(workspace, source, splits, len(todo) / len(sections))
-    total = sum(map(len, splits.values()))
+    total, all_items = (sum(section.stop - section.start for section in sections), sum(map(len, splits.values())))
+    if options.check_space and todo:
+        _check_space(workspace, source, splits, sum(section.stop - section.start for section in todo) / all_items)
     finished = total - sum(section.stop - section.start for section in todo)
     tasks = (
         _Task(source, section, splits[section.split][section.start : section.stop], workspace, options.check)
@@ -208,6 +227,23 @@ def _end_with_parent() -> None:
     """A parent that is killed tells nobody; without this its workers would wait for tasks forever."""
     parent_process().join()
     os._exit(1)
+
+
+def _joined(
+    workspace: Workspace,
+    source: Source,
+    splits: dict[str, Sequence[Any]],
+    sections: list[Section],
+    plan: dict[str, Any],
+) -> dict[str, Any] | None:
+    """The report, after joining what all ranks have written; None where one of them has still something to write."""
+    if workspace.is_finished():
+        workspace.tidy()
+    elif all(_is_done(workspace, source, section) for section in sections):
+        _finish(workspace, source, splits, sections, plan)
+    else:
+        return None
+    return workspace.read_report()
 
 
 def _finish(

@@ -15,7 +15,7 @@ from datamodules.encode import encode
 from datamodules.faults import BadSample
 from datamodules.schema import SchemaError
 from datamodules.shard_index import INCOMPLETE
-from datamodules.shards import write_shard
+from datamodules.shard_writer import write_shard
 from datamodules.transforms import ImageTransform
 
 _FITS = ImageTransform(8)  # what the stream does first: finds images and masks of different shapes

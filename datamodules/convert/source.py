@@ -28,6 +28,7 @@ REASONS_MEANING: dict[str, str] = {
     "shapes": "pictures of a pair with different shapes; where kept, the target is resized to the source's",
     "unfinished": "a shard whose download had not ended, or that has fewer samples than its statistics say",
     "key": "a name that came before in the same shard, or that is too long for a tar",
+    "nothing": "a sample of which a mapper made none",
     "filter": "refused by a filter; the report names it",
     "unknown": "kept, because the column that a filter asks for has no value there",
 }
@@ -100,6 +101,10 @@ class Source:
         """
         raise ConversionError(f"{self.name}: declares no splits")
 
+    def items_per_section(self, samples_per_shard: int) -> int:
+        """How many items make a shard of about so many samples."""
+        return max(1, samples_per_shard // self.samples_per_item)
+
     def samples_of(self, item: Any) -> Iterator[Sample | Finding]:
         """The samples of one item; a `BadSample` raised here drops what the item would still have given."""
         raise ConversionError(f"{self.name}: declares no samples")
@@ -153,6 +158,10 @@ class Source:
 @dataclass(frozen=True)
 class IndexSource(Source):
     """A dataset whose shards are used where and as they are: each item is one tar, of which only an index is made."""
+
+    def items_per_section(self, samples_per_shard: int) -> int:
+        """One tar."""
+        return 1
 
     def index(self, item: Any, folder: Path) -> WrittenShard:
         """Write the member index of one tar into `folder`, under the tar's name with the suffix `.idx`."""

@@ -1,11 +1,13 @@
 """What a conversion has finished so far: `OUT/converting` while it runs, whole folders moved from there at its end.
 
 A section counts as finished once its record is there, which is written after its shard has its name. So a killed
-conversion loses the sections that it was writing, and nothing else; `OUT/SPLIT` appears whole or not at all.
+conversion loses the sections that it was writing, and nothing else; `OUT/SPLIT` appears whole or not at all. A split
+without a name lies in `OUT` itself, and is complete once `index.json` is there.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -26,14 +28,36 @@ from datamodules.shard_index import INDEX_FILE, ShardInfo, replace_file, write_i
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folders of one conversion; `out` is where its result will be."""
+    """The folders of one conversion; `out` is where its result will be, and `rank` which of its processes this is."""
 
     out: Path
+    rank: int = 0
+    num_ranks: int = 1
 
     @property
     def folder(self) -> Path:
         """There while the conversion is not finished."""
         return self.out / "converting"
+
+    @property
+    def own(self) -> Path:
+        """The folder that this process alone may write to: all of `out`, or a place for its rank."""
+        return self.out if self.num_ranks == 1 else self.folder / "ranks" / f"{self.rank:05d}"
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One rank after the other; waits for it."""
+        if self.num_ranks == 1:
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "turn.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def is_finished(self) -> bool:
+        """Whether all is written and joined."""
+        return (self.out / REPORT_FILE).exists()
 
     def begin(self, plan: dict[str, Any]) -> bool:
         """Begin or go on; False if the same conversion is finished already.
@@ -41,34 +65,42 @@ class Workspace:
         Raises:
             ConversionError: the folder holds another conversion, finished or not, or something else.
         """
-        if (self.out / REPORT_FILE).exists():
+        with self.turn():
+            return self._begin(plan)
+
+    def _begin(self, plan: dict[str, Any]) -> bool:
+        if self.is_finished():
             self._compare(plan, self.read_report()["plan"], "holds")
-            shutil.rmtree(self.folder, ignore_errors=True)  # if it was killed while tidying up
+            self.tidy()  # if it was killed while tidying up
             return False
         if (self.folder / "plan.json").exists():
             self._compare(plan, json.loads((self.folder / "plan.json").read_bytes()), "is being filled by")
         else:
             for split in plan["items"]:
-                if (self.out / split).exists():
+                if any(self.out.glob("*.tar")) if not split else (self.out / split).exists():
                     raise ConversionError(f"{self.out / split}: there already; remove it or choose another --out")
             self.folder.mkdir(parents=True, exist_ok=True)
             replace_file(self.folder / "plan.json", json.dumps(plan).encode())
-        shutil.rmtree(self.folder / "scratch", ignore_errors=True)  # what a killed process was writing
+        shutil.rmtree(self._scratch, ignore_errors=True)  # what a killed process was writing
         for split in plan["items"]:
             (self.folder / "records" / split).mkdir(parents=True, exist_ok=True)
             if not (self.out / split).exists():  # else it was moved there before the kill
                 self.shards(split).mkdir(parents=True, exist_ok=True)
-        (self.folder / "scratch").mkdir()
+        self._scratch.mkdir(parents=True)
         return True
+
+    @property
+    def _scratch(self) -> Path:
+        return (self.folder if self.num_ranks == 1 else self.own) / "scratch"
 
     def shards(self, split: str) -> Path:
         """Where the shards of a split are until it is finished."""
-        return self.folder / "shards" / split
+        return self.folder / "shards" / split if split else self.out
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A folder of this process's own; one that outlives its killed parent a little shares none with others."""
-        with tempfile.TemporaryDirectory(dir=self.folder / "scratch") as folder:
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             yield Path(folder)
 
     def keep(self, section: Section, written: WrittenShard) -> None:
@@ -112,7 +144,8 @@ class Workspace:
             tars = [folder / row.name for row in rows]
             refuse_repeated_keys(tars, [tar.with_suffix(".idx") for tar in tars])
         write_index(folder, tuple(rows))
-        os.rename(folder, self.out / split)
+        if split:
+            os.rename(folder, self.out / split)
 
     def read_report(self) -> dict[str, Any]:
         """The report of a finished conversion."""
@@ -123,16 +156,28 @@ class Workspace:
         text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
         # a name that is no UTF-8 is half a character to Python; a backslash before it is how JSON writes that
         replace_file(self.out / REPORT_FILE, text.encode("utf-8", "backslashreplace"))
-        shutil.rmtree(self.folder)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what was only needed on the way; other ranks may still be letting go of theirs in there."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _record(self, section: Section) -> Path:
         return self.folder / "records" / section.split / f"{section.number:06d}.json"
 
     def _compare(self, plan: dict[str, Any], there: dict[str, Any], verb: str) -> None:
-        mine, theirs = json.loads(json.dumps(plan)), there
-        for name in mine:
-            if mine[name] != theirs.get(name):
+        mine, theirs = _flat(json.loads(json.dumps(plan))), _flat(there)
+        for name in sorted(mine.keys() | theirs.keys()):
+            if mine.get(name) != theirs.get(name):
                 raise ConversionError(
-                    f"{self.out}: {verb} a conversion whose {name} is {theirs.get(name)!r}, now it is {mine[name]!r}; "
-                    "give the same settings and source, or another --out"
+                    f"{self.out}: {verb} a conversion whose {name} is {theirs.get(name)!r}, now it is "
+                    f"{mine.get(name)!r}; give the same settings and source, or another --out"
                 )
+
+
+def _flat(plan: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A plan with the entries of each mapping in it under dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in plan.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

@@ -31,11 +31,9 @@ def commands() -> dict[str, list[Command]]:
     def cache(config: str, *arguments: str) -> Command:
         return ["-m", "mmig.run.cache", "--config", f"configs/tiny/{config}.yaml", *arguments]
 
-    def export(module: str, *arguments: str) -> Command:
-        return ["-m", f"{module}.export", *arguments]
+    def export(part: str, run: str, *arguments: str) -> Command:
+        return ["-m", f"{HERE}.export", part, f"runs/{run}", "--out", ASSETS, *arguments]
 
-    diffusion, editing = "mmig.methods.latent_diffusion", "mmig.methods.instruct_pix2pix"
-    sd = f"{ASSETS}/stable-diffusion"
     features = ["--data.init_args.features", FEATURES]
     world = ["--split", "train", "--count", "20000", "--seed", "0"]
     return {
@@ -46,29 +44,29 @@ def commands() -> dict[str, list[Command]]:
         "vae": [
             fit("vae", "tiny-vae"),
             fit("vae_refine", "tiny-vae-refine", "--init_from", "runs/tiny-vae"),
-            export(diffusion, "runs/tiny-vae-refine", "--out", sd, "--data", DATA),
+            export("vae", "tiny-vae-refine", "--data", DATA),
             fit("vae_decoder", "tiny-vae-decoder", "--init_from", "runs/tiny-vae-refine"),
-            export(diffusion, "runs/tiny-vae-decoder", "--out", sd, "--keep-scale"),
+            export("vae", "tiny-vae-decoder", "--keep-scale"),
         ],
-        "clip": [fit("clip", "tiny-clip"), export(HERE, "clip", "runs/tiny-clip", "--out", ASSETS)],
+        "clip": [fit("clip", "tiny-clip"), export("clip", "tiny-clip")],
         "lm": [
             fit("lm", "tiny-lm"),
             fit("lm_2", "tiny-lm-2", "--init_from", "runs/tiny-lm"),
             fit("lm_3", "tiny-lm-3", "--init_from", "runs/tiny-lm-2"),
             fit("lm_4", "tiny-lm-4", "--init_from", "runs/tiny-lm-3"),
-            export(HERE, "lm", "runs/tiny-lm-4", "--out", ASSETS),
+            export("lm", "tiny-lm-4"),
         ],
         "unets": [
             cache("unet_edit", "--out", FEATURES, "--dtype", "float16"),
             fit("unet_edit", "tiny-unet-edit", *features),
-            export(editing, "runs/tiny-unet-edit", "--out", f"{ASSETS}/instruct-pix2pix", "--text-to-image", sd),
+            export("unet", "tiny-unet-edit"),
             fit("unet_edit_2", "tiny-unet-edit-2", *features),  # from the exported folder
-            export(editing, "runs/tiny-unet-edit-2", "--out", f"{ASSETS}/instruct-pix2pix", "--text-to-image", sd),
+            export("unet", "tiny-unet-edit-2"),
         ],
         "captioner": [
             fit("captioner", "tiny-captioner"),
             fit("captioner_2", "tiny-captioner-2", "--init_from", "runs/tiny-captioner"),
-            export(HERE, "captioner", "runs/tiny-captioner-2", "--out", ASSETS),
+            export("captioner", "tiny-captioner-2"),
         ],
     }
 

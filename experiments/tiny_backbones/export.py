@@ -1,10 +1,14 @@
 """Write a trained tiny backbone into assets/tiny in the published folder layouts.
 
-`python -m experiments.tiny_backbones.export clip|lm|captioner RUN --out assets/tiny`
+`python -m experiments.tiny_backbones.export clip|lm|captioner|vae|unet RUN --out assets/tiny`
+
+A new autoencoder's latent scale is measured on the validation split of `--data`; a run that trained its decoder alone
+has the latents of the one that is there, and takes over its number with `--keep-scale`.
 """
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +22,11 @@ if TYPE_CHECKING:
     from experiments.tiny_backbones.captioner import CaptionerModule
     from experiments.tiny_backbones.clip import ClipModule
     from experiments.tiny_backbones.language import LanguageModule
+    from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule
     from mmig.training.module import TrainingModule
 
 logger = logging.getLogger(__name__)
-PARTS = ("clip", "lm", "captioner")
+PARTS = ("clip", "lm", "captioner", "vae", "unet")
 
 
 class ExportError(ValueError):
@@ -56,6 +61,21 @@ def export_captioner_run(module: "CaptionerModule", out: Path) -> list[Path]:
     return [folder]
 
 
+def export_autoencoder_run(module: "AutoencoderModule", out: Path, data: Path | None, keep_scale: bool) -> list[Path]:
+    """stable-diffusion/vae below `out`, with a scale that is measured on these data or, with `keep_scale`, kept."""
+    from experiments.tiny_backbones.diffusion_export import export_autoencoder, replace_decoder
+    from mmig.evaluation.data import split_batches
+
+    if keep_scale:
+        scale = replace_decoder(module, out)
+    elif data is None:
+        raise ExportError("--data: expected a configuration, the latent scale of an autoencoder is measured on it")
+    else:
+        scale = export_autoencoder(module, split_batches(data, "val"), out)
+    logger.info("scaling_factor %s", scale)
+    return [out / "stable-diffusion" / "vae"]
+
+
 def _write_model(model: "PreTrainedModel", folder: Path) -> None:
     """config.json, generation_config.json and half-precision model.safetensors without twice stored tied weights."""
     tied = set(model.all_tied_weights_keys)
@@ -80,24 +100,37 @@ def _copy_files(source: Path, folder: Path) -> None:
             write_text(folder / name, file.read_text(encoding="utf-8"))
 
 
-def export_run(part: str, module: "TrainingModule", out: Path) -> list[Path]:
+def export_run(
+    part: str, module: "TrainingModule", out: Path, data: Path | None = None, keep_scale: bool = False
+) -> list[Path]:
     """Write the folders of one part below `out`; returns them.
 
+    Args:
+        part: of `PARTS`. module: that trained it. out: root of the tiny backbones.
+        data, keep_scale: see `export_autoencoder_run`.
+
     Raises:
-        ExportError: `module` is not of the class that trains `part`.
+        ExportError: `module` is not of the class that trains `part`, or nothing says what the latent scale is.
     """
     from experiments.tiny_backbones.captioner import CaptionerModule
     from experiments.tiny_backbones.clip import ClipModule
+    from experiments.tiny_backbones.diffusion_export import export_unets
     from experiments.tiny_backbones.language import LanguageModule
+    from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
+    from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule
+    from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
 
-    exporters = {
-        "clip": (ClipModule, export_clip_run),
-        "lm": (LanguageModule, export_language_run),
-        "captioner": (CaptionerModule, export_captioner_run),
+    exporters: dict[str, tuple[tuple[type, ...], Any]] = {
+        "clip": ((ClipModule,), export_clip_run),
+        "lm": ((LanguageModule,), export_language_run),
+        "captioner": ((CaptionerModule,), export_captioner_run),
+        "vae": ((AutoencoderModule,), partial(export_autoencoder_run, data=data, keep_scale=keep_scale)),
+        "unet": ((InstructPix2PixModule, TextToImageModule), export_unets),
     }
     expected, export = exporters[part]
     if not isinstance(module, expected):
-        raise ExportError(f"export {part}: expected a run of {expected.__name__}, found {type(module).__name__}")
+        names = " or ".join(kind.__name__ for kind in expected)
+        raise ExportError(f"export {part}: expected a run of {names}, found {type(module).__name__}")
     return export(module, Path(out))
 
 
@@ -105,15 +138,20 @@ def main(args: Sequence[str] | None = None) -> None:
     """Export the newest (averaged) weights of a run."""
     import argparse
 
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("run", type=Path, help="run directory or checkpoint file")
     parser.add_argument("--out", type=Path, required=True, help="root of the tiny backbones, assets/tiny")
+    scale = parser.add_mutually_exclusive_group()
+    scale.add_argument("--data", type=Path, help="configuration of the data to measure a latent scale on")
+    scale.add_argument("--keep-scale", action="store_true", help="of the autoencoder there: only the decoder is new")
     arguments = parser.parse_args(args)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     from mmig.checkpoints.checkpoint import load_module
 
     try:
-        folders = export_run(arguments.part, load_module(arguments.run), arguments.out)
+        module = load_module(arguments.run)
+        folders = export_run(arguments.part, module, arguments.out, arguments.data, arguments.keep_scale)
     except ValueError as error:
         parser.exit(1, f"error: {error}\n")
     for folder in folders:

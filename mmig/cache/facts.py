@@ -2,35 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 
-_LLM = (
-    *("llm", "llm_tokenizer", "adapters", "multimodal", "prompt_template", "image_prompt_template"),
-    *("max_response_tokens", "clip_vision", "dtype"),
-)
-DEPENDS: dict[str, tuple[str, ...]] = {
-    "latents": ("vae", "dtype"),
-    "text": ("text_encoder", "tokenizer", "max_text_chunks", "dtype"),
-    "llm.states": _LLM,
-    "llm.visual_tokens": ("clip_vision", "adapters", "multimodal", "dtype"),
-}
-"""Facts that each kind of feature depends on; a kind is the beginning of a feature's name."""
-
 
 class StaleFeaturesError(ValueError):
-    """Cached features that other models made; one line names both fingerprints."""
+    """Cached features that other models made, or that lack something; one line says what."""
 
 
-def check(name: str, found: Sequence[Mapping[str, str] | None], expected: Mapping[str, str]) -> None:
+def check(
+    name: str, depends: Sequence[str], found: Sequence[Mapping[str, str] | None], expected: Mapping[str, str]
+) -> None:
     """Compare the facts of a batch's samples with those of the models in training.
 
     Args:
-        name: of the feature that is to be read; only what it depends on counts.
+        name: of the feature that is to be read.
+        depends: facts that count for it.
         found: facts of each sample; None for samples that could not be read.
         expected: of the models.
 
     Raises:
         StaleFeaturesError: they differ.
     """
-    depends = next(facts for kind, facts in DEPENDS.items() if name.startswith(kind))
     for facts in found:
         for fact in depends:
             if facts is not None and facts.get(fact) != expected.get(fact):

@@ -2,7 +2,7 @@
 
 Wherever a backbone is named, a run directory, a checkpoint or a `.safetensors` file may stand (`mmig.backbones.hub`).
 Its module is built, given its averaged weights, and exported to mmig/exported under XDG_CACHE_HOME or ~/.cache, under a
-name that says which file of weights it was; the weights are in half precision, as exports are.
+name that says which file of weights it was.
 """
 
 import hashlib

@@ -1,5 +1,6 @@
 """Reading checkpoints: find them, open them safely, rebuild the module of a run from them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from mmig import __version__
 from mmig.base.settings import RefusedSettingsError, instantiate
 from mmig.checkpoints.files import CheckpointError, checkpoints_in, read, read_outline
+from mmig.checkpoints.folders import read_parts
 from mmig.checkpoints.renamed import OLDEST_RUNS, is_before_renaming, writer_of
 from mmig.checkpoints.weights_file import SUFFIX
 from mmig.training.module import TrainingModule
@@ -99,7 +101,7 @@ def run_config(path: str | Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
     return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
-def trained_resolution(config: dict[str, Any]) -> int | None:
+def trained_resolution(config: Mapping[str, Any]) -> int | None:
     """Resolution of the data that a run was trained on, None where its configuration does not say."""
     return ((config.get("data") or {}).get("init_args") or {}).get("resolution")
 
@@ -133,9 +135,9 @@ def read_start(module: TrainingModule, path: str | Path) -> dict[str, Any]:
     """What a run of `module` starts from, for `init_weights`: a checkpoint, a run directory, or an exported folder.
 
     Raises:
-        CheckpointError: as `read_checkpoint`, or the folder is damaged.
+        CheckpointError: as `read_checkpoint`, or the folder is damaged or holds other backbones.
     """
-    exported = module.read_exported(Path(path))
+    exported = module.read_exported(Path(path)) or read_parts(module, Path(path))
     return read_checkpoint(path) if exported is None else exported
 
 

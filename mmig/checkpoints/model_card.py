@@ -33,6 +33,7 @@ class CardFacts:
     Attributes:
         name: of the exported folder.
         about: what the method is and how the folder is used, in markdown.
+        task: what the folder does, in the hub's words; "" where it is no pipeline.
         run: name of the run.
         step: steps it has taken.
         averaged: whether the weights are its averaged ones.
@@ -44,6 +45,7 @@ class CardFacts:
 
     name: str
     about: str
+    task: str
     run: str
     step: int
     averaged: bool
@@ -54,13 +56,9 @@ class CardFacts:
 
 
 def model_card(facts: CardFacts) -> str:
-    """README.md of an exported pipeline: hub metadata, then markdown."""
-    metadata = {
-        "library_name": "diffusers",
-        "pipeline_tag": "image-to-image",
-        "license": "other",
-        "tags": ["mmig", "image-editing", "diffusers"],
-    }
+    """README.md of an exported folder: hub metadata, then markdown."""
+    metadata: dict[str, Any] = {"library_name": "diffusers"} | ({"pipeline_tag": facts.task} if facts.task else {})
+    metadata |= {"license": "other", "tags": ["mmig", "image-editing", "diffusers"]}
     sections = [
         f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n\n# {facts.name}",
         facts.about,
@@ -130,6 +128,8 @@ def _scores(report: Mapping[str, Any] | None) -> str:
 
 
 def _backbones(backbones: Mapping[str, str]) -> str:
+    if not backbones:
+        return "## Backbones\n\nNone: all weights are of this run."
     rows = [(part, shown(path), licence_of(path)) for part, path in backbones.items()]
     note = "The folder holds their weights too, trained or not: their licences hold for it."
     return f"## Backbones\n\n{note}\n\n" + _table(("part", "from", "licence"), rows)

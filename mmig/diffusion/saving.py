@@ -1,13 +1,9 @@
-"""Writes trained diffusion parts in the published diffusers layout: half precision, whole files or none."""
+"""Folders in diffusers' layout: one folder a part, and the index by which a pipeline class opens them all."""
 
-import copy
 import json
-import os
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from mmig.base.files import write_json
 
@@ -16,42 +12,28 @@ ORIGINS = ("_name_or_path", "name_or_path")
 """Entries in which diffusers and transformers keep the folder that a part was loaded from."""
 
 
-def save_half(model: nn.Module, folder: Path) -> Path:
-    """Write a diffusers model in float16, which itself stays as it is; paths of this machine are left out."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
-        partial = Path(name)
-        copy.deepcopy(model).half().save_pretrained(partial)
-        (partial / WEIGHTS).chmod(0o644)  # safetensors would hide it from others
-        forget_origins(partial)
-        for file in (WEIGHTS, "config.json"):  # the config last: without it the folder is no model
-            os.replace(partial / file, folder / file)
-    return folder
+def save_pipeline(folder: Path, pipeline: str, parts: Mapping[str, Any]) -> None:
+    """Write the parts of a pipeline and its index.
+
+    Args:
+        folder: made if missing.
+        pipeline: name of the class of diffusers that is to open it, such as "StableDiffusionPipeline".
+        parts: what it takes, by name: models, tokenizers, schedulers.
+    """
+    save_parts(folder, parts)
+    save_pipeline_index(folder, pipeline, parts)
 
 
-def forget_origins(folder: Path) -> None:
-    """Remove from the configs below a folder where the parts were loaded from: paths of one machine."""
-    for path in [*folder.glob("**/*config.json"), *folder.glob("model_index.json")]:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        cleaned = _without_origins(config)
-        if cleaned != config:
-            write_json(path, cleaned)
+def save_parts(folder: Path, parts: Mapping[str, Any]) -> None:
+    """Write each part into the sub-folder of its name, in the precision that it has, without paths of this machine."""
+    for name, part in parts.items():
+        part.save_pretrained(folder / name)
+    for file in folder.glob("*/*.safetensors"):
+        file.chmod(0o644)  # safetensors would hide it from others
+    forget_origins(folder)
 
 
-def _without_origins(config: Any) -> Any:
-    if not isinstance(config, dict):
-        return config
-    return {name: _without_origins(value) for name, value in config.items() if name not in ORIGINS}
-
-
-def save_scheduler(scheduler: Any, folder: Path) -> Path:
-    """Write scheduler_config.json; returns the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "scheduler_config.json", _without_origins(json.loads(scheduler.to_json_string())))
-    return folder
-
-
-def save_pipeline_index(folder: Path, pipeline: str) -> Path:
+def save_pipeline_index(folder: Path, pipeline: str, parts: Mapping[str, Any]) -> None:
     """Write model_index.json, which lets diffusers open `folder` as the pipeline class of that name."""
     from diffusers import __version__
 
@@ -61,16 +43,22 @@ def save_pipeline_index(folder: Path, pipeline: str) -> Path:
         "feature_extractor": [None, None],
         "requires_safety_checker": False,
         "safety_checker": [None, None],
-        "scheduler": ["diffusers", _scheduler_class(folder)],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
     }
-    write_json(folder / "model_index.json", index)
-    return folder
+    index |= {name: [type(part).__module__.partition(".")[0], type(part).__name__] for name, part in parts.items()}
+    write_json(folder / "model_index.json", dict(sorted(index.items())))
 
 
-def _scheduler_class(folder: Path) -> str:
-    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-    return config["_class_name"]
+def forget_origins(folder: Path) -> None:
+    """Remove from the configs below a folder where the parts were loaded from: paths of one machine."""
+    for path in [*folder.glob("**/*config.json"), *folder.glob("model_index.json")]:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        cleaned = without_origins(config)
+        if cleaned != config:
+            write_json(path, cleaned)
+
+
+def without_origins(config: Any) -> Any:
+    """A config without the entries that name where a part was loaded from."""
+    if not isinstance(config, dict):
+        return config
+    return {name: without_origins(value) for name, value in config.items() if name not in ORIGINS}

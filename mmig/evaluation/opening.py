@@ -16,13 +16,12 @@ from mmig.checkpoints.checkpoint import (
     run_config,
     trained_resolution,
 )
+from mmig.checkpoints.folders import EDITOR_FILE
 from mmig.editor import Editor
 from mmig.evaluation.editors import FolderOfPictures
 from mmig.evaluation.settings import SettingsError, read_yaml
 from mmig.training.module import TrainingModule
 
-EDITOR_FILE = "editor.yaml"
-"""In an exported folder: the function of its method that opens it."""
 OPENER = "open_editor"
 """Name of such functions, so that no other code can be named there."""
 SECTIONS = ("editor", "model")

@@ -19,7 +19,6 @@ from torch import Tensor
 from datamodules.schema import Batch
 from mmig.base.batches import chosen_device, move_batch
 from mmig.base.commands import one_line_errors
-from mmig.cache.compute import compute, sees_images
 from mmig.checkpoints.checkpoint import init_weights, read_start
 from mmig.run.cli import MMIGCLI
 from mmig.training.module import TrainingModule
@@ -92,12 +91,12 @@ def write_split(
             f"{type(data).__name__}: cannot write features; give a ShardData, or convert the data to shards"
         )
     names = sorted(features.names)
-    seen = [name for name in names if sees_images(name, features)]
+    seen = [name for name in names if name in features.names_seeing_images]
 
     def of_batch(batch: Batch, mirrored: bool) -> list[dict[str, Tensor]]:
         moved = cast(Batch, move_batch(batch, method.device))
         with context():
-            return compute(features, moved, seen if mirrored else names, dtype)
+            return features.compute(moved, seen if mirrored else names, dtype)
 
     return len(data.write_features(split, out / split, of_batch, features.facts(), batch_size, done))
 

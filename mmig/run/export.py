@@ -1,7 +1,9 @@
-"""From a training run to a folder that `MMIGPipeline.from_pretrained` opens, with a model card; or to one file.
+"""From a training run of any method to a folder in diffusers' layout, with a model card; or to one file of weights.
 
 python -m mmig.run.export --checkpoint runs/NAME --out exported/NAME
-python -m mmig.run.export --checkpoint runs/NAME --out NAME.safetensors   (of any method, for --init_from)
+python -m mmig.run.export --checkpoint runs/NAME --out NAME.safetensors
+
+Both are starts of new runs (--init_from). What a folder holds is the method's: a pipeline, or the part that it trains.
 """
 
 import argparse
@@ -20,11 +22,10 @@ from mmig.checkpoints.checkpoint import (
     read_checkpoint,
     run_config,
     run_directory,
-    trained_resolution,
 )
 from mmig.checkpoints.model_card import CardFacts, model_card
 from mmig.checkpoints.weights_file import SUFFIX, write_weights
-from mmig.diffusion.saving import forget_origins
+from mmig.evaluation.data import data_section
 
 logger = logging.getLogger(__name__)
 
@@ -33,20 +34,31 @@ class ExportError(ValueError):
     """The run or the folder cannot be used."""
 
 
-def export_run(checkpoint: str | Path, out: str | Path, ema: bool = True, report: str | Path | None = None) -> Path:
-    """Write the pipeline of a run in diffusers' layout with README.md; the whole folder or nothing. Returns the folder.
+def export_run(
+    checkpoint: str | Path,
+    out: str | Path,
+    ema: bool = True,
+    report: str | Path | None = None,
+    data: str | Path | None = None,
+) -> Path:
+    """Write what a run has learned in diffusers' layout with README.md (see `TrainingModule.export`).
 
-    Low-rank updates are merged into their weights, and a quantised language model is written whole. The folders of the
-    language model and of the captioner are complete for transformers, with tokenizer or processor.
+    The whole folder is written or nothing. Low-rank updates are merged into their weights, and a quantised language
+    model is written whole.
 
     Args:
         checkpoint: run directory, a checkpoint, which may lie alone, or a file of weights.
         out: folder to make.
         ema: take the averaged weights where the run kept them.
         report: metrics.json of an evaluation, for the card; default: RUN/evaluation/metrics.json where it exists.
+        data: YAML with the section `data` that an export may measure on, in place of the run's own.
+
+    Returns:
+        The folder.
 
     Raises:
-        ExportError: the folder exists, the run is none of an MMIG stage, or there is no such report.
+        ExportError: the folder exists, or there is no such report.
+        ValueError: the method exports nothing, or cannot with these data.
         CheckpointError: no such run, or an unreadable file.
     """
     out = Path(out)
@@ -61,11 +73,11 @@ def export_run(checkpoint: str | Path, out: str | Path, ema: bool = True, report
     }
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        about = module.export(partial, trained_resolution(config))
-        forget_origins(partial)
+        about = module.export(partial, config if data is None else {**config, "data": data_section(Path(data))})
         card = CardFacts(
             name=out.name,
-            about=about.format(name=out.name),
+            about=about.replace("{name}", out.name),
+            task=module.hub_task,
             run=_run_name(checkpoint, values),
             averaged=values.get("averaged", ema),
             config=config,
@@ -137,13 +149,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", required=True, help="folder to make, or a file NAME.safetensors; it must not exist")
     parser.add_argument("--no-ema", action="store_true", help="take the trained weights instead of their average")
     parser.add_argument("--report", help="metrics.json for the card (default: RUN/evaluation/metrics.json, if there)")
+    parser.add_argument("--data", help="YAML with other data to measure on (the latent scale of a new autoencoder)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with one_line_errors():
         if Path(options.out).suffix == SUFFIX:
             out = export_weights(options.checkpoint, options.out, not options.no_ema)
         else:
-            out = export_run(options.checkpoint, options.out, not options.no_ema, options.report)
+            out = export_run(options.checkpoint, options.out, not options.no_ema, options.report, options.data)
         logger.info("written: %s", out)
 
 

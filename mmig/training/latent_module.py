@@ -1,6 +1,7 @@
 """What trains a denoiser in the latent space of a published pipeline, all of whose other parts stay frozen."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ class LatentModule(TrainingModule):
     """
 
     known_losses = ("sdm",)
+    exported_parts: ClassVar[Mapping[str, str]] = {"unet": "unet"}
     backbone_settings: ClassVar[BackboneSettings] = {
         "backbone": {name: part for name, part in PIPELINE.items() if part is not UNET},
         "unet": {"unet": UNET},
@@ -71,6 +73,12 @@ class LatentModule(TrainingModule):
     def named_backbones(self) -> dict[str, nn.Module]:
         """The frozen autoencoder and text encoder."""
         return {"vae": self.vae, "text_encoder": self.text_encoder}
+
+    @property
+    def pipeline_parts(self) -> dict[str, Any]:
+        """What a pipeline of diffusers takes of it, by name; the denoiser, `unet`, is the subclass's."""
+        names = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+        return {name: getattr(self, name) for name in names}
 
     def feature_facts(self) -> dict[str, str]:
         """What cached features of the frozen parts depend on."""

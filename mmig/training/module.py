@@ -5,10 +5,11 @@ training is `mmig/training/steps.py`, what a checkpoint holds `mmig/training/sto
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -25,15 +26,24 @@ VALIDATION_SEED = 1_000_003
 
 
 class CachedFeatures(Protocol):
-    """What a method's frozen parts make of a batch, read where it was cached (`mmig.cache.frozen.FrozenFeatures`).
+    """What a method's frozen parts make of a batch, as it is cached (`mmig.cache.frozen.FrozenFeatures`).
 
     Attributes:
-        names: features that may be cached.
-        facts: what they depend on.
+        facts: what features depend on.
     """
 
-    names: frozenset[str]
     facts: Callable[[], Mapping[str, str]]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Features that may be cached."""
+
+    @property
+    def names_seeing_images(self) -> frozenset[str]:
+        """Those that change where the images are flipped."""
+
+    def compute(self, batch: Batch, names: Sequence[str], dtype: torch.dtype | None = None) -> list[dict[str, Tensor]]:
+        """These features of each sample, on the CPU."""
 
 
 class TrainingModule(SteppingModule):
@@ -47,6 +57,7 @@ class TrainingModule(SteppingModule):
         metrics: metrics of its own, names or class paths of `mmig.metrics.base.PerSampleMetric`s, which evaluate.py and
             the callbacks score beside those of the data.
         features: what asks its frozen parts and knows which features of theirs may be cached; None: none.
+        hub_task: what an exported folder does, in the hub's words for its card; "" where it is no pipeline.
     """
 
     new_parts: ClassVar[tuple[str, ...]] = ()
@@ -54,6 +65,7 @@ class TrainingModule(SteppingModule):
     terms_without_timestep: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[str, ...]] = ()
     features: CachedFeatures | None = None
+    hub_task: ClassVar[str] = "image-to-image"
 
     # What a subclass defines -------------------------------------------------------------------------------------
 
@@ -70,17 +82,20 @@ class TrainingModule(SteppingModule):
         """The editor that evaluate.py and the callbacks run."""
         raise TypeError(f"{type(self).__name__} trains a part that edits no images: it has no pipeline")
 
-    def export(self, folder: Path, resolution: int | None = None) -> str:
-        """Write what edits images with these weights as a folder in diffusers' layout.
+    def export(self, folder: Path, config: Mapping[str, Any]) -> str:
+        """Write these weights as a folder in diffusers' layout, complete; with `editor.yaml` where it edits images.
 
         Args:
-            folder: to write into, on no checkpoint's way.
-            resolution: side of the images in training, where it is known.
+            folder: to write into; made, and on no checkpoint's way.
+            config: of the run: `model`, `data` and so on, as plain values.
 
         Returns:
-            What the folder's card says of the method and its use, in markdown.
+            What the folder's card says of the method and its use, in markdown; `{name}` stands for the folder.
+
+        Raises:
+            ValueError: a method that exports nothing.
         """
-        raise TypeError(f"{type(self).__name__} has no export(folder); see the export of its method's package")
+        raise ValueError(f"{type(self).__name__} has no export(folder): its weights alone can be written, as a file")
 
     # Validation and test -----------------------------------------------------------------------------------------
 

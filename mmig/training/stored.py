@@ -1,6 +1,6 @@
 """What a checkpoint holds: version, step, what differs from the named backbones, and optimisers keyed by name."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,10 +21,13 @@ class StoredModule(L.LightningModule):
     Attributes:
         backbone_settings: which arguments of a method name backbones, and which parts are loaded from them.
         origins: where each backbone comes from, by its name; `name_backbones` fills it.
+        exported_parts: sub-folder of an exported folder -> the module whose weights it holds, by its dotted name.
+            --init_from takes these from there.
         step: steps taken, each on one global batch of the stream.
     """
 
     backbone_settings: ClassVar[BackboneSettings] = {}
+    exported_parts: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +79,9 @@ class StoredModule(L.LightningModule):
         return weights
 
     def read_exported(self, path: Path) -> dict[str, Any] | None:
-        """Weights and backbones of an exported folder in the form of a checkpoint; None: it is no folder of ours."""
+        """Weights and backbones of an exported folder in the form of a checkpoint, by a subclass whose parts lie there
+        otherwise than `exported_parts` can say; None: it is no such folder.
+        """
         return None
 
     def stored_names(self) -> set[str]:

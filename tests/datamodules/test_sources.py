@@ -15,7 +15,8 @@ from datamodules.filters import FilterError
 from datamodules.labels import SelectionError
 from datamodules.portions import LEFT_OUT
 from datamodules.shard_data import ShardData
-from datamodules.shards import index_shards, write_shard, write_shards
+from datamodules.shard_writer import write_shard
+from datamodules.shards import index_shards, write_shards
 from datamodules.sources import Source, open_sources
 from datamodules.storage import Storage
 from datamodules.tar_index import ShardError

@@ -72,7 +72,7 @@ def test_before_is_the_trained_module_without_training_and_with_the_old_decoder(
 
 
 def test_the_new_decoder_is_the_trained_denoisers_alone(commands: list[list[str]], tmp_path: Path) -> None:
-    exported = next(command for command in commands if "mmig.methods.latent_diffusion.export" in command)
+    exported = next(command for command in commands if "mmig.run.export" in command)
     assert "runs/f-decoder" in exported and option(exported, "--out") == str(tmp_path / "decoder")
     _, after = (command for command in commands if command[0] == "train.py")
     cached = next(command for command in commands if "mmig.run.cache" in command)

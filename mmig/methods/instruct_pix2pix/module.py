@@ -1,6 +1,9 @@
 """Training of InstructPix2Pix: source latents on extra input channels, text through cross-attention."""
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -8,11 +11,14 @@ from torch import Tensor
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_unet
 from mmig.backbones.named import Backbone
-from mmig.cache.frozen import FrozenFeatures
+from mmig.cache.frozen import CachedFeature
+from mmig.cache.latent import LatentFeatures
+from mmig.checkpoints.folders import write_editor
 from mmig.diffusion.conditioning import Conditioning, condition_drops
 from mmig.diffusion.fresh import UNetSize, fresh_unet
 from mmig.diffusion.latents import from_posterior
 from mmig.diffusion.process import Weighting
+from mmig.diffusion.saving import save_pipeline
 from mmig.editor import Editor
 from mmig.methods.instruct_pix2pix.pipeline import EditSampling, InstructPix2PixPipeline, TextField
 from mmig.training.latent_module import LatentModule
@@ -23,6 +29,20 @@ from mmig.training.terms import LossTerm
 Latents = Literal["mode", "sample"]
 TextSource = Literal["instruction", "response", "target_caption", "mixed"]
 TEXT_FIELDS: tuple[TextField, ...] = ("instruction", "response", "target_caption")
+OPENED_BY = "mmig.methods.instruct_pix2pix.pipeline.open_editor"
+ABOUT = """Instruction-guided image editing with InstructPix2Pix (Brooks et al. 2023): a latent diffusion model that \
+sees the source image on extra input channels and follows {text}.
+
+## Use
+
+```python
+from diffusers import StableDiffusionInstructPix2PixPipeline
+from PIL import Image
+
+pipe = StableDiffusionInstructPix2PixPipeline.from_pretrained("{name}")
+pipe("make the ball blue", image=Image.open("in.png")).images[0].save("out.png")
+```"""
+"""What a folder's card says; `text` is what the denoiser was trained on."""
 
 
 class InstructPix2PixModule(LatentModule):
@@ -40,7 +60,7 @@ class InstructPix2PixModule(LatentModule):
             drawn evenly a sample ("mixed").
         drop: d above.
         generation: part of the remaining samples that train text-to-image: no source, the target caption. The first 4
-            input channels are then a text-to-image UNet (see `export`). Not in the published recipe.
+            input channels are then a text-to-image UNet. Not in the published recipe.
         target_latents: what the noise is added to: a "sample" of the target's posterior (published) or its "mode".
         gradient_checkpointing: recompute the UNet's activations in the backward.
         sampling: how `make_pipeline` samples.
@@ -80,8 +100,8 @@ class InstructPix2PixModule(LatentModule):
         self.drop = drop
         self.generation = generation
         self.target_latents: Latents = target_latents
-        self.features = FrozenFeatures(self)
-        self.features.use_cached(self._frozen_features(), self.feature_facts)
+        self.features = LatentFeatures(self, self.feature_facts)
+        self.features.declare(*self._frozen_features())
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
         """Squared error of the denoiser's prediction; samples that have a target count."""
@@ -111,12 +131,13 @@ class InstructPix2PixModule(LatentModule):
             fields[row] = "" if dropped else "target_caption" if generated else fields[row]
         return fields, drop_image | generate
 
-    def _frozen_features(self) -> list[str]:
-        """Names of the features that may be cached: both posteriors, and every text that may be chosen."""
+    def _frozen_features(self) -> list[CachedFeature]:
+        """Features that may be cached: both posteriors, and every text that may be chosen."""
         fields = {*(TEXT_FIELDS if self.text == "mixed" else (self.text,))}
         if self.generation > 0:
             fields.add("target_caption")
-        return ["latents.source", "latents.target", *(f"text.{field}" for field in sorted(fields))]
+        latents = map(self.features.of_latents, ("source", "target"))
+        return [*latents, *map(self.features.of_text, sorted(fields))]
 
     @property
     def images_with_features(self) -> frozenset[str]:
@@ -131,9 +152,21 @@ class InstructPix2PixModule(LatentModule):
             self.text_encoder,
             self.tokenizer,
             self.scheduler,
-            text="instruction" if self.text == "mixed" else self.text,
+            text=self._edit_text,
             sampling=self.sampling,
         )
+
+    def export(self, folder: Path, config: Mapping[str, Any]) -> str:
+        """The whole pipeline, for diffusers' `StableDiffusionInstructPix2PixPipeline`."""
+        save_pipeline(folder, "StableDiffusionInstructPix2PixPipeline", self.pipeline_parts)
+        sampling = None if self.sampling is None else asdict(self.sampling)
+        write_editor(folder, OPENED_BY, text=self._edit_text, sampling=sampling)
+        followed = "an instruction" if self.text == "mixed" else f"the {self.text.replace('_', ' ')} of an edit"
+        return ABOUT.replace("{text}", followed)
+
+    @property
+    def _edit_text(self) -> TextField:
+        return "instruction" if self.text == "mixed" else self.text
 
 
 def condition_fields(batch: Batch, text: TextSource, draws: Draws) -> list[str]:

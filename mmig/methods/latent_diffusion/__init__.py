@@ -1,1 +1,1 @@
-"""Latent diffusion (Rombach et al. 2022): the autoencoder, the text-to-image UNet, their export and scores."""
+"""Latent diffusion (Rombach et al. 2022): the autoencoder and the text-to-image UNet."""

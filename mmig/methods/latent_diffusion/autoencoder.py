@@ -1,8 +1,9 @@
 """Training of the first stage: a KL autoencoder, or the decoder of a pretrained one; without adversarial loss."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_vae
 from mmig.backbones.named import Backbone, BackboneSettings
 from mmig.backbones.parts import VAE
+from mmig.diffusion.saving import save_parts
+from mmig.methods.latent_diffusion.scale import measure_scale, validation_batches
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
@@ -21,6 +24,18 @@ if TYPE_CHECKING:
 
 INITIAL_LOG_VARIANCE = -6.0
 """Log variance of the posterior before training."""
+ABOUT = """{kind}, as diffusers' `AutoencoderKL`. {scale}
+
+## Use
+
+```python
+from diffusers import AutoencoderKL
+
+vae = AutoencoderKL.from_pretrained("{name}", subfolder="vae")
+```
+
+Or as a pretrained part of a run: the folder is what `vae` and `backbone` settings take."""
+"""What a folder's card says; `kind` is what was trained, `scale` where its `scaling_factor` comes from."""
 
 
 class ReconstructionModule(TrainingModule):
@@ -33,6 +48,8 @@ class ReconstructionModule(TrainingModule):
     """
 
     known_losses = ("reconstruction", "squared", "kl")
+    exported_parts: ClassVar[Mapping[str, str]] = {"vae": "vae"}
+    hub_task: ClassVar[str] = ""
     vae: "AutoencoderKL"
 
     def images(self, batch: Batch, draws: Draws) -> Tensor:
@@ -107,12 +124,24 @@ class AutoencoderModule(ReconstructionModule):
         for part in (self.vae.encoder, self.vae.quant_conv):
             part.requires_grad_(train_encoder)
 
+    def export(self, folder: Path, config: Mapping[str, Any]) -> str:
+        """The autoencoder below `folder`/vae; its latent scale is measured on the validation split of `config`'s data.
+
+        Raises:
+            ValueError: no data, or too few images.
+        """
+        scale, images = measure_scale(self.vae, validation_batches(config))
+        self.vae.register_to_config(scaling_factor=round(scale, 5))
+        save_parts(folder, {"vae": self.vae})
+        about = ABOUT.replace("{kind}", "The autoencoder of latent diffusion models, trained from scratch")
+        return about.replace("{scale}", f"Its `scaling_factor`, {scale:.5f}, was measured on {images:,} images.")
+
 
 class FineTuneDecoder(ReconstructionModule):
     """Trains the decoder of a pretrained autoencoder on the targets of the stream.
 
     The latents stay as they are, and with them every denoiser of theirs: a fine-tuned denoiser can ask for pictures
-    that the decoder never saw. Export it with `mmig.methods.latent_diffusion.export`, then name that folder in
+    that the decoder never saw. Export it with `python -m mmig.run.export`, then name that folder in
     `backbones.vae`.
 
     Args:
@@ -154,6 +183,12 @@ class FineTuneDecoder(ReconstructionModule):
     def named_backbones(self) -> dict[str, nn.Module]:
         """The autoencoder, whose encoder stays frozen."""
         return {"vae": self.vae}
+
+    def export(self, folder: Path, config: Mapping[str, Any]) -> str:
+        """The autoencoder with its new decoder below `folder`/vae; latents and their scale are what they were."""
+        save_parts(folder, {"vae": self.vae})
+        about = ABOUT.replace("{kind}", "A pretrained autoencoder with a fine-tuned decoder")
+        return about.replace("{scale}", "Its latents are those that it had: every denoiser of theirs still fits.")
 
 
 def drawn_images(batch: Batch, draws: Draws) -> Tensor:

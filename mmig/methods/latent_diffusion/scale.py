@@ -1,12 +1,14 @@
 """The latent scale of an autoencoder: one number that brings its latents to unit variance."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from datamodules.schema import Batch
 from mmig.diffusion.latents import encode_unscaled
+from mmig.evaluation.data import build_datamodule, prepare
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -41,6 +43,23 @@ def measure_scale(vae: "AutoencoderKL", batches: Iterable[Batch]) -> tuple[float
         if images >= MAX_IMAGES:
             break
     if images < MIN_IMAGES:
-        raise ValueError(f"the latent scale needs at least {MIN_IMAGES} images, the data gave {images}")
+        raise ValueError(
+            f"the latent scale needs at least {MIN_IMAGES} images, the data gave {images}; name data with a larger "
+            "validation split with --data FILE"
+        )
     variance = squares / count - (total / count) ** 2
     return variance**-0.5, images
+
+
+def validation_batches(config: Mapping[str, Any]) -> Iterable[Batch]:
+    """Batches of the validation split of the data that a run's configuration names; what has to be written is written.
+
+    Raises:
+        ValueError: it names none, or they cannot be used.
+    """
+    section = config.get("data")
+    if not section:
+        raise ValueError("the run's configuration names no data to measure the latent scale on; give --data FILE")
+    data = build_datamodule(section, Path("config.yaml"))
+    prepare(data, "val")
+    return data.val_dataloader()

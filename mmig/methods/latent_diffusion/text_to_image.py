@@ -1,6 +1,8 @@
 """Training of the second stage: a text-conditional denoiser in the latent space of a frozen autoencoder."""
 
-from typing import Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -8,11 +10,13 @@ from torch import Tensor
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_unet
 from mmig.backbones.named import Backbone
-from mmig.cache.frozen import FrozenFeatures
+from mmig.cache.latent import LatentFeatures
+from mmig.checkpoints.folders import write_editor
 from mmig.diffusion.conditioning import Conditioning
 from mmig.diffusion.fresh import UNetSize, fresh_unet
 from mmig.diffusion.latents import encode_unscaled, normalise
 from mmig.diffusion.process import Weighting
+from mmig.diffusion.saving import save_pipeline
 from mmig.editor import Editor
 from mmig.methods.latent_diffusion.pipeline import TextToImagePipeline
 from mmig.training.latent_module import LatentModule
@@ -21,6 +25,18 @@ from mmig.training.rng import Draws
 from mmig.training.terms import LossTerm
 
 Side = Literal["source", "target", "both"]
+OPENED_BY = "mmig.methods.latent_diffusion.pipeline.open_editor"
+ABOUT = """Text-to-image latent diffusion (Rombach et al. 2022).
+
+## Use
+
+```python
+from diffusers import StableDiffusionPipeline
+
+pipe = StableDiffusionPipeline.from_pretrained("{name}")
+pipe("a red circle on a blue ground").images[0].save("out.png")
+```"""
+"""What a folder's card says."""
 
 
 class TextToImageModule(LatentModule):
@@ -33,6 +49,8 @@ class TextToImageModule(LatentModule):
         caption_drop: part of the samples that train without text.
         side: which of a sample's images is drawn, with its caption; "both" takes either with equal chance.
     """
+
+    hub_task: ClassVar[str] = "text-to-image"
 
     def __init__(
         self,
@@ -56,10 +74,9 @@ class TextToImageModule(LatentModule):
         else:
             self.unet = fresh_unet(unet, channels, channels, self.text_encoder.config.hidden_size)
         self.unet.to(memory_format=torch.channels_last)
-        self.features = FrozenFeatures(self)
-        sides = ("source", "target") if side == "both" else (side,)
-        names = [name for side in sides for name in (f"latents.{side}", f"text.{side}_caption")]
-        self.features.use_cached(names, self.feature_facts)
+        self.features = LatentFeatures(self, self.feature_facts)
+        for field in ("source", "target") if side == "both" else (side,):
+            self.features.declare(self.features.of_latents(field), self.features.of_text(f"{field}_caption"))
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
         """Squared error of the denoiser's prediction; samples with a captioned image on the trained side count."""
@@ -108,3 +125,9 @@ class TextToImageModule(LatentModule):
     def make_pipeline(self) -> Editor:
         """Draws the target from its caption."""
         return TextToImagePipeline(self.vae, self.unet, self.text_encoder, self.tokenizer, self.scheduler)
+
+    def export(self, folder: Path, config: Mapping[str, Any]) -> str:
+        """The whole pipeline, for diffusers' `StableDiffusionPipeline`."""
+        save_pipeline(folder, "StableDiffusionPipeline", self.pipeline_parts)
+        write_editor(folder, OPENED_BY)
+        return ABOUT

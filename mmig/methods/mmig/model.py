@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
-from mmig.cache.frozen import FrozenFeatures
+from mmig.cache.frozen import CachedFeature
 from mmig.diffusion.conditioning import Conditioning, as_dtype, condition_drops, denoise
 from mmig.diffusion.injection import Injection, inject
 from mmig.diffusion.latents import encode_unscaled, from_posterior
@@ -20,6 +20,7 @@ from mmig.diffusion.process import NoiseProcess
 from mmig.diffusion.text import encode_text
 from mmig.language.sequences import EncodedResponses, ResponseStates
 from mmig.methods.mmig.captioner import Captioner
+from mmig.methods.mmig.features import MMIGFeatures
 from mmig.methods.mmig.image_path import TimestepDraw, draw_timesteps
 from mmig.methods.mmig.llm.config import MultimodalConfig
 from mmig.methods.mmig.llm.multimodal import MultimodalLLM, MultimodalOutput
@@ -58,7 +59,7 @@ class MMIG(nn.Module):
         self.process = NoiseProcess.from_scheduler(parts.scheduler)
         self.source_conditioning = source_conditioning
         self.objective = objective or ObjectiveConfig()
-        self.features = FrozenFeatures(self, self.objective.max_text_chunks)
+        self.features = MMIGFeatures(self, max_text_chunks=self.objective.max_text_chunks)
         self._check_channels()
 
     # Training ----------------------------------------------------------------------------------------------------
@@ -87,22 +88,23 @@ class MMIG(nn.Module):
         nothing = torch.zeros(len(batch["key"]), device=states.states.device)
         return MultimodalOutput(nothing, nothing, states)
 
-    def frozen_features(self, terms: Collection[str] = TERMS) -> list[str]:
-        """Names of the features that no draw and no training changes, of those that the asked terms use.
+    def frozen_features(self, terms: Collection[str] = TERMS) -> list[CachedFeature]:
+        """The features that no draw and no training changes, of those that the asked terms use.
 
         e0 is none where the adapters train, where L_MMT needs the LLM's logits, or where some samples hide their image
         from the LLM (`text_only`); while the adapters are frozen, the visual tokens stand in.
         """
-        names = ["latents.target", "text.response"]
+        known = self.features
+        features = [known.of_latents("target"), known.of_text("response")]
         if self.source_conditioning == "concat":
-            names.append("latents.source")
+            features.append(known.of_latents("source"))
         if not self._llm_trains():
             sees = self.mllm.vision is not None
             if "mmt" not in terms and not (sees and self.objective.text_only > 0):
-                names.append("llm.states")
+                features.append(known.of_states())
             elif sees:
-                names.append("llm.visual_tokens")
-        return names
+                features.append(known.of_visual_tokens())
+        return features
 
     def _llm_trains(self) -> bool:
         return any(parameter.requires_grad for parameter in self.mllm.parameters())

@@ -23,7 +23,8 @@ from datamodules.convert.section import Section
 from datamodules.convert.source import ConversionError, Finding, Source
 from datamodules.convert.workspace import Workspace
 from datamodules.schema import Sample
-from datamodules.shards import ShardError, held
+from datamodules.shard_writer import held
+from datamodules.shards import ShardError
 from tests.datamodules.convert.layouts import ipr2pr_files, picture, write
 from tests.datamodules.convert.results import contents, converted, samples
 

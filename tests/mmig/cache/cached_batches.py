@@ -8,7 +8,6 @@ import torch
 from datamodules.features import Features
 from datamodules.schema import Batch, Sample, collate
 from datamodules.tinyworld.sample import make_sample
-from mmig.cache.compute import compute
 from mmig.training.module import TrainingModule
 from mmig.training.rng import Draws
 
@@ -25,7 +24,7 @@ def cached_samples(
     facts: dict[str, str] | None = None,
 ) -> list[Any]:
     """The samples with the features that `method` would cache; images that it then needs no more are not decoded."""
-    rows = compute(method.features, collate(samples, size=(64, 64)), sorted(method.features.names), dtype)
+    rows = method.features.compute(collate(samples, size=(64, 64)), sorted(method.features.names), dtype)
     facts = dict(method.features.facts()) | (facts or {})
     return [
         sample

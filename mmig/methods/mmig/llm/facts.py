@@ -1,4 +1,4 @@
-"""What cached e0 and visual tokens depend on, beside the backbones (`mmig.cache.facts`)."""
+"""What cached e0 and visual tokens depend on, beside the backbones (`mmig.methods.mmig.features`)."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,13 +1,14 @@
 """What the stages of MMIG share: the parts, what of them trains, and the losses that count."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
+from mmig.checkpoints.checkpoint import trained_resolution
 from mmig.editor import Editor
 from mmig.methods.mmig.export import save_mmig
 from mmig.methods.mmig.exported import is_exported, read_exported
@@ -86,7 +87,8 @@ class MMIGStage(TrainingModule):
         self.mmig = MMIG(parts, source_conditioning, multimodal, objective)
         self._choose_trained(trained)
         self.features = self.mmig.features
-        self.features.use_cached(self.mmig.frozen_features(self.loss_weights), self.feature_facts)
+        self.features.facts = self.feature_facts
+        self.features.declare(*self.mmig.frozen_features(self.loss_weights))
         self._losses: Losses | None = None
 
     @classmethod
@@ -189,9 +191,9 @@ class MMIGStage(TrainingModule):
         """MMIG's pipeline with this stage's weights."""
         return MMIGEditor(MMIGPipeline.from_model(self.mmig), self.sampling)
 
-    def export(self, folder: Path, resolution: int | None = None) -> str:
+    def export(self, folder: Path, config: Mapping[str, Any]) -> str:
         """MMIG's pipeline as a folder, updates merged."""
-        return save_mmig(self.mmig, self.sampling, resolution, folder)
+        return save_mmig(self.mmig, self.sampling, trained_resolution(config), folder)
 
     def read_exported(self, path: Path) -> dict[str, Any] | None:
         """MMSM and adapters of a folder of `export`; None of another one."""

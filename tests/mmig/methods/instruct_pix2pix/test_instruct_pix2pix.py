@@ -1,4 +1,4 @@
-"""InstructPix2Pix: its drops, its texts, its two scales, its export."""
+"""InstructPix2Pix: its drops, its texts, its two scales."""
 
 from pathlib import Path
 from typing import Any
@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from mmig.backbones.diffusion import load_scheduler, load_unet, load_vae
+from mmig.backbones.diffusion import load_unet, load_vae
 from mmig.diffusion.conditioning import Conditioning, condition_drops, denoise
 from mmig.diffusion.fresh import UNetSize
-from mmig.methods.instruct_pix2pix.export import export, export_text_to_image, narrowed
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule, condition_fields
 from mmig.methods.instruct_pix2pix.pipeline import EditSampling
 from mmig.training.optim import OptimizerConfig
@@ -160,21 +159,3 @@ def test_an_edit_does_not_depend_on_its_batch(folder: Path) -> None:
 def test_a_pipeline_on_responses_says_that_they_are_given(folder: Path) -> None:
     pipeline = module(folder, SIZE, text="response").make_pipeline()
     assert (pipeline.response_source, pipeline.required_fields) == ("given", ("source", "response"))
-
-
-def test_the_narrowed_unet_equals_the_editor_without_source(folder: Path) -> None:
-    unet = module(folder, SIZE).unet
-    noisy, tokens, timesteps = torch.randn(2, 4, 16, 16), torch.randn(2, 77, 32), torch.tensor([5, 800])
-    blank = Conditioning(tokens, image_latents=torch.zeros(2, 4, 16, 16))
-    expected = denoise(unet, noisy, timesteps, blank)
-    drawn = denoise(narrowed(unet, 4), noisy, timesteps, Conditioning(tokens))
-    torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=1e-4)
-
-
-def test_exports_load_through_the_backbones(folder: Path, tmp_path: Path) -> None:
-    method = module(folder, SIZE)
-    export(method, tmp_path / "instruct-pix2pix")
-    export_text_to_image(method, folder)
-    assert load_unet(tmp_path / "instruct-pix2pix", in_channels=8).config.in_channels == 8
-    assert load_unet(folder).config.in_channels == 4
-    assert type(load_scheduler(tmp_path / "instruct-pix2pix")) is type(load_scheduler(folder))

@@ -120,7 +120,15 @@ def test_the_layout_is_that_of_diffusers(exported: Path) -> None:
     parts = {path.name for path in exported.iterdir()}
     models = {"unet", "vae", "text_encoder", "llm", "vision", "captioner", "connectors"}
     assert parts == models | {
-        *("tokenizer", "llm_tokenizer", "captioner_processor", "scheduler", "model_index.json", "README.md")
+        *(
+            "tokenizer",
+            "llm_tokenizer",
+            "captioner_processor",
+            "scheduler",
+            "model_index.json",
+            "README.md",
+            "editor.yaml",
+        )
     }
     assert all(list((exported / model).glob("*.safetensors")) for model in models)
     assert not [path for path in exported.rglob("*") if path.suffix in (".bin", ".ckpt", ".pt")]

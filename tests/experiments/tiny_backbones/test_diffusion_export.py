@@ -1,0 +1,106 @@
+"""The tiny autoencoder and UNets in assets/tiny's layout: half precision, the scale, two UNets out of one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from experiments.tiny_backbones.diffusion_export import export_autoencoder, export_unets, narrowed, replace_decoder
+from experiments.tiny_backbones.diffusion_export import save_half as save
+from experiments.tiny_backbones.export import ExportError, export_run
+from mmig.backbones.diffusion import load_scheduler, load_unet, load_vae
+from mmig.diffusion.conditioning import Conditioning, denoise
+from mmig.diffusion.fresh import UNetSize
+from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
+from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule
+from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
+from mmig.training.optim import OptimizerConfig
+from tests.mmig.batches import edit_batch
+from tests.tiny_fixtures import build_stable_diffusion
+
+SIZE = UNetSize(block_out_channels=[16, 32], layers_per_block=1, attention_heads=2, norm_num_groups=8, sample_size=16)
+
+
+@pytest.fixture
+def assets(tmp_path: Path) -> Path:
+    """A root as assets/tiny is, with stable-diffusion/ in it."""
+    build_stable_diffusion(tmp_path / "assets" / "stable-diffusion")
+    return tmp_path / "assets"
+
+
+def autoencoder() -> AutoencoderModule:
+    torch.manual_seed(0)
+    return AutoencoderModule(OptimizerConfig(), {"squared": 1.0}, (8, 16, 16), 1, norm_num_groups=8, sample_size=64)
+
+
+def denoiser(kind: Any, assets: Path) -> Any:
+    torch.manual_seed(0)
+    return kind(OptimizerConfig(), {"sdm": 1.0}, str(assets / "stable-diffusion"), SIZE)
+
+
+def test_an_exported_autoencoder_loads_with_its_scale(tmp_path: Path) -> None:
+    module, image = autoencoder(), edit_batch(1)["source"]
+    scale = export_autoencoder(module, [edit_batch(512, 16)], tmp_path)
+    loaded = load_vae(tmp_path / "stable-diffusion")
+    assert loaded.config.scaling_factor == scale
+    latents = [vae.encode(image).latent_dist.mode() for vae in (loaded, module.vae)]
+    torch.testing.assert_close(*latents, atol=2e-2, rtol=2e-2)
+
+
+def test_a_new_decoder_keeps_the_scale(tmp_path: Path) -> None:
+    module = autoencoder()
+    scale = export_autoencoder(module, [edit_batch(512, 16)], tmp_path)
+    with torch.no_grad():
+        module.vae.decoder.conv_out.bias.add_(0.5)
+    assert replace_decoder(module, tmp_path) == scale
+    loaded = load_vae(tmp_path / "stable-diffusion")
+    assert loaded.config.scaling_factor == scale
+    torch.testing.assert_close(loaded.decoder.conv_out.bias, module.vae.decoder.conv_out.bias, atol=1e-3, rtol=1e-3)
+    with torch.no_grad():
+        module.vae.encoder.conv_in.weight.mul_(2)
+    with pytest.raises(ValueError, match="another encoder"):
+        replace_decoder(module, tmp_path)
+
+
+def test_a_scale_from_nowhere_and_a_run_of_another_kind_are_refused(assets: Path) -> None:
+    with pytest.raises(ExportError, match="--data: expected a configuration"):
+        export_run("vae", autoencoder(), assets)
+    with pytest.raises(ExportError, match="expected a run of InstructPix2PixModule or TextToImageModule, found Autoe"):
+        export_run("unet", autoencoder(), assets)
+
+
+def test_files_are_half_precision_and_name_no_path(assets: Path, tmp_path: Path) -> None:
+    save(load_unet(assets / "stable-diffusion"), tmp_path / "unet")
+    weights = load_file(tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.float16}
+    assert "_name_or_path" not in (tmp_path / "unet" / "config.json").read_text(encoding="utf-8")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["assets", "unet"]
+
+
+def test_replacing_the_folders_unet_keeps_the_backbones_fingerprints(assets: Path) -> None:
+    assert export_unets(denoiser(TextToImageModule, assets), assets) == [assets / "stable-diffusion"]
+    module = denoiser(TextToImageModule, assets)
+    before = module.describe_backbones()
+    with torch.no_grad():
+        module.unet.conv_out.bias.add_(1)
+    export_unets(module, assets)
+    assert denoiser(TextToImageModule, assets).describe_backbones() == before
+    assert sorted(before) == ["scheduler", "text_encoder", "tokenizer", "vae"]
+
+
+def test_the_narrowed_unet_equals_the_editor_without_source(assets: Path) -> None:
+    unet = denoiser(InstructPix2PixModule, assets).unet
+    noisy, tokens, timesteps = torch.randn(2, 4, 16, 16), torch.randn(2, 77, 32), torch.tensor([5, 800])
+    expected = denoise(unet, noisy, timesteps, Conditioning(tokens, image_latents=torch.zeros(2, 4, 16, 16)))
+    drawn = denoise(narrowed(unet, 4), noisy, timesteps, Conditioning(tokens))
+    torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_an_editing_unet_gives_both_folders(assets: Path) -> None:
+    drawing, editing = export_unets(denoiser(InstructPix2PixModule, assets), assets)
+    assert (drawing.name, editing.name) == ("stable-diffusion", "instruct-pix2pix")
+    assert load_unet(editing, in_channels=8).config.in_channels == 8
+    assert load_unet(drawing).config.in_channels == 4
+    assert type(load_scheduler(editing)) is type(load_scheduler(drawing))
