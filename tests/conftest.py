@@ -20,6 +20,7 @@ LONGEST = (
     "tests/test_finetune_docs.py",
     "tests/integration/test_rank_equality.py",
     "tests/bench/test_gpu.py",
+    "tests/mmig/methods/test_contract.py",
     "tests/bench/test_scaling.py",
     "tests/integration",
     "tests/mmig/methods/mmig/stages",
