@@ -42,24 +42,23 @@ class SamplingConfig:
             raise ValueError(f"sampling.response: expected 'given' or 'generated', found {self.response!r}")
 
 
-class MMIGEditor:
-    """MMIG's pipeline as an `Editor`: a batch in, edited images out.
+class PipelineEditor:
+    """What the editors of MMIG's pipeline have in common.
 
     Args:
         pipeline: MMIG's pipeline.
         sampling: how to sample, and where the response comes from.
-        show_attention: also give the attention maps of the responses' nouns, in `extras["attention"]`.
     """
 
-    def __init__(self, pipeline: "MMIGPipeline", sampling: SamplingConfig, show_attention: bool = False) -> None:
+    def __init__(self, pipeline: "MMIGPipeline", sampling: SamplingConfig) -> None:
         self.pipeline = pipeline
         self.sampling = sampling
-        self.show_attention = show_attention
 
     @property
     def required_fields(self) -> tuple[str, ...]:
         """Source and instruction, and the response where the data give it."""
-        return required_fields(self.sampling)
+        given = ("response",) if self.sampling.response == "given" else ()
+        return ("source", "instruction", *given)
 
     @property
     def response_source(self) -> ResponseSource:
@@ -68,13 +67,27 @@ class MMIGEditor:
 
     @property
     def idle_settings(self) -> tuple[str, ...]:
-        """What only the other way of conditioning on the source takes."""
-        return idle_settings(self.pipeline)
+        """Settings that do nothing with the pipeline's way of conditioning on the source."""
+        is_concat = self.pipeline.config.source_conditioning == "concat"
+        return ("strength",) if is_concat else ("image_guidance_scale",)
 
     @property
     def resolution(self) -> int:
         """Longer side in pixels of the images that it was trained on."""
         return self.pipeline.editing_resolution
+
+
+class MMIGEditor(PipelineEditor):
+    """MMIG's pipeline as an `Editor`: a batch in, edited images out.
+
+    Args:
+        pipeline, sampling: see `PipelineEditor`.
+        show_attention: also give the attention maps of the responses' nouns, in `extras["attention"]`.
+    """
+
+    def __init__(self, pipeline: "MMIGPipeline", sampling: SamplingConfig, show_attention: bool = False) -> None:
+        super().__init__(pipeline, sampling)
+        self.show_attention = show_attention
 
     def showing_attention(self) -> "MMIGEditor":
         """The same, with attention maps."""
@@ -97,16 +110,6 @@ class MMIGEditor:
             generator,
             return_attention=self.show_attention,
         )
-
-
-def required_fields(sampling: SamplingConfig) -> tuple[str, ...]:
-    """What every editor of MMIG needs of a batch."""
-    return ("source", "instruction", "response") if sampling.response == "given" else ("source", "instruction")
-
-
-def idle_settings(pipeline: "MMIGPipeline") -> tuple[str, ...]:
-    """Settings that do nothing with a pipeline's way of conditioning on the source."""
-    return ("strength",) if pipeline.config.source_conditioning == "concat" else ("image_guidance_scale",)
 
 
 def open_editor(path: str, sampling: SamplingConfig | None = None) -> MMIGEditor:

@@ -6,7 +6,7 @@ The embeddings are `layered.py`, the sampling `layered_sampling.py`; here a batc
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,19 +16,16 @@ from mmig.diffusion.conditioning import Conditioning
 from mmig.diffusion.latents import decode, encode
 from mmig.diffusion.losses import mask_to_latents
 from mmig.diffusion.sampling import Denoiser, per_sample
-from mmig.editor import EditOutput, ResponseSource
-from mmig.methods.mmig.editor import idle_settings, required_fields
+from mmig.editor import EditOutput
+from mmig.methods.mmig.editor import PipelineEditor
 from mmig.methods.mmig.inference import Task, conditions, guided_denoiser, respond, unguided_denoiser
 from mmig.methods.mmig.layered import LayeredTokens, MaskMode, amortised
 from mmig.methods.mmig.layered_sampling import LayeredEdit, LayeredSampling, layered_edit
 from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.nouns import noun_phrases
 
-if TYPE_CHECKING:
-    from mmig.methods.mmig.pipeline import MMIGPipeline
 
-
-class LayeredEditor:
+class LayeredEditor(PipelineEditor):
     """MMIG's parts under the embeddings of object and background, optimised on each source (eq 15, 16).
 
     The response goes to the mutual support modules as in every edit; what the denoiser's cross-attention reads are the
@@ -40,31 +37,8 @@ class LayeredEditor:
         sampling: how to sample, and eq 15's settings.
     """
 
+    sampling: LayeredSampling
     optional_fields: tuple[str, ...] = ("object_phrase", "background_phrase", "reference_mask")
-
-    def __init__(self, pipeline: "MMIGPipeline", sampling: LayeredSampling) -> None:
-        self.pipeline = pipeline
-        self.sampling = sampling
-
-    @property
-    def required_fields(self) -> tuple[str, ...]:
-        """As of the usual editor."""
-        return required_fields(self.sampling)
-
-    @property
-    def response_source(self) -> ResponseSource:
-        """As `sampling` says."""
-        return self.sampling.response
-
-    @property
-    def idle_settings(self) -> tuple[str, ...]:
-        """As of the usual editor."""
-        return idle_settings(self.pipeline)
-
-    @property
-    def resolution(self) -> int:
-        """As of the usual editor."""
-        return self.pipeline.editing_resolution
 
     @torch.no_grad()
     def __call__(self, batch: Batch, generator: torch.Generator | Sequence[torch.Generator]) -> EditOutput:
