@@ -190,7 +190,7 @@ class MMIGCLI(LightningCLI):
             write_text(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
             facts = {"world_size": self.trainer.world_size, "strategy": type(self.trainer.strategy).__name__}
             own = {"resumed_from": resume and str(resume), "seed": config["seed_everything"]}
-            append_submission(run, **own, backbones=self.model.describe_backbones(), **facts)
+            append_submission(run, **own, backbones=self.model.describe_origins(), **facts)
             run_checkpoint(self.trainer).manifest = {"name": run.name, "config": config, **describe_code(), **facts}
             self._train(resume)
             self._note_end()

@@ -34,7 +34,7 @@ class StoredModule(L.LightningModule):
         self.origins: dict[str, Origin] = {}
         self.strict_loading = False  # backbones are not in the checkpoint; `on_load_checkpoint` checks the rest
         self.step = 0
-        self._described: dict[str, dict[str, str]] | None = None
+        self._described: dict[str, dict[str, str]] = {}
         self._carried: frozenset[str] = frozenset()
 
     def name_backbones(self, **settings: Any) -> None:
@@ -49,19 +49,24 @@ class StoredModule(L.LightningModule):
         """Frozen pretrained parts by name; their weights stay out of checkpoints while they are not trained."""
         return {}
 
-    def describe_backbones(self) -> dict[str, dict[str, str]]:
-        """Path and fingerprint of each backbone, computed once.
+    def describe_origins(self) -> dict[str, dict[str, str]]:
+        """Path and fingerprint of everything pretrained that the module was made from, for a run's manifest."""
+        return {name: self._describe(name) for name in self.origins}
 
-        Those that are only the start of what a run stores whole (a UNet that trains) are not among them: they may go.
+    def describe_backbones(self) -> dict[str, dict[str, str]]:
+        """The same of what the module still depends on, for checkpoints.
+
+        What is only the start of weights that a run stores whole (a UNet that trains) is not there: it may go.
         """
-        if self._described is None:
-            kept = self.named_backbones()
-            self._described = {
-                name: {"path": origin.path, "fingerprint": fingerprint(origin)}
-                for name, origin in self.origins.items()
-                if name in kept or not origin.part.has_weights
-            }
-        return self._described
+        kept = self.named_backbones()
+        needed = [name for name, origin in self.origins.items() if name in kept or not origin.part.has_weights]
+        return {name: self._describe(name) for name in needed}
+
+    def _describe(self, name: str) -> dict[str, str]:
+        if name not in self._described:  # it reads files
+            origin = self.origins[name]
+            self._described[name] = {"path": origin.path, "fingerprint": fingerprint(origin)}
+        return self._described[name]
 
     def fingerprints(self) -> dict[str, str]:
         """Fingerprint of each named backbone."""

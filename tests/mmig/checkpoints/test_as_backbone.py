@@ -103,6 +103,7 @@ def test_a_run_starts_another(run: Path) -> None:
     for name, value in module.unet.named_parameters():
         torch.testing.assert_close(other.unet.get_parameter(name), value, rtol=HALF_PRECISION, atol=HALF_PRECISION)
     assert "unet" not in other.describe_backbones()  # stored whole, so that this run may go
+    assert other.describe_origins()["unet"] == {"path": str(run), "fingerprint": fingerprint(str(run), "unet")}
 
 
 def test_fetch_finds_it_in_its_place(run: Path) -> None:
