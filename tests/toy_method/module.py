@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from mmig.training.turns import ComputedWeight, Turn
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from mmig.training.terms import LossTerm
+from mmig.training.turns import ComputedWeight, Turn
 from tests.toy_method.ear import EAR, load_ear
 from tests.toy_method.editor import ToneEditor, ToneSampling, first_sounds
 from tests.toy_method.painter import NOISE, Critic, Painter

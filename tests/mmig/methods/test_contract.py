@@ -25,8 +25,8 @@ from tests.tiny_fixtures import TinyBackbones
 from tests.toy_method.samples import write_tone
 
 METHODS = Path(__file__).parents[3] / "mmig" / "methods"
-HALF_PRECISION = 0.02
-"""Largest mean difference of edits before and after an export, of values in [-1,1]."""
+SAVED_AGAIN = 1e-3
+"""Largest mean difference of edits before and after an export, of values in [-1,1]; low-rank updates are merged by it."""
 
 
 def folders() -> list[str]:
@@ -134,7 +134,7 @@ def test_its_export_edits_as_the_run_does(trial: Trial) -> None:
         opened.editor(batch, sample_generators(0, batch["key"])).images
         for opened in (open_checkpoint(trial.run("whole")), open_checkpoint(folder))
     )
-    assert (before - after).abs().mean() < HALF_PRECISION
+    assert (before - after).abs().mean() < SAVED_AGAIN
 
 
 @pytest.mark.usefixtures("whole")

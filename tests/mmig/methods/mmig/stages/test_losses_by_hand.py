@@ -86,7 +86,7 @@ def test_the_noise_loss_is_that_of_forward_a(step: Step, hand: ByHand) -> None:
     """Eq 14: noise added by diffusers, CLIP's states of the response, one forward with e6, a mean of squares."""
     losses, (first, *_), _ = step
     close(first.inputs[0], hand.inputs(hand.timesteps))
-    assert torch.equal(first.inputs[1], hand.timesteps)
+    assert torch.equal(first.named["timestep"], hand.timesteps)
     close(first.named["encoder_hidden_states"], hand.tokens)
     assert first.named["encoder_attention_mask"] is None
     prediction, alignment = hand.predict(hand.tokens, hand.timesteps)
@@ -117,7 +117,7 @@ def test_attention_losses_are_those_of_two_forwards_a_step_apart(
 ) -> None:
     """Eq 19 and 20: C is 20 timesteps noisier, on the same latents, noise and text."""
     losses, (_, before, _), _ = step
-    assert torch.equal(before.inputs[1], hand.timesteps + 20)
+    assert torch.equal(before.named["timestep"], hand.timesteps + 20)
     close(before.inputs[0], hand.inputs(hand.timesteps + 20))
     close(before.named["encoder_hidden_states"], hand.tokens)
     located = locate_concepts(stage.mmig.tokenizer, batch["response"], batch["concepts"])
