@@ -26,7 +26,7 @@ from tests.toy_method.samples import write_tone
 
 METHODS = Path(__file__).parents[3] / "mmig" / "methods"
 SAVED_AGAIN = 1e-3
-"""Largest mean difference of edits before and after an export, of values in [-1,1]; low-rank updates are merged by it."""
+"""Largest mean difference of edits before and after an export, of values in [-1,1]; it merges low-rank updates."""
 
 
 def folders() -> list[str]:
