@@ -107,9 +107,7 @@ def table(result: dict[str, Interval], title: str) -> Table:
         shown.add_column(column, justify="left" if column == "MMSM" else "right")
     for name, interval in result.items():
         digits = "+.5f" if " - " in name else ".5f"
-        shown.add_row(
-            name, f"{interval.value:{digits}}", f"[{interval.low:{digits}}, {interval.high:{digits}}]", str(interval.n)
-        )
+        shown.add_row(name, f"{interval.value:{digits}}", interval.bounds(digits), str(interval.n))
     return shown
 
 

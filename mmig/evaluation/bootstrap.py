@@ -14,7 +14,10 @@ _CHUNK = 4_000_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its percentile bootstrap interval over n samples; NaN values where n is 0."""
+    """A mean with its percentile bootstrap interval over n samples.
+
+    One sample says nothing about the spread: where n is 1, `low` and `high` are NaN; where n is 0, `value` is too.
+    """
 
     value: float
     low: float
@@ -22,15 +25,29 @@ class Interval:
     n: int
 
     @property
+    def is_known(self) -> bool:
+        """Whether there are bounds."""
+        return self.n > 1
+
+    @property
     def excludes_zero(self) -> bool:
-        """Whether zero lies outside of the interval."""
+        """Whether zero lies outside of the interval; False where there is none."""
         return self.low > 0 or self.high < 0
+
+    def bounds(self, spec: str, scale: float = 1.0) -> str:
+        """The bounds times `scale` for a table, "[0.480, 0.540]"; "[-]" where there are none.
+
+        Args:
+            spec: format of each number, such as ".3f".
+            scale: 100 for percentages.
+        """
+        return f"[{scale * self.low:{spec}}, {scale * self.high:{spec}}]" if self.is_known else "[-]"
 
 
 def mean_interval(
     values: NDArray[np.floating], num_resamples: int = NUM_RESAMPLES, level: float = LEVEL, seed: int = 0
 ) -> Interval:
-    """Mean of values [n] (finite) and its interval from resampling them with replacement.
+    """Mean of values [n] (finite) and its interval from resampling them with replacement, which takes two at least.
 
     Raises:
         ValueError: for values that are not finite.
@@ -40,8 +57,8 @@ def mean_interval(
     if not np.isfinite(values).all():
         num_bad = int((~np.isfinite(values)).sum())
         raise ValueError(f"bootstrap: expected finite values, found {num_bad} of {n} that are not")
-    if n == 0:
-        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    if n < 2:
+        return Interval(float(values[0]) if n else float("nan"), float("nan"), float("nan"), n)
     generator = np.random.default_rng(seed)
     per_chunk = max(1, _CHUNK // n)
     means = [

@@ -1,5 +1,6 @@
 """Write and show what an evaluation found: metrics.json, samples.jsonl, grid.png, a table on the terminal."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,11 +52,12 @@ def write_report(directory: Path, result: EvaluationResult, report: Mapping[str,
 
 
 def format_value(value: Mapping[str, Any], digits: int = 3) -> str:
-    """Mean and interval as "0.512 [0.480, 0.540]", or "-" where nothing was counted."""
+    """Mean and interval as "0.512 [0.480, 0.540]"; "0.512 [-]" for one sample, "-" where nothing was counted."""
     if value["value"] is None:
         return "-"
-    mean, low, high = (f"{value[name]:.{digits}f}" for name in ("value", "low", "high"))
-    return f"{mean} [{low}, {high}]"
+    numbers = (math.nan if value[name] is None else value[name] for name in ("value", "low", "high"))
+    interval = Interval(*numbers, n=value["n"])
+    return f"{interval.value:.{digits}f} {interval.bounds(f'.{digits}f')}"
 
 
 def metric_table(report: Mapping[str, Any]) -> "Table":
@@ -102,15 +104,15 @@ def edit_type_table(report: Mapping[str, Any], max_metrics: int = 3) -> "Table |
 
 
 def difference_table(differences: Mapping[str, Interval], title: str) -> "Table":
-    """Paired differences by name, with a mark where the interval excludes zero."""
+    """Paired differences by name, with a mark where the interval excludes zero; "-" where there is no interval."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", title_style="bold")
     for heading, justify in (("", "left"), ("difference [95 % interval]", "right"), ("n", "right"), ("zero", "left")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for name, interval in differences.items():
-        text = f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
-        table.add_row(name, text, str(interval.n), "excluded" if interval.excludes_zero else "inside")
+        zero = ("excluded" if interval.excludes_zero else "inside") if interval.is_known else "-"
+        table.add_row(name, f"{interval.value:+.4f} {interval.bounds('+.4f')}", str(interval.n), zero)
     return table
 
 

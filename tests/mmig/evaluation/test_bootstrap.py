@@ -47,6 +47,19 @@ def test_no_values_have_no_mean() -> None:
     assert not interval.excludes_zero
 
 
+def test_one_value_has_a_mean_and_no_interval() -> None:
+    for interval in (mean_interval(np.array([0.25])), paired_difference({"a": 1.0}, {"a": 0.75, "b": 0.0})):
+        assert (interval.value, interval.n) == (0.25, 1)
+        assert np.isnan([interval.low, interval.high]).all()
+        assert not interval.excludes_zero
+        assert interval.bounds(".3f") == "[-]"
+
+
+def test_bounds_are_written_as_a_table_wants_them() -> None:
+    interval = mean_interval(np.array([0.1, 0.3, 0.2, 0.4]))
+    assert interval.bounds("+.1f", 100) == f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+
+
 def test_pairs_see_a_small_difference_that_means_alone_do_not() -> None:
     random = np.random.default_rng(0)
     hard = {f"sample{i}": value for i, value in enumerate(random.normal(0, 10, 100))}
