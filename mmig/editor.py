@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from datamodules.schema import Batch
+from mmig.base.values import check_values
 
 ResponseSource = Literal["given", "generated", "none"]
 AnyEditor = TypeVar("AnyEditor", bound="Editor")
@@ -90,9 +91,14 @@ class Editor(Protocol):
 
 
 def with_settings(editor: AnyEditor, changes: Mapping[str, Any]) -> AnyEditor:
-    """A shallow copy of the editor with other values of some fields of its `sampling`; the editor stays as it is."""
+    """A shallow copy of the editor with other values of some fields of its `sampling`; the editor stays as it is.
+
+    Raises:
+        ValueError: a value that cannot be (`check_values`), also where the settings themselves would take it.
+    """
     changed = copy.copy(editor)
     changed.sampling = replace(editor.sampling, **changes)
+    check_values(changed.sampling, "sampling")
     return changed
 
 

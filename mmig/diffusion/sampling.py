@@ -3,12 +3,15 @@
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-Generators = torch.Generator | Sequence[torch.Generator]
+Seed = torch.Generator | int
+"""A generator, or the number that seeds a new one."""
+Generators = Seed | Sequence[Seed]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(noisy [B,C,h,w], timesteps [B]) -> prediction [B,C,h,w], guidance included."""
 
@@ -37,14 +40,33 @@ def per_sample(generators: Generators, count: int) -> list[torch.Generator]:
     """One generator a sample: the given ones, or `count` new ones seeded from a single one.
 
     Raises:
-        ValueError: another number of generators than samples.
+        ValueError: another number of generators than samples, or what is neither a generator nor a seed.
     """
-    if isinstance(generators, torch.Generator):
-        seeds = torch.randint(2**62, (count,), generator=generators, device=generators.device)
-        return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-    if len(generators) != count:
-        raise ValueError(f"expected one generator, or one for each of {count} samples, found {len(generators)}")
-    return list(generators)
+    if is_several(generators):
+        if len(generators) != count:
+            raise ValueError(f"generator: expected one, or one for each of {count} samples, found {len(generators)}")
+        return [as_generator(one) for one in generators]
+    source = as_generator(generators)
+    seeds = torch.randint(2**62, (count,), generator=source, device=source.device)
+    return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+
+
+def is_several(generators: Any) -> bool:
+    """Whether this is a list (or tuple) of generators or seeds, not a single one."""
+    return isinstance(generators, Sequence) and not isinstance(generators, str)
+
+
+def as_generator(seed: Any) -> torch.Generator:
+    """A generator as it is; of a number, a new one on the CPU that it seeds.
+
+    Raises:
+        ValueError: something else, or a number that torch takes for no seed.
+    """
+    if isinstance(seed, torch.Generator):
+        return seed
+    if isinstance(seed, Integral) and not isinstance(seed, bool) and 0 <= seed < 2**64:
+        return torch.Generator().manual_seed(int(seed))
+    raise ValueError(f"generator: expected a torch.Generator, a seed in [0, 2**64) or a list of them, found {seed!r}")
 
 
 def draw_noise(
@@ -85,9 +107,16 @@ def sample(
 
     Returns:
         Clean latents [B,C,h,w], float32.
+
+    Raises:
+        ValueError: a strength or number of steps out of range, or another number of generators than source latents.
     """
     if not 0.0 <= strength <= 1.0:
         raise ValueError(f"strength must be in [0, 1], found {strength}")
+    if num_steps < 1:
+        raise ValueError(f"num_steps: expected a whole number of at least 1, found {num_steps}")
+    if source_latents is not None and len(generators) != len(source_latents):
+        raise ValueError(f"generators: expected one a source, of {len(source_latents)}, found {len(generators)}")
     scheduler = type(scheduler).from_config(scheduler.config)
     scheduler.set_timesteps(num_steps, device=device)
     noise = draw_noise(shape, generators, device)

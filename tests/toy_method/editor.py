@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from datamodules.schema import Batch
+from mmig.base.values import check_values
 from mmig.diffusion.sampling import per_sample
 from mmig.editor import Editor, EditOutput, ResponseSource
 from tests.toy_method.ear import Ear, load_ear
@@ -25,6 +26,10 @@ class ToneSampling:
     """
 
     variety: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value that cannot be."""
+        check_values(self, "sampling")
 
 
 class ToneEditor:

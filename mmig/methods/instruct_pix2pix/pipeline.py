@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,11 @@ from mmig.backbones.diffusion import (
     load_vae,
 )
 from mmig.backbones.parts import PIPELINE, TEXT_ENCODER, TOKENIZER, VAE, BackboneError
+from mmig.base.values import check_values
 from mmig.diffusion.conditioning import Conditioning, denoise
 from mmig.diffusion.guidance import guided, instruct_pix2pix_guidance
 from mmig.diffusion.latents import decode, encode_unscaled, latent_shape, usual_resolution
-from mmig.diffusion.sampling import per_sample, sample
+from mmig.diffusion.sampling import Generators, per_sample, sample
 from mmig.diffusion.text import encode_text
 from mmig.editor import EditOutput, ResponseSource
 
@@ -44,9 +45,8 @@ class EditSampling:
     text: TextField | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError for another text."""
-        if self.text not in (None, *get_args(TextField)):
-            raise ValueError(f"sampling.text: expected one of {', '.join(get_args(TextField))}, found {self.text!r}")
+        """Raise ValueError for another text, or a value that cannot be."""
+        check_values(self, "sampling")
 
 
 class InstructPix2PixPipeline:
@@ -97,15 +97,23 @@ class InstructPix2PixPipeline:
         """None is needed under the instruction; the other texts are the data's."""
         return "none" if self.text == "instruction" else "given"
 
-    def __call__(self, batch: Batch, generator: torch.Generator | Sequence[torch.Generator]) -> EditOutput:
+    def __call__(self, batch: Batch, generator: Generators) -> EditOutput:
         """Edit a batch."""
         texts = list(batch[self.text])
-        images = self.edit(batch["source"], texts, per_sample(generator, len(texts)))
+        images = self.edit(batch["source"], texts, generator)
         return EditOutput(images=images, texts=[""] * len(texts) if self.text == "instruction" else texts)
 
     @torch.no_grad()
-    def edit(self, source: Tensor, texts: Sequence[str], generators: Sequence[torch.Generator]) -> Tensor:
-        """Images [B,3,H,W] in [-1,1] made from `source` [B,3,H,W] in [-1,1] by `texts`."""
+    def edit(self, source: Tensor, texts: Sequence[str], generators: Generators) -> Tensor:
+        """Images [B,3,H,W] in [-1,1] made from `source` [B,3,H,W] in [-1,1] by `texts`.
+
+        Raises:
+            ValueError: another number of texts or generators than images.
+        """
+        if isinstance(texts, str) or len(texts) != len(source):
+            found = "one text" if isinstance(texts, str) else str(len(texts))
+            raise ValueError(f"texts: expected a list with one for each of {len(source)} images, found {found}")
+        generators = per_sample(generators, len(source))
         sampling, latents = self.sampling, encode_unscaled(self.vae, source)
         states, _ = encode_text(self.text_encoder, self.tokenizer, texts)
         null = encode_text(self.text_encoder, self.tokenizer, [""])[0].expand_as(states)

@@ -17,10 +17,11 @@ from mmig.backbones.diffusion import (
     load_vae,
 )
 from mmig.backbones.parts import PIPELINE, BackboneError
+from mmig.base.values import check_values
 from mmig.diffusion.conditioning import Conditioning, denoise
 from mmig.diffusion.guidance import guided, text_guidance
 from mmig.diffusion.latents import decode, encode, latent_shape, usual_resolution
-from mmig.diffusion.sampling import per_sample, sample
+from mmig.diffusion.sampling import Generators, per_sample, sample
 from mmig.diffusion.text import encode_text
 from mmig.editor import EditOutput, ResponseSource
 
@@ -40,9 +41,8 @@ class DrawSampling:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a strength that there is not."""
-        if not 0 <= self.strength <= 1:
-            raise ValueError(f"sampling.strength: expected in [0, 1], found {self.strength!r}")
+        """Raise ValueError for a value that cannot be."""
+        check_values(self, "sampling")
 
 
 class TextToImagePipeline:
@@ -82,7 +82,7 @@ class TextToImagePipeline:
         """The caption, and the source where sampling starts from it."""
         return ("target_caption",) if self.sampling.strength == 1.0 else ("source", "target_caption")
 
-    def __call__(self, batch: Batch, generator: torch.Generator | Sequence[torch.Generator]) -> EditOutput:
+    def __call__(self, batch: Batch, generator: Generators) -> EditOutput:
         """Draw one image a sample, of the size of the batch's images."""
         texts = list(batch["target_caption"])
         height, width = batch["target"].shape[-2:]
@@ -90,7 +90,7 @@ class TextToImagePipeline:
         with torch.no_grad():
             if self.sampling.strength < 1.0:
                 source = encode(self.vae, batch["source"])
-            images = self.draw(texts, (height, width), per_sample(generator, len(texts)), source)
+            images = self.draw(texts, (height, width), generator, source)
         return EditOutput(images=images, texts=texts)
 
     @torch.no_grad()
@@ -98,10 +98,15 @@ class TextToImagePipeline:
         self,
         texts: Sequence[str],
         size: tuple[int, int],
-        generators: Sequence[torch.Generator],
+        generators: Generators,
         source_latents: Tensor | None = None,
     ) -> Tensor:
-        """Images [B,3,H,W] in [-1,1] of `texts`; `size` is (H, W) in pixels."""
+        """Images [B,3,H,W] in [-1,1] of `texts`; `size` is (H, W) in pixels.
+
+        Raises:
+            ValueError: another number of generators than texts.
+        """
+        generators = per_sample(generators, len(texts))
         states, _ = encode_text(self.text_encoder, self.tokenizer, texts)
         null = encode_text(self.text_encoder, self.tokenizer, [""])[0].expand_as(states)
         branches = {"full": Conditioning(states), "null": Conditioning(null)}

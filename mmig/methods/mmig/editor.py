@@ -1,5 +1,6 @@
 """How MMIG samples, as configs name it, and MMIG's pipeline as evaluate.py, edit.py and the callbacks see it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from datamodules.schema import Batch
+from mmig.base.values import check_values
 from mmig.editor import Editor, EditOutput, ResponseSource
 
 if TYPE_CHECKING:
@@ -37,9 +39,10 @@ class SamplingConfig:
     use_mmsm: bool = True
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a response from elsewhere."""
+        """Raise ValueError for a response from elsewhere, or a value that cannot be."""
         if self.response not in ("given", "generated"):
             raise ValueError(f"sampling.response: expected 'given' or 'generated', found {self.response!r}")
+        check_values(self, "sampling", attention_guidance=(0, math.inf))
 
 
 class PipelineEditor:

@@ -4,14 +4,16 @@ Sampling alternates between the object's embedding and the mixture of both. Wher
 is `layered.py`; the editor that users meet is `layered_editor.py`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from mmig.base.values import check_values
 from mmig.diffusion.conditioning import Conditioning
 from mmig.diffusion.guidance import Predict
 from mmig.diffusion.process import NoiseProcess
@@ -41,16 +43,9 @@ class LayeredSampling(SamplingConfig):
     def __post_init__(self) -> None:
         """Raise ValueError for what eq 15 or 16, or the sampling after many inner steps, could not use."""
         super().__post_init__()
-        expected = {
-            "inner_steps": (self.inner_steps >= 0, "at least 0"),
-            "lr": (self.lr > 0, "above 0"),
-            "mask_mode": (self.mask_mode in get_args(MaskMode), f"one of {', '.join(get_args(MaskMode))}"),
-            "alpha": (0 <= self.alpha <= 1, "in [0, 1]"),
-            "strength": (0 <= self.strength <= 1, "in [0, 1]"),
-        }
-        for name, (fits, what) in expected.items():
-            if not fits:
-                raise ValueError(f"sampling.{name}: expected {what}, found {getattr(self, name)!r}")
+        check_values(self, "sampling", inner_steps=(0, math.inf), alpha=(0, 1))
+        if self.lr <= 0:
+            raise ValueError(f"sampling.lr: expected above 0, found {self.lr!r}")
 
 
 class LayeredEdit(NamedTuple):

@@ -183,7 +183,8 @@ class MMIGPipeline(DiffusionPipeline):
             num_inference_steps, guidance_scale, image_guidance_scale, strength, attention_guidance, use_mmsm: see
                 `SamplingConfig`; None takes the pipeline's own values (`config.sampling`).
             num_images_per_prompt: images a sample.
-            generator: one for all; or one a sample, from which its images are seeded; or one an image.
+            generator: one for all; or one a sample, from which its images are seeded; or one an image. A number is
+                the seed of a generator; None seeds with 0.
             concepts: words of the response for attention guidance and maps; None takes its nouns.
             return_attention: also return the concepts' attention maps.
             resolution: longer side in pixels at which PIL images are edited; the results have the images' own sizes.
@@ -257,8 +258,7 @@ class MMIGPipeline(DiffusionPipeline):
             instructions: what to do, one a sample.
             responses: descriptions of the goal images (z_d); None lets the LLM write them.
             sampling: steps, scales, strength.
-            generator: one for all; or one a sample, from which its images are seeded; or one an image. None seeds
-                with 0.
+            generator: as in a call of the pipeline.
             num_images: images a sample; those of a sample stand side by side.
             concepts, return_attention: as in a call of the pipeline.
             on_step: called after each step.

@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from mmig.diffusion.attention import AttentionCapture
 from mmig.diffusion.concepts import ConceptTokens
-from mmig.diffusion.sampling import BeforeStep, Step, per_sample
+from mmig.diffusion.sampling import BeforeStep, Generators, Step, is_several, per_sample
 from mmig.editor import ConceptAttention
 from mmig.methods.mmig.attention_losses import concept_maps
 
@@ -115,17 +114,15 @@ def repeated(values: Sequence[Any], count: int) -> list[Any]:
     return [value for value in values for _ in range(count)]
 
 
-def generators_of_images(
-    generator: torch.Generator | Sequence[torch.Generator] | None, samples: int, images: int
-) -> torch.Generator | list[torch.Generator]:
+def generators_of_images(generator: Generators | None, samples: int, images: int) -> Generators:
     """Generators for `images` images of each sample: one for all; or one a sample, each seeding its images; or all.
 
     Raises:
         ValueError: another number of generators.
     """
     if generator is None:
-        return torch.Generator().manual_seed(0)
-    if isinstance(generator, torch.Generator) or len(generator) == samples * images:
+        return 0
+    if not is_several(generator) or len(generator) == samples * images:
         return generator
     if len(generator) != samples:
         raise ValueError(

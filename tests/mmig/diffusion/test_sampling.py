@@ -105,3 +105,14 @@ def test_one_generator_is_split_into_one_a_sample() -> None:
 def test_a_wrong_number_of_generators_is_refused() -> None:
     with pytest.raises(ValueError, match="each of 3 samples, found 2"):
         per_sample(seeds(0, 1), 3)
+
+
+@pytest.mark.parametrize("num_steps", [0, -3])
+def test_a_number_of_steps_that_there_cannot_be_is_refused(num_steps: int) -> None:
+    with pytest.raises(ValueError, match=f"num_steps: expected a whole number of at least 1, found {num_steps}"):
+        sample(lambda noisy, _: noisy, DDIMScheduler(**SD), (4, 8, 8), num_steps, seeds(0))
+
+
+def test_sources_need_a_generator_each() -> None:
+    with pytest.raises(ValueError, match="expected one a source, of 3, found 1"):
+        sample(lambda noisy, _: noisy, DDIMScheduler(**SD), (4, 8, 8), 2, seeds(0), source_latents=CLEAN)

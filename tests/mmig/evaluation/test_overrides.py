@@ -76,8 +76,16 @@ def test_a_setting_that_does_nothing_is_refused() -> None:
 
 
 def test_what_the_settings_themselves_refuse_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"sampling.num_steps: expected at least 1"):
+    with pytest.raises(ValueError, match=r"^sampling.num_steps: expected at least 1$"):
         with_sampling(Editor(), ["num_steps=0"])
+
+
+@pytest.mark.parametrize("setting", ["strength=-0.1", "scale=.nan", "scale=.inf"])
+def test_what_no_settings_can_mean_is_refused_although_they_take_it(setting: str) -> None:
+    editor: Any = Editor()
+    editor.idle_settings = ()
+    with pytest.raises(ValueError, match=r"^sampling\.\w+: expected a finite number.*, found"):
+        with_sampling(editor, [setting])
 
 
 def test_an_editor_without_settings_has_none() -> None:

@@ -2,8 +2,11 @@
 
 import importlib
 import json
+import math
 import signal
+from dataclasses import replace
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ import evaluate
 from mmig.backbones.fetch import find_references
 from mmig.checkpoints.checkpoint import find_checkpoint, load_module
 from mmig.evaluation.opening import open_checkpoint
+from mmig.evaluation.overrides import with_sampling
 from mmig.run.cli import MMIGCLI
 from mmig.run.export import export_run
 from mmig.training.rng import sample_generators
@@ -135,6 +139,24 @@ def test_its_export_edits_as_the_run_does(trial: Trial) -> None:
         for opened in (open_checkpoint(trial.run("whole")), open_checkpoint(folder))
     )
     assert (before - after).abs().mean() < SAVED_AGAIN
+
+
+@pytest.mark.usefixtures("whole")
+def test_its_editor_refuses_settings_that_cannot_be_and_takes_a_number_as_seed(trial: Trial) -> None:
+    if not trial.case.edits:
+        return
+    editor = open_checkpoint(trial.run("whole")).editor
+    numbers = [name for name, kind in get_type_hints(type(editor.sampling)).items() if kind in (int, float)]
+    for name in numbers:
+        with pytest.raises(ValueError, match=f"sampling.{name}: expected .* number"):
+            replace(editor.sampling, **{name: math.nan})
+    batch = trial.batch()
+    editor = with_sampling(editor, trial.case.sampling)
+    by_number, by_generator = (editor(batch, seed).images for seed in (5, torch.Generator().manual_seed(5)))
+    assert torch.equal(by_number, by_generator)
+    for wrong in ("5", True, -1, [5]):
+        with pytest.raises(ValueError, match=r"^generator: expected"):
+            editor(batch, wrong)
 
 
 @pytest.mark.usefixtures("whole")

@@ -116,11 +116,11 @@ def test_inner_steps_lower_eq_15_and_change_the_edit_but_not_its_noise(predict: 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"inner_steps": -1}, "sampling.inner_steps: expected at least 0, found -1"),
+        ({"inner_steps": -1}, "sampling.inner_steps: expected a whole number of at least 0, found -1"),
         ({"lr": 0.0}, "sampling.lr: expected above 0"),
         ({"mask_mode": "sky"}, "sampling.mask_mode: expected one of object, background, all, found 'sky'"),
-        ({"alpha": 1.5}, r"sampling.alpha: expected in \[0, 1\], found 1.5"),
-        ({"strength": 2.0}, r"sampling.strength: expected in \[0, 1\]"),
+        ({"alpha": 1.5}, r"sampling.alpha: expected a finite number in \[0, 1\], found 1.5"),
+        ({"strength": 2.0}, r"sampling.strength: expected a finite number in \[0, 1\]"),
         ({"response": "none"}, "sampling.response"),
     ],
 )

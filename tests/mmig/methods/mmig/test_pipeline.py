@@ -121,6 +121,15 @@ def test_without_a_captioner_there_are_no_captions(plain: MMIGPipeline) -> None:
     ]
 
 
+def test_a_number_is_the_seed_of_a_generator(plain: MMIGPipeline) -> None:
+    for number, generator in ((7, seeded(7)), ([7, 8], [seeded(7), seeded(8)])):
+        by_number, by_generator = (
+            plain(source(2), "x", TEXT, num_images_per_prompt=2, generator=seed, output_type="pt").images
+            for seed in (number, generator)
+        )
+        assert torch.equal(by_number, by_generator)
+
+
 def test_each_generator_seeds_the_images_of_its_sample(plain: MMIGPipeline) -> None:
     many = plain(source(2), "x", TEXT, num_images_per_prompt=2, generator=[seeded(1), seeded(2)], output_type="pt")
     own = [*per_sample(seeded(1), 2), *per_sample(seeded(2), 2)]

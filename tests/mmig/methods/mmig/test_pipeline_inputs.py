@@ -130,7 +130,11 @@ def test_connectors_refuse_parts_that_they_were_not_trained_with(whole: MMIGPipe
         (lambda pipe: pipe(source(2), "x", ["y"]), "responses: expected a list with one for each of 2 images, found 1"),
         (lambda pipe: pipe(source(), "x", num_images_per_prompt=0), "num_images_per_prompt: expected at least 1"),
         (lambda pipe: pipe(source(), "x", output_type="np"), "output_type: expected 'pil' or 'pt', found 'np'"),
-        (lambda pipe: pipe(source(), "x", TEXT, strength=1.5), r"strength must be in \[0, 1\], found 1.5"),
+        (lambda pipe: pipe(source(), "x", TEXT, strength=1.5), r"sampling.strength: .* in \[0, 1\], found 1.5"),
+        (lambda pipe: pipe(source(), "x", TEXT, num_inference_steps=0), "num_steps: expected .* at least 1, found 0"),
+        (lambda pipe: pipe(source(), "x", TEXT, guidance_scale=torch.nan), "guidance_scale: expected a finite number"),
+        (lambda pipe: pipe(source(), "x", TEXT, generator="42"), "generator: expected a torch.Generator, a seed"),
+        (lambda pipe: pipe(source(2), "x", TEXT, generator=[1, None]), "generator: expected .* found None"),
         (
             lambda pipe: pipe(source(3), "x", TEXT, generator=[seeded()] * 2),
             "generator: expected one, one for each of 3",
