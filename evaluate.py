@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--images", metavar="DIR", help="ready-made pictures KEY.png, .jpg or .webp, or KEY.SEED.png; texts.json beside"
     )
     parser.add_argument("--data", required=True, help="YAML with a `data` section, such as configs/data/tinyworld.yaml")
-    parser.add_argument("--split", default="test", help="split of the data (default: test)")
+    parser.add_argument("--split", default="test", help="train, val, test or a held-out split (default: test)")
     parser.add_argument("--seeds", type=positive, default=1, help="number of sampling seeds, 0 .. N-1 (default: 1)")
     parser.add_argument("--out", required=True, help="folder for metrics.json, samples.jsonl and grid.png")
     parser.add_argument("--limit", type=positive, help="score only the first N samples")

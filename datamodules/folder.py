@@ -70,10 +70,18 @@ class FolderData(ShardData):
 
     def prepare_data(self) -> None:
         """Convert what is not there yet; what a killed process left is gone on with."""
+        self._convert()
+        super().prepare_data()
+
+    def prepare_split(self, split: Split) -> None:
+        """The same before one split alone is read, which no training has converted (evaluate.py, features)."""
+        self._convert()
+        super().prepare_split(split)
+
+    def _convert(self) -> None:
         report = convert(self.edits, self.shards, Options(self.writers))
         for split, part in report["splits"].items():
             dropped = sum(part["dropped"].values())
             logger.info("%s/%s: %d samples, %d dropped", self.shards, split, part["samples"], dropped)
             if dropped:
                 logger.warning("%s/%s: %d rows cannot be used, see conversion.json there", self.shards, split, dropped)
-        super().prepare_data()

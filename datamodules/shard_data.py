@@ -126,7 +126,7 @@ class ShardData(L.LightningDataModule):
     def train_dataloader(self) -> ShardStream | EndlessStream:
         """The training stream, continued from the checkpoint if one was loaded; without epochs under `max_steps`."""
         if self._train_stream is None:
-            self._train_stream = self._stream("train")
+            self._train_stream = self._stream("train", training=True)
             if self._state is not None:
                 self._train_stream.load_state_dict(self._state)
         max_steps = self.trainer.max_steps if self.trainer else -1
@@ -143,6 +143,12 @@ class ShardData(L.LightningDataModule):
     def predict_dataloader(self) -> ShardStream:
         """Every test sample once."""
         return self._stream("test")
+
+    def in_order(self, split: Split) -> ShardStream:
+        """Every sample of a split once, in the order of the index; those of training too, as validation reads its own:
+        without weights, augmentation, buckets and cached features.
+        """
+        return self._stream(split, training=False)
 
     def state_dict(self) -> dict[str, Any]:
         """State of the training stream, the same on every rank; empty before training."""
@@ -170,13 +176,15 @@ class ShardData(L.LightningDataModule):
         index_folder = Path(self.index_directory) / split if self.index_directory else None
         return open_index(folder, index_folder, self.storage)
 
-    def load_samples(self, split: Split) -> Mixture:
-        """The samples of a split, whether one folder or a list of sources; buckets and weights are for training.
+    def load_samples(self, split: Split, in_order: bool = False) -> Mixture:
+        """The samples of a split, whether one folder or a list of sources.
+
+        Buckets and weights are for training: the training samples have them, unless they are read `in_order`.
 
         Raises:
             ValueError: as in `load_index` and `open_sources`.
         """
-        found, training = self.folders[split], split == "train"
+        found, training = self.folders[split], split == "train" and not in_order
         if isinstance(found, str) and training and self.sizes:
             folder = str(Path(self.index_directory) / split) if self.index_directory else None
             found = [Source(found, index_directory=folder)]
@@ -234,14 +242,15 @@ class ShardData(L.LightningDataModule):
         """Whether a split is read with features: training always, once the configuration names any."""
         return self.features is not None and (split == "train" or (Path(self.features) / split).exists())
 
-    def _stream(self, split: Split) -> ShardStream:
-        trainer, training = self.trainer, split == "train"
+    def _stream(self, split: Split, training: bool = False) -> ShardStream:
+        trainer = self.trainer
         world_size = trainer.world_size if trainer else 1
-        samples, limit = self.load_samples(split), self.limits[split]
+        samples, limit = self.load_samples(split, in_order=not training), self.limits[split]
+        whole_images = split == "train" and not training  # features stand for images that are cut as in training
         if limit is not None and len(samples.sources) > 1:
             samples = samples.first(limit)  # or all of them would be of the first source
         return ShardStream(
-            self._featured(split, samples),
+            samples if whole_images else self._featured(split, samples),
             global_batch_size=self.global_batch_size if training else self.eval_batch_size * world_size,
             seed=self.seed,
             rank=trainer.global_rank if trainer else 0,
@@ -255,7 +264,7 @@ class ShardData(L.LightningDataModule):
             max_bad_fraction=self.max_bad_fraction,
             block_shards=self.block_shards,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
-            encoded=self._encoded(split),
+            encoded=self._encoded(split) if training else (),
             same_as=samples.fingerprint,
             attachments=self.attachments,
         )

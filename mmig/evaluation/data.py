@@ -1,5 +1,6 @@
 """Batches of one split of the data that a YAML describes, every sample once."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import lightning as L
 
 from datamodules.schema import take
+from mmig.base.commands import root_cause
 from mmig.base.settings import RefusedSettingsError, instantiate
 from mmig.evaluation.settings import SettingsError, read_yaml
 
+SPLITS = ("train", "val", "test")
 HELD_OUT = "test_split"
 """Argument of a datamodule that has further held-out splits: what its test loader reads."""
 
@@ -67,7 +70,8 @@ def split_batches(
 
     Args:
         path: YAML with `data: {class_path, init_args}`.
-        split: "val", "test", or a held-out split that the datamodule takes as its argument `test_split`.
+        split: "val", "test", a held-out split that the datamodule takes as its argument `test_split`, or "train", of a
+            datamodule that can give it in order (`in_order`): without shuffling and augmentation.
         batch_size: samples a rank takes at once; None leaves it to the YAML (`eval_batch_size`).
         rank, world_size: which part of the split is ours.
         limit: only the first so many samples of the split, over all ranks.
@@ -78,22 +82,42 @@ def split_batches(
     """
     section = data_section(path)
     arguments = dict(section.get("init_args") or {})
-    loader_name = f"{split}_dataloader"
-    if split not in ("val", "test"):
-        arguments[HELD_OUT], loader_name = split, "test_dataloader"
     if batch_size is not None:
         arguments["eval_batch_size"] = batch_size
-    try:
-        datamodule = build_datamodule({"class_path": section["class_path"], "init_args": arguments}, path)
-    except SettingsError as error:
-        raise SettingsError(f"--split {split}: {error}") from error
+    if split in SPLITS:
+        datamodule = build_datamodule({**section, "init_args": arguments}, path)
+    else:
+        datamodule = _held_out(section, arguments, split, path)
+    there, own = _splits(datamodule), split if split in SPLITS else "test"
+    if own not in there:
+        raise SettingsError(f"--split {split}: {path} has no split {split!r}; expected one of {', '.join(there)}")
     if rank == 0:
-        prepare(datamodule, loader_name.split("_")[0])
+        prepare(datamodule, own)
     _barrier(world_size)
-    loader = getattr(datamodule, loader_name)()
+    loader = datamodule.in_order("train") if own == "train" else getattr(datamodule, f"{own}_dataloader")()
     if isinstance(loader, list):
         raise SettingsError(f"{path}: the data have no split {split!r}; name its folder in data.init_args.{split}")
     return SplitBatches(loader, rank, world_size, limit)
+
+
+def _held_out(section: dict[str, Any], arguments: dict[str, Any], split: str, path: Path) -> L.LightningDataModule:
+    """The datamodule whose test loader reads a split of another name than the three usual ones."""
+    plain = build_datamodule({**section, "init_args": arguments}, path)
+    if HELD_OUT not in inspect.signature(type(plain).__init__).parameters:
+        there = ", ".join(_splits(plain))
+        raise SettingsError(f"--split {split}: {path} has no split {split!r}; expected one of {there}")
+    try:
+        return build_datamodule({**section, "init_args": {**arguments, HELD_OUT: split}}, path)
+    except ValueError as error:
+        reason = str(root_cause(error)).removeprefix(f"data.init_args.{HELD_OUT}: ")
+        raise SettingsError(f"--split {split}: {reason}") from error
+
+
+def _splits(datamodule: Any) -> list[str]:
+    """Names of the usual splits that a datamodule can give, as far as it says which it has."""
+    folders = getattr(datamodule, "folders", dict.fromkeys(SPLITS, ""))
+    can_give = SPLITS if hasattr(datamodule, "in_order") else SPLITS[1:]
+    return [split for split in can_give if folders.get(split) is not None]
 
 
 def data_section(path: Path) -> dict[str, Any]:
