@@ -18,6 +18,7 @@ from typing import BinaryIO
 from datamodules.convert.mapped import map_shards
 from datamodules.encode import encode
 from datamodules.keys import refuse_repeated_keys, sample_key
+from datamodules.output import printable_output
 from datamodules.schema import Sample
 from datamodules.shard_index import (
     INCOMPLETE,
@@ -189,6 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--index-directory", type=Path, help="where index.json and the .idx files are, if elsewhere")
     options = parser.parse_args(arguments)
+    printable_output()
     try:
         if options.command == "index":
             index = index_shards(options.directory, options.index_directory)

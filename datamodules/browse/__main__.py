@@ -17,6 +17,7 @@ from datamodules import remote_index
 from datamodules.audio import AudioSupportError
 from datamodules.browse.page import page
 from datamodules.browse.survey import Survey, survey
+from datamodules.output import printable_output
 from datamodules.schema import AttachmentSettings
 from datamodules.shard_index import INCOMPLETE, INDEX_FILE, ShardIndex
 from datamodules.storage import is_url
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--workers", type=int, default=min(cores, 8), help="processes that read (0: this one)")
     options = parser.parse_args(arguments)
+    printable_output()
     if not 0 < options.audio_seconds < math.inf:
         parser.error(f"--audio-seconds: expected more than 0 seconds, found {options.audio_seconds}")
     for name in ("limit", "read", "workers", "max_attachments"):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datamodules.convert.converters import CONVERTERS
+from datamodules.output import printable_output
 
 if TYPE_CHECKING:
     from datamodules.convert.source import Source
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 when converted, 1 with one clear line when not, 130 when interrupted."""
     options = _parser().parse_args(arguments)
+    printable_output()
     from datamodules.convert.source import ConversionError
     from datamodules.tar_index import ShardError
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from datamodules.output import printable_output
 from datamodules.tinyworld.sample import SPLITS
 from datamodules.tinyworld.write import write_split
 
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--no-photographs", dest="photographs", action="store_false", help="only drawn scenes")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw (0: this one)")
     options = parser.parse_args(arguments)
+    printable_output()
     if options.out is not None and options.count is None:
         parser.error("--out needs --count")
     try:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.output import printable_output
 from datamodules.tinyworld.oracle import judge
 from datamodules.tinyworld.reading import blurred
 from datamodules.tinyworld.sample import SPLITS, Sample, draw_sample
@@ -64,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-photographs", dest="photographs", action="store_false")
     options = parser.parse_args(arguments)
+    printable_output()
     errors = oracle_errors(options.split, options.count, options.seed, options.photographs)
     sys.stdout.write(as_table(errors))
     return 0

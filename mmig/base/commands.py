@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import ctypes
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -12,17 +13,24 @@ _OWN = ("mmig.", "datamodules.", "experiments.")
 
 @contextlib.contextmanager
 def one_line_errors(*more: type[Exception]) -> Iterator[None]:
-    """End what a user can mend in one line, not in a traceback (MMIG_TRACEBACK=1 shows it).
+    """End what a user can mend in one line, not in a traceback (MMIG_TRACEBACK=1 shows it), and print any text.
 
     Args:
         more: kinds of error beside ValueError and OSError.
     """
+    printable_output()
     try:
         yield
     except (ValueError, OSError, *more) as error:
         if os.environ.get("MMIG_TRACEBACK"):
             raise
         sys.exit(f"error: {root_cause(error)}")
+
+
+def printable_output() -> None:
+    """Let standard output escape characters that the terminal cannot show, as standard error does by itself."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def root_cause(error: BaseException) -> BaseException:
