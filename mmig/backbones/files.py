@@ -1,15 +1,22 @@
 """Files of a local model folder: which one is this part's, which weights would be read, is anything missing."""
 
+import itertools
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmig.backbones.parts import BackboneError, Part
 
 _STEMS = ("diffusion_pytorch_model", "model", "open_clip_model", "open_clip_pytorch_model", "pytorch_model")
 _SUFFIXES = (".safetensors", ".bin")
+HALF_VARIANTS = ("fp16", "bf16")
+"""Variants that hold the same weights in half precision, as MODEL.fp16.safetensors: read where nothing else is there.
+Others ("non_ema") are other weights.
+"""
+_ONLY_WHOLE = ("open_clip_model", "open_clip_pytorch_model")
+"""Stems whose library knows no variants."""
 
 
 def part_prefix(names: Collection[str], part: Part) -> str | None:
@@ -20,47 +27,88 @@ def part_prefix(names: Collection[str], part: Part) -> str | None:
     return None
 
 
+class _Weights(NamedTuple):
+    """One way in which weights may lie in a folder."""
+
+    variant: str
+    stem: str
+    suffix: str
+
+    @property
+    def file(self) -> str:
+        """All of them in one file."""
+        return f"{self.stem}{self.variant and f'.{self.variant}'}{self.suffix}"
+
+    @property
+    def index(self) -> str:
+        """Which shard holds what."""
+        return f"{self.stem}{self.suffix}.index{self.variant and f'.{self.variant}'}.json"
+
+    def is_shard(self, name: str) -> bool:
+        """Whether a file is one of the shards; libraries have written the variant before and after the number."""
+        number, stem, suffix = r"-\d+-of-\d+", re.escape(self.stem), re.escape(self.suffix)
+        forms = (f"{number}\\.{self.variant}", f"\\.{self.variant}{number}") if self.variant else (number,)
+        return any(re.fullmatch(stem + form + suffix, name) for form in forms)
+
+
+def _ways(variants: Collection[str]) -> Iterator[_Weights]:
+    """In the order of preference: whole precision before half, safetensors before .bin."""
+    for variant, suffix, stem in itertools.product(("", *variants), _SUFFIXES, _STEMS):
+        if not variant or stem not in _ONLY_WHOLE:
+            yield _Weights(variant, stem, suffix)
+
+
 def weight_names(names: Collection[str]) -> list[str]:
-    """Names of the weights files that loading would read among one folder's files: safetensors before .bin, no
-    variants.
+    """Names of the weights files that loading would read among one folder's files: safetensors before .bin, a variant
+    in half precision where there is nothing else.
     """
-    for suffix in _SUFFIXES:
-        for stem in _STEMS:
-            if stem + suffix in names:
-                return [stem + suffix]
-            if f"{stem}{suffix}.index.json" in names:
-                shard = re.compile(rf"{re.escape(stem)}-\d+-of-\d+{re.escape(suffix)}")
-                return sorted(name for name in names if shard.fullmatch(name))
+    for way in _ways(HALF_VARIANTS):
+        if way.file in names:
+            return [way.file]
+        if way.index in names and (shards := sorted(name for name in names if way.is_shard(name))):
+            return shards
     return []
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path, variants: Collection[str] = HALF_VARIANTS) -> list[Path]:
     """The weights files of a part's own folder.
+
+    Args:
+        folder: of the part.
+        variants: that will do where there is nothing else, see `HALF_VARIANTS`.
 
     Raises:
         BackboneError: there is none, or a shard that the index names is missing.
     """
-    names = {file.name for file in folder.iterdir()}
-    for suffix in _SUFFIXES:
-        for stem in _STEMS:
-            index = f"{stem}{suffix}.index.json"
-            if stem + suffix in names:
-                return [folder / (stem + suffix)]
-            if index in names:
-                shards = sorted(set(read_json(folder / index).get("weight_map", {}).values()))
-                missing = [shard for shard in shards if shard not in names]
-                if missing or not shards:
-                    wanted = ", ".join(missing) or "a weight_map"
-                    raise BackboneError(
-                        f"{folder / index}: expected {wanted} beside it, found none; fetch the model again"
-                    )
+    names, lacking = {file.name for file in folder.iterdir()}, None
+    for way in _ways(variants):
+        if way.file in names and (lacking is None or way.variant):
+            return [folder / way.file]
+        if way.index in names and (lacking is None or way.variant):
+            shards = sorted(set(read_json(folder / way.index).get("weight_map", {}).values()))
+            missing = [shard for shard in shards if shard not in names]
+            if shards and not missing:
                 return [folder / shard for shard in shards]
+            lacking = lacking or (folder / way.index, ", ".join(missing) or "a weight_map")
+    if lacking is not None:
+        raise BackboneError(f"{lacking[0]}: expected {lacking[1]} beside it, found none; fetch the model again")
     expected = " or ".join(f"{stem}.safetensors" for stem in _STEMS[:3])
     raise BackboneError(f"{folder}: expected weights ({expected}), found {_listing(folder)}; fetch the model again")
 
 
-def part_folder(root: Path, part: Part) -> Path:
+def variant_of(file: Path) -> str | None:
+    """The variant that a weights file belongs to, "fp16" or "bf16"; None for whole precision."""
+    found = re.search(rf"\.({'|'.join(HALF_VARIANTS)})[.-]", file.name)
+    return found and found[1]
+
+
+def part_folder(root: Path, part: Part, variants: Collection[str] = HALF_VARIANTS) -> Path:
     """The folder of a part: `root` itself, or the part's published subfolder of it; complete.
+
+    Args:
+        root: the part's own folder or a pipeline's.
+        part: which.
+        variants: of the weights that will do, as of `weight_files`.
 
     Raises:
         BackboneError: no such folder, a file of the part is missing, another part's config, or an empty weights file.
@@ -77,7 +125,7 @@ def part_folder(root: Path, part: Part) -> Path:
     if part.kinds:
         check_kind(folder / "config.json", part.kind_key, part.kinds)
     if part.has_weights:
-        for file in weight_files(folder):
+        for file in weight_files(folder, variants):
             if file.stat().st_size == 0:
                 raise BackboneError(f"{file}: expected weights, found an empty file; fetch the model again")
     return folder

@@ -2,9 +2,10 @@
 the cache first, and downloaded only where something is missing and HF_HUB_OFFLINE is not set.
 
 A hub id is `owner/name`, or `owner/name@revision`. Only the files of the wanted part are downloaded, weights as
-safetensors.
+safetensors; those in half precision only where a repository, or a cache that cannot be filled up, holds no others.
 """
 
+import contextlib
 import importlib
 import logging
 import re
@@ -64,9 +65,15 @@ def locate(path: Source, part: Part, *, cache_dir: Path | None = None) -> Path:
         return part_folder(_exported(folder) if is_run(folder) else folder, part)
     repo, revision = split_revision(path)
     try:
-        return part_folder(cached_snapshot(repo, revision, cache_dir), part)
-    except BackboneError as lacking:
+        return part_folder(cached_snapshot(repo, revision, cache_dir), part, variants=())
+    except BackboneError as error:
+        lacking = error
+    try:
         return _download(repo, revision, part, cache_dir, lacking)
+    except BackboneError:
+        with contextlib.suppress(BackboneError):  # better the half precision that is here than nothing
+            return part_folder(cached_snapshot(repo, revision, cache_dir), part)
+        raise
 
 
 def needed_files(names: Collection[str], part: Part) -> list[str]:

@@ -4,6 +4,7 @@
 error.
 """
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,10 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from mmig.backbones.files import weight_files
+from mmig.backbones.files import variant_of, weight_files
 from mmig.backbones.parts import BackboneError
 
+logger = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=nn.Module)
 
 # Buffers that older versions of the libraries stored and that newer ones compute.
@@ -52,6 +54,9 @@ def load_strictly(
         options["torch_dtype"] = as_dtype(dtype)
     else:  # with ignore_mismatched_sizes the report names them; it is an error below
         options |= {"dtype": as_dtype(dtype), "ignore_mismatched_sizes": True}
+    if variant := variant_of(files[0]):
+        options["variant"] = variant
+        logger.warning("%s: only the %s variant is there, weights rounded to half precision", folder, variant)
     try:
         with _quiet(library):
             model, report = model_class.from_pretrained(
