@@ -13,6 +13,7 @@ from mmig.backbones.loading import load_strictly, prepare
 from mmig.backbones.named import Source
 from mmig.backbones.open_clip_weights import built_in_weights
 from mmig.backbones.parts import CLIP_VISION, OPEN_CLIP, BackboneError
+from mmig.base.paths import resolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +79,7 @@ def load_open_clip(name: str | Path, weights: str | Path | None = None) -> OpenC
     import open_clip
 
     text = str(name).removeprefix("local-dir:").removeprefix("hf-hub:")
-    if Path(text).expanduser().is_dir() or is_hub_id(text) or text != str(name):
+    if resolved(text).is_dir() or is_hub_id(text) or text != str(name):
         if weights is not None:
             raise BackboneError(f"{text}: a folder brings its own weights; leave weights out (found {weights})")
         folder = locate(text, OPEN_CLIP)

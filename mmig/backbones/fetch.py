@@ -29,6 +29,7 @@ from mmig.backbones.parts import (
     BackboneError,
     Part,
 )
+from mmig.base.paths import resolved
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ def _without(arguments: dict[str, Any], table: BackboneSettings, prefix: str = "
 
 def _fetch_open_clip(reference: Reference, cache_dir: Path | None) -> Path:
     name = reference.path.removeprefix("local-dir:").removeprefix("hf-hub:")
-    if Path(name).is_dir() or is_hub_id(name) or name != reference.path:
+    if resolved(name).is_dir() or is_hub_id(name) or name != reference.path:
         return locate(name, OPEN_CLIP, cache_dir=cache_dir)
     import open_clip
 

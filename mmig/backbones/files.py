@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmig.backbones.parts import BackboneError, Part
+from mmig.base.paths import looked_in
 
 _STEMS = ("diffusion_pytorch_model", "model", "open_clip_model", "open_clip_pytorch_model", "pytorch_model")
 _SUFFIXES = (".safetensors", ".bin")
@@ -115,7 +116,8 @@ def part_folder(root: Path, part: Part, variants: Collection[str] = HALF_VARIANT
     """
     if not root.is_dir():
         what = "is a file, expected a folder" if root.exists() else "does not exist"
-        raise BackboneError(f"{part.name}: the folder {root} {what}; correct the path or fetch the model")
+        place = "" if root.exists() else looked_in(root)
+        raise BackboneError(f"{part.name}: the folder {root} {what}{place}; correct the path or fetch the model")
     names = {name for folder in ("", part.subfolder) for name in _names_below(root, folder)}
     prefix = part_prefix(names, part)
     if prefix is None:

@@ -20,6 +20,7 @@ from mmig.backbones.hub import cached_snapshot, is_hub_id, locate, split_revisio
 from mmig.backbones.named import Origin, Source
 from mmig.backbones.parts import PARTS, PIPELINE_PARTS, BackboneError
 from mmig.base.files import write_text
+from mmig.base.paths import looked_in, resolved
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +61,11 @@ def _folders(path: str | Path, part: str | None) -> list[tuple[str, Path, bool]]
         if part not in PARTS:
             raise BackboneError(f"fingerprint: no part {part!r}; expected one of {', '.join(PARTS)}")
         return [("", locate(path, PARTS[part]), PARTS[part].has_weights)]
-    root = cached_snapshot(*split_revision(path), None) if is_hub_id(path) else Path(path).expanduser()
+    root = cached_snapshot(*split_revision(path), None) if is_hub_id(path) else resolved(path)
     if not root.is_dir():
-        raise BackboneError(f"fingerprint: the folder {path} does not exist; correct the path or fetch the model")
+        raise BackboneError(
+            f"fingerprint: the folder {path} does not exist{looked_in(root)}; correct the path or fetch the model"
+        )
     if any((root / name).is_file() for name in _CONFIGS):
         return [("", root, True)]
     names = {file.relative_to(root).as_posix() for file in root.glob("*/*")}

@@ -15,6 +15,7 @@ from pathlib import Path
 from mmig.backbones.files import part_folder, part_prefix, weight_names
 from mmig.backbones.named import Origin, Source
 from mmig.backbones.parts import BackboneError, Part
+from mmig.base.paths import resolved
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ _SMALL_FILES = (".json", ".txt", ".model")
 def is_hub_id(path: str | Path) -> bool:
     """Whether `path` is not a folder here and reads as `owner/name` or `owner/name@revision`."""
     text = str(path)
-    return not Path(text).expanduser().exists() and not text.startswith((".", "~")) and bool(_HUB_ID.fullmatch(text))
+    return not resolved(text).exists() and not text.startswith((".", "~")) and bool(_HUB_ID.fullmatch(text))
 
 
 def is_run(path: Path) -> bool:
@@ -51,8 +52,9 @@ def locate(path: Source, part: Part, *, cache_dir: Path | None = None) -> Path:
     """The complete local folder of a part.
 
     Args:
-        path: hub id, or local folder: the part's own one or the pipeline's root; a run, a checkpoint or a file of
-            weights of ours, whose export holds the part; or a backbone's origin, which then says which part it is.
+        path: hub id, or local folder, see `resolved`: the part's own one or the pipeline's root; a run, a checkpoint or
+            a file of weights of ours, whose export holds the part; or a backbone's origin, which then says which part
+            it is.
         cache_dir: where hub files are kept; default: the hub's own cache (HF_HOME).
 
     Raises:
@@ -61,7 +63,7 @@ def locate(path: Source, part: Part, *, cache_dir: Path | None = None) -> Path:
     if isinstance(path, Origin):
         path, part = path.path, path.part
     if not is_hub_id(path):
-        folder = Path(path).expanduser()
+        folder = resolved(path)
         return part_folder(_exported(folder) if is_run(folder) else folder, part)
     repo, revision = split_revision(path)
     try:

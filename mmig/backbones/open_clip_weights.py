@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmig.backbones.parts import BackboneError
+from mmig.base.paths import resolved
 
 _PREPROCESSING_KEYS = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
 
@@ -33,8 +34,8 @@ def built_in_weights(
     if weights is None:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name))
         raise BackboneError(f"open_clip {name}: expected weights, a file or one of: {tags}; found none")
-    if Path(weights).expanduser().is_file():
-        return Path(weights).expanduser(), {}
+    if resolved(weights).is_file():
+        return resolved(weights), {}
     tag = tag_config(name, str(weights))
     _check_activation(name, str(weights), config, tag)
     return _fetch(name, str(weights), tag, cache_dir), {key: tag[key] for key in _PREPROCESSING_KEYS if key in tag}

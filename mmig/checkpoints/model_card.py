@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from mmig.backbones.hub import is_hub_id, split_revision
+from mmig.base.paths import resolved
 
 UNKNOWN = "not known here; see its source"
 OPEN_RAIL, LLAMA = "CreativeML Open RAIL-M", "LLaMA licence of Meta (research, not commercial)"
@@ -76,7 +77,7 @@ def licence_of(path: str) -> str:
         return LICENCES[repo]
     if is_hub_id(path):
         return UNKNOWN
-    folder = Path(path).expanduser()
+    folder = resolved(path)
     for readme in (folder / "README.md", folder.parent / "README.md"):
         if readme.is_file():
             found = re.search(r"^licen[cs]e: *([^\n]+)|\bLicence: ([^.\n]+)", readme.read_text(encoding="utf-8"), re.M)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import yaml
 
+from mmig.base.paths import resolved
 from mmig.metrics.clip_encoder import load_encoder
 from mmig.metrics.judge import load_judge
 from mmig.metrics.suite import MetricSuite, build_metrics, computable
@@ -38,12 +39,12 @@ class ScoringSettings:
 
 
 def read_settings(path: Path) -> ScoringSettings:
-    """Settings from a YAML file.
+    """Settings from a YAML file, see `resolved`.
 
     Raises:
         SettingsError: for a file that cannot be read or an unknown key.
     """
-    values = read_yaml(path)
+    values = read_yaml(resolved(path))
     known = [item.name for item in fields(ScoringSettings)]
     if unknown := values.keys() - set(known):
         raise SettingsError(f"{path}: unknown key {min(unknown)!r}; expected {', '.join(known)}")

@@ -1,12 +1,12 @@
 """One CLIP encoder for all metrics: declared preprocessing, fp32 embeddings, long captions counted."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from mmig.base.paths import resolved
 from mmig.metrics.preprocess import Preprocessing, prepare_images, preset
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def load_encoder(
     from mmig.backbones.clip import load_open_clip
 
     identity: dict[str, Any] = {"name": name, "weights": weights, "preset": preprocessing}
-    if Path(name).is_dir():
+    if resolved(name).is_dir():
         from mmig.backbones.fingerprint import fingerprint
 
         identity["fingerprint"] = fingerprint(name)

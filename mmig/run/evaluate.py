@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mmig.base.batches import chosen_device
+from mmig.base.paths import looked_in, resolved
 from mmig.editor import Editor, in_layers
 from mmig.evaluation.data import data_section, split_batches
 from mmig.evaluation.opening import Opened, open_named
@@ -115,7 +116,7 @@ def choose_settings(arguments: Namespace) -> ScoringSettings:
         settings = read_settings(path)
         logger.info("scored as %s says", path)
     else:
-        logger.info("no scoring settings for these data: there is no %s in this folder", path)
+        logger.info("no scoring settings for these data: there is no %s%s", path, looked_in(path))
     if arguments.clip is not None:
         settings.clip, settings.clip_weights = (*arguments.clip, None)[:2]
     for name in ("metrics", "preprocessing", "judge"):
@@ -127,7 +128,7 @@ def choose_settings(arguments: Namespace) -> ScoringSettings:
 def settings_path(class_path: str) -> Path:
     """Settings of a datamodule: "datamodules.tinyworld.data.TinyWorldData" -> configs/evaluation/tinyworld.yaml."""
     package = class_path.removeprefix("datamodules.").split(".")[0]
-    return Path("configs/evaluation") / f"{package}.yaml"
+    return resolved(Path("configs/evaluation") / f"{package}.yaml")
 
 
 def left_out(suite: MetricSuite, names: Iterable[str]) -> list[str]:

@@ -207,7 +207,7 @@ def test_it_says_which_settings_it_looked_for_and_what_is_not_scored(
 ) -> None:
     given = ["--checkpoint", str(run_directory), "--data", str(data_config), "--out", str(tmp_path), "--limit", "1"]
     evaluate.main(given)
-    assert "there is no configs/evaluation/shard_data.yaml in this folder" in caplog.text
+    assert "there is no configs/evaluation/shard_data.yaml, relative to" in caplog.text
     (said,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("not scored")]
     scored = json.loads((tmp_path / "metrics.json").read_text())["metrics"].keys()
     assert {name for name in METRICS if name in said} == METRICS.keys() - scored
