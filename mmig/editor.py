@@ -47,7 +47,8 @@ class EditOutput:
         images: edited images, float32 [B,3,H,W] in [-1,1].
         texts: one text a sample (the response z_d or the caption of the new image), "" where the method has none.
         extras: anything else a method wants to show (attention maps, timings) or its metrics want to read, by name;
-            "missing" (list of bool, one a sample): there is no image of this sample, every metric skips it.
+            "missing" (list of bool, one a sample): there is no image of this sample, every metric skips it;
+            "cut" (list of lists of `CutText`, one a sample): texts of which the editor has read only the beginning.
     """
 
     images: Tensor

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mmig.base.texts import CutText, cut_texts
+
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -77,6 +79,12 @@ def encode_text(
     if chunks.used.shape[1] == 1:
         return states, None
     return states, chunks.used.repeat_interleave(chunks.ids.shape[2], dim=1).to(states.device)
+
+
+def texts_cut(tokenizer: "CLIPTokenizer", texts: Sequence[str], name: str, max_chunks: int = 1) -> list[list[CutText]]:
+    """What `split_texts` cuts of texts, for `EditOutput.extras["cut"]`; `name` is the field that they come from."""
+    room = max_chunks * content_length(tokenizer)
+    return cut_texts(name, "text encoder", map(len, tokenise(tokenizer, texts)), room)
 
 
 def tokenise(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

@@ -22,7 +22,7 @@ class SampleRow:
         skipped: metric name -> reason, for the skipped ones only.
         instruction: what was asked for.
         text: the text that the editor gave, "" if none.
-        truncated: text fields that CLIP had to cut.
+        truncated: text fields that a metric's CLIP had to cut; as "NAME (READER)" those that the editor did.
     """
 
     key: str

@@ -174,7 +174,9 @@ def _rows(
     truncated: Mapping[str, Tensor],
 ) -> list[SampleRow]:
     rows, missing = [], output.extras.get("missing") or [False] * len(batch["key"])
+    unread = output.extras.get("cut") or [()] * len(batch["key"])
     for row, key in enumerate(batch["key"]):
+        cut = {name for name, is_cut in truncated.items() if bool(is_cut[row])}
         reasons = {name: NO_PICTURE if missing[row] else values.reasons[row] for name, values in scored.items()}
         values = {name: None if reasons[name] else float(scored[name].values[row]) for name in scored}
         rows.append(
@@ -186,7 +188,7 @@ def _rows(
                 skipped={name: reason for name, reason in reasons.items() if reason},
                 instruction=batch["instruction"][row],
                 text=output.texts[row] if output.texts else "",
-                truncated=sorted(name for name, cut in truncated.items() if bool(cut[row])),
+                truncated=sorted(cut | {f"{text.name} ({text.reader})" for text in unread[row]}),
             )
         )
     return rows

@@ -21,6 +21,7 @@ from mmig.run.edit_options import (
     EditError,
     attached,
     check_given,
+    check_texts,
     checked_out,
     configured,
     layer_fields,
@@ -45,6 +46,7 @@ def run(arguments: Namespace) -> None:
     opened = open_named(arguments.checkpoint, arguments.config, ema=not arguments.no_ema, device=device)
     editor = in_layers(opened.editor) if arguments.layered else opened.editor
     editor = configured(with_sampling(editor, arguments.sampling), arguments.steps, arguments.response)
+    check_texts(editor, arguments)
     check_given(editor, image is not None, arguments.response, [one["kind"] for one in more.get("attachments", ())])
     if picture is not None:
         editor = showing_attention(editor)
@@ -65,9 +67,13 @@ def run(arguments: Namespace) -> None:
 
 
 def tell(output: EditOutput, response_source: str) -> None:
-    """Say what texts and losses came with an edited image."""
+    """Say what texts and losses came with an edited image, and which texts were not read whole."""
+    for cut in output.extras.get("cut", [()])[0]:
+        sys.stderr.write(f"{cut}\n")
     if output.texts and output.texts[0]:
         sys.stdout.write(f"response ({response_source}): {output.texts[0]}\n")
+    elif response_source == "generated":
+        sys.stderr.write("the model wrote an empty response: the edit follows no text; give one with --response\n")
     if captions := output.extras.get("captions"):
         sys.stdout.write(f"caption of the new image: {captions[0]}\n")
     if layers := output.extras.get("layers"):

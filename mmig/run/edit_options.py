@@ -107,6 +107,25 @@ def check_given(editor: Editor, has_image: bool, response: str | None, kinds: Se
             raise EditError(f"--attach {kind}=FILE: {name} needs an attached {kind}, and none is given")
 
 
+def check_texts(editor: Editor, arguments: Namespace) -> None:
+    """Refuse texts that say nothing; an editor that follows a given response alone needs no instruction.
+
+    Raises:
+        EditError: naming the option.
+    """
+    instead = {
+        "--response": "the model writes it, or the instruction takes its place",
+        "--object-phrase": "the response gives it",
+        "--background-phrase": "the response gives it",
+    }
+    for option, otherwise in instead.items():
+        text = getattr(arguments, option.removeprefix("--").replace("-", "_"))
+        if text is not None and not text.strip():
+            raise EditError(f"{option}: expected words, found an empty text; leave it out, then {otherwise}")
+    if not arguments.instruction.strip() and ("instruction" in read_fields(editor) or not arguments.response):
+        raise EditError("--instruction: expected words that say what to do, found an empty text")
+
+
 def layer_fields(arguments: Namespace, image: Image.Image | None) -> Sample:
     """What the command line says about object and background, as fields of the sample.
 

@@ -188,6 +188,10 @@ def _report(
         console.print(per_type)
     for table in published:
         console.print(table)
+    if cut := report["truncated_texts"]:
+        counts = ", ".join(f"{name} {count}" for name, count in cut.items())
+        told = f"of {report['num_samples']} samples a text was longer than what reads it: {counts}"
+        console.print(told, highlight=False, markup=False)
     if compared is not None:
         console.print(difference_table(compare(result.rows, compared), f"{directory} minus {arguments.compare}"))
     console.print(f"written: {directory / 'metrics.json'}, samples.jsonl, grid.png", style="dim", highlight=False)

@@ -22,7 +22,7 @@ from mmig.diffusion.conditioning import Conditioning, denoise
 from mmig.diffusion.guidance import guided, instruct_pix2pix_guidance
 from mmig.diffusion.latents import decode, encode_unscaled, latent_shape, usual_resolution
 from mmig.diffusion.sampling import Generators, per_sample, sample
-from mmig.diffusion.text import encode_text
+from mmig.diffusion.text import encode_text, texts_cut
 from mmig.editor import EditOutput, ResponseSource
 
 TextField = Literal["instruction", "response", "target_caption"]
@@ -101,7 +101,8 @@ class InstructPix2PixPipeline:
         """Edit a batch."""
         texts = list(batch[self.text])
         images = self.edit(batch["source"], texts, generator)
-        return EditOutput(images=images, texts=[""] * len(texts) if self.text == "instruction" else texts)
+        extras = {"cut": texts_cut(self.tokenizer, texts, self.text)}
+        return EditOutput(images, [""] * len(texts) if self.text == "instruction" else texts, extras)
 
     @torch.no_grad()
     def edit(self, source: Tensor, texts: Sequence[str], generators: Generators) -> Tensor:

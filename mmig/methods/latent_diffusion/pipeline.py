@@ -22,7 +22,7 @@ from mmig.diffusion.conditioning import Conditioning, denoise
 from mmig.diffusion.guidance import guided, text_guidance
 from mmig.diffusion.latents import decode, encode, latent_shape, usual_resolution
 from mmig.diffusion.sampling import Generators, per_sample, sample
-from mmig.diffusion.text import encode_text
+from mmig.diffusion.text import encode_text, texts_cut
 from mmig.editor import EditOutput, ResponseSource
 
 
@@ -91,7 +91,7 @@ class TextToImagePipeline:
             if self.sampling.strength < 1.0:
                 source = encode(self.vae, batch["source"])
             images = self.draw(texts, (height, width), generator, source)
-        return EditOutput(images=images, texts=texts)
+        return EditOutput(images, texts, {"cut": texts_cut(self.tokenizer, texts, "target_caption")})
 
     @torch.no_grad()
     def draw(

@@ -14,10 +14,10 @@ from mmig.diffusion.conditioning import Conditioning, as_dtype, denoise
 from mmig.diffusion.guidance import guided, instruct_pix2pix_guidance, text_guidance
 from mmig.diffusion.latents import decode, encode, latent_shape
 from mmig.diffusion.sampling import Denoiser, sample
-from mmig.diffusion.text import split_texts
 from mmig.editor import ConceptAttention
 from mmig.language.sequences import ResponseStates, response_ids
 from mmig.methods.mmig.attention_guidance import AttentionGuidance
+from mmig.methods.mmig.cut_texts import check_room
 from mmig.methods.mmig.editor import SamplingConfig
 from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.nouns import nouns
@@ -52,7 +52,7 @@ def respond(
     """z_d and e0 (eq 1, 2); the multimodal LLM sees the source if it has a vision tower.
 
     Raises:
-        ValueError: no response and no LLM.
+        ValueError: no response and no LLM, or an instruction that is longer than what the LLM reads.
     """
     mllm = model.mllm
     if mllm is None:
@@ -64,11 +64,12 @@ def respond(
         nothing = torch.zeros(len(source), 1, device=source.device)
         return list(responses), ResponseStates(nothing[..., None], nothing.bool())
     images = None if mllm.vision is None else source
+    ids = None if responses is None else response_ids(mllm.tokenizer, responses, mllm.config.max_response_tokens)
+    check_room(mllm, instructions, ids or [[]] * len(instructions))
     if responses is None:
         ids = mllm.generate(instructions, images)
         texts = mllm.decode(ids)
     else:
-        ids = response_ids(mllm.tokenizer, responses, mllm.config.max_response_tokens)
         texts = list(responses)
     return texts, mllm.states_of_ids(instructions, ids, images)
 
@@ -168,27 +169,17 @@ def is_nested(concepts: Concepts | None) -> bool:
 
 
 def check_counts(source: Tensor, instructions: Sequence[str], responses: Sequence[str] | None, num_images: int) -> None:
-    """Raise ValueError where there is not one instruction and one response a sample, or no image is wanted."""
+    """Raise ValueError where there is not one instruction and one response a sample, one says nothing, or no image is
+    wanted.
+    """
     for name, values in (("instructions", instructions), ("responses", responses)):
         if values is not None and (isinstance(values, str) or len(values) != len(source)):
             found = "one text" if isinstance(values, str) else str(len(values))
             raise ValueError(f"{name}: expected a list with one for each of {len(source)} images, found {found}")
+    if not all(text.strip() for text in instructions):
+        raise ValueError("instruction: expected words that say what to do, found an empty text")
     if num_images < 1:
         raise ValueError(f"num_images_per_prompt: expected at least 1, found {num_images}")
-
-
-def lost_text(tokenizer: Any, texts: Sequence[str], max_chunks: int) -> list[str]:
-    """One line for each way in which responses do not reach the denoiser whole."""
-    lengths = split_texts(tokenizer, texts, max_chunks=64).content.flatten(1).sum(dim=1).tolist()
-    room, longest, lines = tokenizer.model_max_length - 2, max(lengths), []
-    if longest > room * max_chunks:
-        lines.append(
-            f"the longest response has {longest} tokens, of which the text encoder reads {room * max_chunks}: what "
-            f"follows has no effect; load the pipeline with max_text_chunks={-(-longest // room)}"
-        )
-    if 0 in lengths:
-        lines.append(f"image {lengths.index(0)} has an empty response: its edit follows no text")
-    return lines
 
 
 def guided_denoiser(model: MMIG, task: Task, branches: dict[str, Conditioning], weights: dict[str, float]) -> Denoiser:

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from datamodules.schema import Batch
+from mmig.base.texts import joined
 from mmig.diffusion.conditioning import Conditioning
 from mmig.diffusion.latents import decode, encode
 from mmig.diffusion.losses import mask_to_latents
 from mmig.diffusion.sampling import Denoiser, per_sample
+from mmig.diffusion.text import texts_cut
 from mmig.editor import EditOutput
 from mmig.methods.mmig.editor import PipelineEditor
 from mmig.methods.mmig.inference import Task, conditions, guided_denoiser, respond, unguided_denoiser
@@ -62,6 +64,8 @@ class LayeredEditor(PipelineEditor):
         edit = self._edit(model, task, layers, batch, per_sample(generator, len(source)))
         images = decode(model.vae, edit.latents.to(source.dtype)).float().clamp(-1, 1)
         extras: dict[str, Any] = {"layers": layers, "layered_loss": torch.stack([edit.loss_before, edit.loss_after])}
+        pairs = zip(("object_phrase", "background_phrase"), zip(*layers, strict=True), strict=True)
+        extras["cut"] = joined(*(texts_cut(model.tokenizer, phrases, name) for name, phrases in pairs))
         if model.captioner is not None:
             extras["captions"] = model.captioner.caption(images)
         return EditOutput(images, texts, extras)

@@ -19,10 +19,11 @@ from mmig.editor import EditOutput
 from mmig.evaluation.pictures import Pictures, as_batch, to_pil
 from mmig.language.sequences import ResponseStates
 from mmig.methods.mmig.connectors import Connectors
+from mmig.methods.mmig.cut_texts import cut_responses, lost_text
 from mmig.methods.mmig.editor import MMIGEditor, SamplingConfig
-from mmig.methods.mmig.inference import Concepts, Task, check_counts, is_nested, lost_text, render, respond
+from mmig.methods.mmig.inference import Concepts, Task, check_counts, is_nested, render, respond
 from mmig.methods.mmig.model import MMIG
-from mmig.methods.mmig.pipeline_output import MMIGPipelineOutput
+from mmig.methods.mmig.pipeline_output import MMIGPipelineOutput, check_options
 from mmig.methods.mmig.sampling_hooks import StepCallback, generators_of_images, repeated, step_callback
 from mmig.methods.mmig.wiring import Wiring
 
@@ -184,7 +185,7 @@ class MMIGPipeline(DiffusionPipeline):
                 `SamplingConfig`; None takes the pipeline's own values (`config.sampling`).
             num_images_per_prompt: images a sample.
             generator: one for all; or one a sample, from which its images are seeded; or one an image. A number is
-                the seed of a generator; None seeds with 0.
+                a seed; None is 0.
             concepts: words of the response for attention guidance and maps; None takes its nouns.
             return_attention: also return the concepts' attention maps.
             resolution: longer side in pixels at which PIL images are edited; the results have the images' own sizes.
@@ -197,7 +198,7 @@ class MMIGPipeline(DiffusionPipeline):
         Raises:
             ValueError: arguments that do not fit; the message names them.
         """
-        _check_options(output_type, callback_on_step_end_tensor_inputs)
+        check_options(output_type, callback_on_step_end_tensor_inputs)
         images, sizes = as_batch(image, resolution or self.editing_resolution)
         instructions = [instruction] * len(images) if isinstance(instruction, str) else list(instruction)
         if len(images) == 1 and len(instructions) > 1:
@@ -226,7 +227,7 @@ class MMIGPipeline(DiffusionPipeline):
 
     def _shown(self, output: EditOutput, as_pil: bool, sizes: list[tuple[int, int]] | None) -> MMIGPipelineOutput:
         """The output for people, PIL images in these sizes where there are any; warns of lost text."""
-        for line in lost_text(self.tokenizer, output.texts, self.config.max_text_chunks):
+        for line in lost_text(self.tokenizer, output, self.config.max_text_chunks):
             logger.warning(line)
         images = to_pil(output.images, sizes) if as_pil else output.images
         extras = output.extras
@@ -264,8 +265,8 @@ class MMIGPipeline(DiffusionPipeline):
             on_step: called after each step.
 
         Returns:
-            Images in [-1,1] and the responses that were used. `extras` has "captions" (d_new) where there is a
-            captioner and "attention" (`ConceptAttention`) where it was asked for.
+            Images in [-1,1] and the responses that were used. `extras` has "cut", "captions" (d_new) where there is a
+            captioner, and "attention" (`ConceptAttention`) where it was asked for.
 
         Raises:
             ValueError: arguments that do not fit.
@@ -275,13 +276,14 @@ class MMIGPipeline(DiffusionPipeline):
         generators = per_sample(generators_of_images(generator, count, num_images), count * num_images)
         source = source.to(model.unet.device, model.vae.dtype)
         texts, states = respond(model, source, instructions, responses)
+        extras: dict[str, Any] = {"cut": repeated(cut_responses(model, texts, responses is not None), num_images)}
         if num_images > 1:
             source, texts = source.repeat_interleave(num_images, dim=0), repeated(texts, num_images)
             states = ResponseStates(*(value.repeat_interleave(num_images, dim=0) for value in states))
             concepts = repeated(concepts, num_images) if is_nested(concepts) else concepts
         task = Task(source, texts, states, sampling.use_mmsm, concepts)
         images, attention = render(model, self.scheduler, task, sampling, generators, return_attention, on_step)
-        extras: dict[str, Any] = {} if attention is None else {"attention": attention}
+        extras |= {} if attention is None else {"attention": attention}
         if model.captioner is not None:
             extras["captions"] = model.captioner.caption(images)
         return EditOutput(images, texts, extras)
@@ -291,10 +293,3 @@ class MMIGPipeline(DiffusionPipeline):
         """Longer side in pixels at which PIL images are edited unless a call says otherwise."""
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         return self.config.resolution or self.unet.config.sample_size * factor
-
-
-def _check_options(output_type: str, tensors: Sequence[str]) -> None:
-    if output_type not in ("pil", "pt"):
-        raise ValueError(f"output_type: expected 'pil' or 'pt', found {output_type!r}")
-    if list(tensors) not in ([], ["latents"]):
-        raise ValueError(f"callback_on_step_end_tensor_inputs: only 'latents' can be given, found {tensors}")

@@ -1,5 +1,6 @@
-"""What a call of MMIG's pipeline returns."""
+"""What a call of MMIG's pipeline returns, and in which forms."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffusers.utils import BaseOutput
@@ -24,3 +25,11 @@ class MMIGPipelineOutput(BaseOutput):
     descriptions: list[str]
     captions: list[str] | None = None
     attention: ConceptAttention | None = None
+
+
+def check_options(output_type: str, tensors: Sequence[str]) -> None:
+    """Raise ValueError for a form of the images, or tensors for a callback, that the pipeline does not give."""
+    if output_type not in ("pil", "pt"):
+        raise ValueError(f"output_type: expected 'pil' or 'pt', found {output_type!r}")
+    if list(tensors) not in ([], ["latents"]):
+        raise ValueError(f"callback_on_step_end_tensor_inputs: only 'latents' can be given, found {tensors}")

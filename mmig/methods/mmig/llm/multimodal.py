@@ -226,16 +226,15 @@ class MultimodalLLM(nn.Module):
         if any(seen) and (images is None or self.vision is None):
             missing = "images are None" if images is None else "there is no vision tower; give one, or no images"
             raise ValueError(f"has_image: {sum(seen)} samples have an image, but {missing}")
-        prompts = mixed_prompt_ids(
-            self.tokenizer,
-            instructions,
-            seen,
-            self.config.num_visual_tokens,
-            self.config.prompt_template,
-            self.config.image_prompt_template,
-        )
+        prompts = self.prompts(instructions, seen)
         visual = None if self.vision is None else self.visual_tokens(images, has_image)
         return prompts, visual, self.mixture_weights()[has_image.to(device, torch.int64)]
+
+    def prompts(self, instructions: Sequence[str], seen: Sequence[bool]) -> list[list[int]]:
+        """Ids of the prompts, `seen` saying which have places of visual tokens; see `mixed_prompt_ids`."""
+        config = self.config
+        templates = config.prompt_template, config.image_prompt_template
+        return mixed_prompt_ids(self.tokenizer, instructions, seen, config.num_visual_tokens, *templates)
 
     def visual_tokens(self, images: Tensor | None, has_image: Tensor) -> Tensor:
         """Visual tokens [B,K,D] of a batch; a row without image shows the tower zeros.

@@ -107,7 +107,7 @@ def test_evaluation_goes_through_the_same_code(whole: MMIGPipeline) -> None:
     called = whole(batch["source"], batch["instruction"], batch["response"], output_type="pt", generator=generators[1])
     assert torch.equal(edited.images, called.images)
     assert edited.texts == called.descriptions == batch["response"]
-    assert edited.extras == {"captions": whole.model.captioner.caption(edited.images)}
+    assert edited.extras == {"cut": [[], []], "captions": whole.model.captioner.caption(edited.images)}
     assert called.captions == edited.extras["captions"]
 
 

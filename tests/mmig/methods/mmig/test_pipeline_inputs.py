@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mmig.base.texts import CutText
 from mmig.methods.mmig.connectors import Connectors
 from mmig.methods.mmig.pipeline import MMIGPipeline
 from tests.mmig.methods.mmig.pipeline_support import TEXT, build, picture, seeded, source
@@ -66,10 +67,37 @@ def test_a_long_response_is_cut_with_one_line(plain: MMIGPipeline, caplog: pytes
     with caplog.at_level(logging.WARNING):
         short, long = (plain(source(), "x", text, output_type="pt").images for text in (words, f"{words} red red"))
     assert torch.equal(short, long)
+    room = plain.model.mllm.config.max_response_tokens
+    of_llm = "the longest response has {} tokens, of which the language model reads {}: what follows has no effect"
     assert [record.getMessage() for record in caplog.records] == [
+        of_llm.format(75, room),
         "the longest response has 77 tokens, of which the text encoder reads 75: what follows has no effect; load the "
-        "pipeline with max_text_chunks=2"
+        "pipeline with max_text_chunks=2",
+        of_llm.format(77, room),
     ]
+
+
+def test_what_is_cut_of_a_response_is_said_by_its_sample(whole: MMIGPipeline) -> None:
+    long = " ".join(["circle"] * 80)
+    cut = whole.edit(source(2), ["x", "x"], ["a circle", long], num_images=2).extras["cut"]
+    assert cut[:2] == [[], []]
+    room = whole.model.mllm.config.max_response_tokens
+    assert (
+        cut[2]
+        == cut[3]
+        == [
+            CutText("response", "text encoder", 80, 75),
+            CutText("response", "language model", 80, room),
+        ]
+    )
+    assert whole.edit(source(2), ["x", "y"]).extras["cut"] == [[], []]
+
+
+def test_an_instruction_longer_than_what_the_llm_reads_is_refused(plain: MMIGPipeline) -> None:
+    room = plain.llm.config.max_position_embeddings
+    for responses in (None, TEXT):
+        with pytest.raises(ValueError, match=rf"^instruction 'red red .*the language model reads fewer than {room} in"):
+            plain(source(2), ["x", "red " * room], responses)
 
 
 def test_more_chunks_read_all_of_a_long_response(folders: TinyBackbones, plain: MMIGPipeline) -> None:
@@ -128,6 +156,7 @@ def test_connectors_refuse_parts_that_they_were_not_trained_with(whole: MMIGPipe
         (lambda pipe: pipe(torch.zeros(1, 3, 1, 1), "x"), "image of 1x1 pixels: both sides must be multiples of 4"),
         (lambda pipe: pipe(source(2), ["x"]), "instructions: expected a list with one for each of 2 images, found 1"),
         (lambda pipe: pipe(source(2), "x", ["y"]), "responses: expected a list with one for each of 2 images, found 1"),
+        (lambda pipe: pipe(source(2), ["x", " "], TEXT), "instruction: expected words that say what to do, found an"),
         (lambda pipe: pipe(source(), "x", num_images_per_prompt=0), "num_images_per_prompt: expected at least 1"),
         (lambda pipe: pipe(source(), "x", output_type="np"), "output_type: expected 'pil' or 'pt', found 'np'"),
         (lambda pipe: pipe(source(), "x", TEXT, strength=1.5), r"sampling.strength: .* in \[0, 1\], found 1.5"),

@@ -1,0 +1,48 @@
+"""Texts that are too long for one of MMIG's readers: refused, or said."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmig.base.texts import CutText, cut_texts, joined
+from mmig.diffusion.text import texts_cut, tokenise
+from mmig.editor import EditOutput
+from mmig.methods.mmig.llm.multimodal import MultimodalLLM
+from mmig.methods.mmig.model import MMIG
+
+
+def check_room(mllm: MultimodalLLM, instructions: Sequence[str], responses: Sequence[list[int]]) -> None:
+    """Refuse an instruction with which the LLM would read more positions than it has: it would write rubbish."""
+    room = getattr(mllm.llm.config, "max_position_embeddings", None)
+    prompts = mllm.prompts(instructions, [mllm.vision is not None] * len(instructions))
+    for text, prompt, response in zip(instructions, prompts, responses, strict=True):
+        if room is not None and len(prompt) + len(response) >= room:
+            raise ValueError(
+                f"instruction {text[:30]!r} ...: {len(prompt)} tokens with its prompt and {len(response)} of a given "
+                f"response, but the language model reads fewer than {room} in all; shorten it"
+            )
+
+
+def cut_responses(model: MMIG, texts: Sequence[str], are_given: bool) -> list[list[CutText]]:
+    """What is not read of each response: by the text encoder, and by the LLM of one that it has not written itself."""
+    cut, mllm = texts_cut(model.tokenizer, texts, "response", model.objective.max_text_chunks), model.mllm
+    if mllm is None or not are_given:
+        return cut
+    lengths = map(len, tokenise(mllm.tokenizer, texts))
+    return joined(cut, cut_texts("response", "language model", lengths, mllm.config.max_response_tokens))
+
+
+def lost_text(tokenizer: Any, output: EditOutput, max_chunks: int) -> list[str]:
+    """One line for each way in which responses do not reach the denoiser whole."""
+    cut, lines = [one for of_sample in output.extras["cut"] for one in of_sample], []
+    for reader in dict.fromkeys(one.reader for one in cut):
+        longest = max((one for one in cut if one.reader == reader), key=lambda one: one.tokens)
+        chunks = -(-longest.tokens * max_chunks // longest.read)
+        more = f"; load the pipeline with max_text_chunks={chunks}" if reader == "text encoder" else ""
+        lines.append(
+            f"the longest response has {longest.tokens} tokens, of which the {reader} reads {longest.read}: what "
+            f"follows has no effect{more}"
+        )
+    lengths = [len(ids) for ids in tokenise(tokenizer, output.texts)]
+    if 0 in lengths:
+        lines.append(f"image {lengths.index(0)} has an empty response: its edit follows no text")
+    return lines
