@@ -12,11 +12,11 @@ from PIL import Image
 
 from datamodules.faults import BadSample
 from datamodules.order import mix
+from datamodules.pixels import same_shape
 from datamodules.schema import IMAGE_FIELDS, MASK_FIELDS, Sample, texts
 
 _SIDES = re.compile(r"\b(?:left|right|(?:anti|counter)?-?clockwise)", re.IGNORECASE)
 _SHORT_SIDE, _ACROSS, _DOWN, _FLIP = range(4)  # what a draw is for
-_ASPECT_TOLERANCE = 0.02  # rounding of sizes by the tools that made the images
 
 
 class Transform(Protocol):
@@ -134,9 +134,7 @@ class ImageTransform:
 
 
 def _check_aspect(image: Image.Image, first: Image.Image) -> None:
-    if image.size == first.size:
-        return
-    if abs(image.width * first.height / (image.height * first.width) - 1) > _ASPECT_TOLERANCE:
+    if not same_shape(image.size, first.size):
         raise BadSample(
             "size", f"images of {first.width}x{first.height} and {image.width}x{image.height} pixels in one sample"
         )

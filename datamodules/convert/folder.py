@@ -15,6 +15,7 @@ from datamodules.convert.pairs import Pair, PairSource, Request
 from datamodules.convert.source import ConversionError, Finding
 from datamodules.faults import BadSample
 from datamodules.images import decode_image
+from datamodules.pixels import same_shape
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,10 @@ class Folder(PairSource):
             fields["concepts"] = [{"phrase": phrase} for phrase in row["concepts"]]
         for name, path in row["masks"].items():
             try:
-                mask = decode_image(name, read_file(Path(self.source), path)).convert("L")
+                mask = decode_image(name, read_file(Path(self.source), path), mask=True)
+                if not same_shape(mask.size, size):
+                    sizes = " and ".join(f"{width}x{height}" for width, height in (mask.size, size))
+                    raise BadSample("size", f"{name}: another shape than the picture's, {sizes} pixels")
                 fields[name] = mask if mask.size == size else mask.resize(size)
             except BadSample as bad:
                 findings.append(Finding("mask", self.describe(item), bad.detail, dropped=False))
