@@ -26,7 +26,7 @@ def encode(sample: Sample) -> dict[str, bytes]:
     """File name after the key's dot -> bytes, sorted by name. PIL images become PNG (exact), bytes stay as they are.
 
     Raises:
-        SchemaError: the sample breaks the schema, a picture or mask is of a kind that nobody can read, bytes of an image
+        SchemaError: the sample breaks the schema, a picture or mask is of a kind that nobody reads, bytes of an image
             are neither PNG, JPEG nor WebP, a sound has no `format`, or the metadata is not plain JSON with str keys.
     """
     validate(sample)

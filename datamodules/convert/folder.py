@@ -16,6 +16,7 @@ from datamodules.convert.source import ConversionError, Finding
 from datamodules.faults import BadSample
 from datamodules.images import decode_image
 from datamodules.pixels import same_shape
+from datamodules.tar_index import file_sha256
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,10 @@ class Folder(PairSource):
     learn to edit without being asked.
 
     Attributes:
-        table: CSV or JSON lines; see `edit_table`.
+        table: CSV, JSON lines or a JSON array; see `edit_table`.
         val: share of the source pictures whose rows become validation samples, unless the table names splits. Which
-            ones depends on their names alone; all edits of one picture are on one side.
+            ones depends on their names alone; all edits of one picture are on one side, by whatever name (a link, a
+            copy, `./a.png`) the table calls it.
     """
 
     name: ClassVar[str] = "folder"
@@ -48,9 +50,12 @@ class Folder(PairSource):
         for row in rows:
             _check_files(root, row)
         found: dict[str, list[Pair]] = {split: [] for split in SPLITS}
-        held_out = _held_out(rows, self.val)
+        pictures = _pictures(root, rows)
+        held_out = _held_out({pictures[row.source] for row in rows}, self.val)
+        if any(row.split for row in rows):
+            held_out = set()
         for row, key in zip(rows, keys, strict=True):
-            split = row.split or ("val" if row.source in held_out else "train")
+            split = row.split or ("val" if pictures[row.source] in held_out else "train")
             found[split].append(_pair(root, row, key))
         return {split: pairs for split, pairs in found.items() if pairs}
 
@@ -99,10 +104,27 @@ def _check_files(root: Path, row: Row) -> None:
             raise ConversionError(f"{row.where}: {name}: {bad.detail}") from bad
 
 
-def _held_out(rows: Sequence[Row], share: float) -> set[str]:
+def _pictures(root: Path, rows: Sequence[Row]) -> dict[str, str]:
+    """Each source of the table -> the one name of its picture, however often and however it is spelled.
+
+    Links, `./a.png` and `b/../a.png` are names of one file; files of the same bytes are one picture. Only files of
+    equal size are read for that.
+    """
+    real = {row.source: inside(root, row.source) for row in rows}
+    sizes: dict[int, list[Path]] = {}
+    for path in sorted(set(real.values())):
+        sizes.setdefault(path.stat().st_size, []).append(path)
+    first: dict[Path, Path] = {}
+    for paths in sizes.values():
+        contents: dict[str, Path] = {}
+        for path in paths:
+            first[path] = contents.setdefault(file_sha256(path) if len(paths) > 1 else "", path)
+    return {name: first[path].relative_to(root.resolve()).as_posix() for name, path in real.items()}
+
+
+def _held_out(pictures: set[str], share: float) -> set[str]:
     """The source pictures that are validated on: those whose names have the lowest digests; at least one of two."""
-    pictures = {row.source for row in rows if not row.split}
-    if not share or any(row.split for row in rows) or len(pictures) < 2:
+    if not share or len(pictures) < 2:
         return set()
     ordered = sorted(pictures, key=lambda name: hashlib.sha256(name.encode()).digest())
     return set(ordered[: max(1, round(share * len(ordered)))])
