@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import zlib
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from datamodules.faults import BadSample
 from datamodules.jpeg import decode_plain_jpeg, reduction
@@ -68,6 +68,8 @@ def decode_image(
         return to_mask(field, image) if mask else to_rgb(image)
     except Image.DecompressionBombError as error:
         raise BadSample("bomb", f"{field}: {error}") from error
+    except UnidentifiedImageError as error:  # whose message names an object in memory
+        raise BadSample("image", f"{field}: begins as an image, but is none that can be read") from error
     except DECODER_ERRORS as error:
         raise BadSample("image", f"{field}: {error}") from error
 

@@ -164,7 +164,7 @@ class ShardData(L.LightningDataModule):
             ValueError: the configuration names no folder for it, or it has no complete shards (`ShardError`).
         """
         folder = self.folders[split]
-        if not isinstance(folder, str) or folder.lstrip().startswith("["):
+        if not isinstance(folder, str) or (folder.lstrip().startswith("[") and not Path(folder).is_dir()):
             found = "a list of sources" if isinstance(folder, list) else folder
             raise ValueError(
                 f"data.init_args.{split}: expected a folder of shards, found {found}; correct the configuration"

@@ -50,12 +50,9 @@ class Folder(PairSource):
         for row in rows:
             _check_files(root, row)
         found: dict[str, list[Pair]] = {split: [] for split in SPLITS}
-        pictures = _pictures(root, rows)
-        held_out = _held_out({pictures[row.source] for row in rows}, self.val)
-        if any(row.split for row in rows):
-            held_out = set()
+        held_out = set() if any(row.split for row in rows) or not self.val else _held_out(root, rows, self.val)
         for row, key in zip(rows, keys, strict=True):
-            split = row.split or ("val" if pictures[row.source] in held_out else "train")
+            split = row.split or ("val" if row.source in held_out else "train")
             found[split].append(_pair(root, row, key))
         return {split: pairs for split, pairs in found.items() if pairs}
 
@@ -122,12 +119,12 @@ def _pictures(root: Path, rows: Sequence[Row]) -> dict[str, str]:
     return {name: first[path].relative_to(root.resolve()).as_posix() for name, path in real.items()}
 
 
-def _held_out(pictures: set[str], share: float) -> set[str]:
-    """The source pictures that are validated on: those whose names have the lowest digests; at least one of two."""
-    if not share or len(pictures) < 2:
-        return set()
-    ordered = sorted(pictures, key=lambda name: hashlib.sha256(name.encode()).digest())
-    return set(ordered[: max(1, round(share * len(ordered)))])
+def _held_out(root: Path, rows: Sequence[Row], share: float) -> set[str]:
+    """The sources that are validated on: pictures whose names have the lowest digests; at least one of two."""
+    pictures = _pictures(root, rows)
+    ordered = sorted(set(pictures.values()), key=lambda name: hashlib.sha256(name.encode()).digest())
+    chosen = set(ordered[: max(1, round(share * len(ordered)))] if len(ordered) > 1 else [])
+    return {source for source, picture in pictures.items() if picture in chosen}
 
 
 def _pair(root: Path, row: Row, key: str) -> Pair:

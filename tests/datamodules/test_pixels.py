@@ -28,15 +28,27 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 def linear_grey_profile() -> bytes:
     """A colour profile of greys whose values are light itself: its curve is a straight line."""
+    return profile(b"mntr", b"GRAY", b"XYZ ", {b"kTRC": b"curv\0\0\0\0" + bytes(4)})
+
+
+def ink_profile() -> bytes:
+    """A colour profile of CMYK whose black is even in lightness: L* = 100 (1 - K); other inks as black."""
+    ramp, dark = bytes(range(256)), np.array(np.meshgrid(*[[0, 1]] * 4, indexing="ij")).max(axis=0).ravel()
+    corners = b"".join(bytes([255 * (1 - int(ink)), 128, 128]) for ink in dark)
+    matrix = struct.pack(">9I", *(0x10000 if place % 4 == 0 else 0 for place in range(9)))
+    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + matrix + ramp * 4 + corners + ramp * 3
+    return profile(b"prtr", b"CMYK", b"Lab ", {b"A2B0": table})
+
+
+def profile(kind: bytes, colours: bytes, space: bytes, more: dict[bytes, bytes]) -> bytes:
     white = b"XYZ \0\0\0\0" + struct.pack(">3I", 0xF6D6, 0x10000, 0xD32D)
-    curve, text = b"curv\0\0\0\0" + bytes(4), b"text\0\0\0\0linear\0\0"
-    described = b"desc\0\0\0\0" + struct.pack(">I", 7) + b"linear\0" + bytes(78 + 3)
-    tags = {b"desc": described, b"cprt": text, b"wtpt": white, b"kTRC": curve}
+    described = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(78 + 3)
+    tags = {b"desc": described, b"cprt": b"text\0\0\0\0test\0", b"wtpt": white, **more}
     place, table, body = 128 + 4 + 12 * len(tags), struct.pack(">I", len(tags)), b""
     for name, data in tags.items():
         table += name + struct.pack(">2I", place + len(body), len(data))
         body += data + bytes(-len(data) % 4)
-    head = struct.pack(">I4xI4s4s4s", place + len(body), 0x02100000, b"mntr", b"GRAY", b"XYZ ") + bytes(12) + b"acsp"
+    head = struct.pack(">I4xI4s4s4s", place + len(body), 0x02100000, kind, colours, space) + bytes(12) + b"acsp"
     head = head.ljust(68, b"\0") + struct.pack(">3I", 0xF6D6, 0x10000, 0xD32D)
     return head.ljust(128, b"\0") + table + body
 
@@ -110,10 +122,22 @@ def test_colours_are_those_of_the_profile(kind: str) -> None:
     assert np.abs(pixels(found).astype(int) - PICTURE[..., [1, 0, 2]]).max() <= 2
 
 
+def shade(light: np.ndarray) -> np.ndarray:
+    """Light in [0,1] -> sRGB in [0,255]."""
+    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+def test_a_profile_of_inks_is_obeyed() -> None:
+    image = Image.fromarray(np.stack([*[np.zeros_like(RAMP)] * 3, RAMP], axis=-1), "CMYK")
+    image.info["icc_profile"] = ink_profile()
+    lightness = 100 * (1 - RAMP / 255.0)
+    light = np.where(lightness > 8, ((lightness + 16) / 116) ** 3, lightness / 903.3)
+    assert np.abs(pixels(to_rgb(image)) - rgb(shade(light))).max() <= 3
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_a_grey_profile_is_obeyed_too(kind: str) -> None:
-    light = RAMP / 255
-    expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    expected = shade(RAMP / 255)
     data = encoded(RAMP, kind, icc_profile=linear_grey_profile(), **({"quality": 100} if kind == "JPEG" else {}))
     difference = np.abs(pixels(decode_image("a", data)) - rgb(expected))
     assert difference[:, 8:].max() <= 2 and difference.mean() < 1
