@@ -26,7 +26,7 @@ from datamodules.convert.source import ConversionError, IndexSource, Source
 from datamodules.convert.workspace import Workspace
 from datamodules.shard_writer import held
 
-_FORMAT = 2  # counts up when the same items come to give other bytes
+_FORMAT = 3  # counts up when the same items come to give other bytes
 _SPACE_MARGIN = 1.05
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Progress = Callable[[int, int], None]
@@ -167,8 +167,8 @@ def _plan(source: Source, splits: dict[str, Sequence[Any]], options: Options) ->
 
 
 def digest_of(splits: dict[str, Sequence[Any]]) -> str:
-    """A name for all items of a dataset: equal for equal ones, in every process."""
-    return _digest(list(splits.items()))
+    """A name for what all items of a dataset become: equal for equal ones, in every process."""
+    return _digest([_FORMAT, *splits.items()])
 
 
 def _digest(items: Sequence[Any]) -> str:
