@@ -20,6 +20,7 @@ from datamodules.audio import HIGHEST_RATE, LOWEST_RATE, decode_audio
 from datamodules.faults import BadSample
 from datamodules.features import ATTACHMENTS, FeatureError
 from datamodules.images import decode_image
+from datamodules.pixels import to_rgb
 from datamodules.placeholders import PLACEHOLDER_FIELDS, Span, placeholders, without_placeholders_but_words
 from datamodules.sample import ANSWER, DEFAULT_ROLE, Attachment, Sample, SchemaError, check_attachments, text_of
 from datamodules.tensors import image_to_tensor
@@ -204,8 +205,8 @@ def _tensor(field: str, entry: Attachment, settings: AttachmentSettings) -> Tens
     data = entry["data"]
     if entry["kind"] == "audio":
         return decode_audio(field, cast(bytes, data), settings.audio_rate, settings.audio_seconds)
-    image = data if isinstance(data, Image.Image) else decode_image(field, data)
+    image = to_rgb(data) if isinstance(data, Image.Image) else decode_image(field, data)
     square = (settings.attachment_size, settings.attachment_size)
     if image.size != square:
-        image = image.convert("RGB").resize(square, Image.Resampling.LANCZOS)
+        image = image.resize(square, Image.Resampling.LANCZOS)
     return image_to_tensor(image)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datamodules.attachments import stack_attachments
 from datamodules.features import PREFIX, stack
+from datamodules.pixels import to_rgb
 from datamodules.sample import IMAGE_FIELDS, MASK_FIELDS, TEXT_FIELDS, Batch, Fault, SchemaError
 from datamodules.tensors import fill_image, mask_to_tensor
 
@@ -102,6 +103,7 @@ def _fill(out: Tensor, value: Any, key: str, field: str) -> None:
         raise SchemaError(
             f"sample {key!r}, field {field!r}: expected a decoded PIL image, found {type(value).__name__}"
         )
+    value = to_rgb(value) if field in IMAGE_FIELDS else value
     if value.size[::-1] != out.shape[-2:]:
         wanted = f"{out.shape[-1]}x{out.shape[-2]}"
         found = f"{value.width}x{value.height}"

@@ -14,7 +14,9 @@ from typing import Any, cast
 
 from PIL import Image
 
+from datamodules.faults import BadSample
 from datamodules.features import MEMBER, pack
+from datamodules.pixels import to_mask, to_rgb
 from datamodules.schema import IMAGE_FIELDS, MASK_FIELDS, TEXT_FIELDS, Attachment, Sample, SchemaError, validate
 
 _SUFFIXES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg"}
@@ -24,8 +26,8 @@ def encode(sample: Sample) -> dict[str, bytes]:
     """File name after the key's dot -> bytes, sorted by name. PIL images become PNG (exact), bytes stay as they are.
 
     Raises:
-        SchemaError: the sample breaks the schema, bytes of an image are neither PNG, JPEG nor WebP, a sound has no
-            `format`, or the metadata is not plain JSON with str keys.
+        SchemaError: the sample breaks the schema, a picture or mask is of a kind that nobody reads, bytes of an image
+            are neither PNG, JPEG nor WebP, a sound has no `format`, or the metadata is not plain JSON with str keys.
     """
     validate(sample)
     key = sample["key"]
@@ -95,6 +97,9 @@ def _add_image(files: dict[str, bytes], key: str, field: str, image: Image.Image
     if 0 in image.size:
         raise SchemaError(f"sample {key!r}, field {field!r}: expected an image with pixels, found {image.size}")
     buffer = io.BytesIO()
-    mode = "L" if mask else "RGB"
-    (image if image.mode == mode else image.convert(mode)).save(buffer, "PNG", compress_level=4)
+    try:
+        (to_mask(field, image) if mask else to_rgb(image)).save(buffer, "PNG", compress_level=4)
+    except (BadSample, ValueError) as error:
+        reason = error.reason if isinstance(error, BadSample) else "image"
+        raise SchemaError(f"sample {key!r}, field {field!r}: {error}", reason) from error
     files[f"{field}.png"] = buffer.getvalue()

@@ -33,6 +33,7 @@ REASONS: dict[str, str] = {
     "long": "a sound longer than `audio_seconds`",
     "bomb": "an image of more pixels than any sane picture has",
     "features": "cached features that cannot be read",
+    "mask": "a mask that says nothing: dark all over though not black, or a coloured picture with transparent parts",
     "size": "images and masks of one sample have different shapes",
 }
 LOST = ("missing", "stalled", "server", "connection")

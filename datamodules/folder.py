@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class FolderData(ShardData):
-    """Training and validation samples from a folder and a CSV or JSON lines with `source`, `target`, `instruction`.
+    """Training and validation samples from a folder and a CSV or JSON with `source`, `target`, `instruction`.
 
     The shards lie in a folder of `root` named after the table and a digest of all rows and of the sizes and times of
     the pictures, so that a changed table or picture never meets old shards.

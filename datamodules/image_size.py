@@ -8,9 +8,9 @@ import struct
 from PIL import Image
 
 from datamodules.faults import BadSample
+from datamodules.pixels import ON_ITS_SIDE, orientation
 
 _FORMATS = ("PNG", "JPEG", "WEBP")  # those that `images` decodes
-_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
 # what Pillow raises on headers that are damaged or cut, beyond its own UnidentifiedImageError (an OSError)
 _HEADER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, struct.error)
 
@@ -23,7 +23,7 @@ def upright_size(data: bytes | memoryview) -> tuple[int, int]:
     """
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            turned = "exif" in image.info and image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+            turned = orientation(image.info) in ON_ITS_SIDE
             return (image.height, image.width) if turned else image.size
     except (*_HEADER_ERRORS, Image.DecompressionBombError) as error:
         raise BadSample("image", str(error)) from error

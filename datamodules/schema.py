@@ -5,6 +5,9 @@ Nothing here reads files or draws random numbers; see `shards` for the former an
 
 from datamodules.attachments import AttachmentSettings, answers, with_attachment_tensors, words_in
 from datamodules.collate import cached_feature, collate, take
+from datamodules.faults import BadSample
+from datamodules.images import decode_image
+from datamodules.pixels import same_shape, to_mask, to_rgb
 from datamodules.placeholders import (
     PLACEHOLDER_FIELDS,
     Placeholder,
@@ -43,6 +46,7 @@ __all__ = [
     "TEXT_FIELDS",
     "Attachment",
     "AttachmentSettings",
+    "BadSample",
     "Batch",
     "Concept",
     "Fault",
@@ -54,10 +58,14 @@ __all__ = [
     "cached_feature",
     "check_attachments",
     "collate",
+    "decode_image",
     "image_to_tensor",
     "placeholders",
+    "same_shape",
     "take",
     "texts",
+    "to_mask",
+    "to_rgb",
     "validate",
     "with_attachment_tensors",
     "without_placeholders",

@@ -43,7 +43,8 @@ class ShardData(L.LightningDataModule):
         limit_val: use only so many validation samples, the first ones; of a list of sources the first ones of each, as
             many as its share of all samples is.
         limit_test: the same of the test samples.
-        flip: mirror half of the training images, never where a text names left or right.
+        flip: mirror half of the training images, never where a text names a side or asks for lettering.
+        never_flip: further words that forbid it beside those of `mirroring`, `*` at their end for beginnings of words.
         random_crop: cut training images at a place that is drawn.
         max_short_side: draw the size of training images (see `ImageTransform`).
         scaled_decoding: decode the JPEGs of training no larger than needed; validation and test decode them whole.
@@ -74,6 +75,7 @@ class ShardData(L.LightningDataModule):
         limit_val: int | None = None,
         limit_test: int | None = None,
         flip: bool = False,
+        never_flip: list[str] | None = None,
         random_crop: bool = False,
         max_short_side: int | None = None,
         scaled_decoding: bool = False,
@@ -100,7 +102,7 @@ class ShardData(L.LightningDataModule):
         crop: Literal["random", "centre"] = "random" if random_crop else "centre"
         self.sizes = buckets.sizes(resolution) if buckets else None
         self.train_transforms = [
-            ImageTransform(resolution, max_short_side, crop, flip, shape, scaled_decoding)
+            ImageTransform(resolution, max_short_side, crop, flip, shape, scaled_decoding, tuple(never_flip or ()))
             for shape in self.sizes or (None,)
         ]
         self.eval_transform = ImageTransform(resolution)
@@ -168,7 +170,7 @@ class ShardData(L.LightningDataModule):
             ValueError: the configuration names no folder for it, or it has no complete shards (`ShardError`).
         """
         folder = self.folders[split]
-        if not isinstance(folder, str) or folder.lstrip().startswith("["):
+        if not isinstance(folder, str) or (folder.lstrip().startswith("[") and not Path(folder).is_dir()):
             found = "a list of sources" if isinstance(folder, list) else folder
             raise ValueError(
                 f"data.init_args.{split}: expected a folder of shards, found {found}; correct the configuration"

@@ -39,6 +39,7 @@ from datamodules.tar_index import (
     file_sha256,
     pack,
     scan,
+    tars_in,
 )
 
 __all__ = ["ShardError", "ShardIndex", "ShardInfo", "index_shards", "map_shards", "verify", "write_shards"]
@@ -88,9 +89,10 @@ def index_shards(directory: str | Path, index_directory: str | Path | None = Non
             writes there.
     """
     directory, target = Path(directory), Path(index_directory or directory)
-    tars = sorted(directory.glob("*.tar"))
+    tars = tars_in(directory)
     if not tars:
-        raise ShardError(f"{directory}: expected .tar files, found none")
+        found = "a file; give the folder that it is in" if directory.is_file() else "none"
+        raise ShardError(f"{directory}: expected a folder of .tar files, found {found}")
     with held(target):
         rows = []
         indices = [(target / tar.name).with_suffix(f".idx{INCOMPLETE}") for tar in tars]
@@ -107,8 +109,15 @@ def index_shards(directory: str | Path, index_directory: str | Path | None = Non
 
 
 def verify(directory: str | Path, index_directory: str | Path | None = None) -> list[str]:
-    """Check every byte of every shard against the index; one line a problem, none when all is well."""
+    """Check every byte of every shard against the index; one line a problem, none when all is well.
+
+    Args:
+        directory: of the shards; or one tar, which is checked against the index of its folder, or, where there is no
+            index, for being whole.
+    """
     directory, target = Path(directory), Path(index_directory or directory)
+    if directory.is_file():
+        return _verify_tar(directory, Path(index_directory or directory.parent))
     try:
         index = ShardIndex(directory, target, read_rows(target))
     except ShardError as error:
@@ -121,6 +130,19 @@ def verify(directory: str | Path, index_directory: str | Path | None = None) -> 
     for row in index.shards:
         problems += _verify_shard(index, row, keys)
     return problems
+
+
+def _verify_tar(tar: Path, target: Path) -> list[str]:
+    try:
+        if not (target / INDEX_FILE).is_file():
+            with tar.open("rb") as file:
+                found = [_verify_member(file, tar, tar.stat().st_size, member) for member in scan(tar)]
+            return [problem for problem in found if problem] if found else [f"{tar}: no sample in it"]
+        index = ShardIndex(tar.parent, target, read_rows(target))
+        row = next((row for row in index.shards if row.name == tar.name), None)
+        return [f"{tar}: not named in {target / INDEX_FILE}"] if row is None else list(_verify_shard(index, row, set()))
+    except ShardError as error:
+        return [str(error)]
 
 
 def _verify_shard(index: ShardIndex, row: ShardInfo, keys: set[str]) -> Iterator[str]:
@@ -155,12 +177,13 @@ def _verify_shard(index: ShardIndex, row: ShardInfo, keys: set[str]) -> Iterator
 
 def _lists(member_path: Path, path: Path, selected_of: int | None) -> bool:
     """Whether a member index says of a tar what reading the tar says, or (a selection) a part of its samples."""
-    packed, count = pack(scan(path))
-    if selected_of is None:
-        return member_path.read_bytes() in (packed, packed[:-CHECKSUM_BYTES])  # the latter from an earlier version
-    index, there = MemberIndex(member_path), set(scan(path))
-    listed = (member for sample in range(len(index)) for member in index.members(sample))
-    return count == selected_of and there.issuperset(listed)
+    there = list(scan(path))
+    packed, count = pack(there)
+    if selected_of is None and member_path.read_bytes() in (packed, packed[:-CHECKSUM_BYTES]):
+        return True  # the latter is from an earlier version
+    index = MemberIndex(member_path)
+    listed = [member for sample in range(len(index)) for member in index.members(sample)]
+    return listed == there if selected_of is None else count == selected_of and set(there).issuperset(listed)
 
 
 def _verify_member(file: BinaryIO, path: Path, size: int, member: Member) -> str:
@@ -184,10 +207,10 @@ def _chain_unique(first: list[Sample], rest: Iterable[Sample], keys: set[str]) -
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: `verify DIR` lists what is wrong (exit code 1), `index DIR` indexes existing tars."""
+    """Command line: `verify DIR|TAR` lists what is wrong (exit code 1), `index DIR` indexes existing tars."""
     parser = argparse.ArgumentParser(prog="python -m datamodules.shards", description=main.__doc__)
     parser.add_argument("command", choices=("verify", "index"))
-    parser.add_argument("directory", type=Path)
+    parser.add_argument("directory", type=Path, help="folder of shards; verify takes a single tar too")
     parser.add_argument("--index-directory", type=Path, help="where index.json and the .idx files are, if elsewhere")
     options = parser.parse_args(arguments)
     printable_output()
@@ -197,7 +220,12 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{options.directory}: indexed {len(index.shards)} shards, {len(index)} samples")
             return 0
         problems = verify(options.directory, options.index_directory)
-        print("\n".join(problems) if problems else f"{options.directory}: every byte is as the index says")
+        has_index = (
+            not options.directory.is_file()
+            or ((options.index_directory or options.directory.parent) / INDEX_FILE).is_file()
+        )
+        well = "every byte is as the index says" if has_index else f"whole; no {INDEX_FILE} to compare its bytes with"
+        print("\n".join(problems) if problems else f"{options.directory}: {well}")
         return 1 if problems else 0
     except ShardError as error:
         print(error, file=sys.stderr)

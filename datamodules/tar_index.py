@@ -3,7 +3,8 @@
 Layout, little endian: magic, three uint64 counts (samples, members, name bytes), the number of the first member of each
 sample (uint32, one more than samples), one 24-byte row a member, then all member names one after another (UTF-8), and
 the CRC-32 of all that (earlier files lack it).
-A member named `KEY.FIELD` belongs to sample KEY; the key ends at the first dot of the file name, as in webdataset.
+A member named `KEY.FIELD` belongs to sample KEY; the key ends at the first dot of the file name, and the case of the
+field does not count, as in webdataset.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ class ShardError(ValueError):
 
 
 class Member(NamedTuple):
-    """One file in a tar: `key`, `field` (the name after the key's dot), `offset` of its first byte, `size`, `crc32`."""
+    """One file in a tar: its first byte is at `offset`, and it has `size` bytes of the checksum `crc32`.
+
+    `field` is the name after the key's dot, in small letters.
+    """
 
     key: str
     field: str
@@ -92,14 +96,15 @@ class MemberIndex:
     def _member(self, offset: int, size: int, crc32: int, name: int, name_len: int, key_len: int) -> Member:
         text = self._names[name : name + name_len].tobytes()
         key = text[:key_len].decode("utf-8", "backslashreplace")
-        return Member(key, text[key_len + 1 :].decode("utf-8", "backslashreplace"), offset, size, crc32)
+        field = text[key_len + 1 :].decode("utf-8", "backslashreplace").lower()  # older indices have it as in the tar
+        return Member(key, field, offset, size, crc32)
 
 
 def split_name(name: str) -> tuple[str, str] | None:
-    """`dir/KEY.FIELD` -> (`dir/KEY`, `FIELD`); None for a name without a field."""
+    """`dir/KEY.FIELD` -> (`dir/KEY`, `field`) in small letters; None for a name without a field."""
     folder, slash, base = name.rpartition("/")
     key, dot, field = base.partition(".")
-    return (folder + slash + key, field) if key and dot and field else None
+    return (folder + slash + key, field.lower()) if key and dot and field else None
 
 
 def pack(members: Iterable[Member]) -> tuple[bytes, int]:
@@ -193,6 +198,12 @@ def _damage(path: Path, end: int) -> Iterator[Member]:
         wrong = zlib.crc32(header) ^ 1
         key = f"{path.name.replace('.', '_')} from byte {end} on"  # a dot would end it where it is copied to a tar
         yield Member(key, DAMAGED, end, tarfile.BLOCKSIZE, wrong)
+
+
+def tars_in(folder: Path) -> list[Path]:
+    """What a folder has of files called .tar, in any case, by name."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in found if path.suffix.lower() == ".tar" and path.is_file())
 
 
 def file_sha256(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
@@ -11,12 +10,12 @@ from typing import Any, Literal, Protocol
 from PIL import Image
 
 from datamodules.faults import BadSample
+from datamodules.mirroring import forbids_mirroring
 from datamodules.order import mix
+from datamodules.pixels import same_shape
 from datamodules.schema import IMAGE_FIELDS, MASK_FIELDS, Sample, texts
 
-_SIDES = re.compile(r"\b(?:left|right|(?:anti|counter)?-?clockwise)", re.IGNORECASE)
 _SHORT_SIDE, _ACROSS, _DOWN, _FLIP = range(4)  # what a draw is for
-_ASPECT_TOLERANCE = 0.02  # rounding of sizes by the tools that made the images
 
 
 class Transform(Protocol):
@@ -43,7 +42,8 @@ class ImageTransform:
         resolution: side of the square in pixels.
         max_short_side: the short side is drawn from resolution..max_short_side; default always `resolution`.
         crop: where the square lies: "centre", or "random" along each side.
-        flip: flip left-right with probability 1/2, but never when a text of the sample names left or right.
+        flip: flip left-right with probability 1/2, but never when a text of the sample forbids it (see `mirroring`).
+        never_flip: further words that forbid it, `*` at their end for beginnings of words.
         shape: (height, width) to cut out instead of a square; `max_short_side / resolution` is then how many times as
             large as needed an image is at most.
         scaled_decoding: decode JPEGs of at least twice the needed size at a half, a quarter or an eighth of it: faster,
@@ -56,6 +56,7 @@ class ImageTransform:
     flip: bool = False
     shape: tuple[int, int] | None = None
     scaled_decoding: bool = False
+    never_flip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.resolution < 1 or (self.max_short_side or self.resolution) < self.resolution:
@@ -89,6 +90,9 @@ class ImageTransform:
         """Whether two epochs may see different cuts of an image; flips aside."""
         return self.crop == "random" or (self.max_short_side or self.resolution) > self.resolution
 
+    def _forbids_flipping(self, sample: Sample) -> bool:
+        return any(forbids_mirroring(text, self.never_flip) for text in texts(sample))
+
     def __call__(self, sample: Sample, seed: int, position: int) -> Sample:
         """Transform a decoded sample; the result depends on it, `seed` and `position` alone.
 
@@ -100,7 +104,7 @@ class ImageTransform:
         def draw(what: int) -> float:
             return mix(seed, position, what) / 2**64
 
-        flip = self.flip and draw(_FLIP) < 0.5 and not any(_SIDES.search(text) for text in texts(sample))
+        flip = self.flip and draw(_FLIP) < 0.5 and not self._forbids_flipping(sample)
         if "features" in sample:
             sample = {**sample, "features": sample["features"].seen(self.geometry, self.flip, flip)}
         images = [sample.get(field) for field in (*IMAGE_FIELDS, *MASK_FIELDS)]
@@ -134,9 +138,7 @@ class ImageTransform:
 
 
 def _check_aspect(image: Image.Image, first: Image.Image) -> None:
-    if image.size == first.size:
-        return
-    if abs(image.width * first.height / (image.height * first.width) - 1) > _ASPECT_TOLERANCE:
+    if not same_shape(image.size, first.size):
         raise BadSample(
             "size", f"images of {first.width}x{first.height} and {image.width}x{image.height} pixels in one sample"
         )

@@ -145,7 +145,7 @@ def _hf(options: argparse.Namespace) -> Source:
 
 def _folder_options(parser: Parser) -> None:
     _shapes_options(parser)
-    parser.add_argument("--table", required=True, help="CSV or JSON lines: source, target, instruction, ...")
+    parser.add_argument("--table", required=True, help="CSV or JSON: source, target, instruction, ...")
     parser.add_argument(
         "--val", type=float, default=0.1, help="share of the source pictures for validation (default %(default)s)"
     )

@@ -1,12 +1,14 @@
-"""A user's table of edits, CSV or JSON lines: read whole and checked before anything is written.
+"""A user's table of edits, CSV, JSON lines or a JSON array: read whole and checked before anything is written.
 
-Columns are fields of the schema, in any case and order; errors name the file and the line.
+Columns are fields of the schema, in any case and order; errors name the file and the line. NaN, which pandas writes for
+an empty cell, is none. Columns without a name, which pandas and spreadsheets add, are left out where they hold nothing.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +22,9 @@ MASKS = ("target_mask", "reference_mask")
 OTHERS = ("concepts", "key", "split")
 SPLITS = ("train", "val", "test")
 _ALIASES = {"mask": "target_mask", "caption": "target_caption"}
+_UNNAMED = re.compile(r"unnamed: ?\d+", re.IGNORECASE)
+_MISSING = ("nan", "NaN")
+"""What pandas makes of an empty cell where it makes texts of all cells."""
 _KNOWN = (*REQUIRED, *TEXTS, *MASKS, *OTHERS)
 
 
@@ -43,9 +48,9 @@ def read_table(path: Path) -> list[Row]:
         ConversionError: no such file, another suffix than .csv, .tsv, .jsonl and .json, no rows, a column that is
             unknown, missing or twice there, a line that cannot be read, or a cell that must not be empty.
     """
-    readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_lines, ".json": _read_lines}
+    readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_lines, ".json": _read_json}
     if path.suffix.lower() not in readers:
-        raise ConversionError(f"{path}: expected a table that ends in .csv, .tsv or .jsonl")
+        raise ConversionError(f"{path}: expected a table that ends in .csv, .tsv, .jsonl or .json")
     try:
         rows = [_row(where, entry) for where, entry in readers[path.suffix.lower()](path) if any(entry.values())]
     except OSError as error:
@@ -64,18 +69,54 @@ def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         reader = csv.reader(file, delimiter=max(",;\t", key=head.count), strict=True)
         try:
             columns = next(reader, [])
-            names = [_field(name, f"{path}:1") for name in columns]
-            _check_columns(names, f"{path}:1")
+            nameless = [place for place, name in enumerate(columns) if _is_nameless(name)]
+            names = ["" if place in nameless else _field(name, f"{path}:1") for place, name in enumerate(columns)]
+            _check_columns([name for name in names if name], f"{path}:1")
             for cells in reader:
                 where = f"{path}:{reader.line_num}"
+                for place in nameless:
+                    _check_nameless(where, place, cells[place] if place < len(cells) else "")
                 if len(cells) > len(names) and any(cells[len(names) :]):
                     raise ConversionError(
                         f"{where}: expected {len(names)} cells as the first line has, found {len(cells)}; put texts "
                         "that hold the separator into double quotes"
                     )
-                yield where, dict(zip(names, cells, strict=False))
+                yield where, {name: cell for name, cell in zip(names, cells, strict=False) if name}
         except csv.Error as error:
             raise ConversionError(f"{path}:{reader.line_num}: not CSV ({error}); correct this line") from error
+
+
+def _is_nameless(name: str) -> bool:
+    """Whether a column has no name; pandas calls it "Unnamed: 0" when it reads such a table and writes it again."""
+    return not name.strip() or _UNNAMED.fullmatch(name.strip()) is not None
+
+
+def _check_nameless(where: str, place: int, cell: str) -> None:
+    """Let a column without a name hold nothing, or (the first one) the numbers of pandas' index."""
+    if cell.strip() and not (place == 0 and cell.strip().isdecimal()):
+        raise ConversionError(
+            f"{where}: column {place + 1} has no name, but {cell[:40]!r} is in it; give the column a name in the first "
+            "line, or delete it (pandas: to_csv(index=False))"
+        )
+
+
+def _read_json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """One array of objects, or else JSON lines."""
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        found = json.loads(text, parse_constant=lambda _: None)
+    except (ValueError, RecursionError) as error:
+        if text.lstrip().startswith("["):
+            raise ConversionError(f"{path}: expected one JSON array of objects ({error}); correct it") from error
+        return (yield from _read_lines(path))
+    cells = found.items() if isinstance(found, dict) else ()
+    if any(isinstance(value, dict | list) for name, value in cells if name.strip().lower() in REQUIRED):
+        raise ConversionError(
+            f"{path}: expected one JSON array of objects, or one object a line, found an object of columns; pandas: "
+            'to_json(orient="records")'
+        )
+    for number, entry in enumerate(found if isinstance(found, list) else [found], start=1):
+        yield _entry(f"{path}, entry {number}" if isinstance(found, list) else f"{path}:1", entry)
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -84,14 +125,19 @@ def _read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         where = f"{path}:{number}"
         try:
-            entry = json.loads(line)
+            entry = json.loads(line, parse_constant=lambda _: None)
         except (ValueError, RecursionError) as error:
             raise ConversionError(f"{where}: expected one JSON object a line ({error}); correct this line") from error
-        if not isinstance(entry, dict):
-            raise ConversionError(f"{where}: expected a JSON object, found {type(entry).__name__}; correct this line")
-        names = [_field(name, where) for name in entry]
-        _check_columns(names, where)
-        yield where, dict(zip(names, entry.values(), strict=True))
+        yield _entry(where, entry)
+
+
+def _entry(where: str, entry: Any) -> tuple[str, dict[str, Any]]:
+    if not isinstance(entry, dict):
+        raise ConversionError(f"{where}: expected a JSON object, found {type(entry).__name__}; correct it")
+    named = {name: value for name, value in entry.items() if not _is_nameless(name)}
+    names = [_field(name, where) for name in named]
+    _check_columns(names, where)
+    return where, dict(zip(names, named.values(), strict=True))
 
 
 def _field(name: str, where: str) -> str:
@@ -116,6 +162,7 @@ def _check_columns(names: list[str], where: str) -> None:
 def _row(where: str, entry: Mapping[str, Any]) -> Row:
     concepts = entry.get("concepts")
     phrases = concepts if isinstance(concepts, list) else _text(where, entry, "concepts").split(";")
+    phrases = [phrase for phrase in phrases if phrase is not None]
     if not all(isinstance(phrase, str) for phrase in phrases):
         raise ConversionError(f"{where}: concepts: expected texts, found {str(phrases)[:80]}")
     cells = {name: _text(where, entry, name) for name in _KNOWN if name != "concepts"}
@@ -142,4 +189,5 @@ def _text(where: str, entry: Mapping[str, Any], name: str) -> str:
         return ""
     if isinstance(value, dict | list | bool):
         raise ConversionError(f"{where}: {name}: expected a text, found {str(value)[:80]}")
-    return str(value).strip()
+    text = str(value).strip()
+    return "" if text in _MISSING else text

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,13 +20,13 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-from datamodules.convert.report import build_report
+from datamodules.convert.report import REPORT_FILE, build_report
 from datamodules.convert.section import Section, cut, write_section
 from datamodules.convert.source import ConversionError, IndexSource, Source
 from datamodules.convert.workspace import Workspace
 from datamodules.shard_writer import held
 
-_FORMAT = 2  # counts up when the same items come to give other bytes
+_FORMAT = 3  # counts up when the same items come to give other bytes
 _SPACE_MARGIN = 1.05
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Progress = Callable[[int, int], None]
@@ -81,7 +82,8 @@ def convert(source: Source, out: str | Path, options: Options, progress: Progres
     report.
 
     Raises:
-        ConversionError: the source is not as published, too little space, or the folder holds something else.
+        ConversionError: the source is not as published, too little space, the folder holds something else, or no
+            sample was kept.
         ShardError: another process converts into the same folder, or a key comes twice.
     """
     report = convert_part(source, out, replace(options, rank=0, num_ranks=1), progress)
@@ -115,14 +117,33 @@ def convert_part(
                 own = [section for number, section in enumerate(sections) if number % options.num_ranks == options.rank]
                 _run(workspace, source, splits, own, options, progress)
                 with workspace.turn():
-                    return _joined(workspace, source, splits, sections, plan)
+                    return _not_empty(_joined(workspace, source, splits, sections, plan), out)
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
             raise ConversionError(
                 f"{out}: no room ({error.strerror}); finished shards are kept: make room and run the same command again"
             ) from error
-    return workspace.read_report()
+    return _not_empty(workspace.read_report(), out)
+
+
+def _not_empty(report: dict[str, Any] | None, out: Path) -> dict[str, Any] | None:
+    """The report of a conversion that kept something, or one that is not finished.
+
+    Raises:
+        ConversionError: every item was dropped.
+    """
+    parts = report["splits"].values() if report else ()
+    if report is None or any(part["samples"] for part in parts):
+        return report
+    dropped = sum((Counter(part["dropped"]) for part in parts), Counter())
+    first = next((finding for finding in report["findings"] if finding["dropped"]), None)
+    why = ", ".join(f"{reason} {count:,}" for reason, count in dropped.most_common()) or "nothing came of them"
+    raise ConversionError(
+        f"{out}: no sample was kept of {sum(part['items'] for part in parts):,} entries, dropped were: {why}"
+        + (f" (the first, {first['item']}: {first['detail']})" if first else "")
+        + f"; {out / REPORT_FILE} names more: mend the source, and give another folder for the result or remove this"
+    )
 
 
 def _check_options(options: Options) -> None:
@@ -146,8 +167,8 @@ def _plan(source: Source, splits: dict[str, Sequence[Any]], options: Options) ->
 
 
 def digest_of(splits: dict[str, Sequence[Any]]) -> str:
-    """A name for all items of a dataset: equal for equal ones, in every process."""
-    return _digest(list(splits.items()))
+    """A name for what all items of a dataset become: equal for equal ones, in every process."""
+    return _digest([_FORMAT, *splits.items()])
 
 
 def _digest(items: Sequence[Any]) -> str:

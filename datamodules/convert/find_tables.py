@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datamodules.convert.literal_paths import literal_path
 from datamodules.convert.source import ConversionError
 from datamodules.convert.tables import Rows, library, load_table, one_line, open_parquet
 
@@ -29,7 +30,8 @@ def find_tables(source: str, config: str | None = None) -> dict[str, Rows]:
     if (Path(source) / "state.json").is_file() or (Path(source) / "dataset_dict.json").is_file():
         raise ConversionError(f"{source}: written by save_to_disk; write it anew with Dataset.to_parquet")
     try:
-        builder = datasets.load_dataset_builder(source, config)
+        with literal_path(source):
+            builder = datasets.load_dataset_builder(source, config)
     except (OSError, ValueError, RuntimeError, LookupError) as error:
         raise ConversionError(f"--source {source}: `datasets` finds no dataset there ({one_line(error)})") from error
     kind = type(builder).__module__.split(".")[-1]
@@ -79,7 +81,8 @@ def _whole_tables(source: str, config: str | None, of_images: bool) -> dict[str,
 
 def _split_names(source: str, config: str | None) -> list[str]:
     try:
-        return library().get_dataset_split_names(source, config)
+        with literal_path(source):
+            return library().get_dataset_split_names(source, config)
     except (OSError, ValueError, RuntimeError, LookupError) as error:
         cause = error.__cause__ or error
         raise ConversionError(f"--source {source}: `datasets` cannot read its splits ({one_line(cause)})") from error

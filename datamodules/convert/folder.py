@@ -15,6 +15,8 @@ from datamodules.convert.pairs import Pair, PairSource, Request
 from datamodules.convert.source import ConversionError, Finding
 from datamodules.faults import BadSample
 from datamodules.images import decode_image
+from datamodules.pixels import same_shape
+from datamodules.tar_index import file_sha256
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,10 @@ class Folder(PairSource):
     learn to edit without being asked.
 
     Attributes:
-        table: CSV or JSON lines; see `edit_table`.
+        table: CSV, JSON lines or a JSON array; see `edit_table`.
         val: share of the source pictures whose rows become validation samples, unless the table names splits. Which
-            ones depends on their names alone; all edits of one picture are on one side.
+            ones depends on their names alone; all edits of one picture are on one side, by whatever name (a link, a
+            copy, `./a.png`) the table calls it.
     """
 
     name: ClassVar[str] = "folder"
@@ -47,7 +50,7 @@ class Folder(PairSource):
         for row in rows:
             _check_files(root, row)
         found: dict[str, list[Pair]] = {split: [] for split in SPLITS}
-        held_out = _held_out(rows, self.val)
+        held_out = set() if any(row.split for row in rows) or not self.val else _held_out(root, rows, self.val)
         for row, key in zip(rows, keys, strict=True):
             split = row.split or ("val" if row.source in held_out else "train")
             found[split].append(_pair(root, row, key))
@@ -61,7 +64,10 @@ class Folder(PairSource):
             fields["concepts"] = [{"phrase": phrase} for phrase in row["concepts"]]
         for name, path in row["masks"].items():
             try:
-                mask = decode_image(name, read_file(Path(self.source), path)).convert("L")
+                mask = decode_image(name, read_file(Path(self.source), path), mask=True)
+                if not same_shape(mask.size, size):
+                    sizes = " and ".join(f"{width}x{height}" for width, height in (mask.size, size))
+                    raise BadSample("size", f"{name}: another shape than the picture's, {sizes} pixels")
                 fields[name] = mask if mask.size == size else mask.resize(size)
             except BadSample as bad:
                 findings.append(Finding("mask", self.describe(item), bad.detail, dropped=False))
@@ -95,13 +101,30 @@ def _check_files(root: Path, row: Row) -> None:
             raise ConversionError(f"{row.where}: {name}: {bad.detail}") from bad
 
 
-def _held_out(rows: Sequence[Row], share: float) -> set[str]:
-    """The source pictures that are validated on: those whose names have the lowest digests; at least one of two."""
-    pictures = {row.source for row in rows if not row.split}
-    if not share or any(row.split for row in rows) or len(pictures) < 2:
-        return set()
-    ordered = sorted(pictures, key=lambda name: hashlib.sha256(name.encode()).digest())
-    return set(ordered[: max(1, round(share * len(ordered)))])
+def _pictures(root: Path, rows: Sequence[Row]) -> dict[str, str]:
+    """Each source of the table -> the one name of its picture, however often and however it is spelled.
+
+    Links, `./a.png` and `b/../a.png` are names of one file; files of the same bytes are one picture. Only files of
+    equal size are read for that.
+    """
+    real = {row.source: inside(root, row.source) for row in rows}
+    sizes: dict[int, list[Path]] = {}
+    for path in sorted(set(real.values())):
+        sizes.setdefault(path.stat().st_size, []).append(path)
+    first: dict[Path, Path] = {}
+    for paths in sizes.values():
+        contents: dict[str, Path] = {}
+        for path in paths:
+            first[path] = contents.setdefault(file_sha256(path) if len(paths) > 1 else "", path)
+    return {name: first[path].relative_to(root.resolve()).as_posix() for name, path in real.items()}
+
+
+def _held_out(root: Path, rows: Sequence[Row], share: float) -> set[str]:
+    """The sources that are validated on: pictures whose names have the lowest digests; at least one of two."""
+    pictures = _pictures(root, rows)
+    ordered = sorted(set(pictures.values()), key=lambda name: hashlib.sha256(name.encode()).digest())
+    chosen = set(ordered[: max(1, round(share * len(ordered)))] if len(ordered) > 1 else [])
+    return {source for source, picture in pictures.items() if picture in chosen}
 
 
 def _pair(root: Path, row: Row, key: str) -> Pair:

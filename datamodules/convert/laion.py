@@ -19,7 +19,7 @@ from datamodules.convert.source import ConversionError, Finding, Findings, Index
 from datamodules.convert.tables import open_parquet
 from datamodules.faults import BadSample
 from datamodules.shard_index import ShardInfo, replace_file
-from datamodules.tar_index import DAMAGED, Member, ShardError, file_sha256, pack, scan
+from datamodules.tar_index import DAMAGED, Member, ShardError, file_sha256, pack, scan, tars_in
 
 _INDEX_BYTES = 130  # of a sample of img2dataset (picture, text and JSON, named by 9 digits) in a member index
 _INDEX_SHARE = 0.02  # about the bytes of a member index to those of its shard, where nothing says how many samples
@@ -48,7 +48,7 @@ class Laion(IndexSource):
     def splits(self) -> dict[str, Sequence[Any]]:
         """The tars of the folder by name; numbers may have gaps."""
         root = existing_folder(self.source)
-        tars = sorted(path for path in root.glob("*.tar") if path.is_file())
+        tars = tars_in(root)
         if not tars:
             raise ConversionError(f"{root}: expected .tar files as img2dataset writes them, found none")
         return {"train": [Tar(path.name, path.stat().st_size) for path in tars]}

@@ -23,7 +23,7 @@ REASONS_MEANING: dict[str, str] = {
     "archive": "an entry of a zip file that cannot be unpacked",
     "parquet": "a part of a parquet file that cannot be read",
     "shard": "a file that is no plain tar",
-    "mask": "a mask that cannot be read; the sample is kept without it",
+    "mask": "a mask that cannot be read, says nothing or has another shape; the sample is kept without it",
     "notes": "notes beside the pictures that cannot be read; the sample is kept without them",
     "shapes": "pictures of a pair with different shapes; where kept, the target is resized to the source's",
     "unfinished": "a shard whose download had not ended, or that has fewer samples than its statistics say",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -73,11 +74,12 @@ class TableSource(Source):
             value = row.get(column)
             if name in (*IMAGE_FIELDS, *MASK_FIELDS):
                 value = self.picture(row, column)
-            elif value is not None and not isinstance(value, str):
+            elif (value := _or_none(value)) is not None and not isinstance(value, str):
                 raise BadSample("field", f"column {column!r}: expected text, found {type(value).__name__}")
             if value is not None:
                 sample[name] = value
-        if metadata := {name: _plain(row[name], name) for name in self.kept() if row.get(name) is not None}:
+        kept = {name: _or_none(row.get(name)) for name in self.kept()}
+        if metadata := {name: _plain(value, name) for name, value in kept.items() if value is not None}:
             sample["metadata"] = metadata
         return sample  # type: ignore[return-value]
 
@@ -88,6 +90,15 @@ class TableSource(Source):
     def estimate(self, items: Rows) -> int:
         """As many bytes as the parquet files have: their pictures are compressed already."""
         return items.bytes
+
+
+def _or_none(value: Any) -> Any:
+    """A cell without numbers that are none (NaN, infinities): pandas' empty cells are such, and JSON has none."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, list):
+        return [_or_none(inner) for inner in value]
+    return {name: _or_none(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
 def _plain(value: Any, column: str) -> Any:

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, overload
 
 from datamodules.convert.files import inside, read_file, read_found
+from datamodules.convert.literal_paths import literal_path
 from datamodules.convert.source import ConversionError
 from datamodules.faults import BadSample
 from datamodules.storage import is_url
@@ -221,7 +222,8 @@ def load_table(source: str, config: str | None, split: str) -> datasets.Dataset:
     """
     datasets = library()
     try:
-        table = datasets.load_dataset(source, config, split=split)
+        with literal_path(source):
+            table = datasets.load_dataset(source, config, split=split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
         cause = error.__cause__ or error
         raise ConversionError(

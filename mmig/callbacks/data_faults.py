@@ -40,7 +40,7 @@ class DataFaults(L.Callback):
         """Count the batch; sum up where it was the epoch's last."""
         self._good_of_rank += sum(key != "" for key in batch["key"])  # an empty one stands where nothing could be read
         self._bad_of_rank.update((fault["reason"], fault["shard"]) for fault in batch["faults"])
-        if pl_module.step % _batches_per_epoch(trainer) == 0:
+        if pl_module.step % batches_per_epoch(trainer) == 0:
             self._add_ranks()
             self._report(trainer, pl_module.step, whole=True)
             self._good, self._bad = 0, Counter()
@@ -74,7 +74,7 @@ class DataFaults(L.Callback):
     def _report(self, trainer: L.Trainer, step: int, whole: bool) -> None:
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        epoch = (step - 1) // _batches_per_epoch(trainer)
+        epoch = (step - 1) // batches_per_epoch(trainer)
         row = fault_row(int(epoch), step, whole, self._good, self._bad)
         self._file.add(row)
         scalars = {f"data/faults/{reason}": float(row["faults"].get(reason, 0)) for reason in self._reasons}
@@ -116,5 +116,6 @@ def fault_line(row: dict[str, Any]) -> str:
     )
 
 
-def _batches_per_epoch(trainer: L.Trainer) -> float:
+def batches_per_epoch(trainer: L.Trainer) -> float:
+    """Global batches of a whole epoch of the training stream; infinitely many of a loader that does not say."""
     return getattr(trainer.train_dataloader, "batches_per_epoch", math.inf)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from datamodules.schema import image_to_tensor
+from datamodules.schema import BadSample, decode_image, image_to_tensor, to_rgb
 from mmig.metrics.images import signed_to_unit, to_bytes
 
 Pictures = Image.Image | Sequence[Image.Image] | Tensor
@@ -33,30 +33,31 @@ class PictureBatch(NamedTuple):
 
 
 def read_image(path: Path, option: str = "--image") -> Image.Image:
-    """An image file as RGB; transparency is put on white.
+    """An image file as RGB, as training reads it (`datamodules.pixels.to_rgb`); AVIF, BMP, GIF and TIFF too.
 
     Raises:
         PictureError: for a missing or unreadable file; `option` says what named it.
     """
+    return _read(path, option, mask=False)
+
+
+def read_mask(path: Path, option: str = "--mask") -> Image.Image:
+    """A mask file as "L", inside from 128 on, as training reads it (`datamodules.pixels.to_mask`).
+
+    Raises:
+        PictureError: as in `read_image`; for a mask that says nothing too.
+    """
+    return _read(path, option, mask=True)
+
+
+def _read(path: Path, option: str, mask: bool) -> Image.Image:
     try:
-        image = Image.open(path)
-        image.load()
+        return decode_image("its content", path.read_bytes(), mask, users_own=True)
     except FileNotFoundError as error:
         raise PictureError(f"{option} {path}: no such file") from error
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise PictureError(
-            f"{option} {path}: cannot be read as an image ({error}); give a PNG, JPEG or WebP"
-        ) from error
-    return to_rgb(image)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL image as RGB: turned as its EXIF data say, transparency put on white."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    except (OSError, BadSample) as error:
+        kind = "a mask" if mask else "an image"
+        raise PictureError(f"{option} {path}: cannot be read as {kind} ({error}); give a PNG, JPEG or WebP") from error
 
 
 def editing_size(size: tuple[int, int], resolution: int | None) -> tuple[int, int]:
@@ -73,7 +74,8 @@ def as_batch(pictures: Pictures, resolution: int | None) -> PictureBatch:
     """Images for an editor: PIL images resized to `editing_size`, tensors as they are.
 
     Args:
-        pictures: PIL images of any mode and size, one or several; or float [B,3,H,W] or [3,H,W] in [-1,1].
+        pictures: PIL images of any mode and size, one or several, read as `datamodules.pixels.to_rgb` does; or float
+            [B,3,H,W] or [3,H,W] in [-1,1].
         resolution: longer side of what PIL images are resized to; None keeps it.
 
     Raises:
@@ -85,7 +87,10 @@ def as_batch(pictures: Pictures, resolution: int | None) -> PictureBatch:
     if not images or not all(isinstance(image, Image.Image) for image in images):
         found = sorted({type(image).__name__ for image in images}) or "none"
         raise ValueError(f"image: expected PIL images, or one tensor [B,3,H,W] in [-1,1], found {found}")
-    images = [to_rgb(image) for image in images]
+    try:
+        images = [to_rgb(image) for image in images]
+    except ValueError as error:
+        raise ValueError(f"image: {error}; convert it") from error
     sizes = [editing_size(image.size, resolution) for image in images]
     if len(set(sizes)) > 1:
         raise ValueError(

@@ -19,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from mmig.base.commands import keep_freed_memory, one_line_errors
 from mmig.base.files import write_text
 from mmig.base.versions import describe_code
+from mmig.callbacks.counted_losses import CountedLosses
 from mmig.callbacks.data_faults import DataFaults
 from mmig.callbacks.ema import EMA
 from mmig.callbacks.overdue_validation import OverdueValidation
@@ -141,7 +142,8 @@ class MMIGCLI(LightningCLI):
         # without a bar of ours Lightning would draw its own
         kwargs["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in shown)
         writes = [PredictionWriter(self.run_directory / "predictions")] if self.subcommand == "predict" else []
-        watches = [DataFaults(self.run_directory), OverdueValidation()] if self.subcommand == "fit" else []
+        fits = [DataFaults(self.run_directory), OverdueValidation()] if self.subcommand == "fit" else []
+        watches = [*fits, CountedLosses()]
         self.trainer_defaults["callbacks"] = [*shown, *writes, *watches]
         for name, value in flight_recorder(self.run_directory / "hang").items():
             os.environ.setdefault(name, value)

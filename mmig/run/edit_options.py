@@ -8,10 +8,17 @@ from typing import Any, cast
 
 from PIL import Image
 
-from datamodules.schema import AttachmentSettings, Sample, SchemaError, placeholders, with_attachment_tensors
+from datamodules.schema import (
+    AttachmentSettings,
+    Sample,
+    SchemaError,
+    placeholders,
+    same_shape,
+    with_attachment_tensors,
+)
 from mmig.editor import ATTACHMENTS, AnyEditor, Editor, ShowsAttention, read_fields, with_settings
 from mmig.evaluation.overrides import settable
-from mmig.evaluation.pictures import read_image
+from mmig.evaluation.pictures import read_mask
 
 KEY = "edit"
 """Key of the one sample."""
@@ -130,7 +137,7 @@ def layer_fields(arguments: Namespace, image: Image.Image | None) -> Sample:
     """What the command line says about object and background, as fields of the sample.
 
     Raises:
-        EditError: something without --layered, or a mask that cannot be read or has another size than the image.
+        EditError: something without --layered, or a mask that cannot be read or has another shape than the image.
     """
     given = {"--object-phrase": arguments.object_phrase, "--background-phrase": arguments.background_phrase}
     for option, value in (given | {"--mask": arguments.mask}).items():
@@ -141,11 +148,13 @@ def layer_fields(arguments: Namespace, image: Image.Image | None) -> Sample:
     if arguments.mask and image is None:
         raise EditError("--mask: it says where the object is in --image, and none is given")
     if arguments.mask and image is not None:
-        mask = read_image(Path(arguments.mask), "--mask")
-        if mask.size != image.size:
+        mask = read_mask(Path(arguments.mask), "--mask")
+        if not same_shape(mask.size, image.size):
             found, expected = (f"{picture.width}x{picture.height}" for picture in (mask, image))
-            raise EditError(f"--mask {arguments.mask}: expected {expected} pixels, as the image has, found {found}")
-        fields["reference_mask"] = mask.convert("L")
+            raise EditError(
+                f"--mask {arguments.mask}: expected the image's shape of {expected} pixels, found {found}; cut it alike"
+            )
+        fields["reference_mask"] = mask
     return fields
 
 

@@ -34,11 +34,13 @@ class StepOutcome(NamedTuple):
         loss: weighted sum of the loss terms over the global batch.
         grad_norm: over all parameters that were to move, before clipping.
         terms: mean of each loss term that was computed over the global batch, by name.
+        counts: how much the samples of the global batch counted in each of these terms together.
     """
 
     loss: float
     grad_norm: float
     terms: Mapping[str, float] = MappingProxyType({})
+    counts: Mapping[str, float] = MappingProxyType({})
 
     @property
     def taken(self) -> bool:
@@ -117,9 +119,10 @@ class SteppingModule(OptimizingModule):
         means |= zip(weights, term_means(sums, counts), strict=True)
         grad_norms = self._clip_gradients(due)
         # one wait for the device a step; the next one is launched faster than it runs
-        grad_norm, *values = torch.stack([grad_norms["grad_norm"], *means.values()]).tolist()
-        terms = dict(zip(means, values, strict=True))
-        self.outcome = StepOutcome(terms.pop("loss"), grad_norm, terms)
+        grad_norm, *values = torch.stack([grad_norms["grad_norm"], *means.values(), *counts]).tolist()
+        terms = dict(zip(means, values, strict=False))
+        counted = dict(zip(weights, values[len(means) :], strict=True))
+        self.outcome = StepOutcome(terms.pop("loss"), grad_norm, terms, counted)
         if self.outcome.taken:
             for optimizer in optimizers.values():
                 optimizer.step()

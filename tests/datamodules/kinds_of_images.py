@@ -6,7 +6,7 @@ import zlib
 from functools import partial
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from tests.datamodules.damage import (
     SIDE,
@@ -42,6 +42,10 @@ def mask(name: str, reading: str, data: bytes) -> Kind:
     return Kind(name, build, "", None, reading, {"source": PICTURE, "target_mask": MASK})
 
 
+def bad_mask(name: str, data: bytes) -> Kind:
+    return Kind(name, of_files({"json": RECORD, "source.png": encoded(PICTURE), "target_mask.png": data}), "mask")
+
+
 def rgb(grey: np.ndarray) -> np.ndarray:
     return np.repeat(grey[..., None], 3, axis=2)
 
@@ -65,6 +69,12 @@ def cmyk() -> tuple[Image.Image, np.ndarray]:
     inks = np.concatenate([PICTURE // 2, gradient(41)[..., :1] // 3], axis=2)
     looks = (255 - inks[..., :3].astype(float)) * (255 - inks[..., 3:]) / 255
     return Image.fromarray(inks, "CMYK"), looks.round().astype("u1")
+
+
+def swapped_profile() -> bytes:
+    """sRGB's colour profile with red in the place of green."""
+    data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return data.replace(b"rXYZ", b"____").replace(b"gXYZ", b"rXYZ").replace(b"____", b"gXYZ")
 
 
 def exif(orientation: int) -> Image.Exif:
@@ -113,6 +123,10 @@ INKS, INKS_LOOK = cmyk()
 PAGE = b"<!DOCTYPE html><html><body>429 Too Many Requests</body></html>"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 PROGRAM = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(%pipe%touch executed) (w) file\n%%EOF\n"
+FOUR_GREY = np.add.outer(np.arange(SIDE), np.arange(SIDE)).astype("u1") % 4 * 7
+FOUR_WHITE = rgb(np.where(FOUR_GREY == 7, np.uint8(255), FOUR_GREY))
+WHITE_TOP = np.where((MASK == 1) | (np.arange(SIDE) > 12), np.uint8(255), np.uint8(0))
+ALPHA = np.where((MASK == 0) & (WHITE_TOP == 255), np.uint8(0), np.uint8(255))
 WIDE, HIGH = gradient(42, 32)[:16], gradient(42, 32)[:, :16]
 GREEN = np.full((SIDE, SIDE, 3), (10, 160, 20), "u1")
 SECOND = Image.fromarray(GREEN)
@@ -144,6 +158,15 @@ KINDS = [
         PICTURE,
     ),
     read("grey PNG", "three equal channels", encoded(GREY), rgb(GREY)),
+    read("grey PNG with a transparent grey", "over white", encoded(FOUR_GREY, transparency=7), FOUR_WHITE),
+    read(
+        "picture whose colour profile is not sRGB's",
+        "its colours in sRGB",
+        encoded(PICTURE, icc_profile=swapped_profile()),
+        PICTURE[..., [1, 0, 2]],
+        1.0,
+    ),
+    read("colour profile that cannot be read", "as if it were not there", encoded(PICTURE, icc_profile=b"x"), PICTURE),
     read("1-bit PNG", "black and white", encoded(Image.fromarray(MASK * 255).convert("1")), rgb(MASK * 255)),
     read("palette PNG", "its colours", encoded(FOUR), FOUR_LOOK),
     read(
@@ -203,6 +226,23 @@ KINDS = [
     mask("greyscale mask", "cut at one half", shades()),
     mask("colour mask", "its brightness, cut at one half", two_colours()),
     mask("palette mask", "its colours' brightness, cut at one half", mask_palette()),
+    mask("mask of values 0 and 1", "1 is inside", encoded(MASK)),
+    mask("16-bit mask of values 0 and 1", "1 is inside", encoded(MASK.astype("u2"))),
+    mask(
+        "mask of black and a dark colour",
+        "what is not black is inside",
+        encoded(MASK[..., None] * np.uint8([90, 0, 0])),
+    ),
+    mask(
+        "mask in black and white with transparent parts",
+        "these are outside",
+        encoded(np.dstack([np.tile(WHITE_TOP[..., None], 3), ALPHA])),
+    ),
+    mask(
+        "stencil: one colour and transparency", "inside where it can be seen", encoded(np.dstack([GREEN, MASK * 255]))
+    ),
+    bad_mask("dark mask of several values", encoded(np.repeat(np.arange(SIDE, dtype="u1")[None], SIDE, 0))),
+    bad_mask("coloured picture with transparent parts as a mask", encoded(np.dstack([PICTURE, MASK * 255]))),
     mask("mask that is a JPEG", "cut at one half", encoded(MASK * 255, "JPEG", quality=97)),
     Kind(
         "mask of a concept that the JSON does not have",

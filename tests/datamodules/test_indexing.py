@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from datamodules.decode import decode
+from datamodules.faults import BadSample
 from datamodules.shard_reader import ShardReader
-from datamodules.shards import ShardError, ShardIndex, index_shards, verify
+from datamodules.shards import ShardError, ShardIndex, index_shards, main, verify
+from tests.datamodules.damage import encoded
 
 
 def _tar(path: Path, members: dict[str, bytes], mode: str = "w") -> None:
@@ -73,6 +77,47 @@ def test_a_key_that_comes_twice_is_refused_when_indexing(tmp_path: Path, first: 
     with pytest.raises(ShardError, match=r"1\.tar: key '[b1]' came before, in [01]\.tar; expected unique keys"):
         index_shards(tmp_path)
     assert not (tmp_path / "index.json").exists()
+
+
+def test_the_case_of_suffixes_does_not_count(tmp_path: Path) -> None:
+    picture, text = encoded(np.full((4, 4, 3), 9, "u1")), b'{"instruction": "x"}'
+    _tar(tmp_path / "0.tar", {"A.JPG": picture, "A.Txt": b"said", "b.Source.PNG": picture, "b.JSON": text})
+    (tmp_path / "0.tar").rename(tmp_path / "0.TAR")
+    reader = ShardReader(index_shards(tmp_path))
+    first, second = (decode(reader.key(0, row), reader.read(0, row)) for row in (0, 1))
+    assert first["target"].size == (4, 4) and (first["key"], first["target_caption"]) == ("A", "said")
+    assert second["source"].size == (4, 4) and second["instruction"] == "x" and verify(tmp_path) == []
+
+
+def test_one_picture_in_two_cases_is_a_fault(tmp_path: Path) -> None:
+    picture = encoded(np.full((4, 4, 3), 9, "u1"))
+    _tar(tmp_path / "0.tar", {"a.jpg": picture, "a.JPG": picture})
+    with pytest.raises(BadSample, match=r"jpg: comes twice in the tar"):
+        ShardReader(index_shards(tmp_path)).read(0, 0)
+
+
+def test_an_index_of_an_earlier_version_has_suffixes_as_in_the_tar_and_is_read(tmp_path: Path) -> None:
+    _tar(tmp_path / "0.tar", {"a.TXT": b"said"})
+    index_shards(tmp_path)
+    packed = (tmp_path / "0.idx").read_bytes()[:-4].replace(b"a.txt", b"a.TXT")
+    (tmp_path / "0.idx").write_bytes(packed)
+    assert ShardReader(ShardIndex.load(tmp_path)).read(0, 0) == {"txt": b"said"} and verify(tmp_path) == []
+
+
+def test_a_single_tar_is_verified_with_its_index_or_without(shards: Path, tmp_path: Path, capsys) -> None:
+    tar = shards / "00001.tar"
+    assert main(["verify", str(tar)]) == 0 and "every byte is as the index says" in capsys.readouterr().out
+    shutil.move(shards / "index.json", tmp_path / "index.json")
+    assert main(["verify", str(tar)]) == 0 and "whole; no index.json to compare" in capsys.readouterr().out
+    os.truncate(tar, 2000)
+    assert main(["verify", str(tar)]) == 1 and "00001.tar: member" in capsys.readouterr().out
+    shutil.move(tmp_path / "index.json", shards / "index.json")
+    assert main(["verify", str(tar)]) == 1
+    assert "expected 20480 bytes" in (said := capsys.readouterr().out) and "00000.tar" not in said
+    (shards / "other.tar").write_bytes(b"no tar" * 200)
+    assert "not named in" in verify(shards / "other.tar")[0]
+    with pytest.raises(ShardError, match="found a file; give the folder"):
+        index_shards(tar)
 
 
 def test_names_that_are_not_utf8_are_indexed(tmp_path: Path) -> None:

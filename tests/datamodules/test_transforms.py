@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from datamodules.faults import BadSample
 from datamodules.schema import Sample, image_to_tensor
+from datamodules.shard_data import ShardData
+from datamodules.shards import write_shards
 from datamodules.transforms import ImageTransform
 from tests.datamodules.make_samples import make_image
 
@@ -66,10 +70,24 @@ def test_about_half_the_samples_are_flipped() -> None:
         {"response": "a cat on the right-hand side"},
         {"concepts": [{"phrase": "the leftmost tree"}]},
         {"instruction": "turn it clockwise"},
+        {"instruction": "mach das linke Auto rot"},
+        {"target_caption": "la voiture de gauche est rouge"},
+        {"instruction": "左の車を赤くして"},
+        {"instruction": 'write "HELLO" on the sign'},
     ],
 )
 def test_nothing_is_flipped_when_a_text_names_a_side(fields: dict) -> None:
     assert not any(_flipped(_sample(**fields)))
+
+
+def test_words_of_the_configuration_are_obeyed_too(tmp_path: Path) -> None:
+    write_shards([{**_sample(instruction="vire a babord"), "key": str(n)} for n in range(16)], tmp_path / "data")
+    settings = {"train": str(tmp_path / "data"), "resolution": 30, "global_batch_size": 16, "flip": True}
+    ways = []
+    for words in (None, ["babor*"]):
+        batch = next(iter(ShardData(never_flip=words, **settings).train_dataloader()))
+        ways.append(int((batch["source"][:, 0, 0, 0] > batch["source"][:, 0, 0, -1]).sum()))
+    assert 3 < ways[0] < 13 and ways[1] == 0
 
 
 def test_an_image_of_the_right_size_is_left_alone() -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from datamodules.buckets import Buckets
+from datamodules.convert.__main__ import main
 from datamodules.convert.edit_table import read_table
 from datamodules.convert.folder import Folder
 from datamodules.convert.source import ConversionError
@@ -51,14 +54,18 @@ def source(folder: Path, table: str, name: str = "edits.csv", **settings: Any) -
 def test_csv_with_any_separator_and_json_lines_give_the_same_samples(tmp_path: Path) -> None:
     table = edits(response="a, picture; of something")
     forms = {"a.csv": as_csv(table), "b.csv": as_csv(table, ";"), "c.tsv": as_csv(table, "\t")}
-    forms["d.jsonl"] = as_lines(table)
+    forms["d.jsonl"] = forms["e.json"] = as_lines(table)
+    forms["f.json"] = json.dumps(table, indent=1)
+    forms["pandas.csv"] = as_csv([{"": n, **row} for n, row in enumerate(table)])
+    forms["again.csv"] = as_csv([{"Unnamed: 0": n, **row} for n, row in enumerate(table)])
+    forms["excel.csv"] = "".join(line + ";;\n" for line in as_csv(table, ";").splitlines()) + ";;;;;\n" * 3
     found = []
     for name, text in forms.items():
         converted(source(tmp_path, text, name), tmp_path / f"out-{name}")
         train, val = (samples(tmp_path / f"out-{name}" / split) for split in ("train", "val"))
         found.append({key: (s["instruction"], s["response"]) for key, s in (train | val).items()})
         assert len(val) == 1 and len(train) == 5
-    assert found[0] == found[1] == found[2] == found[3]
+    assert all(each == found[0] for each in found)
     assert found[0]["row0000003"] == ("edit 3", "a, picture; of something")
 
 
@@ -108,6 +115,76 @@ def test_edits_of_one_picture_are_on_one_side_and_always_the_same(tmp_path: Path
     assert {pair.source for pair in shuffled["val"]} == sides["val"]
 
 
+def test_a_picture_with_several_names_is_on_one_side(tmp_path: Path) -> None:
+    folder = pictures(tmp_path)
+    (folder / "sub").mkdir()
+    (folder / "link.jpg").symlink_to("1a.jpg")
+    (folder / "copy.jpg").write_bytes((folder / "2a.jpg").read_bytes())
+    os.link(folder / "3a.jpg", folder / "hard.jpg")
+    names = {
+        "0a.jpg": "./0a.jpg",
+        "1a.jpg": "link.jpg",
+        "2a.jpg": "copy.jpg",
+        "3a.jpg": "hard.jpg",
+        "4a.jpg": "sub/../4a.jpg",
+    }
+    table = edits(5) + [row | {"source": names[row["source"]]} for row in edits(5)]
+    for share in (0.2, 0.4, 0.6, 0.8):
+        splits = source(tmp_path, as_csv(table), val=share).splits()
+        sides = [{(folder / pair.source).read_bytes() for pair in splits[split]} for split in ("train", "val")]
+        assert not sides[0] & sides[1] and len(splits["val"]) == 2 * round(share * 5)
+
+
+def test_numbers_that_are_none_are_empty_cells(tmp_path: Path) -> None:
+    lines = as_lines(edits(4, response="x")).replace('"x"', "NaN", 1).replace('"x"', "Infinity", 1)
+    lines = lines.replace('"x"', "null", 1).replace('"x"', '"nan"', 1)
+    converted(source(tmp_path, lines, "edits.jsonl", val=0.0), tmp_path / "out")
+    found = samples(tmp_path / "out" / "train").values()
+    assert [sample["response"] for sample in found] == [f"edit {n}" for n in range(4)]
+
+
+def test_masks_are_read_as_in_shards_and_another_shape_is_none(tmp_path: Path) -> None:
+    inside = np.zeros((16, 16), "u1")
+    inside[4:12, 2:9] = 1
+    wrong = {"wide": inside[:8], "dark": np.arange(256, dtype="u1").reshape(16, 16) // 3}
+    for name, values in {"ones": inside, "bytes": inside * 255, "half": inside[::2, ::2] * 255, **wrong}.items():
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+    names = ["ones", "bytes", "half", "wide", "dark"]
+    table = [row | {"mask": f"{name}.png"} for row, name in zip(edits(5), names, strict=True)]
+    report = converted(source(tmp_path, as_csv(table), val=0.0), tmp_path / "out")
+    found = list(samples(tmp_path / "out" / "train").values())
+    assert all(np.array_equal(np.asarray(each["target_mask"]) >= 128, inside == 1) for each in found[:2])
+    assert np.asarray(found[2]["target_mask"]).mean() > 40 and not any("target_mask" in each for each in found[3:])
+    assert report["splits"]["train"]["kept"] == {"mask": 2}
+    details = [finding["detail"] for finding in report["findings"]]
+    assert "target_mask: another shape than the picture's, 16x8 and 16x16 pixels" in details[0]
+    assert "no pixel is bright" in details[1]
+
+
+def test_rows_that_are_all_dropped_are_no_data_set(tmp_path: Path, capsys) -> None:
+    pictures(tmp_path)
+    for side in "ab":
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{side}.bmp")
+    table = write(tmp_path, {"edits.csv": "source,target,instruction\na.bmp,b.bmp,x\n"}) / "edits.csv"
+    words = r"no sample was kept of 1 entries, dropped were: format 1 \(the first, edits.csv:2: source: expected PNG"
+    with pytest.raises(ConversionError, match=words):
+        FolderData(str(tmp_path), str(table), root=str(tmp_path / "own")).prepare_data()
+    command = [
+        "folder",
+        "--source",
+        str(tmp_path),
+        "--table",
+        str(table),
+        "--workers",
+        "1",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert main(command) == 1
+    found = capsys.readouterr()
+    assert "no sample was kept" in found.err.splitlines()[-1] and "written" not in found.out
+
+
 def test_a_column_split_decides_for_itself(tmp_path: Path) -> None:
     table = [row | {"split": split} for row, split in zip(edits(), ["train", "val", "test", "", "", ""], strict=True)]
     splits = source(tmp_path, as_csv(table)).splits()
@@ -129,6 +206,19 @@ WRONG = [
     ("edits.csv", HEAD.strip() + ",key\n0a.jpg,0b.jpg,x,k\n1a.jpg,1b.jpg,x,k\n", r"edits.csv:3: the key 'k' is .*:2"),
     ("edits.csv", HEAD.strip() + ",split\n0a.jpg,0b.jpg,x,dev\n", r"edits.csv:2: split: expected train, val, test"),
     ("edits.jsonl", '{"source": "0a.jpg"}\n', r"edits.jsonl:1: expected the columns .*: target is missing"),
+    (
+        "edits.csv",
+        "," + HEAD + "0,0a.jpg,0b.jpg,x\nred,1a.jpg,1b.jpg,y\n",
+        r"edits.csv:3: column 1 has no name, but 'red'",
+    ),
+    (
+        "edits.csv",
+        HEAD.strip() + ",\n0a.jpg,0b.jpg,x,7\n",
+        r"edits.csv:2: column 4 has no name, but '7' is in it; give",
+    ),
+    ("edits.json", '[{"source": "0a.jpg"}]', r"edits.json, entry 1: expected the columns .*: target is missing"),
+    ("edits.json", '[{"source": "0a.jpg"', r"edits.json: expected one JSON array of objects \("),
+    ("edits.json", '{"source": {"0": "0a.jpg"}}', r"edits.json: expected one JSON array .* found an object of columns"),
     ("edits.jsonl", "{}\n[1]\n", r"edits.jsonl:1: expected the columns"),
     ("edits.jsonl", "[1]\n", r"edits.jsonl:1: expected a JSON object, found list"),
     ("edits.jsonl", "{\n", r"edits.jsonl:1: expected one JSON object a line"),

@@ -149,8 +149,8 @@ def test_a_table_cannot_name_a_packed_file_elsewhere(tmp_path: Path) -> None:
     write(tmp_path, {"other.zip": zipped({"a.jpg": picture(1)})})
     name = f"zip://a.jpg::{tmp_path / 'other.zip'}"
     source = write(tmp_path / "csv", {"train.csv": f"before,after,request\n{name},{name},x\n"})
-    report = converted(HuggingFace(str(source), None, COLUMNS), tmp_path / "out")
-    assert report["splits"]["train"]["dropped"] == {"missing": 1}
+    with pytest.raises(ConversionError, match="no sample was kept of 1 entries, dropped were: missing 1"):
+        converted(HuggingFace(str(source), None, COLUMNS), tmp_path / "out")
 
 
 def test_a_text_that_is_no_utf8_costs_its_row_only(tmp_path: Path) -> None:
@@ -212,9 +212,43 @@ def _tar(members: dict[str, bytes]) -> bytes:
 def test_cells_of_another_type_cost_their_row_only(tmp_path: Path) -> None:
     table = {**_table(3), "request": [1, 2, 3]}
     write_parquet(tmp_path / "source" / "train.parquet", table)
-    report = converted(HuggingFace(str(tmp_path / "source"), None, COLUMNS), tmp_path / "out")
-    assert report["splits"]["train"]["dropped"] == {"field": 3}
-    assert report["findings"][0]["detail"] == "column 'request': expected text, found int"
+    wrong = (
+        r"out: no sample was kept of 3 entries, dropped were: field 3 \(the first, train-0000000: column 'request': "
+    )
+    for _ in range(2):  # the same command again says the same
+        with pytest.raises(ConversionError, match=wrong + "expected text, found int"):
+            converted(HuggingFace(str(tmp_path / "source"), None, COLUMNS), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "conversion.json").read_text())["splits"]["train"]["dropped"] == {"field": 3}
+
+
+def test_numbers_that_are_none_are_empty_cells(tmp_path: Path) -> None:
+    nan = float("nan")
+    table = {**_table(2), "request": [nan, nan], "score": [nan, 0.5], "points": [[0.5, nan], [1.0, 2.0]]}
+    write_parquet(tmp_path / "source" / "train.parquet", table)
+    source = HuggingFace(str(tmp_path / "source"), None, COLUMNS, ["score", "points"])
+    converted(source, tmp_path / "out")
+    found = list(samples(tmp_path / "out" / "train").values())
+    assert not any(sample.get("instruction") for sample in found)
+    assert [s["metadata"] for s in found] == [{"points": [0.5, None]}, {"score": 0.5, "points": [1.0, 2.0]}]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "imagefolder"])
+def test_brackets_in_a_path_are_no_pattern(kind: str, tmp_path: Path) -> None:
+    root, columns = tmp_path / "set [v2] ?*" / "data", COLUMNS
+    if kind == "parquet":
+        write_parquet(root / "train-00000-of-00001.parquet", _table(2))
+    elif kind == "csv":
+        write(
+            root,
+            {"a [1].jpg": picture(1), "train.csv": "before,after,request\n" + "data/a [1].jpg,data/a [1].jpg,x\n" * 2},
+        )
+    else:
+        write(root / "train", {"a [1].jpg": picture(1), "b.jpg": picture(2)})
+        columns = {"target": "image"}
+    (tmp_path / "set 2").mkdir()
+    converted(HuggingFace(str(root.parent), None, columns), tmp_path / "out")
+    found = samples(tmp_path / "out" / "train")
+    assert len(found) == 2 and all("target" in sample for sample in found.values())
 
 
 @pytest.mark.parametrize(

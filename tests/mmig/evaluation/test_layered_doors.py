@@ -73,7 +73,7 @@ def test_evaluate_scores_layered_edits(mmig_run: Path, tmp_path: Path) -> None:
         (["--object-phrase", "a star"], "--object-phrase: only layered edits use it; leave it out, or give --layered"),
         (["--mask", "no.png"], "--mask: only layered edits use it"),
         (["--layered", "--mask", "no.png"], "--mask no.png: no such file"),
-        (["--layered", "--mask", "wide.png"], "wide.png: expected 64x64 pixels, as the image has, found 80x64"),
+        (["--layered", "--mask", "wide.png"], "wide.png: expected the image's shape of 64x64 pixels, found 80x64"),
         (["--layered", "--sampling", "alpha=2.0"], r"sampling.alpha: expected .* in \[0, 1\], found 2.0"),
         (["--layered", "--sampling", "beta=2.0"], "--sampling beta=2.0: expected NAME=VALUE with one of alpha"),
         (["--sampling", "inner_steps=2"], "--sampling inner_steps=2: expected NAME=VALUE"),
