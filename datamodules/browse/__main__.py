@@ -17,6 +17,7 @@ from datamodules import remote_index
 from datamodules.audio import AudioSupportError
 from datamodules.browse.page import page
 from datamodules.browse.survey import Survey, survey
+from datamodules.commands import OptionParser
 from datamodules.schema import AttachmentSettings
 from datamodules.shard_index import INCOMPLETE, INDEX_FILE, ShardIndex
 from datamodules.storage import is_url
@@ -25,7 +26,7 @@ from datamodules.tar_index import ShardError
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 when written, 1 with one clear line when not."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m datamodules.browse",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

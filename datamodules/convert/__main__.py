@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datamodules.commands import OptionParser
 from datamodules.convert.converters import CONVERTERS
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m datamodules.convert",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from datamodules.commands import OptionParser
 from datamodules.tinyworld.sample import SPLITS
 from datamodules.tinyworld.write import write_split
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 when written, 1 with one clear line when not."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m datamodules.tinyworld",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -2,20 +2,18 @@
 [--part NAME]`.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from mmig.backbones.fetch import fetch, read_references
 from mmig.backbones.fingerprint import fingerprint
 from mmig.backbones.parts import PARTS, BackboneError
+from mmig.base.commands import OptionParser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mmig.backbones", description="Fetch and identify pretrained parts."
-    )
+    parser = OptionParser(prog="python -m mmig.backbones", description="Fetch and identify pretrained parts.")
     commands = parser.add_subparsers(dest="command", required=True)
     fetching = commands.add_parser("fetch", help="download every backbone that configs name, check local folders")
     fetching.add_argument(

@@ -1,0 +1,46 @@
+"""How train.py begins: what it does not say, and how Ctrl-C ends it outside of a training."""
+
+import contextlib
+import logging
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from types import FrameType
+
+from mmig.base.commands import INTERRUPTED
+from mmig.callbacks.preemption import Interrupted
+
+
+def be_quiet() -> None:
+    """Leave out what libraries say at every start and nobody can use."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # hardware lists and tips
+    for message in (
+        ".*does not have many workers.*",  # the config says how many
+        ".*in eval mode at the start of training.*",  # the frozen backbones
+        ".*overridden `transfer_batch_to_device`.*",  # on purpose
+        "Total length of `list` across ranks is zero.*",  # no validation split
+        ".*LeafSpec.*",  # between lightning and torch
+        ".*`srun` command is available.*",  # whoever has SLURM knows
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C raise `Interrupted` wherever the callback `Preemption` does not hear it: there is nothing to save.
+
+    Lightning would take a KeyboardInterrupt for its own, and end with status 1 and without a word.
+    """
+    before = signal.signal(signal.SIGINT, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    first = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    message = "SIGINT: ended outside of the steps of a training, there is nothing to save"
+    raise Interrupted(message if first else "", INTERRUPTED)
