@@ -1,7 +1,8 @@
-"""The second Ctrl-C, which ends a process wherever it is."""
+"""A thread that hears Ctrl-C where the main one does not, and ends the process."""
 
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import threading
@@ -13,21 +14,22 @@ PAUSE = 0.3
 STATUS = 128 + signal.SIGINT
 
 
-class SecondInterrupt:
+class InterruptWatch:
     """Watches for SIGINT beside the handler, from a thread: the main one may be inside a library for long.
 
     Args:
         first: called when SIGINT comes.
-        second: called before a further one ends the process, with status 130 and without any tidying.
+        last: called before a further one ends the process, with status 130 and without any tidying.
+        grace: seconds that the handler has to end it, or the first one does; None: it may take its time.
     """
 
-    def __init__(self, first: Callable[[], object], second: Callable[[], object]) -> None:
-        self._first, self._second = first, second
+    def __init__(self, first: Callable[[], object], last: Callable[[], object], grace: float | None = None) -> None:
+        self._first, self._last, self._grace = first, last, grace
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         # the system's handler writes the signal's number there, whatever Python is doing
         self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        self._thread = threading.Thread(target=self._watch, daemon=True, name="second-interrupt")
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="interrupt-watch")
         self._thread.start()
 
     def close(self) -> None:
@@ -40,15 +42,22 @@ class SecondInterrupt:
 
     def _watch(self) -> None:
         came: float | None = None
-        while number := os.read(self._read, 1)[0]:
-            if number != signal.SIGINT:
-                continue
-            if came is None:
-                came = time.monotonic()
-                self._first()
-            elif time.monotonic() - came > PAUSE:
-                self._second()
-                for child in multiprocessing.active_children():
-                    child.kill()  # loader workers hear no other signal
-                sys.stderr.flush()
-                os._exit(STATUS)
+        while True:
+            wait = None if came is None or self._grace is None else max(0.0, came + self._grace - time.monotonic())
+            if select.select([self._read], [], [], wait)[0]:
+                number = os.read(self._read, 1)[0]
+                if not number:
+                    return
+                if number != signal.SIGINT:
+                    continue
+                if came is None:
+                    came = time.monotonic()
+                    self._first()
+                    continue
+                if time.monotonic() - came <= PAUSE:
+                    continue
+            self._last()
+            for child in multiprocessing.active_children():
+                child.kill()  # loader workers hear no other signal
+            sys.stderr.flush()
+            os._exit(STATUS)

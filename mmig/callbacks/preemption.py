@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from mmig.callbacks.ema import trained_weights
-from mmig.callbacks.interrupts import SecondInterrupt
+from mmig.callbacks.interrupts import InterruptWatch
 from mmig.callbacks.requeue import Requeue, requeue_job
 from mmig.callbacks.run_checkpoint import run_checkpoint
 from mmig.checkpoints.files import newest_in_words
@@ -56,7 +56,7 @@ class Preemption(Checkpoint):
         self._received = self._agreed = 0
         self._agreement: Agreement | None = None
         self._previous: dict[int, Any] = {}
-        self._second: SecondInterrupt | None = None
+        self._watch: InterruptWatch | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals over; before, they end a process that has nothing to lose in the ordinary way."""
@@ -64,7 +64,7 @@ class Preemption(Checkpoint):
         self._agreement = Agreement()
         self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
         first = trainer.is_global_zero
-        self._second = SecondInterrupt(lambda: first and _tell_first(), lambda: _tell_second(trainer))
+        self._watch = InterruptWatch(lambda: first and _tell_first(), lambda: _tell_second(trainer))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._received = self._received or number
@@ -109,9 +109,9 @@ class Preemption(Checkpoint):
         """Put the previous handlers back."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        if self._second is not None:
-            self._second.close()
-        self._previous, self._agreement, self._second = {}, None, None
+        if self._watch is not None:
+            self._watch.close()
+        self._previous, self._agreement, self._watch = {}, None, None
 
     def _end(self, trainer: L.Trainer) -> None:
         """Save together, requeue on the first rank, raise Preempted on all."""

@@ -4,12 +4,17 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from types import FrameType
 
 from mmig.base.commands import INTERRUPTED
+from mmig.callbacks.interrupts import InterruptWatch
 from mmig.callbacks.preemption import Interrupted
+
+GRACE = 3.0
+"""Seconds in which a program that has nothing to save ends by itself after Ctrl-C."""
 
 
 def be_quiet() -> None:
@@ -31,16 +36,23 @@ def be_quiet() -> None:
 def interruptible() -> Iterator[None]:
     """Let Ctrl-C raise `Interrupted` wherever the callback `Preemption` does not hear it: there is nothing to save.
 
-    Lightning would take a KeyboardInterrupt for its own, and end with status 1 and without a word.
+    Lightning would take a KeyboardInterrupt for its own, and end with status 1 and without a word. Ranks that wait for
+    one another inside a library hear nothing; a watch ends them.
     """
     before = signal.signal(signal.SIGINT, _end)
+    watch = InterruptWatch(lambda: None, lambda: sys.stderr.write(_line()), GRACE)
     try:
         yield
     finally:
+        watch.close()
         signal.signal(signal.SIGINT, before)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _line() -> str:
+    """What there is to say, on the first rank."""
     first = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    message = "SIGINT: ended outside of the steps of a training, there is nothing to save"
-    raise Interrupted(message if first else "", INTERRUPTED)
+    return "SIGINT: ended outside of the steps of a training, there is nothing to save\n" if first else ""
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(_line().strip(), INTERRUPTED)
