@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
+import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -19,6 +21,16 @@ class OptionParser(argparse.ArgumentParser):
         if message.startswith("unrecognized arguments:"):
             message = " ".join(_with_nearest(word, list(_options(self))) for word in message.split())
         super().error(message)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """End Ctrl-C in one line, with the status of shells for it, not in a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from datamodules.commands import OptionParser
+from datamodules.commands import OptionParser, interruptible
 from datamodules.convert.mapped import map_shards
 from datamodules.encode import encode
 from datamodules.keys import refuse_repeated_keys, sample_key
@@ -203,4 +203,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with interruptible():
+        sys.exit(main())

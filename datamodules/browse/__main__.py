@@ -17,7 +17,7 @@ from datamodules import remote_index
 from datamodules.audio import AudioSupportError
 from datamodules.browse.page import page
 from datamodules.browse.survey import Survey, survey
-from datamodules.commands import OptionParser
+from datamodules.commands import OptionParser, interruptible
 from datamodules.schema import AttachmentSettings
 from datamodules.shard_index import INCOMPLETE, INDEX_FILE, ShardIndex
 from datamodules.storage import is_url
@@ -106,4 +106,5 @@ def write_page(path: Path, index: ShardIndex, found: Survey, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with interruptible():
+        sys.exit(main())

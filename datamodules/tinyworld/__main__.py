@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from datamodules.commands import OptionParser
+from datamodules.commands import OptionParser, interruptible
 from datamodules.tinyworld.sample import SPLITS
 from datamodules.tinyworld.write import write_split
 
@@ -122,4 +122,5 @@ def write_with_bar(split: str, count: int, write: Callable[[Callable[[], object]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with interruptible():
+        sys.exit(main())

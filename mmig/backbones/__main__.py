@@ -8,7 +8,7 @@ from pathlib import Path
 from mmig.backbones.fetch import fetch, read_references
 from mmig.backbones.fingerprint import fingerprint
 from mmig.backbones.parts import PARTS, BackboneError
-from mmig.base.commands import OptionParser
+from mmig.base.commands import OptionParser, one_line_errors
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,4 +57,5 @@ def _fetch_all(configs: list[Path], to: Path | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_line_errors():
+        sys.exit(main())

@@ -30,9 +30,9 @@ def find_checkpoint(path: str | Path) -> Path:
     path = Path(path)
     if (updates := foreign_updates(path)) is not None:
         raise CheckpointError(
-            f"{updates} holds low-rank updates (LoRA) of another program, which are no weights of a run; merge them into "
-            "the model that they were made for (in diffusers: pipeline.fuse_lora(), then save_pretrained) and name that "
-            "folder as a backbone (docs/checkpoints.md)"
+            f"{updates} holds low-rank updates (LoRA) of another program, which are no weights of a run; merge them "
+            "into the model that they were made for (in diffusers: pipeline.fuse_lora(), then save_pretrained) and "
+            "name that folder as a backbone (docs/checkpoints.md)"
         )
     if path.is_file() or (path.suffix == ".ckpt" and path.is_dir()):
         return path

@@ -25,8 +25,8 @@ def interrupt(event, arguments):
     if event == "open" and str(arguments[0]).endswith(".tar"):
         os.kill(os.getpid(), signal.SIGINT)
 sys.addaudithook(interrupt)
-from {module} import main
-main(sys.argv[1:])
+import runpy
+runpy.run_module("{module}", run_name="__main__", alter_sys=True)
 """
 """A program that is sent SIGINT when it opens its first shard."""
 
@@ -62,7 +62,7 @@ def end(running: Running) -> tuple[list[int] | None, str]:
     return statuses, running.log.read_text()
 
 
-@pytest.mark.parametrize(("event", "count", "rank"), [(b"t", 5, None), (b"t", 5, 1), (b"v", 3, None)])
+@pytest.mark.parametrize(("event", "count", "rank"), [(b"t", 5, 1), (b"v", 3, None)])
 def test_it_saves_ends_with_130_and_the_run_goes_on(folder: Path, event: bytes, count: int, rank: int | None) -> None:
     name = f"once-{event.decode()}-{rank}"
     running = start(folder, name, {"trainer.max_steps": NUM_STEPS})
@@ -139,11 +139,12 @@ def programs(folder: Path) -> dict[str, list[str]]:
     return {
         "evaluate": ["--config", "configs/editors/identity.yaml", "--data", data, *options],
         "mmig.run.map": ["--config", str(folder / "mapper.yaml"), "--source", str(folder / "train"), *options],
+        "datamodules.shards": ["verify", str(folder / "train")],
         "mmig.run.cache": ["--config", "configs/demo/stage1.yaml", "--config", data, *options, "--name", "x"],
     }
 
 
-@pytest.mark.parametrize("module", ["evaluate", "mmig.run.map", "mmig.run.cache"])
+@pytest.mark.parametrize("module", ["evaluate", "mmig.run.map", "mmig.run.cache", "datamodules.shards"])
 def test_other_programs_end_in_one_line(module: str, programs: dict[str, list[str]]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FIRST_SHARD.format(module=module), *programs[module]],
