@@ -7,12 +7,12 @@ Examples:
 
 import argparse
 
-from mmig.base.commands import one_line_errors, positive
+from mmig.base.commands import OptionParser, one_line_errors, positive
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line; nothing heavy is imported to show its help."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     used = parser.add_mutually_exclusive_group(required=True)
     used.add_argument(
         "--checkpoint", help="run directory, a checkpoint or .safetensors file of one, or an exported folder"

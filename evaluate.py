@@ -8,12 +8,12 @@ Examples:
 import argparse
 import logging
 
-from mmig.base.commands import one_line_errors, positive
+from mmig.base.commands import OptionParser, one_line_errors, positive
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line; nothing heavy is imported to show its help."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     scored = parser.add_mutually_exclusive_group(required=True)
     scored.add_argument(
         "--checkpoint", help="run directory, a checkpoint or .safetensors file of one, or an exported folder"

@@ -1,7 +1,8 @@
 """Train, validate, test or predict with any configuration: `python train.py fit --config ... --name NAME`."""
 
-import argparse
 import sys
+
+from mmig.base.commands import OptionParser, one_line_errors
 
 COMMANDS = {
     "fit": "train, or continue a run: the same command again resumes it",
@@ -13,7 +14,7 @@ COMMANDS = {
 
 def print_overview() -> None:
     """Say what there is without importing torch; `train.py fit --help` lists every option."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         description="Train, validate, test or predict with any method of this repository.",
         epilog="Example: python train.py fit --config configs/mmig/stage1.yaml "
         "--config configs/data/tinyworld.yaml --name stage1. `python train.py fit --help` lists every option; "
@@ -29,6 +30,7 @@ if __name__ == "__main__":
     if sys.argv[1:] in ([], ["-h"], ["--help"]):
         print_overview()
     else:
-        from mmig.run.cli import main
+        with one_line_errors():  # Ctrl-C while this is imported
+            from mmig.run.cli import main
 
-        main()
+            main()

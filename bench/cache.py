@@ -41,6 +41,7 @@ from datamodules.shard_data import ShardData
 from datamodules.shards import write_shards
 from datamodules.tinyworld.sample import make_sample
 from mmig.backbones.diffusion import load_tokenizer
+from mmig.base.commands import OptionParser
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.mmig.parts import BackboneConfig, MMSMConfig
 from mmig.methods.mmig.stages.paper import Stage1
@@ -164,7 +165,7 @@ def published_bound(resolution: int, images: int, with_llm: bool, trained: bool)
 
 def main() -> None:
     """Measure and print a line a method."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="how often the two sides alternate")
     parser.add_argument("--shapes", choices=("tiny", "published"), default="tiny")
     parser.add_argument("--device", default="cpu")

@@ -9,7 +9,6 @@ work. Then the same copy and writing for 1 GB of tensors.
     python bench/checkpoint.py [--rounds 5] [--steps 6]
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -30,6 +29,7 @@ from bench.tools.save_rounds import KINDS
 from bench.tools.set_up import NEVER, ROOT
 from datamodules.shards import write_shards
 from datamodules.tinyworld.sample import make_sample
+from mmig.base.commands import OptionParser
 from mmig.checkpoints.files import on_host, write_file
 
 GOAL = 0.05
@@ -118,7 +118,7 @@ def size_of(checkpoint: Path) -> int:
 
 def main() -> None:
     """Measure both forms, then a large state."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = OptionParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6)
     options = parser.parse_args()

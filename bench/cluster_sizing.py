@@ -28,6 +28,7 @@ from bench.stages.build import STAGES, build_stage
 from bench.stages.count import Memory, Pieces, memory, step_operations
 from bench.stages.sizes import PUBLISHED, Sizes
 from bench.tools.devices import GIB, TERA
+from mmig.base.commands import OptionParser
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS_A_DAY = 86_400
@@ -85,7 +86,7 @@ def configured_steps(number: int) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--global-batch", type=int, default=256, help="samples a step over all GPUs (default: 256)")
     parser.add_argument("--gpus", type=int, nargs="+", default=[8, 32, 128], help="numbers of GPUs (default: 8 32 128)")
     parser.add_argument("--peak", type=float, default=312.0, help="TFLOP/s of one GPU (default: 312, A100 bfloat16)")

@@ -43,7 +43,7 @@ from bench.stages.sizes import PUBLISHED, SMALL
 from bench.tools.devices import GIB, TERA, peak_of
 from bench.tools.gpu_steps import JOBS, ConfiguredJob, Job, Setting
 from bench.tools.process import quiet_and_single
-from mmig.base.commands import one_line_errors
+from mmig.base.commands import OptionParser, one_line_errors
 
 MEMORY_GB, MFU, TO_BARE, TO_RECIPE = 80, 0.30, 0.90, 1.3
 WARM_UP, RESOLUTION = 3, 512
@@ -170,9 +170,7 @@ def compared(results: dict[str, Result]) -> list[str]:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Options of the command line; `more` are those of train.py."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", nargs="+", choices=JOBS, help="default: all, or none beside a --config")
     parser.add_argument("--stages", type=int, nargs="+", choices=range(1, 6), help="short for --jobs stageN ...")
     parser.add_argument("--config", action="append", metavar="FILE", help="measure this training configuration")

@@ -7,7 +7,6 @@ alternating; medians over rounds of the processor time. What is not installed is
     python bench/jpeg.py [--rounds 7]
 """
 
-import argparse
 import io
 import os
 import sys
@@ -24,6 +23,7 @@ from PIL import Image
 
 from bench.tools.clock import alternate, seconds
 from bench.tools.photographs import photographs
+from mmig.base.commands import OptionParser
 
 NUM_IMAGES = 48
 
@@ -103,7 +103,7 @@ def decode_all(decode: Decoder, encoded: list[bytes], half: bool) -> None:
 
 def main() -> None:
     """Measure and print each decoder's speed, and its ratio to Pillow's."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = OptionParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -37,6 +37,7 @@ from bench.stages.sizes import PUBLISHED, QUARTER, Sizes
 from bench.tools.clock import Pairs, in_turn
 from bench.tools.process import quiet_and_single
 from mmig.backbones import diffusion
+from mmig.base.commands import OptionParser
 from mmig.diffusion.latents import latent_shape
 from mmig.diffusion.sampling import draw_noise
 from mmig.methods.mmig.connectors import Connectors
@@ -149,7 +150,7 @@ def line(name: str, calls: Calls, pairs: Pairs, difference: int, goal: float) ->
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print a line each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=("tiny", "mid", "published"), default=["tiny", "mid"])
     parser.add_argument("--rounds", type=int, default=9, help="how often both are called")
     parser.add_argument("--batch", type=int, default=2, help="pictures a call")

@@ -38,6 +38,7 @@ from bench.stages.count import Pieces, step_operations
 from bench.stages.sizes import PUBLISHED, SMALL
 from bench.tools.devices import GIGA, TERA, peak_of
 from bench.tools.traffic import BLOCK, RANKS, sent
+from mmig.base.commands import OptionParser
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
 from mmig.training.fsdp import UNITS
 
@@ -180,7 +181,7 @@ def check(number: int) -> Iterator[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the table and the check."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", type=int, nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--batch", type=int, default=4, help="samples a GPU and step")
     parser.add_argument("--utilisation", type=float, default=0.35, help="part of an A100's peak that a step reaches")

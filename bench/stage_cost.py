@@ -30,7 +30,7 @@ from bench.stages.configured import Configured, build_configured, configured_cos
 from bench.stages.count import Pieces, forward_operations, memory, step_operations
 from bench.stages.sizes import PUBLISHED, SMALL, Sizes
 from bench.tools.devices import GIB, TERA
-from mmig.base.commands import one_line_errors
+from mmig.base.commands import OptionParser, one_line_errors
 from mmig.training.module import TrainingModule
 
 HEAD = "  trained M  frozen M   weights  gradients  AdamW   sum GiB   EMA GiB   TFLOP a sample"
@@ -81,9 +81,7 @@ def row(label: str, module: TrainingModule, operations: float | None) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Count and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--stages", type=int, nargs="+", choices=STAGES, help="default: all, or none beside a --config")
     parser.add_argument("--config", action="append", metavar="FILE", help="count this training configuration")
     parser.add_argument("--resolution", type=int, help="pixels (default: 512; of a configuration its data's)")

@@ -39,7 +39,7 @@ from bench.tools.clock import alternate, seconds
 from bench.tools.large_index import make_large_index
 from bench.tools.pipelines import bare_decode, datasets_pipeline, make_pairs, stream, webdataset_pipeline
 from datamodules.shards import write_shards
-from mmig.base.commands import keep_freed_memory
+from mmig.base.commands import OptionParser, keep_freed_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEED_SAMPLES, MEMORY_SAMPLES, WARM_UP_SAMPLES = 512, 100_000, 20_000
@@ -109,7 +109,7 @@ def _resident_megabytes() -> float:
 
 def main() -> None:
     """Measure and print every line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = OptionParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument(

@@ -35,6 +35,7 @@ from bench.tools.loops import Alternating, BareLoop, small_world
 from bench.tools.process import quiet_and_single
 from bench.tools.set_up import ROOT, set_up
 from datamodules.schema import Batch
+from mmig.base.commands import OptionParser
 from mmig.callbacks.ema import EMA
 from mmig.callbacks.progress import StepProgressBar
 from mmig.training.module import TrainingModule
@@ -139,7 +140,7 @@ def line(name: str, times: Pairs) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print a line each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", type=int, nargs="+", choices=range(6), default=list(range(6)))
     parser.add_argument("--steps", type=int, default=24, help="measured steps a side and stage")
     options = parser.parse_args(arguments)

@@ -6,7 +6,6 @@ Tars are written under a temporary name and renamed at the end, `index.json` las
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import zlib
@@ -15,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from datamodules.commands import OptionParser, interruptible
 from datamodules.convert.mapped import map_shards
 from datamodules.encode import encode
 from datamodules.keys import refuse_repeated_keys, sample_key
@@ -208,7 +208,7 @@ def _chain_unique(first: list[Sample], rest: Iterable[Sample], keys: set[str]) -
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: `verify DIR|TAR` lists what is wrong (exit code 1), `index DIR` indexes existing tars."""
-    parser = argparse.ArgumentParser(prog="python -m datamodules.shards", description=main.__doc__)
+    parser = OptionParser(prog="python -m datamodules.shards", description=main.__doc__)
     parser.add_argument("command", choices=("verify", "index"))
     parser.add_argument("directory", type=Path, help="folder of shards; verify takes a single tar too")
     parser.add_argument("--index-directory", type=Path, help="where index.json and the .idx files are, if elsewhere")
@@ -233,4 +233,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with interruptible():
+        sys.exit(main())

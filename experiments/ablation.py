@@ -18,7 +18,7 @@ from torch import Tensor
 
 from datamodules.schema import Batch, take
 from mmig.base.batches import readable
-from mmig.base.commands import one_line_errors
+from mmig.base.commands import OptionParser, one_line_errors
 from mmig.checkpoints.checkpoint import load_module
 from mmig.diffusion.losses import noise_loss
 from mmig.evaluation.bootstrap import Interval, mean_interval, paired_difference
@@ -113,7 +113,7 @@ def table(result: dict[str, Interval], title: str) -> Table:
 
 def main(arguments: list[str] | None = None) -> None:
     """Compare the variants of a run and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, help="run directory, or a .ckpt file in one")
     parser.add_argument("--data", required=True, help="YAML with a `data` section")
     parser.add_argument("--split", default="val", help="split of the data (default: val)")

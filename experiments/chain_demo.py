@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from experiments.chain_report import LAST, METRICS, NUM_STAGES, ROWS, TRAINS_UNET, Chains, Row, tables
 from experiments.demo import console, run
-from mmig.base.commands import positive
+from mmig.base.commands import OptionParser, positive
 
 STEPS, LIMIT = (40, 300, 40, 40, 40), 32
 """Steps of each stage and test samples: 20 minutes on two cores. Seeing is learnt in stage 2, whose steps are cheap."""
@@ -70,7 +70,7 @@ def evaluate(row: Row, chain: str, data: str, limit: int, seeds: int) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the chain demo."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="a few steps and samples only, as the tests run it")
     parser.add_argument("--name", default="chain", help="beginning of the runs' names (default: chain)")
     parser.add_argument("--data", default="configs/data/demo.yaml", help="data configuration, with the shards' folder")

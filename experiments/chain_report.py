@@ -18,7 +18,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mmig.base.commands import one_line_errors
+from mmig.base.commands import OptionParser, one_line_errors
 from mmig.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from mmig.evaluation.rows import SampleRow, by_key, read_rows
 
@@ -167,7 +167,7 @@ def tables(chains: Chains, markdown: bool = False) -> list[Table]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables of some chains."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "chains", nargs="+", help="names given to `experiments.chain_demo --name`; their samples are averaged"
     )

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mmig.base.commands import OptionParser
+
 ROOT = Path(__file__).resolve().parent.parent
 console = Console(highlight=False)
 
@@ -31,7 +33,7 @@ def run(title: str, *command: str) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the demo."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="a few steps only, as the tests run it")
     parser.add_argument("--name", default="demo", help="name of the run below runs/ (default: demo)")
     parser.add_argument("--data", default="configs/data/demo.yaml", help="data configuration, with the shards' folder")

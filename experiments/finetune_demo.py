@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from experiments.demo import console, run
-from mmig.base.commands import positive
+from mmig.base.commands import OptionParser, positive
 
 CONFIG = "configs/finetune/outline.yaml"
 DECODER = "configs/finetune/outline_decoder.yaml"
@@ -85,7 +85,7 @@ def evaluate(scored: Sequence[str], name: str, split: str, data: str, limit: int
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the demo."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="a few steps and samples only, as the tests run it")
     parser.add_argument("--name", default="finetune", help="name of the run below runs/ (default: finetune)")
     parser.add_argument(

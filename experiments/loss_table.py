@@ -23,7 +23,7 @@ from datamodules.schema import Batch
 from experiments.ablation import ABLATION_SEED
 from experiments.chain_report import new_table
 from mmig.base.batches import readable
-from mmig.base.commands import one_line_errors, positive
+from mmig.base.commands import OptionParser, one_line_errors, positive
 from mmig.base.files import write_json
 from mmig.checkpoints.checkpoint import build_module, init_weights, read_checkpoint
 from mmig.evaluation.bootstrap import Interval, mean_interval, paired_difference
@@ -115,7 +115,7 @@ def report(losses: Mapping[str, TermValues]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, type=Path, help="YAML with a `model` section that has all the terms")
     parser.add_argument("--data", required=True, type=Path, help="YAML with a `data` section")
     parser.add_argument("--runs", required=True, nargs="+", help="run directories, in the order of the columns")

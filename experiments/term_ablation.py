@@ -19,7 +19,7 @@ from rich.table import Table
 from experiments.chain_demo import LIMIT, STEPS, evaluate, fit, stage_seed
 from experiments.chain_report import LAST, NUM_STAGES, SHARES, Chains, Row, new_table, points
 from experiments.loss_table import TermValues, compare_runs, difference
-from mmig.base.commands import one_line_errors, positive
+from mmig.base.commands import OptionParser, one_line_errors, positive
 from mmig.evaluation.bootstrap import Interval, paired_difference
 from mmig.evaluation.settings import read_yaml
 from mmig.methods.mmig.objective import TERMS
@@ -71,7 +71,7 @@ def ablation_tables(chain: str, titles: list[str], losses: Mapping[str, TermValu
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, evaluate and compare the variants."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--chain", default="chain", help="name given to `experiments.chain_demo --name` (default: chain)"
     )

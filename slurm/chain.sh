@@ -1,19 +1,30 @@
 #!/usr/bin/env bash
 # Submit the stages that are left, each after the one before it. From a login node:   slurm/chain.sh
 # Called again at any time it goes on from where the chain stands: finished stages are left out, a stage that waits or
-# runs is not submitted twice. Prints one line a stage. What it would do: DRY_RUN=1 slurm/chain.sh
+# runs, from here or by hand, is not submitted twice. Prints one line a stage. What it would do: DRY_RUN=1 slurm/chain.sh
 cd "$(dirname "$0")/.." || exit 2
 # shellcheck source=slurm/prelude.sh
 source slurm/prelude.sh
 
-# Job that waits or runs for a run, and its state; jobs of a chain carry the run's folder as their comment.
+# Job that waits or runs for a stage, and its state. Jobs of a chain carry the run's folder as their comment, and so does
+# every job once it runs. One that was submitted by hand and waits has none: it is known by its script and this folder.
 queued() {
-    local jobs
-    jobs=$(squeue --noheader --me --format='%i|%T|%k' 2>&1) || {
+    local number=$1 run jobs found
+    run=$(realpath -m "$(stage_run "$number")")
+    jobs=$(squeue --noheader --me --format='%i|%T|%k|%Z|%o' 2>&1) || {
         dry_run && return # it may be looked at where there is no SLURM
         die "squeue: $jobs"
     }
-    awk -F'|' -v run="$1" '$3 == run { print $1, $2; exit }' <<<"$jobs"
+    found=$(awk -F'|' -v run="$run" '$3 == run { print $1, $2; exit }' <<<"$jobs")
+    if [[ -z $found ]]; then
+        found=$(awk -F'|' -v here="$(pwd -P)" -v script="slurm/stage$number.sh" '
+            ($3 == "" || $3 == "(null)") && $4 == here && index($5, script) { print $1, $2 ", submitted by hand"; exit }
+        ' <<<"$jobs")
+        [[ -z $found || -z $MMIG_PREFIX ]] ||
+            die "job ${found%% *} was submitted by hand, and while it waits nobody can see whether it is for $run or a run" \
+                "of another prefix; for this one: scontrol update JobId=${found%% *} Comment=$run. Else wait until it runs"
+    fi
+    echo "$found"
 }
 
 # Submit stage N after a job ("": at once); prints the job's number.
@@ -54,9 +65,9 @@ for ((number = 1; number < first; number++)); do
 done
 before=
 for ((number = first; number <= NUM_STAGES; number++)); do
-    found=$(queued "$(realpath -m "$(stage_run "$number")")")
+    found=$(queued "$number") || exit
     if [[ -n $found ]]; then
-        before=${found% *}
+        before=${found%% *}
         echo "stage $number  already there: job $before, ${found#* }"
         continue
     fi

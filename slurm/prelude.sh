@@ -8,7 +8,7 @@ set -euo pipefail
 : "${SBATCH_PARTITION=}"                          # sbatch reads these two from the environment; what stands here
 : "${SBATCH_ACCOUNT=}"                            # reaches it through chain.sh alone
 : "${MMIG_SUBMIT_OPTIONS=}"                       # further options of sbatch for chain.sh, as --nodes=2 --time=12:00:00
-: "${MMIG_TRAINER=configs/trainer/ddp.yaml}"      # one or more trainer configurations
+: "${MMIG_TRAINER=configs/trainer/ddp.yaml}"      # a trainer configuration; several, in names without spaces
 : "${MMIG_CONFIGS=configs/mmig}"                  # folder of stage1.yaml ... stage5.yaml
 : "${MMIG_DATA=configs/data/shards.yaml}"         # data configuration; train.sh is given its own
 : "${MMIG_OVERRIDES=--data.init_args.resolution 512}" # settings that win over all three; train.sh has none
@@ -156,9 +156,18 @@ last_line() {
         "${job_result:-failed with status $status}"
 }
 
+# Let a job that was submitted by hand carry what one of the chain does: its run's folder, as its comment.
+tell_run() {
+    local comment
+    comment=$(squeue --noheader --job "$SLURM_JOB_ID" --format=%k 2>/dev/null) || return 0
+    [[ -n $comment && $comment != "(null)" ]] ||
+        scontrol update "JobId=$SLURM_JOB_ID" "Comment=$(realpath -m "$1")" 2>/dev/null || true # as in a container
+}
+
 # Say how the job begins, sign life from then on, and say how it ended.
 open_job() {
     local run=$1
+    tell_run "$run"
     log "BEGIN job ${SLURM_JOB_ID}, attempt $((${SLURM_RESTART_COUNT:-0} + 1)), on ${SLURM_JOB_NODELIST}:" \
         "$run, $(newest_checkpoint "$run")"
     trap last_line EXIT
@@ -212,6 +221,13 @@ print_job() {
     done
     printf 'command      '
     launch "$@"
+}
+
+# Files of MMIG_TRAINER, as `trainers`: one whose name may hold spaces, or several words.
+trainer_files() {
+    trainers=("$MMIG_TRAINER")
+    # shellcheck disable=SC2206 # words on purpose
+    [[ -e $MMIG_TRAINER ]] || trainers=($MMIG_TRAINER)
 }
 
 # Refuse what would fail later and say less.
@@ -279,9 +295,9 @@ as_options() {
 # Train a run on the data and by the trainer of the settings, whose overrides win over all three. Arguments: the run's
 # folder, the method's configuration, then further arguments of train.py.
 train_configured() {
-    local run=$1 options
-    # shellcheck disable=SC2206 # words on purpose
-    local files=("$2" $MMIG_DATA $MMIG_TRAINER)
+    local run=$1 options trainers
+    trainer_files
+    local files=("$2" "$MMIG_DATA" "${trainers[@]}")
     shift 2
     check_place "${files[@]}"
     as_options "${files[@]}"

@@ -44,8 +44,7 @@ find_configs() {
 }
 
 find_configs "$@"
-# shellcheck disable=SC2086 # words on purpose
-check_place "${given[@]}" $MMIG_TRAINER
-# shellcheck disable=SC2086
-as_options $MMIG_TRAINER
+trainer_files
+check_place "${given[@]}" "${trainers[@]}"
+as_options "${trainers[@]}"
 train "$MMIG_RUNS/$MMIG_PREFIX$NAME" "${options[@]}" "$@"

@@ -17,6 +17,7 @@ from datamodules import remote_index
 from datamodules.audio import AudioSupportError
 from datamodules.browse.page import page
 from datamodules.browse.survey import Survey, survey
+from datamodules.commands import OptionParser, interruptible
 from datamodules.output import printable_output
 from datamodules.schema import AttachmentSettings
 from datamodules.shard_index import INCOMPLETE, INDEX_FILE, ShardIndex
@@ -26,7 +27,7 @@ from datamodules.tar_index import ShardError
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 when written, 1 with one clear line when not."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m datamodules.browse",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -107,4 +108,5 @@ def write_page(path: Path, index: ShardIndex, found: Survey, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with interruptible():
+        sys.exit(main())

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datamodules.commands import OptionParser
 from datamodules.convert.converters import CONVERTERS
 from datamodules.output import printable_output
 
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m datamodules.convert",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

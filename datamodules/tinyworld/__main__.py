@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from datamodules.commands import OptionParser, interruptible
 from datamodules.output import printable_output
 from datamodules.tinyworld.sample import SPLITS
 from datamodules.tinyworld.write import write_split
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 when written, 1 with one clear line when not."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="python -m datamodules.tinyworld",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -123,4 +124,5 @@ def write_with_bar(split: str, count: int, write: Callable[[Callable[[], object]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with interruptible():
+        sys.exit(main())

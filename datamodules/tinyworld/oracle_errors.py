@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.commands import OptionParser
 from datamodules.output import printable_output
 from datamodules.tinyworld.oracle import judge
 from datamodules.tinyworld.reading import blurred
@@ -59,7 +59,7 @@ def oracle_errors(
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table of the oracle's errors."""
-    parser = argparse.ArgumentParser(prog="python -m datamodules.tinyworld.oracle", description=main.__doc__)
+    parser = OptionParser(prog="python -m datamodules.tinyworld.oracle", description=main.__doc__)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--split", choices=SPLITS, default="val")
     parser.add_argument("--seed", type=int, default=0)

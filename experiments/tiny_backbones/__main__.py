@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmig.base.commands import OptionParser
+
 logger = logging.getLogger(__name__)
 ASSETS = "assets/tiny"
 TEXTS = "runs/tiny-texts"
@@ -74,7 +76,7 @@ def commands() -> dict[str, list[Command]]:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the commands of the chosen parts; stops at the first that fails, with its exit status."""
     steps = commands()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=steps, default=list(steps), help="parts to remake")
     parser.add_argument("--list", action="store_true", help="print the commands, run nothing")
     arguments = parser.parse_args(args)

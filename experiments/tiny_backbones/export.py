@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.tiny_backbones.clip_export import export_clip, preprocessor_config, write_weights
 from experiments.tiny_backbones.prompt import PROMPT_TEMPLATE
+from mmig.base.commands import OptionParser
 from mmig.base.files import write_json, write_text
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Export the newest (averaged) weights of a run."""
     import argparse
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("run", type=Path, help="run directory or checkpoint file")
     parser.add_argument("--out", type=Path, required=True, help="root of the tiny backbones, assets/tiny")

@@ -6,6 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from mmig.base.commands import OptionParser
+
 ASSETS = Path("assets/tiny")
 Scores = dict[str, float]
 
@@ -25,7 +27,7 @@ def load_function(path: str) -> Callable[..., Any]:
 
 def options(description: str | None) -> argparse.ArgumentParser:
     """A parser with the options about the samples."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("configs/data/tinyworld.yaml"), help="YAML of a data set")
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int, help="samples to use, default all")

@@ -23,6 +23,7 @@ from experiments.tiny_backbones.tokenizer_layouts import (
     save_llama_tokenizer,
     save_opt_tokenizer,
 )
+from mmig.base.commands import OptionParser
 
 Trained = tuple[dict[str, int], Merges]
 """Ids by entry, and merges in their order."""
@@ -139,9 +140,7 @@ def write_tokenizers(shards: Path, out: Path, max_vocabulary: int = MAX_VOCABULA
 
 def main() -> None:
     """Command line: `python -m experiments.tiny_backbones.tokenizers --shards DIR --out assets/tiny`."""
-    import argparse
-
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = OptionParser(description=main.__doc__)
     parser.add_argument("--shards", type=Path, required=True, help="folder of shards whose texts are read")
     parser.add_argument(
         "--out", type=Path, required=True, help="root that gets clip/, stable-diffusion/, llama/, blip2/"

@@ -2,21 +2,18 @@
 [--part NAME]`.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from mmig.backbones.fetch import fetch, read_references
 from mmig.backbones.fingerprint import fingerprint
 from mmig.backbones.parts import PARTS, BackboneError
-from mmig.base.commands import printable_output
+from mmig.base.commands import OptionParser, one_line_errors, printable_output
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mmig.backbones", description="Fetch and identify pretrained parts."
-    )
+    parser = OptionParser(prog="python -m mmig.backbones", description="Fetch and identify pretrained parts.")
     commands = parser.add_subparsers(dest="command", required=True)
     fetching = commands.add_parser("fetch", help="download every backbone that configs name, check local folders")
     fetching.add_argument(
@@ -61,4 +58,5 @@ def _fetch_all(configs: list[Path], to: Path | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_line_errors():
+        sys.exit(main())

@@ -3,17 +3,75 @@
 import argparse
 import contextlib
 import ctypes
+import difflib
 import io
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn
 
 _OWN = ("mmig.", "datamodules.", "experiments.")
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells say it."""
+
+
+class OptionParser(argparse.ArgumentParser):
+    """Takes options by their whole names alone, and names the nearest ones to those that it does not know."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **settings})
+        self._given: list[str] = []
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As the parent; remembers what was given, for what it may miss is an option that is spelled otherwise."""
+        self._given = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Usage, and the reason in one line; exit status 2."""
+        known = set(_options(self))
+        unknown = [arg for arg in self._given if arg.startswith("--") and arg.split("=")[0] not in known | {"--"}]
+        if message.startswith("unrecognized arguments:"):
+            message = unknown_options(message, known)
+        elif unknown and "required" in message:
+            message += f"; {unknown_options(f'unrecognized arguments: {unknown[0]}', known)}"
+        super().error(message)
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Options of a parser and of its subcommands."""
+    yield from parser._option_string_actions
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for subparser in action.choices.values():
+                yield from _options(subparser)
+
+
+def unknown_options(message: str, known: Iterable[str]) -> str:
+    """The parser's line about arguments that it does not know, with the nearest option to each of them."""
+    known, words = list(known), message.partition(":")[2].split()
+    hints = {word.split("=")[0]: nearest(word.split("=")[0], known) for word in words if word.startswith("--")}
+    found = [f"{word} (did you mean {close}?)" if close else word for word, close in hints.items()]
+    return f"unknown option {', '.join(found)}" if found else message
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that is most like one; "" where none is. A last part alone, as max_steps, finds the whole."""
+
+    def plain(text: str) -> str:
+        return re.sub("[-_]", "", text).lower()
+
+    by_plain = {plain(name): name for name in known}
+    ends = [name for name in by_plain.values() if plain(name.rpartition(".")[2]) == plain(word)]
+    begins = [name for name in by_plain.values() if plain(name).startswith(plain(word)) and plain(word)]
+    close = difflib.get_close_matches(plain(word), list(by_plain), n=1)
+    return next(iter([*ends, *begins[:1], *(by_plain[match] for match in close)]), "")
 
 
 @contextlib.contextmanager
 def one_line_errors(*more: type[Exception]) -> Iterator[None]:
-    """End what a user can mend in one line, not in a traceback (MMIG_TRACEBACK=1 shows it), and print any text.
+    """End what a user can mend, or Ctrl-C, in one line, not in a traceback (MMIG_TRACEBACK=1 shows it); print any text.
 
     Args:
         more: kinds of error beside ValueError and OSError.
@@ -21,6 +79,10 @@ def one_line_errors(*more: type[Exception]) -> Iterator[None]:
     printable_output()
     try:
         yield
+    except KeyboardInterrupt:
+        if os.environ.get("RANK", "0") == "0":
+            sys.stderr.write("interrupted\n")
+        sys.exit(INTERRUPTED)
     except (ValueError, OSError, *more) as error:
         if os.environ.get("MMIG_TRACEBACK"):
             raise

@@ -5,6 +5,7 @@ signal to any one of them is enough. docs/reliability.md says what each signal d
 """
 
 import signal
+import sys
 from types import FrameType
 from typing import Any
 
@@ -13,14 +14,15 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from mmig.callbacks.ema import trained_weights
+from mmig.callbacks.interrupts import InterruptWatch
 from mmig.callbacks.requeue import Requeue, requeue_job
 from mmig.callbacks.run_checkpoint import run_checkpoint
 from mmig.checkpoints.files import newest_in_words
 from mmig.training.agreement import Agreement
-from mmig.training.compat import log_step
+from mmig.training.compat import kill_launched, log_step
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""SLURM's end of a job, its warning before (--signal), and submitit's."""
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+"""SLURM's end of a job, its warning before (--signal), submitit's, and Ctrl-C."""
 
 
 class Preempted(SystemExit):
@@ -36,8 +38,12 @@ class Preempted(SystemExit):
         self.message = message
 
 
+class Interrupted(Preempted):
+    """SIGINT ended this rank where it had nothing to save."""
+
+
 class Preemption(Checkpoint):
-    """Obeys SIGTERM, SIGUSR1 and SIGUSR2 from the first step on.
+    """Obeys SIGTERM, SIGUSR1, SIGUSR2 and SIGINT from the first step on; a second SIGINT ends at once.
 
     A `Checkpoint` only in that Lightning calls those after all other callbacks, when a step is done with.
 
@@ -50,12 +56,15 @@ class Preemption(Checkpoint):
         self._received = self._agreed = 0
         self._agreement: Agreement | None = None
         self._previous: dict[int, Any] = {}
+        self._watch: InterruptWatch | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals over; before, they end a process that has nothing to lose in the ordinary way."""
         self._received = self._agreed = 0
         self._agreement = Agreement()
         self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        first = trainer.is_global_zero
+        self._watch = InterruptWatch(lambda: first and _tell_first(), lambda: _tell_second(trainer))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._received = self._received or number
@@ -100,7 +109,9 @@ class Preemption(Checkpoint):
         """Put the previous handlers back."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._previous, self._agreement = {}, None
+        if self._watch is not None:
+            self._watch.close()
+        self._previous, self._agreement, self._watch = {}, None, None
 
     def _end(self, trainer: L.Trainer) -> None:
         """Save together, requeue on the first rank, raise Preempted on all."""
@@ -108,7 +119,8 @@ class Preemption(Checkpoint):
         saved, failed = self._save(trainer, step)
         again = Requeue(False, "")
         if trainer.is_global_zero:
-            again = requeue_job() if self.requeue else Requeue(False, "the same command continues from there")
+            wanted = self.requeue and self._agreed != signal.SIGINT  # whoever presses Ctrl-C wants an end
+            again = requeue_job() if wanted else Requeue(False, "the same command continues from there")
         if not failed and self._agreement is not None:
             self._agreement.wait()  # or SLURM might end the first rank, for another's end, before it has requeued
         # the other ranks end well: what started them would else kill the first one before it has said its last line
@@ -129,3 +141,19 @@ class Preemption(Checkpoint):
             reason = (str(error) or type(error).__name__).splitlines()[0]
             return f"saving failed ({reason}), the last checkpoint is {newest_in_words(checkpoint.directory)}", True
         return f"saved {path}", False
+
+
+def _tell_first() -> None:
+    """Tell whoever sits there that the signal was heard, for a step may take long; a log has the last line."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\nCtrl-C: saving after this step; once more ends at once, without saving\n")
+        sys.stderr.flush()
+
+
+def _tell_second(trainer: L.Trainer) -> None:
+    """Say what is left, and end the ranks that this process has started."""
+    checkpoint = run_checkpoint(trainer)
+    if trainer.is_global_zero:
+        last = "none" if checkpoint is None else newest_in_words(checkpoint.directory)
+        sys.stderr.write(f"SIGINT again: ended at once, nothing more is saved; the last checkpoint is {last}\n")
+    kill_launched(trainer)

@@ -100,8 +100,10 @@ class RunCheckpoint(Checkpoint):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the best so far."""
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
         best = self._better(trainer, pl_module.step)
-        if best is not None and trainer.state.fn == TrainerFn.FITTING:
+        if best is not None:
             self.save(trainer, pl_module.step, best)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -13,7 +13,7 @@ from mmig.base.settings import RefusedSettingsError, instantiate
 from mmig.checkpoints.files import CheckpointError, checkpoints_in, read, read_outline
 from mmig.checkpoints.folders import read_parts
 from mmig.checkpoints.renamed import OLDEST_RUNS, is_before_renaming, writer_of
-from mmig.checkpoints.weights_file import SUFFIX
+from mmig.checkpoints.weights_file import SUFFIX, foreign_updates
 from mmig.training.module import TrainingModule
 
 
@@ -28,6 +28,12 @@ def find_checkpoint(path: str | Path) -> Path:
         CheckpointError: there is none.
     """
     path = Path(path)
+    if (updates := foreign_updates(path)) is not None:
+        raise CheckpointError(
+            f"{updates} holds low-rank updates (LoRA) of another program, which are no weights of a run; merge them "
+            "into the model that they were made for (in diffusers: pipeline.fuse_lora(), then save_pretrained) and "
+            "name that folder as a backbone (docs/checkpoints.md)"
+        )
     if path.is_file() or (path.suffix == ".ckpt" and path.is_dir()):
         return path
     found = checkpoints_in(path / "checkpoints") or checkpoints_in(path)

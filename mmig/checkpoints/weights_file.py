@@ -5,11 +5,12 @@ its metadata step, backbones, manifest and the version that wrote it. Optimiser 
 be continued from it. Files of earlier versions open too, under today's names (`mmig.checkpoints.renamed`).
 """
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -52,3 +53,15 @@ def read_weights(path: Path) -> dict[str, Any]:
             config = facts["manifest"]["config"]
             config["model"] = renamed_model(config["model"])
         return {"state_dict": {name: file.get_tensor(name) for name in file.keys()}, **facts}  # noqa: SIM118, no dict
+
+
+def foreign_updates(path: Path) -> Path | None:
+    """The file of low-rank updates that diffusers, peft or another program wrote, at `path` or in that folder."""
+    for file in (path, *(path / name for name in ("adapter_model.safetensors", "pytorch_lora_weights.safetensors"))):
+        if file.suffix != SUFFIX or not file.is_file():
+            continue
+        with contextlib.suppress(SafetensorError), safe_open(file, framework="pt") as opened:
+            own = _ENTRY in (opened.metadata() or {})
+            if not own and any("lora" in name.lower() for name in opened.keys()):  # noqa: SIM118, no dict
+                return file
+    return None

@@ -53,7 +53,8 @@ class CacheCLI(MMIGCLI):
         return self.config
 
     def before_instantiate_classes(self) -> None:
-        """Nothing: there is no run to name."""
+        """Refuse what a training would; there is no run to name."""
+        self.check_words()
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """None: nothing is trained."""

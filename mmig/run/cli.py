@@ -1,16 +1,13 @@
 """The command line of train.py: LightningCLI with a run directory, exact resume and initialisation from a run."""
 
-import logging
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 import yaml
-from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import ProgressBar
@@ -22,9 +19,10 @@ from mmig.base.versions import describe_code
 from mmig.callbacks.counted_losses import CountedLosses
 from mmig.callbacks.data_faults import DataFaults
 from mmig.callbacks.ema import EMA
+from mmig.callbacks.epochs import EpochsInSteps
 from mmig.callbacks.overdue_validation import OverdueValidation
 from mmig.callbacks.prediction_writer import PredictionWriter
-from mmig.callbacks.preemption import Preempted, Preemption
+from mmig.callbacks.preemption import Interrupted, Preempted, Preemption
 from mmig.callbacks.progress import progress
 from mmig.callbacks.run_checkpoint import RunCheckpoint, run_checkpoint
 from mmig.callbacks.step_guard import StepGuard
@@ -41,15 +39,20 @@ from mmig.checkpoints.files import AnyFormIO
 from mmig.run.manifest import (
     RunLockedError,
     append_submission,
+    check_name,
+    ended_early,
     make_run_folder,
     mark_finished,
     run_lock,
     unmark_finished,
 )
 from mmig.run.parser import OneLineParser, plain_values
-from mmig.run.resume import ResumeError, check_resumable
+from mmig.run.resume import check_settings
+from mmig.run.seeds import spread_seed
+from mmig.run.start import be_quiet, interruptible
+from mmig.run.trainer_words import check_built, check_trainer
 from mmig.training.agreement import leave_process_group
-from mmig.training.compat import wait_for_launched, without_lightning_signals
+from mmig.training.compat import kill_launched, wait_for_launched, without_lightning_signals
 from mmig.training.module import TrainingModule
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -113,6 +116,14 @@ class MMIGCLI(LightningCLI):
         parser.add_lightning_class_args(Watchdog, "watchdog")
         parser.set_defaults({"checkpoint.directory": "", "guard.directory": "", "watchdog.directory": ""})
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and remember which settings are given."""
+        super().parse_arguments(parser, args)
+        # what is filled in later has no default
+        places = [f"--{name}.directory=" for name in ("checkpoint", "guard", "watchdog")]
+        self.words = list(sys.argv[1:] if args is None else args)
+        self.given = parser.parse_args([*self.words, *places], defaults=False)
+
     def _parse_ckpt_path(self) -> None:
         """Lightning would let a checkpoint's hyper-parameters beat the command line; here nothing does."""
 
@@ -126,12 +137,28 @@ class MMIGCLI(LightningCLI):
         """Folder of the run."""
         return Path(self.options.runs) / self.options.name
 
+    def check_words(self) -> None:
+        """Refuse what would not be obeyed, and let seeds follow `seed_everything`.
+
+        Raises:
+            TrainerSettingError: see `check_trainer`.
+        """
+        check_trainer(self.options.trainer)
+        given = self.given[self.subcommand] if self.subcommand else self.given
+        kept = spread_seed(self.options, given)
+        asked = any(word.partition("=")[0] == "--seed_everything" for word in self.words)
+        if kept and asked and os.environ.get("LOCAL_RANK", "0") == "0":
+            seed = self.options.seed_everything
+            sys.stderr.write(f"warning: --seed_everything {seed} leaves {' and '.join(kept)} as given\n")
+
     def before_instantiate_classes(self) -> None:
         """Name the run, and place its checkpoints in its directory."""
+        self.check_words()
         if self.options.name is None:
             if not self.options.config:
                 self.parser.error("--name: expected a name for the run, or a --config to call it after")
             self.options.name = Path(str(self.options.config[0])).stem
+        check_name(self.options.name)
         self.options.checkpoint.directory = str(self.run_directory / "checkpoints")
         self.options.guard.directory = str(self.run_directory)
         self.options.watchdog.directory = str(self.run_directory / "hang")
@@ -142,12 +169,13 @@ class MMIGCLI(LightningCLI):
         # without a bar of ours Lightning would draw its own
         kwargs["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in shown)
         writes = [PredictionWriter(self.run_directory / "predictions")] if self.subcommand == "predict" else []
-        fits = [DataFaults(self.run_directory), OverdueValidation()] if self.subcommand == "fit" else []
-        watches = [*fits, CountedLosses()]
+        training = [EpochsInSteps(), DataFaults(self.run_directory), OverdueValidation()]
+        watches = [*(training if self.subcommand == "fit" else []), CountedLosses()]
         self.trainer_defaults["callbacks"] = [*shown, *writes, *watches]
         for name, value in flight_recorder(self.run_directory / "hang").items():
             os.environ.setdefault(name, value)
         trainer = without_lightning_signals(super().instantiate_trainer(**kwargs))
+        check_built(trainer, self.options.trainer.sync_batchnorm)
         trainer.strategy.checkpoint_io = AnyFormIO()
         _allow_tf32(trainer)
         # the average takes a step in before any callback of the configuration evaluates it
@@ -181,6 +209,10 @@ class MMIGCLI(LightningCLI):
             self._train(None)
             return
         make_run_folder(run)
+        if (step := ended_early(run, config)) is not None:
+            if self.trainer.global_rank == 0:
+                sys.stderr.write(f"{run} is finished: a callback or max_time ended it after step {step}\n")
+            return
         if os.environ.get("LOCAL_RANK", "0") != "0" or self.trainer.global_rank != 0:
             self._train(self._resume_path())
             return
@@ -188,7 +220,7 @@ class MMIGCLI(LightningCLI):
             unmark_finished(run)  # there may be more to do than there was
             resume = self._resume_path()
             if resume is not None:
-                self._check_settings(resume, config)
+                check_settings(self._parser(self.subcommand), run, resume, config)
             write_text(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
             facts = {"world_size": self.trainer.world_size, "strategy": type(self.trainer.strategy).__name__}
             own = {"resumed_from": resume and str(resume), "seed": config["seed_everything"]}
@@ -198,44 +230,20 @@ class MMIGCLI(LightningCLI):
             self._note_end()
 
     def _note_end(self) -> None:
-        """Note a run that has reached its last step; one that was interrupted has not, and says nothing."""
+        """Note a run that has come to its end; one that was interrupted has not, and says nothing."""
         last = self.trainer.max_steps
-        if 0 < last <= self.model.step:
-            mark_finished(self.run_directory, self.model.step)
-
-    def _with_defaults(self, saved: dict[str, Any]) -> dict[str, Any]:
-        """A run's settings with the defaults of those that the code has got since; as they are if it lost some."""
-        parser = self._parser(self.subcommand)
-        parser.exit_on_error = False
-        try:
-            completed = parser.parse_object(saved)
-        except ArgumentError:
-            return saved
-        finally:
-            parser.exit_on_error = True
-        return plain_values(parser, completed)
-
-    def _check_settings(self, resume: Path, config: dict[str, Any]) -> None:
-        """Refuse other settings than those of this run so far, and of the run that the checkpoint belongs to."""
-        files = {(folder / "config.yaml").resolve() for folder in (self.run_directory, *resume.parents[:2])}
-        for file in sorted(files):
-            if file.exists():
-                self._check_resumable(yaml.safe_load(file.read_text(encoding="utf-8")), config)
-        saved = read_checkpoint(resume, outline=True).get("manifest", {}).get("config")  # it may lie alone
-        if saved is not None:
-            self._check_resumable(saved, config)
-
-    def _check_resumable(self, saved: dict[str, Any], config: dict[str, Any]) -> None:
-        try:
-            check_resumable(saved, config)
-        except ResumeError:  # maybe for want of settings that are newer than the run; to parse it again takes a while
-            check_resumable(self._with_defaults(saved), config)
+        whole = 0 < last <= self.model.step
+        if whole or self.trainer.should_stop:
+            mark_finished(self.run_directory, self.model.step, early=not whole)
 
     def _train(self, resume: Path | None) -> None:
         if resume is None and self.options.init_from is not None:
             self._start_from(self.options.init_from)
         try:
             self.trainer.fit(self.model, self.datamodule, ckpt_path=resume, weights_only=True)
+        except Interrupted:
+            kill_launched(self.trainer)
+            raise
         except Preempted:
             wait_for_launched(self.trainer, seconds=30)
             raise
@@ -276,15 +284,8 @@ def _allow_tf32(trainer: L.Trainer) -> None:
 def main(args: list[str] | None = None) -> None:
     """Run train.py; what a user can mend ends in one line, not in a traceback (MMIG_TRACEBACK=1 shows it)."""
     keep_freed_memory()  # data loader workers inherit it
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # hardware lists and tips at every start
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the config says how many
-    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # the frozen backbones
-    warnings.filterwarnings("ignore", message=".*overridden `transfer_batch_to_device`.*")  # on purpose
-    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero.*")  # no validation split
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # between lightning and torch
-    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # whoever has SLURM knows
-    with one_line_errors(RunLockedError, MisconfigurationException):
+    be_quiet()
+    with one_line_errors(RunLockedError, MisconfigurationException), interruptible():
         try:
             MMIGCLI(args)
         except Preempted as end:

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mmig.base.commands import one_line_errors
+from mmig.base.commands import OptionParser, one_line_errors
 from mmig.checkpoints.checkpoint import (
     CheckpointError,
     checkpoint_weights,
@@ -144,7 +144,7 @@ def _read_report(checkpoint: str | Path, path: str | Path | None) -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     """Export a run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, help="run directory, a checkpoint, or a file of weights")
     parser.add_argument("--out", required=True, help="folder to make, or a file NAME.safetensors; it must not exist")
     parser.add_argument("--no-ema", action="store_true", help="take the trained weights instead of their average")

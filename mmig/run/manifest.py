@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mmig.base.files import write_json
 from mmig.base.processes import process_start
 from mmig.base.versions import describe_code
@@ -69,10 +71,41 @@ def append_submission(run: Path, **facts: Any) -> None:
     write_json(path, manifest)
 
 
-def mark_finished(run: Path, step: int) -> None:
-    """Leave `finished.json`: the run has come to its end, and what is built on it may start (slurm/chain.sh)."""
-    facts = {"step": step, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+def check_name(name: str) -> None:
+    """Refuse what is no name of a folder directly in that of all runs.
+
+    Raises:
+        RunFolderError: an empty name, a path, or the folder of all runs itself.
+    """
+    if not name.strip() or name in (".", "..") or "/" in name or os.sep in name or "\0" in name:
+        raise RunFolderError(
+            f"--name {name!r}: expected the name of one folder, which is made in that of --runs; give a word such as "
+            "stage1, and another place with --runs"
+        )
+
+
+def mark_finished(run: Path, step: int, early: bool = False) -> None:
+    """Leave `finished.json`: the run has come to its end, and what is built on it may start (slurm/chain.sh).
+
+    Args:
+        run: folder of the run. step: its last one.
+        early: whether a callback or `trainer.max_time` ended it, which a resume would not know of.
+    """
+    facts = {"step": step, "time": datetime.now(UTC).isoformat(timespec="seconds"), "early": early}
     write_json(run / "finished.json", facts)
+
+
+def ended_early(run: Path, config: dict[str, Any]) -> int | None:
+    """The last step of a run that a callback ended, if the same command is given again; else None.
+
+    Ranks may ask while the first one takes the mark away and writes its settings: in this order all get one answer.
+    """
+    try:
+        saved = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        facts = json.loads((run / "finished.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return facts["step"] if facts.get("early") and saved == config else None
 
 
 def unmark_finished(run: Path) -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from datamodules.shards import map_shards
-from mmig.base.commands import one_line_errors
+from mmig.base.commands import OptionParser, one_line_errors
 from mmig.base.settings import RefusedSettingsError, call
 from mmig.cache.map import Answered, AskingMapper, Mapper
 from mmig.evaluation.settings import read_yaml
@@ -95,7 +95,7 @@ def _of_rank(record: Path | None, rank: int, num_ranks: int) -> Path | None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Map shards to shards; what a user can mend ends in one line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="YAML with the mapper")
     parser.add_argument("--source", required=True, help="folder of shards, or its URL")
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards that are made")

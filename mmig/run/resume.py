@@ -2,9 +2,15 @@
 
 import importlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import yaml
+from jsonargparse import ArgumentError
+
 from mmig.backbones.named import as_backbone, setting_value
+from mmig.checkpoints.checkpoint import read_checkpoint
+from mmig.run.parser import OneLineParser, plain_values
 
 ARGUMENTS = "model.init_args"
 FREE_SETTINGS = (
@@ -88,6 +94,8 @@ def trajectory_settings(config: dict[str, Any]) -> dict[str, Any]:
     optimizer = ((config.get("model") or {}).get("init_args") or {}).get("optimizer") or {}
     if optimizer.get("schedule") == "cosine" and optimizer.get("total_steps") is None:
         flat["trainer.max_steps"] = trainer.get("max_steps")
+        if trainer.get("max_epochs") not in (None, -1):
+            flat["trainer.max_epochs"] = trainer["max_epochs"]
     # a group that sets nothing is clipped apart from the rest all the same
     flat["optimizer.groups"] = sorted(optimizer.get("groups") or {}) or None
     return {name: value for name, value in flat.items() if not _is_free(name)}
@@ -114,3 +122,43 @@ def check_resumable(saved: dict[str, Any], current: dict[str, Any]) -> None:
             f"cannot continue this run with other settings ({len(changed)} changed): {listed}. "
             "Give the old values, choose another --name, or start a new run from these weights with --init_from"
         )
+
+
+def check_settings(parser: OneLineParser, run: Path, resume: Path, config: dict[str, Any]) -> None:
+    """Refuse other settings than those of this run so far, and of the run that the checkpoint belongs to.
+
+    Args:
+        parser: of train.py's subcommand.
+        run: folder of the run.
+        resume: the checkpoint that it is to continue from.
+        config: its settings now.
+
+    Raises:
+        ResumeError: see `check_resumable`.
+    """
+    files = {(folder / "config.yaml").resolve() for folder in (run, *resume.parents[:2])}
+    for file in sorted(files):
+        if file.exists():
+            _check(parser, yaml.safe_load(file.read_text(encoding="utf-8")), config)
+    saved = read_checkpoint(resume, outline=True).get("manifest", {}).get("config")  # it may lie alone
+    if saved is not None:
+        _check(parser, saved, config)
+
+
+def _check(parser: OneLineParser, saved: dict[str, Any], config: dict[str, Any]) -> None:
+    try:
+        check_resumable(saved, config)
+    except ResumeError:  # maybe for want of settings that are newer than the run; to parse it again takes a while
+        check_resumable(_with_defaults(parser, saved), config)
+
+
+def _with_defaults(parser: OneLineParser, saved: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings with the defaults of those that the code has got since; as they are if it lost some."""
+    parser.exit_on_error = False
+    try:
+        completed = parser.parse_object(saved)
+    except ArgumentError:
+        return saved
+    finally:
+        parser.exit_on_error = True
+    return plain_values(parser, completed)

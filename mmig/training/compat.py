@@ -46,5 +46,12 @@ def wait_for_launched(trainer: L.Trainer, seconds: float) -> None:
             process.wait(seconds)
 
 
+def kill_launched(trainer: L.Trainer) -> None:
+    """Kill the ranks that this process has started."""
+    launcher = trainer.strategy.launcher
+    for process in launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else ():
+        process.kill()
+
+
 def _nothing() -> None:
     """In place of a method; no lambda, since spawned ranks pickle the trainer."""

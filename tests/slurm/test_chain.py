@@ -56,6 +56,26 @@ def test_the_chain_goes_on_from_where_it_stands(site: Site, cluster: Cluster) ->
     assert all(earlier <= later for earlier, later in itertools.pairwise(stored))
 
 
+def test_stages_that_were_submitted_by_hand_are_known(site: Site, cluster: Cluster) -> None:
+    settings = site.settings("") | FEW_STEPS
+    job = site.submit("stage1.sh", "--nodes=1", "--hold", settings=settings)
+    try:
+        found = chain(site, settings)
+        assert found[1] == f"already there: job {job}, PENDING, submitted by hand"
+        assert found[2].endswith(f"after job {job}")
+        with pytest.raises(
+            AssertionError, match=rf"job {job} was submitted by hand.*scontrol update JobId={job} Comment="
+        ):
+            chain(site, site.settings("other-"))
+        for number in range(2, 6):
+            cluster.run("scancel", job_in(found[number]))
+        cluster.run("scontrol", "release", job)
+        cluster.wait(job, "COMPLETED")
+        assert cluster.facts(job)["Comment"] == str(site.runs / "stage1")
+    finally:
+        cluster.run("scancel", "--me")
+
+
 def test_a_backbone_that_is_not_there_ends_the_chain_in_one_line(site: Site, cluster: Cluster) -> None:
     settings = site.settings("broken-") | {
         "MMIG_OVERRIDES": "--model.init_args.backbones.llm nowhere/no-such-llama --trainer.max_steps 2"

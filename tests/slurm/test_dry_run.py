@@ -110,6 +110,22 @@ def test_tasks_get_the_processors_that_the_job_asks_for() -> None:
     assert "OMP_NUM_THREADS=2" in dry_run("stage1.sh", OMP_NUM_THREADS="2").split()
 
 
+def test_names_of_configurations_may_hold_spaces(tmp_path: Path) -> None:
+    data, trainer = tmp_path / "my data.yaml", tmp_path / "my trainer.yaml"
+    data.write_text((ROOT / DATA).read_text())
+    trainer.write_text((ROOT / "configs/trainer/cpu.yaml").read_text())
+    settings = {"MMIG_DATA": str(data), "MMIG_TRAINER": str(trainer), "MMIG_RUNS": str(tmp_path / "my runs")}
+    for script in ("stage2.sh", "sweep.sh"):
+        arguments = train_arguments(dry_run(script, **settings))
+        configs = [arguments[i + 1] for i, word in enumerate(arguments) if word == "--config"]
+        assert configs[1:] == [str(data), str(trainer)]
+        assert arguments[arguments.index("--runs") + 1] == settings["MMIG_RUNS"]
+    given = train_arguments(dry_run("train.sh", "x", "--config", PUBLISHED, **settings))
+    assert given[:5] == ["fit", "--config", str(trainer), "--config", PUBLISHED]
+    several = "configs/trainer/ddp.yaml configs/trainer/wandb.yaml"
+    assert "--config configs/trainer/wandb.yaml" in dry_run("stage1.sh", MMIG_TRAINER=several)
+
+
 def test_it_may_be_called_from_anywhere(tmp_path: Path) -> None:
     assert "--config configs/mmig/stage2.yaml" in dry_run("stage2.sh", cwd=tmp_path)
 

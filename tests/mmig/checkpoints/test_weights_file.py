@@ -6,8 +6,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mmig.checkpoints.checkpoint import CheckpointError, checkpoint_weights, init_weights, load_module, read_checkpoint
+from mmig.checkpoints.checkpoint import (
+    CheckpointError,
+    checkpoint_weights,
+    init_weights,
+    load_module,
+    read_checkpoint,
+    read_start,
+)
 from mmig.checkpoints.files import write_file
+from mmig.checkpoints.weights_file import write_weights
 from mmig.run.export import ExportError, export_weights
 from tests.toy import ToyModule, fit
 
@@ -61,3 +69,25 @@ def test_a_failed_export_leaves_nothing_and_nothing_is_overwritten(checkpoint: P
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         export_weights(tmp_path / "nowhere", tmp_path / "new.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["there.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("pytorch_lora_weights.safetensors", "unet.down_blocks.0.attentions.0.to_q.lora_A.weight"),
+        ("adapter_model.safetensors", "base_model.model.layers.0.q_proj.lora_B.weight"),
+        ("style.safetensors", "lora_unet_down_blocks_0_attentions_0_to_q.lora_up.weight"),
+    ],
+)
+def test_low_rank_updates_of_other_programs_are_told_apart(tmp_path: Path, name: str, key: str) -> None:
+    save_file({key: torch.zeros(2, 2)}, tmp_path / name)
+    given = [tmp_path / name] + ([tmp_path] if name != "style.safetensors" else [])
+    for path in given:
+        with pytest.raises(CheckpointError, match=r"holds low-rank updates \(LoRA\) of another program.*merge them"):
+            read_start(ToyModule(), path)
+
+
+def test_a_file_of_ours_may_hold_low_rank_updates(tmp_path: Path) -> None:
+    facts = {"step": 3, "backbones": {}}
+    write_weights(tmp_path / "own.safetensors", {"unet.to_q.lora_A.default.weight": torch.zeros(2, 2)}, facts)
+    assert read_checkpoint(tmp_path / "own.safetensors")["step"] == 3

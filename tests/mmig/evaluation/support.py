@@ -58,8 +58,11 @@ class CopyModule(TrainingModule):
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
         """Pull the strength to zero, a little differently at each step."""
         noise = draws.normal("noise", (4,)).to(self.device)
-        size = self.strength.square() * self.dropout(noise.square()).mean(1)
-        return {"size": LossTerm(torch.ones(len(noise)), lambda: size)}
+
+        def size() -> Tensor:  # dropout is seeded before the values are asked for, not before the terms
+            return self.strength.square() * self.dropout(noise.square()).mean(1)
+
+        return {"size": LossTerm(torch.ones(len(noise)), size)}
 
     def make_pipeline(self) -> NoisyCopy:
         """The editor with the weight as it is."""
