@@ -89,9 +89,9 @@ def to_mask(field: str, image: Image.Image) -> Image.Image:
         return _upright(_deep_mask(field, image), image)
     pixels, alpha = _parts(image)
     colours = pixels.convert("RGB")
-    if alpha is not None and (shown := np.asarray(alpha) >= _TRANSPARENT).any() and not shown.all():
+    if alpha is not None and not (shown := np.asarray(alpha) >= _TRANSPARENT).all():
         found = np.asarray(colours)[shown].astype(np.int16)
-        if (np.ptp(found, axis=0) <= _ONE_COLOUR).all():
+        if not len(found) or (np.ptp(found, axis=0) <= _ONE_COLOUR).all():
             return _upright(Image.fromarray(shown.astype(np.uint8) * 255), image)
         if np.ptp(found, axis=1).max() > _ONE_COLOUR:
             raise BadSample(

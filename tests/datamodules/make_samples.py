@@ -41,8 +41,8 @@ def make_samples(count: int, size: int = 16) -> Iterator[Sample]:
             "key": f"{number:06d}",
             "source": make_image(2 * number, size),
             "target": make_image(2 * number + 1, size),
-            "instruction": f"make number {number} red",
-            "response": "a red number",
+            "instruction": f"make sphere {number} red",
+            "response": "a red sphere",
             "metadata": {"number": number, **({"only here": [1, {"x": None}]} if number % 3 == 0 else {})},
         }
 
@@ -54,7 +54,7 @@ def make_edit(number: int) -> Sample:
         "key": f"{number:06d}",
         "source": image,
         "target": image,
-        "instruction": f"make number {number} red",
+        "instruction": f"make sphere {number} red",
         "edit_type": TYPES[number % 3],
         "metadata": {"number": number, "split": "val" if number % 10 == 9 else "train"},
     }

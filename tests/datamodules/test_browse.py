@@ -73,7 +73,7 @@ def _sample(number: int) -> Sample:
         "key": f"{number:04d}",
         "source": image.resize((48, 24)) if number % 4 == 0 else image,
         "target": image.resize((48, 24)) if number % 4 == 0 else image,
-        "instruction": f"make number {number} red" if number else EVIL,
+        "instruction": f"make sphere {number} red" if number else EVIL,
         "edit_type": ("add", "remove")[number % 3 == 0],
         "target_mask": mask.resize((48, 24)) if number % 4 == 0 else mask,
         "concepts": [{"phrase": "a red cat", "mask": mask}] if number % 4 else [],
@@ -116,7 +116,7 @@ def test_the_page_shows_samples_with_pictures_masks_and_every_text(page: str) ->
     alts = Counter(value for tag, name, value in reader.attributes if (tag, name) == ("img", "alt"))
     assert alts["source"] == alts["target"] == alts["target_mask"] == 47 and alts["mask of concept 0"] > 30
     for text in (
-        "make number 7 red",
+        "make sphere 7 red",
         "a red cat",
         f"audio, style: 0.25 s, 16,000 samples/s, 1 channel, {len(SOUND):,} bytes",
         WORD,

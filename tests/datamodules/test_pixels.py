@@ -185,6 +185,10 @@ def test_masks_keep_their_shades_and_their_emptiness() -> None:
         assert (np.asarray(to_mask("mask", Image.new("L", (3, 2), value))) >= 128).any() == inside
 
 
+def test_a_mask_that_nobody_can_see_is_empty() -> None:
+    assert not np.asarray(to_mask("mask", Image.new("RGBA", (3, 2), (255, 255, 255, 0)))).any()
+
+
 def test_a_mask_is_turned_as_its_picture_is() -> None:
     data = encoded(ARROW, exif=exif(6))
     assert np.array_equal(np.asarray(decode_image("mask", data, mask=True)), np.rot90(ARROW * 255, -1))

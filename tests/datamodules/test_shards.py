@@ -38,7 +38,7 @@ def _everything() -> Sample:
         **next(make_samples(1)),
         "target_mask": mask,
         "reference_mask": mask,
-        "concepts": [{"phrase": "a red number", "mask": mask}, {"phrase": "nothing"}],
+        "concepts": [{"phrase": "a red sphere", "mask": mask}, {"phrase": "nothing"}],
         "attachments": [{"kind": "image", "data": make_image(9), "role": "style"}],
         "edit_type": "recolour",
     }
@@ -61,7 +61,7 @@ def test_every_field_comes_back_as_it_was() -> None:
         "edit_type": "recolour",
         "target_mask": masks[0],
         "reference_mask": masks[1],
-        "concepts": [{"phrase": "a red number", "mask": masks[2]}, {"phrase": "nothing"}],
+        "concepts": [{"phrase": "a red sphere", "mask": masks[2]}, {"phrase": "nothing"}],
         "attachments": [
             {"kind": "image", "data": make_image(9), "role": "style", "word": [4, 7]},
             {"kind": "audio", "data": bytes(range(256)), "word": None, "format": "wav"},
@@ -109,7 +109,7 @@ def test_the_member_index_gives_random_access(shards: Path) -> None:
     assert len(members) == 4 and members.key(2) == "000006"
     with (shards / "00001.tar").open("rb") as file:
         found = {member.field: os.pread(file.fileno(), member.size, member.offset) for member in members.members(2)}
-    assert json.loads(found["json"])["instruction"] == "make number 6 red"
+    assert json.loads(found["json"])["instruction"] == "make sphere 6 red"
     assert np.array_equal(Image.open(io.BytesIO(found["target.png"])), make_image(13))
 
 
@@ -249,7 +249,7 @@ def test_webdataset_reads_the_shards(shards: Path) -> None:
     urls = [str(path) for path in sorted(shards.glob("*.tar"))]
     found = list(webdataset.WebDataset(urls, shardshuffle=False).decode("pil"))
     assert [sample["__key__"] for sample in found] == [f"{number:06d}" for number in range(10)]
-    assert found[3]["json"]["instruction"] == "make number 3 red"
+    assert found[3]["json"]["instruction"] == "make sphere 3 red"
     assert np.array_equal(found[3]["target.png"], make_image(7))
 
 
@@ -260,5 +260,5 @@ def test_datasets_reads_the_shards(tmp_path: Path) -> None:
     files = [str(path) for path in sorted((tmp_path / "data").glob("*.tar"))]
     found = list(datasets.load_dataset("webdataset", data_files=files, split="train", streaming=True))
     assert [sample["__key__"] for sample in found] == ["000000", "000001", "000002", "000003", "full"]
-    assert found[2]["json"]["instruction"] == "make number 2 red"
+    assert found[2]["json"]["instruction"] == "make sphere 2 red"
     assert np.array_equal(found[2]["source.png"].convert("RGB"), make_image(4))
