@@ -105,7 +105,8 @@ def ended_early(run: Path, config: dict[str, Any]) -> int | None:
         facts = json.loads((run / "finished.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return facts["step"] if facts.get("early") and saved == config else None
+    same = facts.get("early") and saved == config and any((run / "checkpoints").glob("step-*"))
+    return facts["step"] if same else None
 
 
 def unmark_finished(run: Path) -> None:
