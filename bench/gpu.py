@@ -186,7 +186,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--job", choices=[*JOBS, CONFIG], help=argparse.SUPPRESS)
     options, options.more = parser.parse_known_args(arguments)
     if options.more and not options.config:
-        parser.error(f"unrecognized arguments: {' '.join(options.more)} (those of train.py need a --config)")
+        parser.error(f"{' '.join(options.more)}: options of train.py need a --config")
     if options.stages:
         options.jobs = ["bare", *(f"stage{number}" for number in options.stages)]
     options.jobs = [*(options.jobs or ([] if options.config else JOBS)), *([CONFIG] if options.config else [])]

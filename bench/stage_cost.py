@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sizes", choices=("published", "small"), default="published")
     options, more = parser.parse_known_args(arguments)
     if more and not options.config:
-        parser.error(f"unrecognized arguments: {' '.join(more)} (those of train.py need a --config)")
+        parser.error(f"{' '.join(more)}: options of train.py need a --config")
     sizes = {"published": PUBLISHED, "small": SMALL}[options.sizes]
     if options.stages or not options.config:
         chosen = replace(sizes, resolution=options.resolution or sizes.resolution)

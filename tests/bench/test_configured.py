@@ -87,7 +87,7 @@ def test_options_of_train_py_need_a_configuration(capsys: pytest.CaptureFixture[
     for command in (parse, stage_cost):
         with pytest.raises(SystemExit):
             command(["--model.init_args.seed", "3"])
-        assert "unrecognized arguments: --model.init_args.seed 3" in capsys.readouterr().err
+        assert "--model.init_args.seed 3: options of train.py need a --config" in capsys.readouterr().err
     assert parse(["--config", EDITING]).jobs == [CONFIG]
     assert parse(["--config", EDITING, "--jobs", "bare"]).jobs == ["bare", CONFIG]
     assert parse([]).jobs == list(JOBS)

@@ -21,6 +21,7 @@ from tests.integration.workspace import ROOT
 NUM_RANKS = 2
 FIRST_SHARD = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 def interrupt(event, arguments):
     if event == "open" and str(arguments[0]).endswith(".tar"):
         os.kill(os.getpid(), signal.SIGINT)
