@@ -50,7 +50,7 @@ def _chosen(source: Source, **settings: object) -> list[int]:
             {"edit_types": ["remove"], "where": "width > height or number < 4"},
             lambda n: n % 3 == 1 and (n % 2 or n < 4),
         ),
-        ({"where": "'number 7' in instruction"}, lambda n: n == 7),
+        ({"where": "'sphere 7' in instruction"}, lambda n: n == 7),
         ({"where": "key == '000011'"}, lambda n: n == 11),
     ],
 )

@@ -112,9 +112,10 @@ def test_differences_are_variant_minus_whole(tmp_path: Path, monkeypatch: pytest
         folder.mkdir(parents=True)
         values: dict[str, Any] = dict.fromkeys(("preservation", "response_accuracy", "caption_accuracy"), 1.0)
         edit = {"key": "one", "seed": 0, "edit_type": "add", "values": {"success": success, **values}}
-        (folder / "samples.jsonl").write_text(json.dumps(edit) + "\n")
-    whole: TermValues = {"fg": {"one": 1.0}, "sdm": {"one": 0.25}}
-    without: TermValues = {"fg": {"one": 1.5}, "sdm": {"one": 0.125}}
+        lines = [json.dumps(edit | {"key": key}) + "\n" for key in ("one", "two")]
+        (folder / "samples.jsonl").write_text("".join(lines))
+    whole: TermValues = {"fg": {"one": 1.0, "two": 1.0}, "sdm": {"one": 0.25, "two": 0.25}}
+    without: TermValues = {"fg": {"one": 1.5, "two": 1.5}, "sdm": {"one": 0.125, "two": 0.125}}
     losses = {variant_row("all").run_directory("c"): whole, variant_row("no fg").run_directory("c"): without}
     of_losses, of_edits = ablation_tables("c", ["no fg"], losses, markdown=False)
     assert [[*column.cells] for column in of_losses.columns] == [
