@@ -1,10 +1,11 @@
-"""How the programs of this package read their options."""
+"""How the programs of this package read their options, print and end."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import difflib
+import io
 import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -31,6 +32,12 @@ def interruptible() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
+
+
+def printable_output() -> None:
+    """Let standard output escape characters that the terminal cannot show, as standard error does by itself."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:

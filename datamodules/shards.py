@@ -14,11 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from datamodules.commands import OptionParser, interruptible
+from datamodules.commands import OptionParser, interruptible, printable_output
 from datamodules.convert.mapped import map_shards
 from datamodules.encode import encode
 from datamodules.keys import refuse_repeated_keys, sample_key
-from datamodules.output import printable_output
 from datamodules.schema import Sample
 from datamodules.shard_index import (
     INCOMPLETE,

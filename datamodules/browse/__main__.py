@@ -17,8 +17,7 @@ from datamodules import remote_index
 from datamodules.audio import AudioSupportError
 from datamodules.browse.page import page
 from datamodules.browse.survey import Survey, survey
-from datamodules.commands import OptionParser, interruptible
-from datamodules.output import printable_output
+from datamodules.commands import OptionParser, interruptible, printable_output
 from datamodules.schema import AttachmentSettings
 from datamodules.shard_index import INCOMPLETE, INDEX_FILE, ShardIndex
 from datamodules.storage import is_url

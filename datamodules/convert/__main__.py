@@ -13,9 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datamodules.commands import OptionParser
+from datamodules.commands import OptionParser, printable_output
 from datamodules.convert.converters import CONVERTERS
-from datamodules.output import printable_output
 
 if TYPE_CHECKING:
     from datamodules.convert.source import Source

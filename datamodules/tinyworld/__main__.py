@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from datamodules.commands import OptionParser, interruptible
-from datamodules.output import printable_output
+from datamodules.commands import OptionParser, interruptible, printable_output
 from datamodules.tinyworld.sample import SPLITS
 from datamodules.tinyworld.write import write_split
 

@@ -9,8 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.commands import OptionParser
-from datamodules.output import printable_output
+from datamodules.commands import OptionParser, printable_output
 from datamodules.tinyworld.oracle import judge
 from datamodules.tinyworld.reading import blurred
 from datamodules.tinyworld.sample import SPLITS, Sample, draw_sample

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmig.backbones.fetch import fetch, read_references
 from mmig.backbones.fingerprint import fingerprint
 from mmig.backbones.parts import PARTS, BackboneError
-from mmig.base.commands import OptionParser, one_line_errors, printable_output
+from mmig.base.commands import OptionParser, one_line_errors
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +26,6 @@ def main(arguments: list[str] | None = None) -> int:
     naming.add_argument("path", help="hub id or local folder")
     naming.add_argument("--part", choices=sorted(PARTS), help="which part of it")
     options = parser.parse_args(arguments)
-    printable_output()
     try:
         if options.command == "fingerprint":
             print(fingerprint(options.path, options.part))

@@ -9,7 +9,6 @@ processor), `blip2_processor`; their value is a hub id or folder, or a mapping w
 `weights`, or a string beside `open_clip_weights` or `clip_weights`. Local folders are only checked.
 """
 
-import importlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from mmig.backbones.parts import (
     Part,
 )
 from mmig.base.paths import resolved
+from mmig.base.settings import RefusedSettingsError, imported
 
 logger = logging.getLogger(__name__)
 
@@ -118,12 +118,11 @@ def _declared(config: dict[str, Any], where: str) -> BackboneSettings:
     class_path = config.get("class_path")
     if not isinstance(class_path, str):
         return {}
-    module, _, name = class_path.rpartition(".")
     try:
-        return getattr(getattr(importlib.import_module(module), name), "backbone_settings", {})
-    except (ImportError, AttributeError, ValueError) as error:
+        return getattr(imported(class_path), "backbone_settings", {})
+    except RefusedSettingsError as error:
         raise BackboneError(
-            f"{where}: class_path: expected a class, {class_path} cannot be imported: {error}"
+            f"{where}: class_path: expected a class, {class_path} cannot be imported: {error.__cause__}"
         ) from error
 
 

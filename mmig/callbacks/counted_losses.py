@@ -47,9 +47,11 @@ class CountedLosses(L.Callback):
         Raises:
             NothingCountsError: on the first rank, while the others end.
         """
+        if self._counts:  # once is enough
+            return
         module = cast(TrainingModule, pl_module)
         names = [name for name, weight in module.loss_weights.items() if weight]
-        self._counts |= not names or any(module.outcome.counts.get(name, 1.0) > 0 for name in names)
+        self._counts = not names or any(module.outcome.counts.get(name, 1.0) > 0 for name in names)
         if self._counts or trainer.fast_dev_run:
             return
         self._samples += len(batch["key"]) * trainer.world_size

@@ -1,6 +1,5 @@
 """What may change between two submissions of one run, and what may not."""
 
-import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import yaml
 from jsonargparse import ArgumentError
 
 from mmig.backbones.named import as_backbone, setting_value
+from mmig.base.settings import RefusedSettingsError, imported
 from mmig.checkpoints.checkpoint import read_checkpoint
 from mmig.run.parser import OneLineParser, plain_values
 
@@ -70,14 +70,13 @@ def backbone_settings(config: dict[str, Any]) -> list[str]:
 
     These may move: the fingerprints in the checkpoint decide whether the weights are the same.
     """
-    module, _, name = ((config.get("model") or {}).get("class_path") or "").rpartition(".")
-    if not module:
+    class_path = (config.get("model") or {}).get("class_path")
+    if class_path is None:
         return []
     try:
-        method = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ResumeError(f"the run's config.yaml names {module}.{name}, which this code does not have") from error
-    return [f"{ARGUMENTS}.{setting}" for setting in method.backbone_settings]
+        return [f"{ARGUMENTS}.{setting}" for setting in imported(class_path).backbone_settings]
+    except RefusedSettingsError as error:
+        raise ResumeError(f"the run's config.yaml names {class_path}, which this code does not have") from error
 
 
 def trajectory_settings(config: dict[str, Any]) -> dict[str, Any]:
