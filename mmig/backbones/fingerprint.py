@@ -9,7 +9,6 @@ mmig/fingerprints under XDG_CACHE_HOME or ~/.cache.
 import hashlib
 import json
 import logging
-import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
@@ -19,7 +18,7 @@ from mmig.backbones.files import part_folder, part_prefix, read_json, weight_fil
 from mmig.backbones.hub import cached_snapshot, is_hub_id, locate, split_revision
 from mmig.backbones.named import Origin, Source
 from mmig.backbones.parts import PARTS, PIPELINE_PARTS, BackboneError
-from mmig.base.files import write_text
+from mmig.base.files import cache_folder, write_text
 from mmig.base.paths import looked_in, resolved
 
 logger = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ def fingerprint(path: Source, part: str | None = None) -> str:
     Raises:
         BackboneError: missing or broken files, or an unknown part.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmig" / "fingerprints"
+    cache = cache_folder("fingerprints")
     whole = hashlib.sha256()
     if isinstance(path, Origin):  # alone a part has no name, wherever it lies
         folders = [("", locate(path, path.part), path.part.has_weights)]

@@ -1,4 +1,6 @@
-"""Files are written to a temporary name and renamed: a reader sees the old or the new one, never a part."""
+"""Files are written to a temporary name and renamed: a reader sees the old or the new one, never a part. Where the
+cache is.
+"""
 
 import json
 import os
@@ -6,6 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+def cache_folder(name: str) -> Path:
+    """Where results of one kind are kept for later programs, under XDG_CACHE_HOME or ~/.cache; not made yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmig" / name
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmig.backbones.parts import BackboneError
+from mmig.base.files import cache_folder
 from mmig.checkpoints.checkpoint import CheckpointError, find_checkpoint, load_module, read_checkpoint, run_config
 from mmig.training.module import TrainingModule
 
@@ -26,7 +27,7 @@ def exported(run: Path) -> Path:
         BackboneError: nothing readable there, or the run's method exports nothing.
     """
     checkpoint = find_checkpoint(run)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmig" / "exported"
+    cache = cache_folder("exported")
     folder = cache / f"{checkpoint.stem}-{_identity(checkpoint)}"
     if folder.is_dir():
         return folder
