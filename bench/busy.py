@@ -11,7 +11,6 @@ Goals on two cores: alone at most 1.05, beside one busy program at most 2.5. On 
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -23,10 +22,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench.tools.steps_apart import step_seconds
 from mmig.base.commands import OptionParser, positive
 
-ROOT = Path(__file__).resolve().parent.parent
-STEP = "bench/tools/demo_step.py"
 OWN, OURS = "default", "ours"
 CORES = len(os.sched_getaffinity(0))
 WAYS: dict[str, dict[str, str]] = {
@@ -56,16 +54,12 @@ def busy_programs(count: int) -> Iterator[None]:
             program.wait()
 
 
-def step_seconds(way: str, busy: int, options: argparse.Namespace) -> float:
-    """Median of the steps of one process."""
+def seconds_beside(way: str, busy: int, options: argparse.Namespace) -> float:
+    """Median of the steps of one process, beside so many busy programs."""
     environment = {name: value for name, value in os.environ.items() if name not in THREADS} | WAYS[way]
-    command = [sys.executable, STEP, options.config, str(options.batch), str(options.steps)]
-    command += ["--share-cores"] if way == OURS else []
+    more = ["--share-cores"] if way == OURS else []
     with busy_programs(busy):
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return statistics.median(json.loads(done.stdout.splitlines()[-1]))
+        return step_seconds(options.config, options.batch, options.steps, *more, environment=environment)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -79,8 +73,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=[OWN, OURS])
     options = parser.parse_args(arguments)
     seconds: dict[tuple[str, int], list[float]] = {}
-    for _, busy, way in product(range(options.rounds), options.busy, options.ways):
-        seconds.setdefault((way, busy), []).append(step_seconds(way, busy, options))
+    for number, busy, way in product(range(options.rounds), options.busy, options.ways):
+        taken = seconds_beside(way, busy, options)
+        seconds.setdefault((way, busy), []).append(taken)
+        sys.stderr.write(f"round {number + 1} of {options.rounds}, {busy} beside, {way}: {taken:.3f} s\n")
     medians = {key: statistics.median(values) for key, values in seconds.items()}
     alone = medians.get((OWN, 0))
     for (way, busy), value in medians.items():

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.tools.clock import Instant, now, since
 from datamodules.schema import Batch
 from mmig.callbacks.ema import EMA
+from mmig.run.precision import suit_products
 from mmig.training.module import TrainingModule
 
 
@@ -98,6 +99,7 @@ def take_steps(module: TrainingModule, batch: Batch, measured: TrainedSteps, pre
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
+        suit_products(trainer)
         trainer.fit(module, DataLoader(_Repeated(batch, measured.total), batch_size=None, collate_fn=_as_is))
 
 

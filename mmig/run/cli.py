@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from mmig.base.commands import keep_freed_memory, one_line_errors
 from mmig.base.files import write_text
+from mmig.base.processor import share_cores
 from mmig.base.versions import describe_code
 from mmig.callbacks.counted_losses import CountedLosses
 from mmig.callbacks.data_faults import DataFaults
@@ -47,6 +46,7 @@ from mmig.run.manifest import (
     unmark_finished,
 )
 from mmig.run.parser import OneLineParser, plain_values
+from mmig.run.precision import AUTO, Trainer, chosen_precision, suit_products
 from mmig.run.resume import check_settings
 from mmig.run.seeds import spread_seed
 from mmig.run.start import be_quiet, interruptible
@@ -71,6 +71,7 @@ class MMIGCLI(LightningCLI):
         super().__init__(
             TrainingModule,
             L.LightningDataModule,
+            trainer_class=Trainer,
             save_config_callback=None,
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0,
@@ -144,6 +145,10 @@ class MMIGCLI(LightningCLI):
             TrainerSettingError: see `check_trainer`.
         """
         check_trainer(self.options.trainer)
+        if (
+            self.options.trainer.precision == AUTO
+        ):  # from here on, and in the run's config.yaml, it is what it stands for
+            self.options.trainer.precision = chosen_precision(self.options.trainer.accelerator)
         given = self.given[self.subcommand] if self.subcommand else self.given
         kept = spread_seed(self.options, given)
         asked = any(word.partition("=")[0] == "--seed_everything" for word in self.words)
@@ -177,7 +182,7 @@ class MMIGCLI(LightningCLI):
         trainer = without_lightning_signals(super().instantiate_trainer(**kwargs))
         check_built(trainer, self.options.trainer.sync_batchnorm)
         trainer.strategy.checkpoint_io = AnyFormIO()
-        _allow_tf32(trainer)
+        suit_products(trainer)
         # the average takes a step in before any callback of the configuration evaluates it
         trainer.callbacks.sort(key=lambda callback: not isinstance(callback, EMA))
         if self.options.trainer.logger is not False and not self.options.trainer.fast_dev_run:
@@ -275,15 +280,10 @@ class MMIGCLI(LightningCLI):
         return path
 
 
-def _allow_tf32(trainer: L.Trainer) -> None:
-    """In mixed precision on GPUs let the products that autocast leaves in float32 run as TF32; nowhere else."""
-    if isinstance(trainer.accelerator, CUDAAccelerator) and trainer.precision.endswith("-mixed"):
-        torch.set_float32_matmul_precision("high")
-
-
 def main(args: list[str] | None = None) -> None:
     """Run train.py; what a user can mend ends in one line, not in a traceback (MMIG_TRACEBACK=1 shows it)."""
     keep_freed_memory()  # data loader workers inherit it
+    share_cores()
     be_quiet()
     with one_line_errors(RunLockedError, MisconfigurationException), interruptible():
         try:

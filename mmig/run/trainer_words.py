@@ -11,6 +11,7 @@ from lightning.pytorch.plugins.environments import ClusterEnvironment
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from mmig.base.settings import imported
+from mmig.run.precision import AUTO, MIXED, SINGLE
 from mmig.training.fsdp import FSDP2Strategy
 
 
@@ -38,7 +39,7 @@ WORDS: dict[str, Word] = {
     "strategy": Word("obeyed", "auto, ddp (any of its kinds) or fsdp2; others are refused"),
     "devices": Word("obeyed", "processes of a node"),
     "num_nodes": Word("obeyed", "nodes"),
-    "precision": Word("obeyed", "32-true or bf16-mixed; others are refused"),
+    "precision": Word("obeyed", "32-true, bf16-mixed, or auto: one of them, by GPU or processor; others are refused"),
     "logger": Word("obeyed", "beside TensorBoard's, which every run has; false: none"),
     "callbacks": Word("obeyed", "beside those that every run has"),
     "fast_dev_run": Word("obeyed", "so many steps and batches of validation; nothing is written"),
@@ -94,8 +95,8 @@ WORDS: dict[str, Word] = {
     "model_registry": Word("refused", "runs are handed on by `python -m mmig.run.export`"),
 }
 """By name."""
-PRECISIONS = ("32-true", "bf16-mixed")
-SHORT = {"32": "32-true", "bf16": "bf16-mixed", "None": "32-true"}
+PRECISIONS = (SINGLE, MIXED, AUTO)
+SHORT = {"32": SINGLE, "bf16": MIXED, "None": SINGLE}
 """Other names of these, as text."""
 BY_ROUNDING = "in it most updates of the weights, and of their average, are rounded away"
 WHY_NOT = {

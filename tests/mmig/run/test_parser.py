@@ -79,7 +79,7 @@ def test_settings_of_a_class_are_taken_by_their_whole_names(capsys: pytest.Captu
         (["fit", "--config", "configs/data/demo.yaml"], ["no model: give a --config FILE"]),
         (CONFIG, ["expected fit, validate, test, predict after train.py, found no command; python train.py fit"]),
         (["fti", *CONFIG], ["found 'fti' (did you mean fit?)"]),
-        (["fit", *CONFIG, "--trainer.precision", "fp16"], ["expected 32-true or bf16-mixed, found fp16"]),
+        (["fit", *CONFIG, "--trainer.precision", "fp16"], ["expected 32-true or bf16-mixed or auto, found fp16"]),
         (["fit", *CONFIG, "--data", "assets"], ["found the folder assets; --config", "--data.init_args.train assets"]),
         (["fit", *CONFIG, "--model", "stage1"], ["--model: expected a section with class_path", "found stage1;"]),
     ],

@@ -62,14 +62,14 @@ def test_what_is_refused_is_named_with_what_to_do_instead(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("precision", "taken"),
-    [(None, True), (32, True), ("bf16", True), ("bf16-mixed", True), ("32-true", True)]
+    [(None, True), (32, True), ("bf16", True), ("bf16-mixed", True), ("32-true", True), ("auto", True)]
     + [(name, False) for name in ("bf16-true", "16-mixed", 16, "16-true", "64-true", 64, "transformer-engine")],
 )
 def test_precisions_in_which_runs_learn_are_taken(precision: Any, taken: bool) -> None:
     if taken:
         check_trainer({"precision": precision})
     else:
-        with pytest.raises(TrainerSettingError, match=f"expected 32-true or bf16-mixed, found {precision}"):
+        with pytest.raises(TrainerSettingError, match=f"expected 32-true or bf16-mixed or auto, found {precision}"):
             check_trainer({"precision": precision})
 
 

@@ -1,14 +1,18 @@
-"""Seconds of each step of a configuration's training in a process of its own, as JSON: what bench/busy.py starts.
+"""Seconds of a configuration's training steps, taken in a process of its own: what that is started with decides.
 
-    python bench/tools/demo_step.py CONFIG BATCH STEPS [--precision bf16-mixed] [--share-cores]
+    python bench/tools/steps_apart.py CONFIG BATCH STEPS [--precision bf16-mixed] [--share-cores]
 
-The environment that it is started with decides on threads and how they wait; --share-cores is what train.py does.
+prints those of each step as JSON. The environment says how many threads compute and how they wait; --share-cores is
+what train.py does beside (`mmig/base/processor.py`).
 """
 
 import argparse
 import json
+import statistics
+import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +30,7 @@ from mmig.base.processor import share_cores
 from mmig.base.settings import instantiate
 from mmig.training.module import TrainingModule
 
+ROOT = Path(__file__).resolve().parents[2]
 WARM_UP = 2
 
 
@@ -47,6 +52,22 @@ class EachStep(TrainedSteps):
         """Seconds of each step after those that warm up."""
         times = self.starts[WARM_UP:]
         return [after - before for before, after in pairwise(times)]
+
+
+def step_seconds(
+    config: str, batch: int, steps: int, *more: str, environment: Mapping[str, str] | None = None
+) -> float:
+    """Median of the seconds that each of some steps takes, in a process of its own.
+
+    Args:
+        config: whose steps, from the repository's root. batch: samples a step. steps: how many are timed.
+        more: options of this program. environment: of the process.
+    """
+    command = [sys.executable, __file__, config, str(batch), str(steps), *more]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return statistics.median(json.loads(done.stdout.splitlines()[-1]))
 
 
 def main() -> None:

@@ -1,0 +1,58 @@
+"""`trainer.precision: auto`: bfloat16 where products of it are fast, and single precision elsewhere."""
+
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
+
+AUTO = "auto"
+SINGLE, MIXED = "32-true", "bf16-mixed"
+Precision = Literal["auto", "32-true", "bf16-mixed", "32", "bf16"] | Literal[32] | None
+
+
+class Trainer(L.Trainer):
+    """Lightning's trainer as train.py builds it.
+
+    Args:
+        precision: 32-true or bf16-mixed; "auto" is one of both, by the GPU or processor (see `chosen_precision`).
+    """
+
+    def __init__(self, *args: Any, precision: Precision = None, **kwargs: Any) -> None:
+        if precision == AUTO:
+            precision = chosen_precision(kwargs.get("accelerator", AUTO))
+        super().__init__(*args, precision=precision, **kwargs)
+
+
+def chosen_precision(accelerator: Any) -> str:
+    """What "auto" stands for on this machine: bf16-mixed on GPUs and processors that have units for its products.
+
+    Without them bfloat16 is slower than float32 (`python bench/precision.py`).
+
+    Args:
+        accelerator: as in the section `trainer`; "auto" is a GPU where there is one.
+    """
+    on_gpu = accelerator in ("gpu", "cuda") or isinstance(accelerator, CUDAAccelerator)
+    if on_gpu or (accelerator == AUTO and torch.cuda.is_available()):
+        return MIXED if torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) else SINGLE
+    on_cpu = accelerator in (AUTO, "cpu") or isinstance(accelerator, CPUAccelerator)
+    return MIXED if on_cpu and has_matrix_units() else SINGLE
+
+
+def has_matrix_units() -> bool:
+    """Whether this processor multiplies matrices of bfloat16 in units of their own (AMX)."""
+    return torch.cpu._is_amx_tile_supported()
+
+
+def suit_products(trainer: L.Trainer) -> None:
+    """Let products in mixed precision run as they are fast; in single precision nothing changes.
+
+    On GPUs what autocast leaves in float32 runs as TF32. On CPUs attention is two products and a softmax: the backward
+    pass of torch's own attention takes half of a small denoiser's step in bfloat16 there.
+    """
+    mixed = trainer.precision.endswith("-mixed")
+    if mixed and isinstance(trainer.accelerator, CUDAAccelerator):
+        torch.set_float32_matmul_precision("high")
+    apart = mixed and isinstance(trainer.accelerator, CPUAccelerator)
+    torch.backends.cuda.enable_flash_sdp(not apart)  # these two hold for CPUs too
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(apart)

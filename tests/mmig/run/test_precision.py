@@ -1,0 +1,123 @@
+"""`trainer.precision`: what "auto" stands for, and how products run in each precision."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.accelerators import Accelerator, CPUAccelerator, CUDAAccelerator
+
+from mmig.run import precision
+from mmig.run.cli import MMIGCLI
+from mmig.run.precision import Trainer, chosen_precision, suit_products
+from mmig.run.resume import ResumeError, check_resumable
+
+CONFIG = ["fit", "--config", "configs/demo/stage1.yaml", "--name", "x", "--trainer.precision", "auto"]
+FLASH = "aten::_scaled_dot_product_flash_attention_for_cpu"
+
+
+class Parsed(MMIGCLI):
+    """Parses, and builds nothing."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """Exact products in float32, before and afterwards."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield
+    torch.set_float32_matmul_precision(before)
+    suit_products(trainer_of(CPUAccelerator, "32-true"))
+
+
+def trainer_of(accelerator: type[Accelerator], name: str) -> Any:
+    return SimpleNamespace(accelerator=accelerator(), precision=name)
+
+
+def has_units(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
+    """Let this machine be one with or without matrix units, and without a GPU."""
+    monkeypatch.setattr(precision, "has_matrix_units", lambda: answer)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "name", "expected"),
+    [
+        (CUDAAccelerator, "bf16-mixed", "high"),
+        (CUDAAccelerator, "32-true", "highest"),
+        (CPUAccelerator, "bf16-mixed", "highest"),
+    ],
+)
+def test_tf32_is_for_mixed_precision_on_gpus_alone(accelerator: type[Accelerator], name: str, expected: str) -> None:
+    suit_products(trainer_of(accelerator, name))
+    assert torch.get_float32_matmul_precision() == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "flash"), [("bf16-mixed", torch.bfloat16, False), ("32-true", torch.float32, True)]
+)
+def test_attention_on_a_cpu_is_two_products_in_mixed_precision_alone(
+    name: str, dtype: torch.dtype, flash: bool
+) -> None:
+    suit_products(trainer_of(CPUAccelerator, name))
+    query, key, value = (torch.randn(2, 4, 64, 48, dtype=dtype) for _ in range(3))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        given = F.scaled_dot_product_attention(query, key, value)
+    events = profile.key_averages()
+    assert (FLASH in {event.key for event in events}) == flash
+    assert all(event.key != "aten::to" or event.count < 8 for event in events)  # no detour over float32
+    wide = [tensor.double() for tensor in (query, key, value)]
+    expected = torch.softmax(wide[0] @ wide[1].mT / 48**0.5, dim=-1) @ wide[2]
+    torch.testing.assert_close(given.double(), expected, atol=2e-2, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "units", "expected"),
+    [
+        ("cpu", True, "bf16-mixed"),
+        ("cpu", False, "32-true"),
+        ("auto", True, "bf16-mixed"),
+        (CPUAccelerator(), True, "bf16-mixed"),
+        ("mps", True, "32-true"),
+        ("gpu", True, "32-true"),  # there is none
+    ],
+)
+def test_auto_asks_the_processor(monkeypatch: pytest.MonkeyPatch, accelerator: Any, units: bool, expected: str) -> None:
+    has_units(monkeypatch, units)
+    assert chosen_precision(accelerator) == expected
+
+
+@pytest.mark.parametrize(("supported", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "auto"])
+def test_auto_asks_the_gpu(monkeypatch: pytest.MonkeyPatch, accelerator: str, supported: bool, expected: str) -> None:
+    has_units(monkeypatch, not supported)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated: supported)
+    assert chosen_precision(accelerator) == expected
+
+
+@pytest.mark.parametrize(("units", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_a_run_notes_what_auto_stood_for(monkeypatch: pytest.MonkeyPatch, units: bool, expected: str) -> None:
+    has_units(monkeypatch, units)
+    assert Parsed(CONFIG).resolved_config()["trainer"]["precision"] == expected
+
+
+def test_a_run_is_not_continued_in_another_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_units(monkeypatch, True)
+    before = Parsed(CONFIG).resolved_config()
+    has_units(monkeypatch, False)
+    with pytest.raises(ResumeError, match=r"trainer\.precision: 'bf16-mixed' -> '32-true'"):
+        check_resumable(before, Parsed(CONFIG).resolved_config())
+
+
+def test_the_trainer_takes_auto_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_units(monkeypatch, True)
+    assert Trainer(accelerator="cpu", precision="auto", logger=False).precision == "bf16-mixed"
