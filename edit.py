@@ -8,6 +8,7 @@ Examples:
 import argparse
 
 from mmig.base.commands import OptionParser, one_line_errors, positive
+from mmig.base.processor import share_cores
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Run edit.py; what a user can mend ends in one line, not in a traceback (MMIG_TRACEBACK=1 shows it)."""
     parsed = build_parser().parse_args(arguments)
+    share_cores()
     with one_line_errors():
         from mmig.run.edit import run
 

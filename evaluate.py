@@ -9,6 +9,7 @@ import argparse
 import logging
 
 from mmig.base.commands import OptionParser, one_line_errors, positive
+from mmig.base.processor import share_cores
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -64,6 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for package in ("mmig", "datamodules", "experiments"):
         logging.getLogger(package).setLevel(logging.INFO)
+    share_cores()
     with one_line_errors():
         from mmig.run.evaluate import run
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from datamodules.schema import Batch, take
 from mmig.base.batches import readable
 from mmig.base.commands import OptionParser, one_line_errors
+from mmig.base.processor import share_cores
 from mmig.checkpoints.checkpoint import load_module
 from mmig.diffusion.losses import noise_loss
 from mmig.evaluation.bootstrap import Interval, mean_interval, paired_difference
@@ -120,6 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=4, help="noises a sample (default: 4)")
     parser.add_argument("--limit", type=int, help="stop after about this many samples")
     options = parser.parse_args(arguments)
+    share_cores()
     with one_line_errors():
         stage = load_module(options.checkpoint)
         if not isinstance(stage, MMIGStage):

@@ -25,6 +25,7 @@ from experiments.chain_report import new_table
 from mmig.base.batches import readable
 from mmig.base.commands import OptionParser, one_line_errors, positive
 from mmig.base.files import write_json
+from mmig.base.processor import share_cores
 from mmig.checkpoints.checkpoint import build_module, init_weights, read_checkpoint
 from mmig.evaluation.bootstrap import Interval, mean_interval, paired_difference
 from mmig.evaluation.data import split_batches
@@ -125,6 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="write the figures with their intervals to this JSON")
     parser.add_argument("--markdown", action="store_true", help="a table for a document")
     options = parser.parse_args(arguments)
+    share_cores()
     with one_line_errors():
         config = read_yaml(options.config)
         losses = compare_runs(config, options.runs, options.data, options.split, options.draws, options.limit)

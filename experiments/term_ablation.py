@@ -20,6 +20,7 @@ from experiments.chain_demo import LIMIT, STEPS, evaluate, fit, stage_seed
 from experiments.chain_report import LAST, NUM_STAGES, SHARES, Chains, Row, new_table, points
 from experiments.loss_table import TermValues, compare_runs, difference
 from mmig.base.commands import OptionParser, one_line_errors, positive
+from mmig.base.processor import share_cores
 from mmig.evaluation.bootstrap import Interval, paired_difference
 from mmig.evaluation.settings import read_yaml
 from mmig.methods.mmig.objective import TERMS
@@ -95,6 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
         fit(CONFIG, options.data, run, f"{options.chain}-stage{NUM_STAGES - 1}", seed, options.steps, *more)
         evaluate(row, options.chain, options.data, options.limit, options.seeds)
     runs = [variant_row(title).run_directory(options.chain) for title in (WHOLE, *titles)]
+    share_cores()
     with one_line_errors():
         losses = compare_runs(read_yaml(config), runs, Path(options.data), "val", 2, options.loss_limit)
         console = Console(highlight=False, width=200 if options.markdown else None)

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from types import TracebackType
 from typing import Any, NoReturn
 
 _OWN = ("mmig.", "datamodules.", "experiments.")
@@ -80,13 +81,30 @@ def one_line_errors(*more: type[Exception]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if os.environ.get("RANK", "0") == "0":
-            sys.stderr.write("interrupted\n")
+        _say_interrupted()
         sys.exit(INTERRUPTED)
     except (ValueError, OSError, *more) as error:
         if os.environ.get("MMIG_TRACEBACK"):
             raise
         sys.exit(f"error: {root_cause(error)}")
+
+
+def end_in_one_line() -> None:
+    """Say Ctrl-C in one line outside of `one_line_errors` too, while a program is still being imported."""
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            _say_interrupted()
+        else:
+            before(kind, error, trace)
+
+    sys.excepthook = hook
+
+
+def _say_interrupted() -> None:
+    if os.environ.get("RANK", "0") == "0":
+        sys.stderr.write("interrupted\n")
 
 
 def printable_output() -> None:

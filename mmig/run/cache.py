@@ -19,6 +19,7 @@ from torch import Tensor
 from datamodules.schema import Batch
 from mmig.base.batches import chosen_device, move_batch
 from mmig.base.commands import one_line_errors
+from mmig.base.processor import share_cores
 from mmig.checkpoints.checkpoint import init_weights, read_start
 from mmig.run.cli import MMIGCLI
 from mmig.training.module import TrainingModule
@@ -105,6 +106,7 @@ def write_split(
 def main(args: list[str] | None = None) -> None:
     """Write the cache; what a user can mend ends in one line."""
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    share_cores()
     with one_line_errors():
         cli = CacheCLI(args)
         options, method = cli.config, cli.model

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from datamodules.shards import map_shards
 from mmig.base.commands import OptionParser, one_line_errors
+from mmig.base.processor import share_cores
 from mmig.base.settings import RefusedSettingsError, call
 from mmig.cache.map import Answered, AskingMapper, Mapper
 from mmig.evaluation.settings import read_yaml
@@ -105,6 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    share_cores()
     with one_line_errors():
         report = run(options)
         if report is None:

@@ -31,6 +31,16 @@ runpy.run_module("{module}", run_name="__main__", alter_sys=True)
 """
 """A program that is sent SIGINT when it opens its first shard."""
 
+AT_IMPORT = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def interrupt(event, arguments):
+    if event == "import" and arguments[0] == "torch":
+        os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(interrupt)
+"""
+"""Has a program be sent SIGINT when it begins to import torch."""
+
 
 class Stuck(L.Callback):
     """Stays inside a library, as in a long backward, from a step on; no handler of Python runs there."""
@@ -157,3 +167,18 @@ def test_other_programs_end_in_one_line(module: str, programs: dict[str, list[st
     assert done.returncode == 130, done.stderr
     assert done.stderr.rstrip().rpartition("\n")[2] == "interrupted"
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("module", ["mmig.run.cache", "mmig.run.map", "mmig.run.export"])
+def test_so_they_do_while_they_are_still_imported(module: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(AT_IMPORT)
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (130, -signal.SIGINT)  # either is 130 to a shell
+    assert done.stderr == "interrupted\n"
