@@ -11,7 +11,7 @@ set -euo pipefail
 : "${MMIG_TRAINER=configs/trainer/ddp.yaml}"      # a trainer configuration; several, in names without spaces
 : "${MMIG_CONFIGS=configs/mmig}"                  # folder of stage1.yaml ... stage5.yaml
 : "${MMIG_DATA=configs/data/shards.yaml}"         # data configuration; train.sh is given its own
-: "${MMIG_OVERRIDES=--data.init_args.resolution 512}" # settings that win over all three; train.sh has none
+: "${MMIG_OVERRIDES=--data.init_args.resolution 512}" # settings that win over all three, quoted as in a shell
 : "${MMIG_RUNS=runs}"                             # folder of the runs, on a file system that all nodes share
 : "${MMIG_PREFIX=}"                               # before the runs' names: PREFIXstage1 ... PREFIXstage5, PREFIXNAME
 : "${MMIG_PYTHON=.venv/bin/python}"               # the interpreter, in the container where there is one
@@ -295,14 +295,16 @@ as_options() {
 # Train a run on the data and by the trainer of the settings, whose overrides win over all three. Arguments: the run's
 # folder, the method's configuration, then further arguments of train.py.
 train_configured() {
-    local run=$1 options trainers
+    local run=$1 options trainers words overrides=()
     trainer_files
     local files=("$2" "$MMIG_DATA" "${trainers[@]}")
     shift 2
     check_place "${files[@]}"
     as_options "${files[@]}"
-    # shellcheck disable=SC2086
-    train "$run" "${options[@]}" $MMIG_OVERRIDES "$@"
+    # words as a shell takes them, quotes included, but nothing in them is expanded
+    words=$(xargs -r -n 1 printf '%s\n' <<< "$MMIG_OVERRIDES")
+    [[ -z $words ]] || mapfile -t overrides <<< "$words"
+    train "$run" "${options[@]}" "${overrides[@]}" "$@"
 }
 
 # Train stage N from the run of the stage before. Arguments: N, then further arguments of train.py.

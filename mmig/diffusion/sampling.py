@@ -118,7 +118,7 @@ def sample(
     if source_latents is not None and len(generators) != len(source_latents):
         raise ValueError(f"generators: expected one a source, of {len(source_latents)}, found {len(generators)}")
     scheduler = type(scheduler).from_config(scheduler.config)
-    scheduler.set_timesteps(num_steps, device=device)
+    _set_timesteps(scheduler, num_steps, device)
     noise = draw_noise(shape, generators, device)
     first = 0
     if source_latents is not None:
@@ -140,6 +140,17 @@ def sample(
         if on_step is not None:
             on_step(index, latents)
     return latents
+
+
+def _set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str) -> None:
+    try:
+        scheduler.set_timesteps(num_steps, device=device)
+    except ValueError as error:
+        most = scheduler.config.num_train_timesteps
+        if num_steps <= most:
+            raise
+        kind = type(scheduler).__name__
+        raise ValueError(f"num_steps: expected at most {most}, the steps of {kind}, found {num_steps}") from error
 
 
 def _start(scheduler: Any, noise: Tensor, source: Tensor | None, timesteps: Tensor) -> Tensor:

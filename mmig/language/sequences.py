@@ -145,3 +145,25 @@ def until_end(rows: Tensor, end: int) -> list[list[int]]:
     """Generated ids [B,T] as lists without the end token and what follows it."""
     lists = rows.tolist()
     return [row[: row.index(end)] if end in row else row for row in lists]
+
+
+def check_room(
+    config: Any, texts: Sequence[str], prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
+) -> None:
+    """Refuse a text with which a language model would read more positions than it has: it would write rubbish.
+
+    Args:
+        config: of the model; without `max_position_embeddings` it has no limit.
+        texts: what the prompts were made of.
+        prompts, responses: ids; of a response those that are given.
+
+    Raises:
+        ValueError: naming the first such text.
+    """
+    room = getattr(config, "max_position_embeddings", None)
+    for text, prompt, response in zip(texts, prompts, responses, strict=True):
+        if room is not None and len(prompt) + len(response) >= room:
+            raise ValueError(
+                f"instruction {text[:30]!r} ...: {len(prompt)} tokens with its prompt and {len(response)} of a given "
+                f"response, but the language model reads fewer than {room} in all; shorten it"
+            )

@@ -45,6 +45,19 @@ def train_arguments(output: str) -> list[str]:
     return words[words.index("train.py") + 1 :]
 
 
+def test_overrides_are_words_as_a_shell_takes_them() -> None:
+    overrides = """--data.init_args.train '/data/two words' --model.x [1,2] --y "it's" """
+    words = train_arguments(dry_run("stage1.sh", MMIG_OVERRIDES=overrides))
+    given = ["--data.init_args.train", "/data/two words", "--model.x", "[1,2]", "--y", "it's"]
+    assert " ".join(given) in " ".join(words)
+    assert set(given) <= set(words)
+
+
+def test_overrides_that_nobody_can_read_start_nothing() -> None:
+    with pytest.raises(AssertionError, match="quote"):
+        dry_run("stage1.sh", MMIG_OVERRIDES="--x 'open")
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_bash_can_read_it(script: Path) -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)

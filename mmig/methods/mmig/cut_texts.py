@@ -1,4 +1,4 @@
-"""Texts that are too long for one of MMIG's readers: refused, or said."""
+"""Texts of which one of MMIG's readers reads a part only: which, and how it is said."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,20 +6,7 @@ from typing import Any
 from mmig.base.texts import CutText, cut_texts, joined
 from mmig.diffusion.text import texts_cut, tokenise
 from mmig.editor import EditOutput
-from mmig.methods.mmig.llm.multimodal import MultimodalLLM
 from mmig.methods.mmig.model import MMIG
-
-
-def check_room(mllm: MultimodalLLM, instructions: Sequence[str], responses: Sequence[list[int]]) -> None:
-    """Refuse an instruction with which the LLM would read more positions than it has: it would write rubbish."""
-    room = getattr(mllm.llm.config, "max_position_embeddings", None)
-    prompts = mllm.prompts(instructions, [mllm.vision is not None] * len(instructions))
-    for text, prompt, response in zip(instructions, prompts, responses, strict=True):
-        if room is not None and len(prompt) + len(response) >= room:
-            raise ValueError(
-                f"instruction {text[:30]!r} ...: {len(prompt)} tokens with its prompt and {len(response)} of a given "
-                f"response, but the language model reads fewer than {room} in all; shorten it"
-            )
 
 
 def cut_responses(model: MMIG, texts: Sequence[str], are_given: bool) -> list[list[CutText]]:

@@ -17,7 +17,6 @@ from mmig.diffusion.sampling import Denoiser, sample
 from mmig.editor import ConceptAttention
 from mmig.language.sequences import ResponseStates, response_ids
 from mmig.methods.mmig.attention_guidance import AttentionGuidance
-from mmig.methods.mmig.cut_texts import check_room
 from mmig.methods.mmig.editor import SamplingConfig
 from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.nouns import nouns
@@ -65,7 +64,6 @@ def respond(
         return list(responses), ResponseStates(nothing[..., None], nothing.bool())
     images = None if mllm.vision is None else source
     ids = None if responses is None else response_ids(mllm.tokenizer, responses, mllm.config.max_response_tokens)
-    check_room(mllm, instructions, ids or [[]] * len(instructions))
     if responses is None:
         ids = mllm.generate(instructions, images)
         texts = mllm.decode(ids)

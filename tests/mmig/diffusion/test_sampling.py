@@ -107,6 +107,11 @@ def test_a_wrong_number_of_generators_is_refused() -> None:
         per_sample(seeds(0, 1), 3)
 
 
+def test_more_steps_than_the_schedule_has_are_refused_in_our_words() -> None:
+    with pytest.raises(ValueError, match=r"^num_steps: expected at most 1000, the steps of DDIMScheduler, found 1001$"):
+        sample(lambda noisy, _: noisy, DDIMScheduler(**SD), (4, 8, 8), 1001, seeds(0))
+
+
 @pytest.mark.parametrize("num_steps", [0, -3])
 def test_a_number_of_steps_that_there_cannot_be_is_refused(num_steps: int) -> None:
     with pytest.raises(ValueError, match=f"num_steps: expected a whole number of at least 1, found {num_steps}"):

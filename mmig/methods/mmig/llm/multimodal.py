@@ -14,6 +14,7 @@ from mmig.language.greedy import plain_generation
 from mmig.language.sequences import (
     EncodedResponses,
     ResponseStates,
+    check_room,
     encode_responses,
     left_padded_ids,
     mixed_prompt_ids,
@@ -158,7 +159,7 @@ class MultimodalLLM(nn.Module):
             raise ValueError(
                 f"responses: expected one for each of {len(instructions)} instructions, found {len(encoded.ids)}"
             )
-        prompts, visual, weights = self._read(instructions, images, has_image)
+        prompts, visual, weights = self._read(instructions, images, has_image, encoded.ids)
         batch = teacher_forced_ids(prompts, *encoded)
         batch = type(batch)(*(value.to(self.llm.device) for value in batch))
         hidden = self.llm.get_decoder()(
@@ -193,7 +194,7 @@ class MultimodalLLM(nn.Module):
         """
         end = self.tokenizer.eos_token_id
         with evaluating(self):
-            prompts, visual, weights = self._read(instructions, images, has_image)
+            prompts, visual, weights = self._read(instructions, images, has_image, [[]] * len(instructions))
             ids, attention = (value.to(self.llm.device) for value in left_padded_ids(prompts))
             with routed(self.llm.get_decoder(), weights), plain_generation(self.llm):
                 output = self.llm.generate(
@@ -213,7 +214,11 @@ class MultimodalLLM(nn.Module):
     # What both share ---------------------------------------------------------------------------------------------
 
     def _read(
-        self, instructions: Sequence[str], images: Tensor | None, has_image: Tensor | None
+        self,
+        instructions: Sequence[str],
+        images: Tensor | None,
+        has_image: Tensor | None,
+        responses: Sequence[list[int]],
     ) -> tuple[list[list[int]], Tensor | None, Tensor]:
         """Prompts, visual tokens [B,K,D] (None without a tower) and mixture weights [B,layers,2] of a batch."""
         count, device = len(instructions), self.llm.device
@@ -227,6 +232,7 @@ class MultimodalLLM(nn.Module):
             missing = "images are None" if images is None else "there is no vision tower; give one, or no images"
             raise ValueError(f"has_image: {sum(seen)} samples have an image, but {missing}")
         prompts = self.prompts(instructions, seen)
+        check_room(self.llm.config, instructions, prompts, responses)
         visual = None if self.vision is None else self.visual_tokens(images, has_image)
         return prompts, visual, self.mixture_weights()[has_image.to(device, torch.int64)]
 
