@@ -1,7 +1,8 @@
 """Muon: momentum whose matrices are made orthogonal before each step (Jordan et al. 2024), AdamW for all else."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,10 +21,15 @@ alike (Liu et al. 2025, eq 4)."""
 def orthogonalised(matrices: Tensor) -> Tensor:
     """The nearest semi-orthogonal matrices, roughly: singular values near 1, singular vectors kept, [B,m,n].
 
-    By Newton-Schulz rounds, in the precision given; float32 is needed. A matrix of zeros stays one. Every round
-    multiplies by a polynomial of the Gram matrix, so that the rounds work on the small [m,m] alone and only their
-    product meets the wide [m,n].
+    By Newton-Schulz rounds, in float32 at least: autocast around it and TF32 are left aside, for in fewer digits the
+    rounds diverge. A matrix of zeros stays one. Every round multiplies by a polynomial of the Gram matrix, so that the
+    rounds work on the small [m,m] alone and only their product meets the wide [m,n].
     """
+    with _whole_products(matrices.device):
+        return _orthogonalised(matrices)
+
+
+def _orthogonalised(matrices: Tensor) -> Tensor:
     turned = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
     values = turned / (torch.linalg.matrix_norm(turned, keepdim=True) + 1e-12)
     gram = values @ values.mT
@@ -34,6 +40,18 @@ def orthogonalised(matrices: Tensor) -> Tensor:
         product = factor @ product
     result = product @ values
     return result.mT if turned is not matrices else result
+
+
+@contextmanager
+def _whole_products(device: torch.device) -> Iterator[None]:
+    """Products of float32 in float32, whatever a training has chosen for its own."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _polynomial(gram: Tensor) -> Tensor:

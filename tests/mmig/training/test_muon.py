@@ -127,3 +127,17 @@ def test_sharded_parameters_are_refused_in_one_line() -> None:
             muon(sharded)
     finally:
         dist.destroy_process_group()
+
+
+def test_neither_autocast_nor_a_choice_of_products_makes_it_coarse() -> None:
+    matrices = normal(3, 48, 432)
+    whole = orthogonalised(matrices)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")  # CPUs with units for it multiply in bfloat16 then
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(orthogonalised(matrices), whole)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert whole.dtype == torch.float32
