@@ -44,7 +44,7 @@ class FigureReading:
 
 @dataclass(frozen=True, slots=True)
 class FigureVerdict:
-    """`success`: the edited attribute has its new value; `preservation`: all others theirs; `kept`: the share of these."""
+    """`success`: the edited attribute has its new value; `preservation`: all others theirs; `kept`: share of these."""
 
     success: bool
     preservation: bool
@@ -85,6 +85,8 @@ def _descended(grey: Grey, figure: Figure) -> Figure:
     least = _error(grey, figure)
     for _ in range(MAX_SWEEPS):
         before = figure
+        if not least:
+            break
         for other in (change for name in _CHANGED for change in _changes(figure, name)):
             if (error := _error(grey, other)) < least:
                 figure, least = other, error

@@ -29,7 +29,7 @@ NECK = (0, 150)  # about which a head tilts
 TURN = {"": 0, "tilted left": -1, "tilted right": 1}
 FILLS = {"white": "paper", "black": "dark", "striped": "striped", "dotted": "dotted"}
 Layer = tuple[Shape, str, bool]
-"""What is drawn, with which paint (a tone: ink, dark, grey, paper; or a hatching), and whether it tilts with the head."""
+"""What is drawn, with which paint (ink, dark, grey, paper or a hatching), and whether it tilts with the head."""
 
 
 def render_figure(figure: Figure) -> NDArray[np.uint8]:
