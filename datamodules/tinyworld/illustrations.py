@@ -6,11 +6,11 @@ splits; `line_art` draws figures, `illustration_reader` reads them back, `illust
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from datamodules.tinyworld.draws import Draws
+from datamodules.tinyworld.split_hash import hashed_split
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "face": ("round face", "square face", "pointed chin"),
@@ -95,6 +95,4 @@ def instruct(draws: Draws, name: str, old: str, new: str) -> str:
 
 def split_of(figure: Figure) -> str:
     """The split whose figures these attributes belong to, by a hash of all of them: 80, 10 and 10 percent."""
-    text = "/".join(getattr(figure, name) for name in ATTRIBUTES)
-    place = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") % 10
-    return "train" if place < 8 else "val" if place == 8 else "test"
+    return hashed_split("/".join(getattr(figure, name) for name in ATTRIBUTES))
