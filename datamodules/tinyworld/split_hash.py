@@ -6,6 +6,6 @@ import hashlib
 
 
 def hashed_split(name: str) -> str:
-    """ "train", "val" or "test" for 80, 10 and 10 percent of all names."""
+    """The split of a name: train, val or test for 80, 10 and 10 percent of all names."""
     place = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") % 10
     return "train" if place < 8 else "val" if place == 8 else "test"

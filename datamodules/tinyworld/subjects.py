@@ -45,7 +45,7 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Texture:
-    """One of the family: `period` in pixels, `angle` in degrees, `first` the ground and `second` the pattern's colour."""
+    """One of the family: `period` in pixels, `angle` in degrees, colours of its ground (`first`) and pattern."""
 
     pattern: str
     period: int
@@ -59,7 +59,7 @@ class Texture:
 
     @property
     def held_out(self) -> bool:
-        """Whether no training sample shows it: by a hash of pattern and colours, so that its next of kin are held out."""
+        """Whether no training sample shows it: by a hash of pattern and colours, so that its next of kin are too."""
         name = f"{self.pattern}/{self.first}/{self.second}".encode()
         return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little") % 100 < HELD_OUT
 
@@ -105,7 +105,7 @@ def has_second_colour(texture: Texture, x: Places, y: Places) -> NDArray[np.bool
 
 
 def places(samples: int) -> tuple[Places, Places]:
-    """x and y of the samples of an object's tile, so many a pixel and direction, in sixteenths of a pixel."""
+    """Columns and rows of the samples of an object's tile, so many a pixel and direction, in sixteenths of a pixel."""
     steps = (np.arange(2 * REACH * samples, dtype=np.int64) * 2 - (2 * REACH * samples - 1)) * 8 // samples
     x, y = np.meshgrid(steps, steps)
     return x, y
