@@ -1,6 +1,6 @@
 """How near the texture in a picture is to the subject that was shown, against other textures.
 
-The subject must explain the object's pixels better than rivals of the family do (half of them in its own two colours)
+The subject must explain the object's pixels better than rivals of the family do (most of them in its own two colours)
 and than one flat colour does. Where the texture begins on the object does not matter, for no picture could say it.
 """
 
@@ -24,14 +24,13 @@ from datamodules.tinyworld.subjects import (
     ANGLES,
     COLOURS,
     EXCHANGEABLE,
-    PERIODS,
     Texture,
     draw_texture,
     has_second_colour,
     places,
 )
 
-RIVALS = 8  # of any colours, and as many at most of the subject's own
+STRANGERS = 8  # rivals in other colours
 SAMPLES = 2  # a pixel and direction, enough for comparisons
 MIN_ANGLE = 60  # degrees between a texture and a rival of the same pattern and period
 
@@ -74,21 +73,20 @@ def judge_subjects(image: ArrayLike, metadata: dict[str, Any]) -> list[TextureVe
 
 
 def rivals(texture: Texture) -> list[Texture]:
-    """Other textures, always the same for one texture: some in its colours, some of any."""
+    """Other textures, always the same for one: the other patterns in its colours, its own turned, some strangers."""
     draws = Draws(0, f"rivals/{texture}", 0)
-    kin = [other for other in _kin(texture) if _apart(texture, other)]
-    strangers = (draw_texture(draws) for _ in range(2 * RIVALS))
-    apart = [other for other in strangers if {other.first, other.second} != {texture.first, texture.second}]
-    return [*draws.pick(kin, min(RIVALS, len(kin))), *apart[:RIVALS]]
+    drawn = (draw_texture(draws) for _ in range(2 * STRANGERS))
+    strangers = [other for other in drawn if {other.first, other.second} != {texture.first, texture.second}]
+    return [*_kin(texture), *strangers[:STRANGERS]]
 
 
 def _kin(texture: Texture) -> Iterator[Texture]:
-    for pattern, period in product(ANGLES, (PERIODS[0], PERIODS[-1])):
-        for angle in ANGLES[pattern]:
-            first, second = texture.first, texture.second
-            if pattern in EXCHANGEABLE and first > second:
-                first, second = second, first
-            yield Texture(pattern, period, angle, first, second)
+    for pattern, angles in ANGLES.items():
+        first, second = texture.first, texture.second
+        if pattern in EXCHANGEABLE and first > second:
+            first, second = second, first
+        turned = (Texture(pattern, texture.period, angle, first, second) for angle in angles)
+        yield from (other for other in turned if _apart(texture, other))
 
 
 def _apart(texture: Texture, other: Texture) -> bool:

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.schema import ATTACHMENT_KINDS
-from datamodules.tinyworld import illustrations, instructions, photographs, scene, sound_words, visual, words
+from datamodules.tinyworld import (
+    expressive,
+    illustrations,
+    inferable,
+    instructions,
+    photographs,
+    scene,
+    sound_samples,
+    visual,
+    words,
+)
 from experiments.tiny_backbones.prompt import NO_IMAGE, PROMPT_TEMPLATE
 from mmig.base.commands import OptionParser
 from mmig.base.files import write_text
@@ -24,14 +34,6 @@ _WORD = re.compile(r"[A-Za-z]+")
 _FIELD = re.compile(r"\{[^}]*\}")
 _BARE = "words that also open a text or stand behind a mark"
 _GLUE = "a an the and with of on in at to from for without background black outline plain gradient shape bigger smaller"
-_INFERABLE = """
-    colour colours same as like that this these what which has have have no not is are it its usually ripe clear
-    grass sky sea ocean blood banana lemon strawberry tomato leaf sun sunset carrot plum grape flamingo frog snow coal
-    fire flame rose cherry lime pumpkin lavender milk chocolate sand forest violet water ice bubblegum
-    side sides corner corners edge edges equal three four twelve round hole middle wheel ball coin box tile kite plus
-    sign donut slice pizza wedding band jewel roof pyramid arms point points upside straight curved empty
-    warning light traffic first aid chess board window day half turned wheels warm cold
-"""
 _SENTENCES = """
     photo photograph picture image drawing painting sketch art cartoon rendering rendition sculpture doodle toy
     good bad clean dirty cool nice weird many one my close up cropped blurry low high resolution quality bright dark
@@ -104,7 +106,9 @@ def words_of(texts: Iterable[str]) -> set[str]:
 
 def bare_words() -> list[str]:
     """Words that open descriptions, phrases, instructions and tags; that stand behind a hyphen or a line break."""
-    texts = [text for text in (*_scene_texts(), *_GLUE.split(), *_tags(), *_instruction_texts()) if text]
+    texts = [
+        text for text in (*_scene_texts(), *_GLUE.split(), *_tags(), *_instruction_texts(), *inferable.facts()) if text
+    ]
     first = {match[0] for text in texts if (match := _WORD.match(text))}
     hyphened = {part for text in texts for part in re.findall(r"-([A-Za-z]+)", text)}
     return sorted(first | hyphened | words_of([PROMPT_TEMPLATE, NO_IMAGE]) | {"an", *ATTACHMENT_KINDS})
@@ -124,7 +128,7 @@ def _tags() -> list[str]:
 
 
 def _instruction_texts() -> list[str]:
-    tables = (instructions.TEMPLATES, illustrations.TEMPLATES, sound_words.TEMPLATES)
+    tables = (instructions.TEMPLATES, illustrations.TEMPLATES, sound_samples.TEMPLATES)
     return [text for table in tables for wordings in table.values() for text in wordings]
 
 
@@ -132,9 +136,10 @@ def _sources() -> dict[str, list[str]]:
     return {
         "scenes: captions, responses, instructions": [*_scene_texts(), _GLUE, *_texts(instructions.TEMPLATES)],
         "prompts and the words of placeholders": [" ".join(ATTACHMENT_KINDS), PROMPT_TEMPLATE, NO_IMAGE],
-        "sounds": _texts(sound_words.TEMPLATES),
+        "sounds": _texts(sound_samples.TEMPLATES),
         "illustrations": [*_tags(), *_texts(illustrations.TEMPLATES)],
-        "inferable phrases": [_INFERABLE],
+        "inferable phrases and the facts behind them": [*inferable.facts(), *(each.text for each in inferable.PHRASES)],
+        "expressive edits": [*expressive.WHOLE.values(), "match others"],
         "sentences about a picture": [_SENTENCES],
         **{f"reserve: {name}": [text] for name, text in _RESERVE.items()},
     }

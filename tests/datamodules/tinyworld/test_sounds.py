@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 
 from datamodules.audio import decode_audio, sound_facts
+from datamodules.placeholders import placeholders
+from datamodules.schema import validate
 from datamodules.tinyworld.draws import Draws
+from datamodules.tinyworld.oracle import judge
+from datamodules.tinyworld.oracle_errors import as_image
+from datamodules.tinyworld.png import png
+from datamodules.tinyworld.sample import with_images
 from datamodules.tinyworld.scene import ATMOSPHERES, OBJECT_COLOURS, PHOTOGRAPHIC, SHAPES, STYLES
+from datamodules.tinyworld.sound_samples import SPLITS, draw_sound_sample
 from datamodules.tinyworld.sounds import RATE, VOICES, sound
 
 FRAME, FRAMES, BANDS = 512, 24, 32
@@ -52,3 +59,33 @@ def test_a_sound_is_about_a_second_and_the_same_each_time_for_one_draw(name: str
     facts = sound_facts(first)
     assert (facts.rate, facts.channels) == (RATE, 1)
     assert 0.8 <= facts.seconds <= 1.25
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_samples_fit_the_schema_and_the_oracle(split: str):
+    for index in range(20):
+        sample = draw_sound_sample(0, split, index)
+        validate(with_images(sample, png))
+        assert judge(as_image(sample["target"]), sample["metadata"]).success
+        assert not judge(as_image(sample["source"]), sample["metadata"]).success
+
+
+def test_the_sound_and_not_the_instruction_says_what_is_meant():
+    for index in range(60):
+        sample = draw_sound_sample(0, "train", index)
+        meant, edit = sample["metadata"]["sound"], sample["metadata"]["edit"]
+        assert meant in (edit["operation"], *(edit["after"] or {}).values())
+        (mark,) = placeholders(sample["instruction"])
+        said = sample["instruction"][: mark.start] + sample["instruction"][mark.end :]
+        if edit["before"] is None or meant not in edit["before"].values():  # which the instruction may name
+            assert meant not in said
+        word = sample["attachments"][0]["word"]
+        assert word == mark.word
+        alone = sample["instruction"].endswith(">")
+        assert (word is None) == alone
+        assert alone or sample["instruction"][slice(*word)] in ("shape", "colour", "look")
+
+
+def test_the_same_word_sounds_otherwise_in_every_sample():
+    heard = [draw_sound_sample(0, split, index)["attachments"][0]["data"] for split in SPLITS for index in range(40)]
+    assert len(set(heard)) == len(heard)

@@ -2,13 +2,18 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from datamodules.schema import TEXT_FIELDS
-from datamodules.tinyworld.sample import SPLITS, draw_sample
+from datamodules.tinyworld.contents import CONTENTS
+from datamodules.tinyworld.inferable import facts
+from datamodules.tinyworld.sample import Sample, draw_sample
+from datamodules.tinyworld.splits import SPLITS
+from datamodules.tinyworld.world import LEVELS
 from experiments.tiny_backbones import word_list
 from experiments.tiny_backbones.prompt import format_prompt
 from experiments.tiny_backbones.tokenizers import write_tokenizers
@@ -33,15 +38,37 @@ def cut_words(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
     return [text[start:end] for start, end in words if starts & set(range(start + 1, end))]
 
 
-def scene_texts() -> Iterator[str]:
+def texts_of(sample: Sample) -> Iterator[str]:
+    yield from (sample[field] for field in TEXT_FIELDS if sample.get(field))
+    yield from (value for name, value in sample["metadata"].items() if name == "expressive_blind")
+    yield format_prompt(sample["instruction"], sample["source_caption"])
+
+
+def scene_texts(level: str) -> Iterator[str]:
     for split in SPLITS:
+        if level == "full" or split != "unseen_photographs":
+            for index in range(30):
+                yield from texts_of(draw_sample(0, split, index, level=level))
+
+
+def inferable_texts() -> Iterator[str]:
+    yield from facts()
+    for split in ("train", "test"):
+        for index in range(60):
+            yield from texts_of(draw_sample(0, split, index, kinds=("inferable",)))
+
+
+def content_texts(name: str) -> Iterator[str]:
+    for split in CONTENTS[name].splits:
         for index in range(40):
-            sample = draw_sample(0, split, index)
-            yield from (sample[field] for field in TEXT_FIELDS if sample.get(field))
-            yield format_prompt(sample["instruction"], sample["source_caption"])
+            yield from texts_of(CONTENTS[name].draw(0, split, index))
 
 
-WORLDS = {"scenes": scene_texts}
+WORLDS = {
+    **{level: partial(scene_texts, level) for level in LEVELS},
+    "inferable": inferable_texts,
+    **{name: partial(content_texts, name) for name in CONTENTS},
+}
 
 
 def test_the_committed_file_is_what_the_tables_give():
