@@ -83,7 +83,7 @@ class ClipDirectionalSimilarity(PerSampleMetric):
 
 
 class Judged(PerSampleMetric):
-    """One score of the judge, "success" (did the edit happen) or "preservation" (did the rest stay), or several at once.
+    """A score of the judge, "success" (did the edit happen) or "preservation" (did the rest stay), or several at once.
 
     Args:
         scores: names of the judge's scores; of several the product, which is 1 where all of them are.
