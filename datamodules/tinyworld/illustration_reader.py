@@ -90,14 +90,17 @@ def _descended(grey: Grey, figure: Figure) -> Figure:
     return figure
 
 
-_CHANGED = ("background", "standing", "tilt", "hair", *ATTRIBUTES)
-"""Background and outline first, for they cover most of a picture; size and place move together."""
+_CHANGED = ("background", "standing", "place", "tilt", "hair", *ATTRIBUTES)
+"""Background and outline first, for they cover most of a picture; size and coarse place move together."""
 
 
 def _changes(figure: Figure, name: str) -> Iterator[Figure]:
     if name == "standing":
-        steps = range(-REACH, REACH + 1)
+        steps = range(-REACH, REACH + 1, 2)
         found = (replace(figure, scale=scale, x=x, y=y) for scale, x, y in product(SCALES, steps, steps))
+    elif name == "place":
+        near = (range(max(-REACH, at - 1), min(REACH, at + 1) + 1) for at in (figure.x, figure.y))
+        found = (replace(figure, x=x, y=y) for x, y in product(*near))
     else:
         found = (replace(figure, **{name: value}) for value in ATTRIBUTES[name])
     yield from (other for other in found if other != figure)

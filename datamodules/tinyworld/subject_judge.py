@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -151,26 +151,28 @@ def _apart(texture: Texture, other: Texture) -> bool:
 
 
 def _error(seen: Picture, texture: Texture, area: tuple[slice, slice, NDArray[np.bool_]]) -> float:
-    """Least mean squared difference over where the texture may begin, drawn sharp or softened."""
+    """Least mean squared difference over where the texture may begin, drawn sharp or softened.
+
+    For a share s of the second colour at a pixel it is |seen - first - s (second - first)|^2, written out.
+    """
     rows, columns, inner = area
-    fields = _fields(texture)[:, rows, columns][:, inner]
-    return float(np.square(fields - seen).sum(axis=2).mean(axis=1).min())
-
-
-@lru_cache(maxsize=2048)
-def _fields(texture: Texture) -> Picture:
-    """A texture all over an object's tile, float32 [N, 22, 22, 3], for every place where it may begin."""
-    x, y = places(SAMPLES)
+    shares = _shares(texture.pattern, texture.period, texture.angle)[:, rows, columns][:, inner]
     first, second = (np.array(COLOURS[name], dtype=np.float32) for name in (texture.first, texture.second))
-    side, span = 2 * REACH, range(0, 32 * texture.period, 32)
-    steps = span if texture.pattern != "rings" else range(-32, 33, 32)
-    shares = []
-    for right, down in product(steps, steps):
-        marked = has_second_colour(texture, x - right, y - down)
-        shares.append(marked.reshape(side, SAMPLES, side, SAMPLES).mean(axis=(1, 3), dtype=np.float32))
-    share = np.stack(shares)[..., None]
-    sharp = first * (1 - share) + second * share
-    return np.concatenate([sharp, blurred(sharp)])
+    off, step = seen - first, second - first
+    errors = np.square(off).sum() - 2 * shares @ (off @ step) + np.square(shares).sum(axis=1) * np.square(step).sum()
+    return float(max(errors.min(), 0.0)) / len(seen)
+
+
+@cache
+def _shares(pattern: str, period: int, angle: int) -> Picture:
+    """Share of the second colour all over an object's tile, float32 [N, 22, 22], for every place where it may begin."""
+    x, y = places(SAMPLES)
+    side, span = 2 * REACH, range(0, 32 * period, 32)
+    steps = span if pattern != "rings" else range(-32, 33, 32)
+    texture = Texture(pattern, period, angle, "", "")
+    marked = np.stack([has_second_colour(texture, x - right, y - down) for right, down in product(steps, steps)])
+    sharp = marked.reshape(-1, side, SAMPLES, side, SAMPLES).mean(axis=(2, 4), dtype=np.float32)
+    return np.concatenate([sharp, blurred(sharp[..., None])[..., 0]])
 
 
 def _shrunk(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
