@@ -44,10 +44,9 @@ def test_every_sample_of_subjects_and_sounds_has_its_attachment_in_the_batch(wor
     assert bool(batch[tensor][:, 0].all())
 
 
-@pytest.mark.parametrize("world", WORLDS)
-def test_shards_are_equal_to_the_byte_for_any_number_of_workers(world: str, tmp_path: Path):
+def test_shards_are_equal_to_the_byte_for_any_number_of_workers(tmp_path: Path):
     for name, workers in (("one", 0), ("two", 2)):
-        write_split(tmp_path / name, "train", 66, ContentWorld(world), workers)
+        write_split(tmp_path / name, "train", 66, ContentWorld("subjects"), workers)
     tars = [sorted((tmp_path / name).glob("*.tar")) for name in ("one", "two")]
     assert [file.read_bytes() for file in tars[0]] == [file.read_bytes() for file in tars[1]]
 
