@@ -52,7 +52,7 @@ def read_figure(image: ArrayLike, start: Figure | None = None) -> FigureReading:
         ValueError: an image of another shape, or values that are not finite.
     """
     grey = as_picture(image).mean(axis=2)
-    found = [_descended(grey, each) for each in ([start] if start is not None else _starts(grey))]
+    found = [_descended(grey, each) for each in ([start] if start is not None else _starts())]
     best = min(found, key=lambda figure: _error(grey, figure))
     return FigureReading(best, _correlation(grey, _drawn(best)[0]))
 
@@ -106,7 +106,7 @@ def _changes(figure: Figure, name: str) -> Iterator[Figure]:
     yield from (other for other in found if other != figure)
 
 
-def _starts(grey: Grey) -> list[Figure]:
+def _starts() -> list[Figure]:
     plain = Figure(**{name: values[0] for name, values in ATTRIBUTES.items()})
     return [replace(plain, tilt=tilt, hair=hair) for tilt in ATTRIBUTES["tilt"] for hair in ATTRIBUTES["hair"]]
 

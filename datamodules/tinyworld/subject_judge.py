@@ -24,10 +24,10 @@ from datamodules.tinyworld.scene import BACKGROUND_COLOURS, SHAPES, SIZES, Scene
 from datamodules.tinyworld.subjects import (
     ANGLES,
     COLOURS,
-    EXCHANGEABLE,
     Texture,
     draw_texture,
     has_second_colour,
+    in_order,
     places,
     render_with_subjects,
 )
@@ -135,10 +135,8 @@ def rivals(texture: Texture) -> list[Texture]:
 
 def _kin(texture: Texture) -> Iterator[Texture]:
     for pattern, angles in ANGLES.items():
-        first, second = texture.first, texture.second
-        if pattern in EXCHANGEABLE and first > second:
-            first, second = second, first
-        turned = (Texture(pattern, texture.period, angle, first, second) for angle in angles)
+        colours = in_order(pattern, texture.first, texture.second)
+        turned = (Texture(pattern, texture.period, angle, *colours) for angle in angles)
         yield from (other for other in turned if _apart(texture, other))
 
 
