@@ -59,7 +59,8 @@ _RESERVE = {
     "transfer match blend repeat adjust simplify restyle want should could please can need become becomes looks",
     "nouns": "object objects thing things scene figure pattern texture line lines border frame shadow size position "
     "place space top bottom row column group pair part foreground surface music noise tone sound sounds voice rest "
-    "area winter summer spring autumn morning evening rain cloud clouds star heart arrow hexagon oval rectangle spiral",
+    "area winter summer spring autumn morning evening rain cloud clouds star heart arrow hexagon oval rectangle spiral "
+    "pentagon octagon cube sphere cylinder cone",
 }
 
 
