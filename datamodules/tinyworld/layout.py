@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 from datamodules.tinyworld import photographs
 from datamodules.tinyworld.draws import Draws
@@ -27,12 +28,13 @@ MIN_CONTRAST = 65  # least distance of any tone of an object from a plain or gra
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a split allows. `max_things`: most objects of a scene."""
+    """What a split allows. `max_things`: most objects of a scene; `plain`: no textures, backgrounds of one colour."""
 
     photographs: bool
     held_out_pairs: bool = False
     held_out_photographs: bool = False
     max_things: int = 3
+    plain: bool = False
 
 
 def allowed(thing: Thing, background: Background, rules: Rules) -> bool:
@@ -46,11 +48,15 @@ def contrast(thing: Thing, background: Background) -> int:
     """Least distance between the object's tones and the ends and middle of the background (255 on photographs)."""
     if background.kind not in ("plain", "gradient"):
         return 255
-    first = BACKGROUND_COLOURS[background.first]
-    second = BACKGROUND_COLOURS[background.second or background.first]
+    return _contrast(thing.colour, thing.texture != "plain", background.first, background.second or background.first)
+
+
+@cache
+def _contrast(name: str, textured: bool, upper: str, lower: str) -> int:
+    first, second = BACKGROUND_COLOURS[upper], BACKGROUND_COLOURS[lower]
     middle = ((first[0] + second[0]) // 2, (first[1] + second[1]) // 2, (first[2] + second[2]) // 2)
-    colour = OBJECT_COLOURS[thing.colour]
-    tones = (colour,) if thing.texture == "plain" else (colour, shade(colour))
+    colour = OBJECT_COLOURS[name]
+    tones = (colour, shade(colour)) if textured else (colour,)
     return min(_distance(tone, other) for tone in tones for other in (first, middle, second))
 
 
@@ -63,7 +69,7 @@ def draw_background(draws: Draws, rules: Rules) -> Background:
     if rules.held_out_photographs or (rules.photographs and draws.chance(15)):
         return photographs.draw_cut(draws, draws.choice(photographs.names("texture", rules.held_out_photographs)))
     names = list(BACKGROUND_COLOURS)
-    if draws.chance(65):
+    if rules.plain or draws.chance(65):
         return Background("plain", first=draws.choice(names))
     first, second = draws.pick(names, 2)
     return Background("gradient", first=first, second=second)
@@ -75,7 +81,7 @@ def random_thing(draws: Draws, place: str, background: Background, rules: Rules,
         thing = Thing(
             shape=draws.choice(SHAPES),
             colour=draws.choice(tuple(OBJECT_COLOURS)),
-            texture=draws.choice(TEXTURES) if draws.chance(60) else "plain",
+            texture="plain" if rules.plain or not draws.chance(60) else draws.choice(TEXTURES),
             size=draws.choice(SIZES),
             place=place,
             x=0,

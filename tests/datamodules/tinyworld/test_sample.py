@@ -10,8 +10,10 @@ from PIL import Image
 from datamodules.schema import validate
 from datamodules.tinyworld.edits import TRAINED_TYPES
 from datamodules.tinyworld.photographs import PHOTOGRAPHS
-from datamodules.tinyworld.sample import SPLITS, draw_sample, edit_types, make_sample
+from datamodules.tinyworld.sample import draw_sample, make_sample
 from datamodules.tinyworld.scene import HELD_OUT_PAIRS, Scene
+from datamodules.tinyworld.splits import SPLITS, edit_types
+from datamodules.tinyworld.world import LEVELS, World
 
 
 def scenes(split, count, photographs=True):
@@ -35,7 +37,7 @@ def digest(samples, leave_out=()):
 
 def test_samples_are_the_ones_that_the_tiny_backbones_were_trained_on():
     """Change this only together with WORLD_VERSION and new tiny backbones."""
-    assert digest(draw_sample(0, "train", index) for index in range(60)) == GOLDEN
+    assert {level: digest(draw_sample(0, "train", i, level=level) for i in range(60)) for level in LEVELS} == GOLDEN
 
 
 def test_a_sample_depends_on_nothing_drawn_before_it():
@@ -65,7 +67,7 @@ def test_samples_fit_the_schema(split):
 
 def test_training_draws_every_type_but_outline():
     assert {draw_sample(0, "train", index)["edit_type"] for index in range(150)} == set(TRAINED_TYPES)
-    assert "outline" not in edit_types("train", True)
+    assert "outline" not in edit_types("train", World())
 
 
 def test_no_photographs_means_none():
@@ -103,7 +105,7 @@ def test_outline_outlines_one_object():
 
 
 def test_removals_are_ordinary_edits_that_take_an_object_away():
-    assert edit_types("removals", True) == ("remove",)
+    assert edit_types("removals", World()) == ("remove",)
     assert all(len(target.things) < len(source.things) for source, target in scenes("removals", 20))
 
 
@@ -117,4 +119,7 @@ def test_unseen_photographs_need_photographs():
         make_sample(0, "unseen_photographs", 0, photographs=False)
 
 
-GOLDEN = "d18a6efdf7f4eef0367a13b8a547661a6e00ddac35692f6e8f36850b9e1ddd63"
+GOLDEN = {
+    "plain": "4d0e2cf5910583ad8e790bdc2d4ce260af58926eb258ddee2eb023da3a756274",
+    "full": "60493e5e5e8cdbf28fa10dfc495e3911259a04292436854dcd5a5996483de7ab",
+}
