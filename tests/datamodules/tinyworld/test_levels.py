@@ -80,6 +80,10 @@ def test_one_kind_may_be_asked_for_alone(kind):
     assert {draw_pair(world, "test", index)[1] for index in range(30)} == {kind}
 
 
+def test_the_order_in_which_kinds_are_named_makes_no_difference():
+    assert World(kinds=("visual", "literal", "visual")) == World(kinds=("literal", "visual"))
+
+
 def test_only_visual_samples_have_an_expressive_text_of_the_blind():
     for index in range(60):
         metadata = draw_from(PLAIN, "val", index)["metadata"]

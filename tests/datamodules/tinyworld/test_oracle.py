@@ -187,7 +187,7 @@ def test_scenes_before_photographs_are_read_too():
     local = [sample for sample in samples if sample["edit_type"] in ("add", "move", "recolour")]
     assert len(local) > 3
     for sample in local:
-        assert judge_scene(as_image(softened(sample, sample)), sample["metadata"]["target_scene"]).correct
+        assert judge_scene(as_image(softened(sample, sample, World())), sample["metadata"]["target_scene"]).correct
 
 
 def test_the_judge_of_metrics_gives_numbers():
