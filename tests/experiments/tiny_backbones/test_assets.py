@@ -64,7 +64,7 @@ def test_every_text_fits_the_text_encoder(samples: Batch):
 
 
 def test_clip_finds_captions(samples: Batch):
-    found = score.score_clip(ASSETS, [samples])
+    found = score.score_clip(ASSETS / "clip", [samples])
     assert found["image_to_text"] > 0.6
     assert found["own_before_sibling"] > 0.8
 

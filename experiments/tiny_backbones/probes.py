@@ -1,0 +1,123 @@
+"""Measure what the exported CLIP's frozen states tell: nine queries learn in 300 steps to read shape and colour by place.
+
+`python -m experiments.tiny_backbones.probes --assets assets/tiny --data configs/data/tinyworld.yaml`
+
+A fresh `SceneReader` (width 128, four heads) learns from samples of the training split, both images or both texts of
+each, and is scored on held-out ones. It reads what the methods read: of the text encoder the final states of source
+captions and responses, 77 tokens each; of the vision tower the last states of its 64 patches, and its six class tokens.
+
+Of the places that hold an object, "shape", "colour" and "size" are the fractions whose value is told right, left out
+where it shows nowhere (colours of line drawings); "empty" is the fraction of the other places that are told to be
+empty. Figures are percent.
+"""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from datamodules.schema import Batch
+from experiments.tiny_backbones.clip_model import normalise_images
+from experiments.tiny_backbones.scene_reader import ATTRIBUTES, EMPTY, SceneReader, reading_losses, scene_labels
+from experiments.tiny_backbones.scoring import ASSETS, held_out, options
+from mmig.base.commands import one_line_errors
+from mmig.training.optim import OptimizerConfig, build_optimizer, clip_grad_norm, lr_factor
+
+STEPS, BATCH_SIZE = 300, 64
+OPTIMIZER = OptimizerConfig(lr=3e-3, betas=(0.9, 0.98), warmup_steps=20, schedule="cosine")
+States = dict[str, Tensor]
+
+
+@torch.no_grad()
+def frozen_states(root: Path, batches: Iterable[Batch]) -> tuple[States, Tensor]:
+    """States "text_encoder", "patch_tokens" and "class_tokens", float16 [N,L,W] each, and labels of the N scenes.
+
+    Args:
+        root: of the tiny backbones.
+        batches: samples with both images, source caption, response and scene graphs.
+    """
+    from mmig.backbones.clip import load_clip_vision
+    from mmig.backbones.diffusion import load_text_encoder, load_tokenizer
+    from mmig.diffusion.text import encode_text
+    from mmig.methods.mmig.llm.visual_tokens import class_tokens, depths
+
+    vision = load_clip_vision(root / "clip-vision")
+    encoder, tokenizer = load_text_encoder(root / "stable-diffusion"), load_tokenizer(root / "stable-diffusion")
+    blocks = depths(vision.config.num_hidden_layers)
+    found: dict[str, list[Tensor]] = {"text_encoder": [], "patch_tokens": [], "class_tokens": []}
+    labels = []
+    for batch in batches:
+        for image, text in (("source", "source_caption"), ("target", "response")):
+            pixels = normalise_images(batch[image])  # type: ignore[literal-required]
+            texts = batch[text]  # type: ignore[literal-required]
+            found["text_encoder"].append(encode_text(encoder, tokenizer, texts)[0].half())
+            found["patch_tokens"].append(vision(pixel_values=pixels).last_hidden_state[:, 1:].half())
+            found["class_tokens"].append(class_tokens(vision, pixels, blocks).half())
+            labels.append(scene_labels([metadata[f"{image}_scene"] for metadata in batch["metadata"]]))
+    return {name: torch.cat(parts) for name, parts in found.items()}, torch.cat(labels)
+
+
+def trained_reader(states: Tensor, labels: Tensor, steps: int = STEPS, seed: int = 0) -> SceneReader:
+    """A fresh reader after `steps` steps of `BATCH_SIZE` scenes, drawn without repetition until all were seen."""
+    torch.manual_seed(seed)
+    reader = SceneReader(states.shape[-1])
+    optimizer = build_optimizer(reader.named_parameters(), OPTIMIZER)
+    rounds = -(-steps * BATCH_SIZE // len(states))
+    order = torch.cat([torch.randperm(len(states)) for _ in range(rounds)])
+    for step, rows in enumerate(order[: steps * BATCH_SIZE].split(BATCH_SIZE)):
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * lr_factor(OPTIMIZER, step, steps)
+        optimizer.zero_grad()
+        reading_losses(reader(states[rows].float()), labels[rows]).mean().backward()
+        clip_grad_norm(list(reader.parameters()), OPTIMIZER.clip_norm)
+        optimizer.step()
+    return reader
+
+
+@torch.no_grad()
+def reading_scores(reader: SceneReader, states: Tensor, labels: Tensor) -> dict[str, float]:
+    """Fractions in [0,1] of objects whose "shape", "colour" and "size" are told right, and of "empty" places."""
+    logits = zip(*(reader(part.float()) for part in states.split(BATCH_SIZE)), strict=True)
+    told = torch.stack([torch.cat(parts).argmax(-1) for parts in logits], dim=-1)
+    right, present = told == labels, labels > EMPTY
+    scores = {
+        name: (right & present)[..., number].sum() / present[..., number].sum()
+        for number, name in enumerate(ATTRIBUTES)
+    }
+    empty = labels[..., 0] == EMPTY
+    scores["empty"] = (right[..., 0] & empty).sum() / empty.sum()
+    return {name: value.item() for name, value in scores.items()}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Print the scores of every part."""
+    parser = options(__doc__)
+    parser.set_defaults(limit=1000)
+    parser.add_argument("--assets", type=Path, default=ASSETS, help="root of the tiny backbones")
+    parser.add_argument("--train-samples", type=int, default=3200, help="samples that the readers learn from")
+    parser.add_argument("--seed", type=int, default=0, help="of the readers")
+    arguments = parser.parse_args(args)
+    with one_line_errors():
+        rows = probe_scores(arguments)
+    print(f"{'':14s}" + "".join(f"{name:>8s}" for name in (*ATTRIBUTES, "empty")))  # noqa: T201, the result of the command
+    for part, scores in rows.items():
+        print(f"{part:14s}" + "".join(f"{100 * value:8.1f}" for value in scores.values()))  # noqa: T201
+
+
+def probe_scores(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Scores of the readers of each part, by its name."""
+    training = argparse.Namespace(**vars(arguments) | {"split": "train", "limit": arguments.train_samples})
+    states, labels = frozen_states(arguments.assets, held_out(training))
+    held_out_states, held_out_labels = frozen_states(arguments.assets, held_out(arguments))
+    return {
+        part: reading_scores(
+            trained_reader(states[part], labels, seed=arguments.seed), held_out_states[part], held_out_labels
+        )
+        for part in states
+    }
+
+
+if __name__ == "__main__":
+    main()
