@@ -1,4 +1,4 @@
-"""Measure what the exported CLIP's frozen states tell: nine queries learn in 300 steps to read shape and colour by place.
+"""Measure what the tiny CLIP's frozen states tell: nine queries learn in 300 steps to read shape and colour by place.
 
 `python -m experiments.tiny_backbones.probes --assets assets/tiny --data configs/data/tinyworld.yaml`
 
