@@ -80,12 +80,14 @@ Drawn = tuple[Scene, Scene, Edit] | None
 
 
 def draw_edit(draws: Draws, edit_type: str, rules: Rules) -> Drawn:
-    """A source scene, its goal and the edit between them; None where this draw did not work out."""
+    """A source scene, its goal and the edit between them; None where this draw did not work out.
+
+    Nothing is rendered here: whether a change of the whole picture can be seen is for `is_visible` to say.
+    """
     if edit_type == "photographic":
         return _photographic(draws, rules)
     if edit_type == "visual":
-        count = rules.max_things if rules.max_things > 3 else 3
-        found = visual.draw_visual(draws, rules, count)
+        found = visual.draw_visual(draws, rules)
         if found is None:
             return None
         source, before, after, operation, referent = found
@@ -100,7 +102,7 @@ def draw_edit(draws: Draws, edit_type: str, rules: Rules) -> Drawn:
         return _background(draws, source, rules)
     if edit_type in ("style", "atmosphere"):
         effect = draws.choice(STYLES if edit_type == "style" else ATMOSPHERES)
-        return _with_effect(source, effect, edit_type)
+        return source, replace(source, effect=effect), Edit(edit_type, effect)
     before = None if edit_type == "add" else draws.choice(source.things)
     after = _changed(draws, edit_type, source, before, rules)
     if after is not None and (after == before or not allowed(after, source.background, rules)):
@@ -154,19 +156,25 @@ def _background(draws: Draws, source: Scene, rules: Rules) -> Drawn:
     )
     if same or not all(allowed(thing, background, rules) for thing in source.things):
         return None
-    target = replace(source, background=background)
-    if difference(render(source), render(target)) < MIN_CHANGE:
-        return None
-    return source, target, Edit("background", "background")
+    return source, replace(source, background=background), Edit("background", "background")
 
 
-def _with_effect(source: Scene, effect: str, edit_type: str) -> Drawn:
-    target = replace(source, effect=effect)
-    least = MIN_CHANGE // 8 if effect == "pixelate" else MIN_CHANGE
+def is_visible(source: Scene, target: Scene, edit: Edit) -> bool:
+    """Whether a change of the background or the whole picture is seen, and all objects still are; others always are."""
+    if edit.type not in (*GLOBAL_TYPES, "background"):
+        return True
     pixels = render(target)
-    if difference(render(source), pixels) < least or not all(_seen(target, thing, pixels) for thing in target.things):
-        return None
-    return source, target, Edit(edit_type, effect)
+    if difference(render(source), pixels) < _least_change(edit):
+        return False
+    return edit.type == "background" or all(_seen(target, thing, pixels) for thing in target.things)
+
+
+def _least_change(edit: Edit) -> int:
+    if edit.operation == "pixelate":
+        return MIN_CHANGE // 8
+    if edit.type == "photographic":
+        return MIN_CHANGE // 3 if edit.operation.startswith("saturation") else MIN_CHANGE * 2 // 3
+    return MIN_CHANGE
 
 
 def _seen(scene: Scene, thing: Thing, pixels: Pixels) -> bool:
@@ -181,8 +189,4 @@ def _photographic(draws: Draws, rules: Rules) -> Drawn:
     effect = draws.choice(PHOTOGRAPHIC)
     if effect.startswith("saturation") and not photographs.PHOTOGRAPHS[name].coloured:
         return None
-    target = replace(source, effect=effect)
-    least = MIN_CHANGE // 3 if effect.startswith("saturation") else MIN_CHANGE * 2 // 3
-    if difference(render(source), render(target)) < least:
-        return None
-    return source, target, Edit("photographic", effect)
+    return source, replace(source, effect=effect), Edit("photographic", effect)

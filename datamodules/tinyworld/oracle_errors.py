@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from datamodules.commands import OptionParser, printable_output
 from datamodules.tinyworld.oracle import judge
 from datamodules.tinyworld.reading import blurred
-from datamodules.tinyworld.sample import SPLITS, Sample, draw_sample
+from datamodules.tinyworld.sample import Sample, draw_from
+from datamodules.tinyworld.splits import SPLITS
+from datamodules.tinyworld.world import LEVELS, World
 
 Pixels = NDArray[np.uint8]
 Case = Callable[[Sample, Sample], Pixels]
@@ -39,11 +41,9 @@ def as_image(pixels: Pixels) -> NDArray[np.float32]:
     return pixels.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
 
 
-def oracle_errors(
-    split: str, count: int, seed: int = 0, photographs: bool = True
-) -> dict[str, dict[str, tuple[float, float, int]]]:
+def oracle_errors(split: str, count: int, world: World) -> dict[str, dict[str, tuple[float, float, int]]]:
     """Share of success and of preservation, and number of samples, for each case and edit type ("all" included)."""
-    samples = [draw_sample(seed, split, index, photographs) for index in range(count)]
+    samples = [draw_from(world, split, index) for index in range(count)]
     found: dict[str, dict[str, list[tuple[bool, bool]]]] = {case: defaultdict(list) for case in CASES}
     for number, sample in enumerate(samples):
         for case, picture in CASES.items():
@@ -60,12 +60,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the table of the oracle's errors."""
     parser = OptionParser(prog="python -m datamodules.tinyworld.oracle", description=main.__doc__)
     parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--level", choices=LEVELS, default="full")
     parser.add_argument("--split", choices=SPLITS, default="val")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-photographs", dest="photographs", action="store_false")
     options = parser.parse_args(arguments)
     printable_output()
-    errors = oracle_errors(options.split, options.count, options.seed, options.photographs)
+    world = World(options.seed, options.level, options.photographs)
+    errors = oracle_errors(options.split, options.count, world)
     sys.stdout.write(as_table(errors))
     return 0
 

@@ -23,10 +23,10 @@ OPERATIONS = ("recolour", "remove", "replace", "move")
 Found = tuple[Scene, Thing, Thing | None, str, str] | None
 
 
-def draw_visual(draws: Draws, rules: Rules, count: int) -> Found:
+def draw_visual(draws: Draws, rules: Rules) -> Found:
     """Source scene, the object meant, what it becomes, operation and referent; None where the draw did not work out."""
-    source = draw_scene(draws, rules, count)
     odd = draws.chance(45)
+    source = draw_scene(draws, rules, max(3, rules.max_things) if odd else rules.max_things)
     if odd:
         source = _with_odd(draws, source, rules)
     meant = odd_one_out(source) if odd else None
