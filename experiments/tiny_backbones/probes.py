@@ -1,6 +1,6 @@
 """Measure what the tiny CLIP's frozen states tell: nine queries learn in 300 steps to read shape and colour by place.
 
-`python -m experiments.tiny_backbones.probes --assets assets/tiny --data configs/data/tinyworld.yaml`
+`python -m experiments.tiny_backbones.probes --assets assets/tiny --data configs/data/plain.yaml`
 
 A fresh `SceneReader` (width 128, four heads) learns from samples of the training split, both images or both texts of
 each, and is scored on held-out ones. It reads what the methods read: of the text encoder the final states of source
