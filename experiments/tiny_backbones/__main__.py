@@ -50,12 +50,8 @@ def commands() -> dict[str, list[Command]]:
             fit("vae_decoder", "tiny-vae-decoder", "--init_from", "runs/tiny-vae-refine"),
             export("vae", "tiny-vae-decoder", "--keep-scale"),
         ],
-        "clip": [
-            fit("clip", "tiny-clip"),
-            export("clip", "tiny-clip"),
-            fit("clip_eval", "tiny-clip-eval"),
-            export("clip-eval", "tiny-clip-eval"),
-        ],
+        "clip": [fit("clip", "tiny-clip"), export("clip", "tiny-clip")],
+        "clip-eval": [fit("clip_eval", "tiny-clip-eval"), export("clip-eval", "tiny-clip-eval")],
         "lm": [
             fit("lm", "tiny-lm"),
             fit("lm_2", "tiny-lm-2", "--init_from", "runs/tiny-lm"),
