@@ -11,6 +11,7 @@ from PIL import Image
 
 from datamodules.tinyworld.draws import Draws
 from datamodules.tinyworld.edits import GLOBAL_TYPES, Edit, draw_edit, is_visible
+from datamodules.tinyworld.expressive import expressive, expressive_blind
 from datamodules.tinyworld.inferable import TRAINED_SPLITS
 from datamodules.tinyworld.instructions import can_infer, instruct, instruct_by_inference
 from datamodules.tinyworld.render import render, silhouette, silhouettes
@@ -82,6 +83,7 @@ def draw_from(world: World, split: str, index: int) -> Sample:
         instruction = instruct_by_inference(draws, edit, source, target, held_out=split not in TRAINED_SPLITS)
     else:
         instruction = instruct(draws, edit, source, target)
+    blind = {"expressive_blind": expressive_blind(edit)} if kind == "visual" else {}
     return {
         "key": f"{world.level}-{split}-{index:08d}",
         "source": render(source),
@@ -90,6 +92,7 @@ def draw_from(world: World, split: str, index: int) -> Sample:
         "reference_mask": reference_mask,
         "instruction": instruction,
         "response": answer.text,
+        "expressive": expressive(edit, source, target),
         "source_caption": source_caption.text,
         "target_caption": target_caption.text,
         "edit_type": edit.type,
@@ -97,7 +100,8 @@ def draw_from(world: World, split: str, index: int) -> Sample:
         "background_phrase": background_noun(target.background, target.effect),
         "concepts": concepts(target, answer),
         "attachments": [],
-        "metadata": {
+        "metadata": blind
+        | {
             "world": "tinyworld",
             "level": world.level,
             "kind": kind,

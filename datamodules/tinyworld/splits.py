@@ -87,7 +87,7 @@ def pair_name(source: Scene, target: Scene) -> str:
 
 
 def scene_name(scene: Scene) -> str:
-    """A scene in one line, the same for those that differ only in pixels of place or cut, or in the order of objects."""
+    """A scene in one line, the same for all that differ only in pixels of place or cut, or in the order of objects."""
     things = sorted(
         ",".join((thing.place, thing.shape, thing.colour, thing.texture, thing.size, "outlined" * thing.outlined))
         for thing in scene.things
