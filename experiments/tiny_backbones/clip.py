@@ -12,7 +12,7 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from experiments.tiny_backbones.augmentation import Augmentation, augmented
@@ -26,7 +26,7 @@ from experiments.tiny_backbones.clip_model import (
     text_states,
 )
 from experiments.tiny_backbones.hard_negatives import wrong_caption
-from experiments.tiny_backbones.scene_reader import SceneReader, reading_losses, scene_labels
+from experiments.tiny_backbones.scene_reader import SceneReader, edit_labels, reading_losses, scene_labels
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
@@ -66,7 +66,7 @@ class ClipModule(TrainingModule):
         augmentation: faults that the training images get; None for none.
     """
 
-    known_losses = ("contrastive", "caption", "dense_patches", "dense_class_tokens", "dense_texts")
+    known_losses = ("contrastive", "caption", "dense_patches", "dense_class_tokens", "dense_texts", "dense_edits")
 
     def __init__(
         self,
@@ -94,6 +94,7 @@ class ClipModule(TrainingModule):
         self.patch_reader = SceneReader(size.vision_width)
         self.class_token_reader = SceneReader(size.vision_width)
         self.text_reader = SceneReader(size.text_width)
+        self.edit_readers = nn.ModuleList(SceneReader(size.text_width) for _ in ("before", "after"))
 
     def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Ids [N,L], cut after the longest text, and lengths [N] with start and end; on this module's device."""
@@ -110,7 +111,8 @@ class ClipModule(TrainingModule):
         """Each term of a sample is the mean over its one or two pairs that have what the term needs.
 
         "contrastive" and "caption" (next token, from the patches) need an image with a text; "dense_patches",
-        "dense_class_tokens" and "dense_texts" an image, or a text, whose scene graph is known.
+        "dense_class_tokens" and "dense_texts" an image, or a text, whose scene graph is known; "dense_edits" reads the
+        object of an edit, before and after it, from the edit's expressive text.
         """
         texts = [*batch["source_caption"], *self._target_texts(batch, draws)]
         has_text = torch.tensor([bool(text) for text in texts], device=self.device)
@@ -134,7 +136,20 @@ class ClipModule(TrainingModule):
             "dense_patches": dense(self.patch_reader, seen, lambda: pairs().images.patches),
             "dense_class_tokens": dense(self.class_token_reader, seen, lambda: pairs().images.class_tokens),
             "dense_texts": dense(self.text_reader, told, lambda: pairs().text_states[:count]),
+            "dense_edits": self._edit_term(batch),
         }
+
+    def _edit_term(self, batch: Batch) -> LossTerm:
+        described = zip(batch["metadata"], batch["expressive"], strict=True)
+        edits = [known.get("edit") if text else None for known, text in described]
+        labels = [part.to(self.device) for part in edit_labels(edits)]
+
+        def values() -> Tensor:
+            states = text_states(self.clip, self.tokens(batch["expressive"])[0])[1]
+            read = zip(self.edit_readers, labels, strict=True)
+            return sum(reading_losses(reader(states), part) for reader, part in read)
+
+        return LossTerm(torch.tensor([edit is not None for edit in edits], device=self.device), values)
 
     def _pairs(self, batch: Batch, texts: Sequence[str], draws: Draws) -> Pairs:
         seeds = [seed for field in FIELDS for seed in draws.integers(f"wrong caption of {field}", 2**31).tolist()]

@@ -42,6 +42,20 @@ def scene_labels(scenes: Sequence[Mapping[str, Any] | None]) -> Tensor:
     return labels
 
 
+def edit_labels(edits: Sequence[Mapping[str, Any] | None]) -> tuple[Tensor, Tensor]:
+    """The one object that each edit is about, before and after it, as `scene_labels` of scenes with nothing else.
+
+    Args:
+        edits: JSON forms with "before" and "after", None where there is no such object; None for unknown edits.
+    """
+
+    def labels(moment: str) -> Tensor:
+        things = [None if edit is None else [edit[moment]] if edit[moment] else [] for edit in edits]
+        return scene_labels([None if found is None else {"things": found, "effect": ""} for found in things])
+
+    return labels("before"), labels("after")
+
+
 def _label(attribute: str, value: str, effect: str) -> int:
     values = ATTRIBUTES[attribute]
     hidden = value not in values or (attribute == "colour" and effect in COLOURLESS)

@@ -22,7 +22,7 @@ from tests.terms import counts_of, values_of
 
 SIZE = ClipSize(embed_dim=32, vision_width=32, vision_layers=6, text_width=32, text_layers=2, head_width=16)
 WEIGHTS = dict.fromkeys(ClipModule.known_losses, 1.0)
-DENSE = ("dense_patches", "dense_class_tokens", "dense_texts")
+DENSE = tuple(name for name in WEIGHTS if name.startswith("dense"))
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,15 @@ def test_dense_terms_count_samples_with_a_scene_graph(module: ClipModule, batch:
     assert all(counts[name].all() and (values[name] > 0).all() for name in DENSE)
 
 
-@pytest.mark.parametrize(("term", "tower"), [("dense_patches", "visual"), ("dense_texts", "transformer")])
+@pytest.mark.parametrize(
+    ("term", "tower"),
+    [
+        ("dense_patches", "visual"),
+        ("dense_class_tokens", "visual"),
+        ("dense_texts", "transformer"),
+        ("dense_edits", "transformer"),
+    ],
+)
 def test_a_dense_term_teaches_the_tower_whose_states_it_reads(module: ClipModule, term: str, tower: str):
     batch = collate([make_sample(0, "train", 0, photographs=False)])
     module.zero_grad()

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from datamodules.tinyworld.scene import OBJECT_COLOURS, PLACES, SHAPES, SIZES
-from experiments.tiny_backbones.probes import reading_scores, trained_reader
+from experiments.tiny_backbones.probes import Readable, reading_scores, trained_reader
 from experiments.tiny_backbones.scene_reader import EMPTY
 from mmig.language.token_loss import IGNORED
 
@@ -30,14 +30,14 @@ def told(labels: torch.Tensor) -> torch.Tensor:
 
 def test_a_reader_finds_what_states_tell():
     labels, others = scenes(2000), scenes(200)
-    scores = reading_scores(trained_reader(told(labels), labels), told(others), others)
+    scores = reading_scores(trained_reader(Readable(told(labels), labels)), Readable(told(others), others))
     assert min(scores.values()) > 0.95
 
 
 def test_a_reader_finds_nothing_in_states_that_tell_nothing():
     labels, others = scenes(500), scenes(201)
-    states = torch.randn(500, 9, 16), torch.randn(201, 9, 16)
-    scores = reading_scores(trained_reader(states[0], labels, steps=50), states[1], others)
+    reader = trained_reader(Readable(torch.randn(500, 9, 16), labels), steps=50)
+    scores = reading_scores(reader, Readable(torch.randn(201, 9, 16), others))
     assert max(scores[name] for name in ("shape", "colour", "size")) < 0.5
 
 
@@ -59,7 +59,7 @@ def test_scores_count_objects_and_empty_places_apart():
     answer = torch.full((1, len(PLACES), 3), EMPTY)
     answer[0, 0] = torch.tensor([1, 1, 2])
     answer[0, 1, 0] = 1  # an object where none is, in both scenes
-    scores = reading_scores(FixedReader(answer), torch.zeros(2, 1, 1), truth)  # type: ignore[arg-type]
+    scores = reading_scores(FixedReader(answer), Readable(torch.zeros(2, 1, 1), truth))
     assert {name: round(value, 4) for name, value in scores.items()} == {
         "shape": 0.5,
         "colour": 1.0,

@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from datamodules.tinyworld.scene import OBJECT_COLOURS, PLACES, SHAPES, SIZES, Background, Scene, Thing
-from experiments.tiny_backbones.scene_reader import EMPTY, SceneReader, reading_losses, scene_labels
+from datamodules.tinyworld.scene import OBJECT_COLOURS, PLACES, SHAPES, SIZES, Background, Scene, Thing, fields_of
+from experiments.tiny_backbones.scene_reader import EMPTY, SceneReader, edit_labels, reading_losses, scene_labels
 from mmig.language.token_loss import IGNORED
 
 RING = Thing("ring", "pink", "plain", "small", "top right", 53, 11)
@@ -43,3 +43,12 @@ def test_objects_and_empty_places_weigh_alike():
     others = [number for number in range(len(PLACES)) if number != place]
     expected = each[:, place].mean() + each[:, others].mean()
     torch.testing.assert_close(reading_losses(logits, labels)[0], expected)
+
+
+def test_an_edit_is_labelled_by_its_object_before_and_after_it():
+    ring = fields_of(RING)
+    before, after = edit_labels([{"before": ring, "after": ring | {"place": "left"}}, {"before": None, "after": ring}])
+    moved = [(labels[0, :, 0] > EMPTY).nonzero().flatten().tolist() for labels in (before, after)]
+    assert moved == [[PLACES.index("top right")], [PLACES.index("left")]]
+    assert (before[1] == EMPTY).all()
+    assert torch.equal(after[1], scene_labels([scene()])[0])
