@@ -14,7 +14,7 @@ empty. Figures are percent.
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,20 +129,19 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--train-samples", type=int, default=3200, help="samples that the readers learn from")
     parser.add_argument("--seed", type=int, default=0, help="of the readers")
     arguments = parser.parse_args(args)
-    with one_line_errors():
-        rows = probe_scores(arguments)
     print(f"{'':14s}" + "".join(f"{name:>8s}" for name in (*ATTRIBUTES, "empty")))  # noqa: T201, the result of the command
-    for part, scores in rows.items():
-        print(f"{part:14s}" + "".join(f"{100 * value:8.1f}" for value in scores.values()))  # noqa: T201
+    with one_line_errors():
+        for part, scores in probe_scores(arguments):
+            print(f"{part:14s}" + "".join(f"{100 * value:8.1f}" for value in scores.values()), flush=True)  # noqa: T201
 
 
-def probe_scores(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Scores of the readers of each part, by its name."""
+def probe_scores(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, float]]]:
+    """Each part and the scores of its reader."""
     training = argparse.Namespace(**vars(arguments) | {"split": "train", "limit": arguments.train_samples})
     learnt = frozen_states(arguments.assets, held_out(training))
     asked = frozen_states(arguments.assets, held_out(arguments))
-    readers = {part: trained_reader(known, seed=arguments.seed) for part, known in learnt.items()}
-    return {part: reading_scores(reader, asked[part]) for part, reader in readers.items()}
+    for part, known in learnt.items():
+        yield part, reading_scores(trained_reader(known, seed=arguments.seed), asked[part])
 
 
 if __name__ == "__main__":

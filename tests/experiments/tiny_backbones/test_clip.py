@@ -12,6 +12,7 @@ from experiments.tiny_backbones.clip import ClipModule
 from experiments.tiny_backbones.clip_export import export_clip
 from experiments.tiny_backbones.clip_losses import contrastive_losses, next_token_losses
 from experiments.tiny_backbones.clip_model import ClipSize, image_states, normalise_images, text_states
+from experiments.tiny_backbones.export import export_run
 from mmig.backbones.clip import load_clip_vision, load_open_clip
 from mmig.backbones.diffusion import load_text_encoder, load_tokenizer
 from mmig.methods.mmig.llm.visual_tokens import class_tokens, depths
@@ -54,6 +55,12 @@ def test_open_clip_export_gives_the_towers_features(module: ClipModule, exported
     torch.testing.assert_close(clip.model.encode_image(normalise_images(images)), image_states(module.clip, images)[0])
     expected = text_states(module.clip, module.tokens(TEXTS)[0])[0]
     torch.testing.assert_close(clip.model.encode_text(clip.tokenizer(TEXTS)), expected)
+
+
+def test_clip_eval_is_one_open_clip_folder(module: ClipModule, images: torch.Tensor, tmp_path: Path):
+    assert export_run("clip-eval", module, tmp_path) == [tmp_path / "clip-eval"] == list(tmp_path.iterdir())
+    found = load_open_clip(tmp_path / "clip-eval").model.encode_image(normalise_images(images))
+    torch.testing.assert_close(found, image_states(module.clip, images)[0])
 
 
 def test_vision_export_gives_the_same_feature(module: ClipModule, exported: Path, images: torch.Tensor):
