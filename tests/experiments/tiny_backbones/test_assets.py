@@ -32,8 +32,8 @@ def few(samples: Batch) -> Batch:
     return {name: value[:16] for name, value in samples.items() if name != "faults"}
 
 
-def test_all_assets_stay_below_forty_megabytes():
-    assert sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) <= 40e6
+def test_all_assets_stay_below_sixty_megabytes():
+    assert sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) <= 60e6
 
 
 @pytest.mark.parametrize("name", ["clip", "stable-diffusion/tokenizer", "llama", "blip2"])
