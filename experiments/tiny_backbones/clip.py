@@ -58,7 +58,8 @@ class ClipModule(TrainingModule):
     """Trains both towers from scratch. Negatives come from the micro-batch, so keep it the whole batch.
 
     Args:
-        optimizer, loss_weights, seed, micro_batch_size: see `TrainingModule`; for the terms see `losses`.
+        optimizer, loss_weights, seed, micro_batch_size: see `TrainingModule`; for the terms see `losses`. One without a
+            weight is not computed.
         tokenizer: folder of the CLIP tokenizer.
         size: widths of the towers.
         swaps: words that exclude each other, by name, for hard negatives; one of each caption.
@@ -90,7 +91,8 @@ class ClipModule(TrainingModule):
         self.augmentation = augmentation
         torch.manual_seed(seed)
         self.clip = build_clip(size, len(self.tokenizer))
-        self.decoder = CaptionDecoder(size.text_width, size.vision_width, head_width=size.head_width)
+        if "caption" in loss_weights:
+            self.decoder = CaptionDecoder(size.text_width, size.vision_width, head_width=size.head_width)
         self.patch_reader = SceneReader(size.vision_width)
         self.class_token_reader = SceneReader(size.vision_width)
         self.text_reader = SceneReader(size.text_width)
@@ -130,7 +132,7 @@ class ClipModule(TrainingModule):
         def dense(reader: SceneReader, valid: Tensor, states: Callable[[], Tensor]) -> LossTerm:
             return term(valid, lambda: reading_losses(reader(states()), labels))
 
-        return {
+        terms = {
             "contrastive": term(described, lambda: self._contrastive(pairs(), described)),
             "caption": term(described, lambda: self._captioning(pairs())),
             "dense_patches": dense(self.patch_reader, seen, lambda: pairs().images.patches),
@@ -138,6 +140,7 @@ class ClipModule(TrainingModule):
             "dense_texts": dense(self.text_reader, told, lambda: pairs().text_states[:count]),
             "dense_edits": self._edit_term(batch),
         }
+        return {name: terms[name] for name in self.loss_weights}
 
     def _edit_term(self, batch: Batch) -> LossTerm:
         described = zip(batch["metadata"], batch["expressive"], strict=True)

@@ -176,6 +176,12 @@ def test_a_dense_term_teaches_the_tower_whose_states_it_reads(module: ClipModule
     module.zero_grad()
 
 
+def test_a_term_without_a_weight_is_left_out(tokenizer_root: Path, batch: Batch):
+    module = ClipModule(OptimizerConfig(), {"contrastive": 1.0}, str(tokenizer_root / "clip"), SWAPS, SIZE)
+    assert list(values_of(module, batch, Draws(0, batch["position"]))) == ["contrastive"]
+    assert not any(name.startswith("decoder") for name, _ in module.named_parameters())
+
+
 def test_class_tokens_are_those_of_the_method(module: ClipModule, exported: Path, images: torch.Tensor):
     vision = load_clip_vision(exported / "clip-vision")
     expected = class_tokens(vision, normalise_images(images), depths(SIZE.vision_layers))
