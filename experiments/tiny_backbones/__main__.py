@@ -46,6 +46,7 @@ def commands() -> dict[str, list[Command]]:
             export("vae", "tiny-vae-decoder", "--keep-scale"),
         ],
         "clip": [fit("clip", "tiny-clip"), export("clip", "tiny-clip")],
+        "clip-eval": [fit("clip_eval", "tiny-clip-eval"), export("clip-eval", "tiny-clip-eval")],
         "lm": [
             fit("lm", "tiny-lm"),
             fit("lm_2", "tiny-lm-2", "--init_from", "runs/tiny-lm"),

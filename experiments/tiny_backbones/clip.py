@@ -1,21 +1,32 @@
-"""Training of the tiny CLIP: contrast with hard negatives, helped by a caption decoder that is thrown away.
+"""Training of the tiny CLIP: contrast with hard negatives, helped by dense objectives that are thrown away.
 
 Both images of a sample are used: the source with its caption, the target with its caption or the response. As the two
-differ by one edit they are hard negatives of each other; captions with exchanged words are added to them.
+differ by one edit they are hard negatives of each other; captions with exchanged words are added to them. Contrast
+alone learns slowly which colour belongs to which shape where: a captioning decoder reads the patches, and readers tell
+what stands at each place from patches, class tokens and texts.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.schema import Batch
-from experiments.tiny_backbones.clip_model import CaptionDecoder, ClipSize, build_clip, image_states, text_states
+from experiments.tiny_backbones.augmentation import Augmentation, augmented
+from experiments.tiny_backbones.clip_losses import contrastive_losses, next_token_losses
+from experiments.tiny_backbones.clip_model import (
+    CaptionDecoder,
+    ClipSize,
+    ImageStates,
+    build_clip,
+    image_states,
+    text_states,
+)
 from experiments.tiny_backbones.hard_negatives import wrong_caption
-from mmig.language.token_loss import IGNORED, token_loss
+from experiments.tiny_backbones.scene_reader import SceneReader, edit_labels, reading_losses, scene_labels
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
@@ -23,52 +34,40 @@ from mmig.training.terms import LossTerm
 
 MAX_SCALE = math.log(100.0)
 """Upper bound of the learned log temperature, as in CLIP (arXiv 2103.00020, section 2.5)."""
+FIELDS = ("source", "target")
 
 
-def contrastive_losses(
-    image_features: Tensor, text_features: Tensor, texts: Sequence[str], valid: Tensor, scale: Tensor
-) -> Tensor:
-    """Symmetric cross-entropy of each image-text pair, [N]; 0 where the pair is not valid.
+class Pairs(NamedTuple):
+    """Images and texts of a batch through both towers: first all sources, then all targets, 2B pairs.
 
-    Args:
-        image_features: [N,E].
-        text_features: [N+M,E]; the first N belong to the images, the others to no image (hard negatives).
-        texts: the N+M texts; another column with a row's own text is no negative and is left out. "" is left out too.
-        valid: bool [N], pairs with both image and text.
-        scale: factor of the cosines.
+    Attributes:
+        images: states of the images.
+        text_features, text_states, ids, lengths: of the pairs' texts and, behind them, of their hard negatives.
+        texts: these texts.
     """
-    count = len(image_features)
-    cosines = F.normalize(image_features, dim=-1) @ F.normalize(text_features, dim=-1).T
-    logits = scale * cosines
-    number = {text: index for index, text in enumerate(dict.fromkeys(texts))}
-    ids = torch.tensor([number[text] for text in texts], device=logits.device)
-    absent = torch.tensor([text == "" for text in texts], device=logits.device)
-    absent[:count] |= ~valid
-    own = torch.eye(count, len(texts), dtype=torch.bool, device=logits.device)
-    same = ids[:count, None] == ids
-    answers = torch.arange(count, device=logits.device)
-    to_text = F.cross_entropy(logits.masked_fill((same | absent) & ~own, -torch.inf), answers, reduction="none")
-    no_image = (same[:, :count] | ~valid) & ~own[:, :count]
-    to_image = F.cross_entropy(logits[:, :count].T.masked_fill(no_image, -torch.inf), answers, reduction="none")
-    return torch.where(valid, (to_text + to_image) / 2, torch.zeros_like(to_text))
 
-
-def next_token_losses(logits: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
-    """Mean cross-entropy of the tokens behind the first, [N]; logits [N,L,T], ids [N,L], lengths [N] with both ends."""
-    inside = torch.arange(1, ids.shape[1], device=ids.device) < lengths[:, None]
-    return token_loss(logits[:, :-1], ids[:, 1:].masked_fill(~inside, IGNORED)).values
+    images: ImageStates
+    text_features: Tensor
+    text_states: Tensor
+    ids: Tensor
+    lengths: Tensor
+    texts: Sequence[str]
 
 
 class ClipModule(TrainingModule):
     """Trains both towers from scratch. Negatives come from the micro-batch, so keep it the whole batch.
 
     Args:
-        optimizer, loss_weights, seed, micro_batch_size: see `TrainingModule`; the terms are "contrastive", "caption".
+        optimizer, loss_weights, seed, micro_batch_size: see `TrainingModule`; for the terms see `losses`. One without a
+            weight is not computed.
         tokenizer: folder of the CLIP tokenizer.
         size: widths of the towers.
-        swaps: words that exclude each other, by name, for hard negatives; one of them a target caption.
+        swaps: words that exclude each other, by name, for hard negatives; one of each caption.
         response_share: how often the target's text is the response instead of its caption.
+        augmentation: faults that the training images get; None for none.
     """
+
+    known_losses = ("contrastive", "caption", "dense_patches", "dense_class_tokens", "dense_texts", "dense_edits")
 
     def __init__(
         self,
@@ -78,6 +77,7 @@ class ClipModule(TrainingModule):
         swaps: dict[str, list[str]],
         size: ClipSize | None = None,
         response_share: float = 0.5,
+        augmentation: Augmentation | None = None,
         seed: int = 0,
         micro_batch_size: int | None = None,
     ) -> None:
@@ -85,12 +85,18 @@ class ClipModule(TrainingModule):
         from transformers import CLIPTokenizer
 
         self.tokenizer = CLIPTokenizer.from_pretrained(tokenizer)
-        self.size = size or ClipSize()
+        self.size = size = size or ClipSize()
         self.swaps = swaps
         self.response_share = response_share
+        self.augmentation = augmentation
         torch.manual_seed(seed)
-        self.clip = build_clip(self.size, len(self.tokenizer))
-        self.decoder = CaptionDecoder(self.size.text_width, self.size.vision_width, head_width=self.size.head_width)
+        self.clip = build_clip(size, len(self.tokenizer))
+        if "caption" in loss_weights:
+            self.decoder = CaptionDecoder(size.text_width, size.vision_width, head_width=size.head_width)
+        self.patch_reader = SceneReader(size.vision_width)
+        self.class_token_reader = SceneReader(size.vision_width)
+        self.text_reader = SceneReader(size.text_width)
+        self.edit_readers = nn.ModuleList(SceneReader(size.text_width) for _ in ("before", "after"))
 
     def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Ids [N,L], cut after the longest text, and lengths [N] with start and end; on this module's device."""
@@ -104,32 +110,71 @@ class ClipModule(TrainingModule):
         return encoded.input_ids, encoded.attention_mask.sum(1)
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
-        """Contrastive and next-token loss of each sample with an image that has a text, the mean over its pairs."""
-        source = batch["has_source"] & batch["has_source_caption"]
-        target = batch["has_target"] & (batch["has_target_caption"] | batch["has_response"])
-        forward = cache(lambda: self._forward(batch, draws))
-        return {
-            name: LossTerm(source | target, lambda place=place: forward()[place])
-            for place, name in enumerate(("contrastive", "caption"))
-        }
+        """Each term of a sample is the mean over its one or two pairs that have what the term needs.
 
-    def _forward(self, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
-        target_texts = self._target_texts(batch, draws)
-        seeds = draws.integers("wrong caption", 2**31).tolist()
-        wrong = [wrong_caption(text, self.swaps, seed) for text, seed in zip(target_texts, seeds, strict=True)]
-        texts = [*batch["source_caption"], *target_texts, *wrong]
+        "contrastive" and "caption" (next token, from the patches) need an image with a text; "dense_patches",
+        "dense_class_tokens" and "dense_texts" an image, or a text, whose scene graph is known; "dense_edits" reads the
+        object of an edit, before and after it, from the edit's expressive text.
+        """
+        texts = [*batch["source_caption"], *self._target_texts(batch, draws)]
         has_text = torch.tensor([bool(text) for text in texts], device=self.device)
-        valid = torch.cat([batch["has_source"], batch["has_target"]]) & has_text[: 2 * len(wrong)]
-        features, patches = image_states(self.clip, torch.cat([batch["source"], batch["target"]]))
-        ids, lengths = self.tokens(texts)
-        text_features, states = text_states(self.clip, ids)
+        has_image = torch.cat([batch["has_source"], batch["has_target"]])
+        scenes = [known.get(f"{field}_scene") for field in FIELDS for known in batch["metadata"]]
+        has_scene = torch.tensor([scene is not None for scene in scenes], device=self.device)
+        labels = scene_labels(scenes).to(self.device)
+        pairs = cache(lambda: self._pairs(batch, texts, draws))
+        described, seen, told = has_image & has_text, has_image & has_scene, has_text & has_scene
+        count = len(texts)
+
+        def term(valid: Tensor, values: Callable[[], Tensor]) -> LossTerm:
+            return LossTerm(valid.view(2, -1).any(0), lambda: _pair_mean(values(), valid))
+
+        def dense(reader: SceneReader, valid: Tensor, states: Callable[[], Tensor]) -> LossTerm:
+            return term(valid, lambda: reading_losses(reader(states()), labels))
+
+        terms = {
+            "contrastive": term(described, lambda: self._contrastive(pairs(), described)),
+            "caption": term(described, lambda: self._captioning(pairs())),
+            "dense_patches": dense(self.patch_reader, seen, lambda: pairs().images.patches),
+            "dense_class_tokens": dense(self.class_token_reader, seen, lambda: pairs().images.class_tokens),
+            "dense_texts": dense(self.text_reader, told, lambda: pairs().text_states[:count]),
+            "dense_edits": self._edit_term(batch),
+        }
+        return {name: terms[name] for name in self.loss_weights}
+
+    def _edit_term(self, batch: Batch) -> LossTerm:
+        described = zip(batch["metadata"], batch["expressive"], strict=True)
+        edits = [known.get("edit") if text else None for known, text in described]
+        labels = [part.to(self.device) for part in edit_labels(edits)]
+
+        def values() -> Tensor:
+            states = text_states(self.clip, self.tokens(batch["expressive"])[0])[1]
+            read = zip(self.edit_readers, labels, strict=True)
+            return sum(reading_losses(reader(states), part) for reader, part in read)
+
+        return LossTerm(torch.tensor([edit is not None for edit in edits], device=self.device), values)
+
+    def _pairs(self, batch: Batch, texts: Sequence[str], draws: Draws) -> Pairs:
+        seeds = [seed for field in FIELDS for seed in draws.integers(f"wrong caption of {field}", 2**31).tolist()]
+        wrong = [wrong_caption(text, self.swaps, seed) for text, seed in zip(texts, seeds, strict=True)]
+        images = [batch["source"], batch["target"]]
+        if self.augmentation is not None and self.training:
+            images = [
+                augmented(part, self.augmentation, draws, name) for part, name in zip(images, FIELDS, strict=True)
+            ]
+        ids, lengths = self.tokens([*texts, *wrong])
+        features, states = text_states(self.clip, ids)
+        return Pairs(image_states(self.clip, torch.cat(images)), features, states, ids, lengths, [*texts, *wrong])
+
+    def _contrastive(self, pairs: Pairs, described: Tensor) -> Tensor:
         scale = self.clip.logit_scale.clamp(max=MAX_SCALE).exp()
-        contrastive = contrastive_losses(features, text_features, texts, valid, scale)
-        count = len(valid)
-        logits = self.decoder(states[:count], patches, self.clip.token_embedding.weight)
-        caption = next_token_losses(logits, ids[:count], lengths[:count]) * valid
         self._scale = scale.detach()
-        return _pair_mean(contrastive, valid), _pair_mean(caption, valid)
+        return contrastive_losses(pairs.images.features, pairs.text_features, pairs.texts, described, scale)
+
+    def _captioning(self, pairs: Pairs) -> Tensor:
+        count = len(pairs.images.features)
+        logits = self.decoder(pairs.text_states[:count], pairs.images.patches, self.clip.token_embedding.weight)
+        return next_token_losses(logits, pairs.ids[:count], pairs.lengths[:count])
 
     def _target_texts(self, batch: Batch, draws: Draws) -> list[str]:
         use_response = draws.bernoulli("response", self.response_share).tolist()
@@ -143,5 +188,6 @@ class ClipModule(TrainingModule):
 
 def _pair_mean(values: Tensor, valid: Tensor) -> Tensor:
     """[2B] values of source and target pairs -> [B], the mean over the valid ones."""
+    values = torch.where(valid, values, torch.zeros_like(values))
     by_sample, count = values.view(2, -1).sum(0), valid.view(2, -1).sum(0)
     return by_sample / count.clamp(min=1)

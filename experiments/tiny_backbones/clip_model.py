@@ -4,10 +4,12 @@ What is trained with which loss is in `clip.py`; the published layouts are in `c
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from mmig.methods.mmig.llm.visual_tokens import depths
 
 if TYPE_CHECKING:
     from open_clip.model import CLIP
@@ -66,12 +68,10 @@ def model_config(size: ClipSize, vocabulary: int) -> dict[str, Any]:
 
 
 def build_clip(size: ClipSize, vocabulary: int) -> "CLIP":
-    """A randomly initialised open_clip model of this size, whose image tower returns its patch states too."""
+    """A randomly initialised open_clip model of this size."""
     from open_clip.model import CLIP
 
-    model = CLIP(**model_config(size, vocabulary))
-    model.visual.output_tokens = True
-    return model
+    return CLIP(**model_config(size, vocabulary))
 
 
 def normalise_images(images: Tensor) -> Tensor:
@@ -80,9 +80,26 @@ def normalise_images(images: Tensor) -> Tensor:
     return ((images + 1) / 2 - mean) / std
 
 
-def image_states(model: "CLIP", images: Tensor) -> tuple[Tensor, Tensor]:
-    """Projected image features [N,E] and patch states after the last norm [N,P,W] of images in [-1,1]."""
-    return model.visual(normalise_images(images))
+class ImageStates(NamedTuple):
+    """What the image tower makes of N images.
+
+    Attributes:
+        features: in the common space, [N,E].
+        patches: last states of the patches, before the final norm, [N,P,W].
+        class_tokens: the class token at the six depths where MMIG takes it, [N,6,W].
+    """
+
+    features: Tensor
+    patches: Tensor
+    class_tokens: Tensor
+
+
+def image_states(model: "CLIP", images: Tensor) -> ImageStates:
+    """States and features of images in [-1,1]."""
+    found = model.visual.forward_intermediates(normalise_images(images), output_fmt="NLC", output_extra_tokens=True)
+    class_tokens = found["image_intermediates_prefix"]
+    chosen = [class_tokens[block - 1] for block in depths(len(class_tokens))]
+    return ImageStates(found["image_features"], found["image_intermediates"][-1], torch.cat(chosen, dim=1))
 
 
 def text_states(model: "CLIP", ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,10 +125,11 @@ class CaptionDecoder(nn.Module):
         self.layers = nn.ModuleList(
             CrossAttentionLayer(text_width, vision_width, text_width // head_width) for _ in range(layers)
         )
-        self.norm = nn.LayerNorm(text_width)
+        self.norm_patches, self.norm = nn.LayerNorm(vision_width), nn.LayerNorm(text_width)
 
     def forward(self, states: Tensor, patches: Tensor, embedding: Tensor) -> Tensor:
         """Logits [N,L,T] of the token behind each state, from states [N,L,W], patches [N,P,V], token table [T,W]."""
+        patches = self.norm_patches(patches)
         for layer in self.layers:
             states = layer(states, patches)
         return self.norm(states) @ embedding.T

@@ -1,6 +1,6 @@
 """Write a trained tiny backbone into assets/tiny in the published folder layouts.
 
-`python -m experiments.tiny_backbones.export clip|lm|captioner|vae|unet RUN --out assets/tiny`
+`python -m experiments.tiny_backbones.export clip|clip-eval|lm|captioner|vae|unet RUN --out assets/tiny`
 
 A new autoencoder's latent scale is measured on the validation split of `--data`; a run that trained its decoder alone
 has the latents of the one that is there, and takes over its number with `--keep-scale`.
@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.tiny_backbones.clip_export import export_clip, preprocessor_config, write_weights
+from experiments.tiny_backbones.clip_export import export_clip, export_open_clip, preprocessor_config, write_weights
 from experiments.tiny_backbones.prompt import PROMPT_TEMPLATE
 from mmig.base.commands import OptionParser
 from mmig.base.files import write_json, write_text
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mmig.training.module import TrainingModule
 
 logger = logging.getLogger(__name__)
-PARTS = ("clip", "lm", "captioner", "vae", "unet")
+PARTS = ("clip", "clip-eval", "lm", "captioner", "vae", "unet")
 
 
 class ExportError(ValueError):
@@ -38,6 +38,13 @@ def export_clip_run(module: "ClipModule", out: Path) -> list[Path]:
     """clip/, clip-vision/ and stable-diffusion/{text_encoder,tokenizer}/ below `out`."""
     tokenizer = Path(module.tokenizer.name_or_path)
     return export_clip(module.clip.state_dict(), module.size, tokenizer, out)
+
+
+def export_clip_eval_run(module: "ClipModule", out: Path) -> list[Path]:
+    """clip-eval/ below `out`, an open_clip folder that metrics use and no method is built on."""
+    folder = out / "clip-eval"
+    export_open_clip(module.clip.state_dict(), module.size, Path(module.tokenizer.name_or_path), folder)
+    return [folder]
 
 
 def export_language_run(module: "LanguageModule", out: Path) -> list[Path]:
@@ -123,6 +130,7 @@ def export_run(
 
     exporters: dict[str, tuple[tuple[type, ...], Any]] = {
         "clip": ((ClipModule,), export_clip_run),
+        "clip-eval": ((ClipModule,), export_clip_eval_run),
         "lm": ((LanguageModule,), export_language_run),
         "captioner": ((CaptionerModule,), export_captioner_run),
         "vae": ((AutoencoderModule,), partial(export_autoencoder_run, data=data, keep_scale=keep_scale)),

@@ -1,6 +1,6 @@
 """Measure the exported CLIP, language model or captioner on held-out samples: what assets/tiny/README.md reports.
 
-`python -m experiments.tiny_backbones.score clip|lm|captioner --data configs/data/tinyworld.yaml --split test`
+`python -m experiments.tiny_backbones.score clip|clip-eval|lm|captioner --data configs/data/tinyworld.yaml --split test`
 
 Texts are judged by meaning, through a function of the data set that is handed in by its path; nothing here knows how a
 scene is described.
@@ -70,11 +70,11 @@ def retrieval(image_features: Tensor, text_features: Tensor, texts: Sequence[str
 
 
 @torch.no_grad()
-def score_clip(root: Path, batches: Iterable[Batch]) -> Scores:
+def score_clip(folder: Path, batches: Iterable[Batch]) -> Scores:
     """Caption retrieval of the target images, and how often an image is nearer to its caption than to its sibling's."""
     from mmig.backbones.clip import load_open_clip
 
-    clip = load_open_clip(root / "clip")
+    clip = load_open_clip(folder)
     images, texts, others, captions = [], [], [], []
     for batch in batches:
         images.append(clip.model.encode_image(normalise_images(batch["target"])))
@@ -149,7 +149,7 @@ def score_captioner(root: Path, batches: Iterable[Batch], judge: Judge) -> Score
 def main(args: Sequence[str] | None = None) -> None:
     """Score one exported part and print its figures."""
     parser = options(__doc__)
-    parser.add_argument("part", choices=("clip", "lm", "captioner"))
+    parser.add_argument("part", choices=("clip", "clip-eval", "lm", "captioner"))
     parser.add_argument("--assets", type=Path, default=ASSETS, help="root of the tiny backbones")
     parser.add_argument("--judge", default=JUDGE, help="function (text, scene) -> verdict")
     arguments = parser.parse_args(args)
@@ -159,8 +159,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _score(arguments: argparse.Namespace, batches: Iterable[Batch]) -> Scores:
-    if arguments.part == "clip":
-        return score_clip(arguments.assets, batches)
+    if arguments.part in ("clip", "clip-eval"):
+        return score_clip(arguments.assets / arguments.part, batches)
     score = score_language if arguments.part == "lm" else score_captioner
     return score(arguments.assets, batches, load_function(arguments.judge))
 

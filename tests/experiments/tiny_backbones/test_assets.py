@@ -32,8 +32,8 @@ def few(samples: Batch) -> Batch:
     return {name: value[:16] for name, value in samples.items() if name != "faults"}
 
 
-def test_all_assets_stay_below_forty_megabytes():
-    assert sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) <= 40e6
+def test_all_assets_stay_below_sixty_megabytes():
+    assert sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) <= 60e6
 
 
 @pytest.mark.parametrize("name", ["clip", "stable-diffusion/tokenizer", "llama", "blip2"])
@@ -64,7 +64,7 @@ def test_every_text_fits_the_text_encoder(samples: Batch):
 
 
 def test_clip_finds_captions(samples: Batch):
-    found = score.score_clip(ASSETS, [samples])
+    found = score.score_clip(ASSETS / "clip", [samples])
     assert found["image_to_text"] > 0.6
     assert found["own_before_sibling"] > 0.8
 

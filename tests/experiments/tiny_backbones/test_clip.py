@@ -6,19 +6,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from datamodules.schema import Batch
-from experiments.tiny_backbones.clip import ClipModule, contrastive_losses, next_token_losses
+from datamodules.schema import Batch, collate
+from datamodules.tinyworld.sample import make_sample
+from experiments.tiny_backbones.clip import ClipModule
 from experiments.tiny_backbones.clip_export import export_clip
+from experiments.tiny_backbones.clip_losses import contrastive_losses, next_token_losses
 from experiments.tiny_backbones.clip_model import ClipSize, image_states, normalise_images, text_states
+from experiments.tiny_backbones.export import export_run
 from mmig.backbones.clip import load_clip_vision, load_open_clip
 from mmig.backbones.diffusion import load_text_encoder, load_tokenizer
+from mmig.methods.mmig.llm.visual_tokens import class_tokens, depths
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.experiments.tiny_backbones.toy import SWAPS, caption
 from tests.terms import counts_of, values_of
 
 SIZE = ClipSize(embed_dim=32, vision_width=32, vision_layers=6, text_width=32, text_layers=2, head_width=16)
-WEIGHTS = {"contrastive": 1.0, "caption": 1.0}
+WEIGHTS = dict.fromkeys(ClipModule.known_losses, 1.0)
+DENSE = tuple(name for name in WEIGHTS if name.startswith("dense"))
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +55,12 @@ def test_open_clip_export_gives_the_towers_features(module: ClipModule, exported
     torch.testing.assert_close(clip.model.encode_image(normalise_images(images)), image_states(module.clip, images)[0])
     expected = text_states(module.clip, module.tokens(TEXTS)[0])[0]
     torch.testing.assert_close(clip.model.encode_text(clip.tokenizer(TEXTS)), expected)
+
+
+def test_clip_eval_is_one_open_clip_folder(module: ClipModule, images: torch.Tensor, tmp_path: Path):
+    assert export_run("clip-eval", module, tmp_path) == [tmp_path / "clip-eval"] == list(tmp_path.iterdir())
+    found = load_open_clip(tmp_path / "clip-eval").model.encode_image(normalise_images(images))
+    torch.testing.assert_close(found, image_states(module.clip, images)[0])
 
 
 def test_vision_export_gives_the_same_feature(module: ClipModule, exported: Path, images: torch.Tensor):
@@ -130,10 +141,53 @@ def test_next_token_loss_ignores_padding():
 def test_a_sample_without_source_counts_by_its_target(module: ClipModule, batch: Batch):
     values = values_of(module, batch, Draws(0, batch["position"]))
     assert set(values) == set(WEIGHTS)
-    assert all(torch.isfinite(value).all() and (value > 0).all() for value in values.values())
+    for name in ("contrastive", "caption"):
+        assert torch.isfinite(values[name]).all() and (values[name] > 0).all()
     batch["has_target"][7] = False
     assert values_of(module, batch, Draws(0, batch["position"]))["contrastive"][7] == 0
     assert counts_of(module, batch, Draws(0, batch["position"]))["contrastive"].tolist() == [1.0] * 7 + [0.0]
+
+
+def test_dense_terms_count_samples_with_a_scene_graph(module: ClipModule, batch: Batch):
+    counts = counts_of(module, batch, Draws(0, batch["position"]))
+    assert all(not counts[name].any() for name in DENSE)
+    batch = collate([make_sample(0, "train", index, photographs=False) for index in range(2)])
+    draws = Draws(0, batch["position"])
+    counts, values = counts_of(module, batch, draws), values_of(module, batch, draws)
+    assert all(counts[name].all() and (values[name] > 0).all() for name in DENSE)
+
+
+@pytest.mark.parametrize(
+    ("term", "tower"),
+    [
+        ("dense_patches", "visual"),
+        ("dense_class_tokens", "visual"),
+        ("dense_texts", "transformer"),
+        ("dense_edits", "transformer"),
+    ],
+)
+def test_a_dense_term_teaches_the_tower_whose_states_it_reads(module: ClipModule, term: str, tower: str):
+    batch = collate([make_sample(0, "train", 0, photographs=False)])
+    module.zero_grad()
+    values_of(module, batch, Draws(0, batch["position"]))[term].sum().backward()
+    taught = {name.split(".")[0] for name, p in module.clip.named_parameters() if p.grad is not None and p.grad.any()}
+    assert tower in taught
+    assert not {"visual", "transformer"} - {tower} & taught
+    module.zero_grad()
+
+
+def test_a_term_without_a_weight_is_left_out(tokenizer_root: Path, batch: Batch):
+    module = ClipModule(OptimizerConfig(), {"contrastive": 1.0}, str(tokenizer_root / "clip"), SWAPS, SIZE)
+    assert list(values_of(module, batch, Draws(0, batch["position"]))) == ["contrastive"]
+    assert not any(name.startswith("decoder") for name, _ in module.named_parameters())
+
+
+def test_class_tokens_are_those_of_the_method(module: ClipModule, exported: Path, images: torch.Tensor):
+    vision = load_clip_vision(exported / "clip-vision")
+    expected = class_tokens(vision, normalise_images(images), depths(SIZE.vision_layers))
+    torch.testing.assert_close(image_states(module.clip, images).class_tokens, expected)
+    last = vision(normalise_images(images)).last_hidden_state[:, 1:]
+    torch.testing.assert_close(image_states(module.clip, images).patches, last)
 
 
 def test_a_few_steps_learn_the_batch(tokenizer_root: Path, batch: Batch):

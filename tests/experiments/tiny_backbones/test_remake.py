@@ -25,6 +25,7 @@ def test_each_part_comes_behind_those_it_needs():
     order = list(commands())
     needs = {
         "clip": ["tokenizers"],
+        "clip-eval": ["tokenizers"],
         "lm": ["tokenizers"],
         "unets": ["vae", "clip"],
         "captioner": ["clip"],
