@@ -24,7 +24,7 @@ WORLD = {"outline": ("outline", 1, 5000), "others": ("train", 1, 6000), "removal
 """Folder below the data's, split of the small world, seed (other seeds of a split are other samples) and how many: more
 ordinary edits than outlines, so that those are not forgotten, and more removals among them, since an outlined picture
 keeps its objects."""
-TESTS = ("outline", "test")
+TESTS = ("outline_test", "test")
 """Splits that are tested on: the new edit type, and the ordinary ones."""
 
 
@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
         tuned = ("--checkpoint", f"runs/{options.name}")
         evaluate(tuned, options.name, split, options.data, limit, *sampling, "--compare", f"runs/{before}/{split}")
     console.rule(f"[bold]Done in {time.monotonic() - start:.0f} s", align="left")
-    console.print(f"pictures   runs/{options.name}/outline/grid.png")
+    console.print(f"pictures   runs/{options.name}/outline_test/grid.png")
     console.print(
         f"a folder for diffusers, updates merged:  python -m mmig.run.export --checkpoint runs/{options.name} --out DIR"
     )

@@ -36,8 +36,8 @@ def test_before_and_after_are_evaluated_on_the_same_edits_and_compared(
     evaluations = [command for command in commands if command[0] == "evaluate.py"]
     names, before = ("--config", "--checkpoint", "--split", "--out", "--compare"), str(tmp_path / "before.yaml")
     assert [tuple(option(command, name) for name in names) for command in evaluations] == [
-        (before, None, "outline", "runs/f-before/outline", None),
-        (None, "runs/f", "outline", "runs/f/outline", "runs/f-before/outline"),
+        (before, None, "outline_test", "runs/f-before/outline_test", None),
+        (None, "runs/f", "outline_test", "runs/f/outline_test", "runs/f-before/outline_test"),
         (before, None, "test", "runs/f-before/test", None),
         (None, "runs/f", "test", "runs/f/test", "runs/f-before/test"),
     ]
@@ -84,5 +84,5 @@ def test_outline_edits_that_are_trained_on_are_not_those_that_are_tested_on(root
     split, seed, _ = finetune_demo.WORLD["outline"]
     data = yaml.safe_load((root / "configs/data/finetune.yaml").read_text(encoding="utf-8"))["data"]["init_args"]
     trained = {make_sample(seed, split, index)["source"].tobytes() for index in range(20)}
-    tested = {make_sample(data["world_seed"], "outline", index)["source"].tobytes() for index in range(20)}
+    tested = {make_sample(data["world_seed"], "outline_test", index)["source"].tobytes() for index in range(20)}
     assert seed != data["world_seed"] and not trained & tested
