@@ -5,13 +5,13 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from datamodules.tinyworld.sample import make_sample
 from mmig.methods.mmig.stages.finetune import Updates
+from tests import warm
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs/finetune.md"
 
@@ -40,7 +40,7 @@ def short_form(command: str) -> list[str]:
     """The command with the small world's sizes: published backbones need the network and a GPU."""
     words = shlex.split(command)
     if words[-1] == "experiments.finetune_demo":
-        return [sys.executable, *words[1:], "--short"]
+        return [warm.python(), *words[1:], "--short"]
     more: dict[str, str] = {}
     if "configs/finetune/decoder.yaml" in words:
         more = {"model.init_args.vae": TINY["backbones.diffusion"]} | SMALL
@@ -48,7 +48,7 @@ def short_form(command: str) -> list[str]:
         more = {f"model.init_args.{name}": value for name, value in TINY.items()} | NO_GPU | SMALL
     if "train.py" in words:
         more |= ON_CPU | {"trainer.val_check_interval": "2"}
-    return [sys.executable, *words[1:], *(word for name, value in more.items() for word in (f"--{name}", value))]
+    return [warm.python(), *words[1:], *(word for name, value in more.items() for word in (f"--{name}", value))]
 
 
 @pytest.fixture(scope="module")

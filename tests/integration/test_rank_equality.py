@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import warm
 from tests.integration.workspace import ROOT
 from tests.mmig.methods.mmig.stages.support import seeing_backbones
 
@@ -27,7 +27,7 @@ def run_cases(backbones: Path, out: Path, processes: int, cases: Sequence[str]) 
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     result = subprocess.run(
-        [sys.executable, *launcher, "tests/integration/rank_cases.py", str(backbones), str(out), *cases],
+        [warm.python(), *launcher, "tests/integration/rank_cases.py", str(backbones), str(out), *cases],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-5000:]
