@@ -71,9 +71,14 @@ class Workspace:
             "train.py", command, "--config", str(file), "--name", name, "--runs", str(self.folder / "runs"), *overrides
         )
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run any of the repository's programs from its root; it begins warm."""
+    def run(self, *command: str, interpreter: str = "") -> subprocess.CompletedProcess[str]:
+        """Run any of the repository's programs from its root; it begins warm if no other interpreter is given."""
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         return subprocess.run(
-            [warm.python(), *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            [interpreter or warm.python(), *command],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
