@@ -24,7 +24,7 @@ SETTING = Setting(SMALL, 2, CPU, torch.float32, backend="eager")
 SMALL_ON_CPU = ["--device", "cpu", "--sizes", "small", "--resolution", "64", "--backend", "eager", "--steps", "1"]
 
 
-@pytest.mark.parametrize("number", [2, 5])
+@pytest.mark.parametrize("number", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_counted_operations_are_those_of_the_step(number: int) -> None:
     """Counted on the meta device from what was seen, against what a step really did; stage 5 decodes twice.
 
