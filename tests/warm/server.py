@@ -18,15 +18,19 @@ import socket
 import sys
 import threading
 import traceback
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn
 
 IMPORTED = (
-    "diffusers",
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "diffusers.models.unets.unet_2d_condition",
     "lightning.pytorch.cli",
+    "open_clip",
     "peft",
-    "tensorboard.compat.proto",
-    "torchvision",
-    "transformers",
+    "s3fs",
+    "torch.utils.tensorboard",
+    "transformers.models.clip.modeling_clip",
+    "transformers.models.llama.modeling_llama",
     "webdataset",
 )
 """What programs of this repository import, and takes them seconds."""
@@ -43,11 +47,16 @@ class Program(NamedTuple):
     streams: list[int]
 
 
-def receive(connection: socket.socket) -> Program:
-    """Read what is asked for."""
-    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
-    with connection.makefile("r") as lines:
-        return Program(**json.loads(lines.readline()), streams=streams)
+def receive(connection: socket.socket) -> Program | None:
+    """Read what is asked for; None where whoever asked was killed meanwhile."""
+    streams: list[int] = []
+    with contextlib.suppress(OSError), connection.makefile("r") as lines:
+        _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+        if (line := lines.readline()).endswith("\n"):
+            return Program(**json.loads(line), streams=streams)
+    for stream in streams:
+        os.close(stream)
+    return None
 
 
 def can_be_warm(program: Program) -> bool:
@@ -83,7 +92,9 @@ class Server:
 
     def begin(self, connection: socket.socket) -> Program | None:
         """Fork, or say 0 where the program has to begin cold; the fork gets the program."""
-        program = receive(connection)
+        if (program := receive(connection)) is None:
+            connection.close()
+            return None
         warm = can_be_warm(program)
         pid = os.fork() if warm else 0
         if warm and pid == 0:
@@ -91,7 +102,8 @@ class Server:
             return program
         for stream in program.streams:
             os.close(stream)
-        connection.sendall(f"{pid}\n".encode())
+        with contextlib.suppress(OSError):  # who is gone is seen to below
+            connection.sendall(f"{pid}\n".encode())
         if warm:
             self.running[pid] = connection, os.pidfd_open(pid)
             for source in self.running[pid]:
@@ -124,13 +136,22 @@ class Server:
 
 
 def become(program: Program, executable: str) -> None:
-    """Be the program, in a fork, and end as the interpreter ends any; never returns."""
-    status = 1
-    try:
+    """Be the program, in a fork; never returns."""
+
+    def run() -> None:
         _move_in(program)
         sys.executable = executable
         _settle()
         _run(program)
+
+    end_with(run)
+
+
+def end_with(run: Callable[[], object]) -> NoReturn:
+    """Do what is left to do in this fork, and end it as the interpreter ends any program."""
+    status = 1
+    try:
+        run()
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1

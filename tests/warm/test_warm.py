@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,16 @@ def test_it_is_killed_with_whoever_asked(program: Path) -> None:
         running.kill()
         assert running.stdout.read() == b""  # nobody holds the other end any more
         os.close(end)
+
+
+def test_one_who_asks_and_is_gone_does_no_harm_to_the_next(program: Path) -> None:
+    program.write_text("print('next')\n", encoding="utf-8")
+    for sent in (b"", b"0", b"0{"):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(Path(warm.python()).with_name("socket")))
+            if sent:
+                socket.send_fds(connection, [sent], [0, 1, 2])
+    assert run(warm.python(), str(program)).stdout == "next\n"
 
 
 def test_what_it_starts_is_warm_and_runs_beside_it(program: Path) -> None:
