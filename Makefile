@@ -16,12 +16,13 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 OFFLINE := HF_HUB_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chain-demo test slurm-test lint format bench tiny-backbones clean
+.PHONY: help setup demo chain-demo test slow-test slurm-test lint format bench tiny-backbones clean
 
 help:
 	@echo "make demo            train stage 1 of MMIG on the small world, evaluate it, show pictures (minutes, CPU)"
 	@echo "make chain-demo      all five stages in order, then tables (20 minutes, CPU)"
 	@echo "make test            the tests (minutes, 2 cores)"
+	@echo "make slow-test       those that repeat what make test shows, at more moments and in more forms (2 cores)"
 	@echo "make slurm-test      the scripts of slurm/ on a real SLURM, which tests/slurm/install.sh installs (minutes, 2 cores)"
 	@echo "make lint            ruff: lint and format; make format mends what it can"
 	@echo "make bench           every performance promise as a ratio"
@@ -52,6 +53,10 @@ chain-demo: $(STAMP)
 test: $(STAMP)
 	@echo "== tests: $(WORKERS) processes"
 	@$(ONE_THREAD) $(OFFLINE) "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+slow-test: $(STAMP)
+	@echo "== slow tests: $(WORKERS) processes"
+	@$(ONE_THREAD) $(OFFLINE) "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m slow
 
 slurm-test: $(STAMP)
 	@echo "== tests on SLURM: $(WORKERS) clusters"

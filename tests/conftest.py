@@ -16,16 +16,17 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = (
+    "tests/integration/test_random_signals.py",
+    "tests/integration/test_random_kills.py",
     "tests/test_readme.py",
+    "tests/mmig/methods/test_contract.py",
     "tests/test_finetune_docs.py",
     "tests/integration/test_rank_equality.py",
-    "tests/bench/test_gpu.py",
-    "tests/mmig/methods/test_contract.py",
-    "tests/bench/test_scaling.py",
+    "tests/bench",
     "tests/integration",
     "tests/mmig/methods/mmig/stages",
 )
-"""Files and folders that take minutes. They go first: a file that begins last would keep one process busy alone."""
+"""Files and folders that take long. They go first: a file that begins last would keep one process busy alone."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,15 +5,18 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from datamodules.tinyworld.sample import make_sample
 from mmig.methods.mmig.stages.finetune import Updates
+from tests import warm
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs/finetune.md"
+
+DEMO = "python -m experiments.finetune_demo"
+"""Repeats the page's other commands on data of its own; what it runs is in tests/experiments/test_finetune_demo.py."""
 
 TINY = {
     "backbones.diffusion": "assets/tiny/stable-diffusion",
@@ -39,8 +42,8 @@ def commands() -> list[str]:
 def short_form(command: str) -> list[str]:
     """The command with the small world's sizes: published backbones need the network and a GPU."""
     words = shlex.split(command)
-    if words[-1] == "experiments.finetune_demo":
-        return [sys.executable, *words[1:], "--short"]
+    if command == DEMO:
+        return [warm.python(), *words[1:], "--short"]
     more: dict[str, str] = {}
     if "configs/finetune/decoder.yaml" in words:
         more = {"model.init_args.vae": TINY["backbones.diffusion"]} | SMALL
@@ -48,7 +51,7 @@ def short_form(command: str) -> list[str]:
         more = {f"model.init_args.{name}": value for name, value in TINY.items()} | NO_GPU | SMALL
     if "train.py" in words:
         more |= ON_CPU | {"trainer.val_check_interval": "2"}
-    return [sys.executable, *words[1:], *(word for name, value in more.items() for word in (f"--{name}", value))]
+    return [warm.python(), *words[1:], *(word for name, value in more.items() for word in (f"--{name}", value))]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +76,9 @@ def copy(root: Path, files: list[Path], tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize(
+    "command", [pytest.param(each, marks=[pytest.mark.slow] if each == DEMO else []) for each in commands()]
+)
 def test_command_of_the_page_runs(command: str, copy: Path) -> None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     words = short_form(command)

@@ -5,7 +5,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import yaml
 
 from datamodules.shards import write_shards
 from datamodules.tinyworld.sample import make_sample
+from tests import warm
 from tests.datamodules.convert.layouts import ipr2pr_files, write
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -71,7 +71,7 @@ def copy(root: Path, files: list[Path], tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.parametrize("command", commands())
 def test_readme_command_runs(command: str, copy: Path) -> None:
     words = shlex.split(short_form(command))
-    words = [sys.executable if word == "python" else word for word in words]
+    words = [warm.python() if word == "python" else word for word in words]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(words, cwd=copy, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, f"{shlex.join(words)}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"

@@ -61,7 +61,8 @@ def sent(ways: Sequence[Way], number: int = 3) -> dict[Way, int]:
         number: of the stage.
     """
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_rank, (tuple(ways), number, folder), nprocs=RANKS)
+        # forks have imported everything already
+        mp.start_processes(_rank, (tuple(ways), number, folder), nprocs=RANKS, start_method="fork")
         found = [json.loads(file.read_text()) for file in Path(folder).glob("sent-*")]
     return {way: max(counts[way] for counts in found) for way in ways}
 

@@ -1,12 +1,17 @@
 """bench/checkpoint.py on a few steps."""
 
 import re
+import sys
 from pathlib import Path
 
+import pytest
+
 from bench.checkpoint import large, measure, report, size_of, write_data
+from tests import warm
 
 
-def test_every_kind_of_round_is_timed(tmp_path: Path) -> None:
+def test_every_kind_of_round_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", warm.python())
     write_data(tmp_path)
     times = measure(tmp_path, "file", rounds=1, steps=1)
     assert [len(times[kind]) for kind in ("none", "beside", "waited")] == [1, 1, 1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -15,13 +17,14 @@ from bench.stages.sizes import SMALL
 from bench.tools.devices import peak_of
 from bench.tools.gpu_steps import JOBS, Setting, compile_regions
 from bench.tools.loops import BareLoop
+from tests import warm
 
 CPU = torch.device("cpu")
 SETTING = Setting(SMALL, 2, CPU, torch.float32, backend="eager")
 SMALL_ON_CPU = ["--device", "cpu", "--sizes", "small", "--resolution", "64", "--backend", "eager", "--steps", "1"]
 
 
-@pytest.mark.parametrize("number", [2, 5])
+@pytest.mark.parametrize("number", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_counted_operations_are_those_of_the_step(number: int) -> None:
     """Counted on the meta device from what was seen, against what a step really did; stage 5 decodes twice.
 
@@ -85,7 +88,10 @@ def test_peaks_are_those_of_the_longest_fitting_name() -> None:
     assert [peak_of(name) for name in names] == [312e12, 989e12, 756e12, 989e12, None]
 
 
-def test_a_job_that_fails_is_one_line_and_the_next_one_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_that_fails_is_one_line_and_the_next_one_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", warm.python())
     failed = measure_apart("bare", parse([*SMALL_ON_CPU, "--batch", "-1"]), 100)
     assert failed.failure is not None and "\n" not in failed.failure and "Error" in failed.failure
     assert "stopped after" in measure_apart("bare", parse(SMALL_ON_CPU), 0.01).failure

@@ -11,13 +11,13 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from mmig.run.cli import main
+from tests.warm.server import end_with
 
 
 def fork_ranks(
@@ -63,12 +63,12 @@ def wait_for_end(pids: list[int], seconds: float) -> list[int] | None:
 
 def _rank(arguments: list[str], environment: dict[str, str], log: Path, prepare: Callable[[], object] | None) -> None:
     """Run train.py's command line in this fork and end as a program does; never returns."""
-    status = 1
     atexit._clear()  # what the parent would do at its own end, such as removing folders, is not ours to do
     atexit.register(multiprocessing.util._exit_function)
     # torch makes its thread pool anew in a fork, without a lock: before there are other threads that would do it too
     torch.set_num_threads(torch.get_num_threads())
-    try:
+
+    def run() -> None:
         os.environ.update(environment)
         sys.stdout = sys.stderr = file = log.open("a", buffering=1)
         os.dup2(file.fileno(), 1)
@@ -77,17 +77,8 @@ def _rank(arguments: list[str], environment: dict[str, str], log: Path, prepare:
         if prepare is not None:
             prepare()
         main(arguments)
-        status = 0
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            sys.stderr.write(f"{end.code}\n")
-        status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except BaseException:  # noqa: BLE001, it ends here
-        traceback.print_exc()
-    finally:
-        atexit._run_exitfuncs()
-        sys.stderr.flush()
-        os._exit(status)
+
+    end_with(run)
 
 
 def _free_port() -> int:

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import yaml
 
 from mmig.callbacks.interrupts import PAUSE
 from mmig.checkpoints.checkpoint import read_checkpoint
+from tests import warm
 from tests.integration.small_run import LIMIT, NUM_STEPS, Running, difference, finish, start, write_data
 from tests.integration.workspace import ROOT
 
@@ -27,6 +27,7 @@ def interrupt(event, arguments):
         os.kill(os.getpid(), signal.SIGINT)
 sys.addaudithook(interrupt)
 import runpy
+sys.path.insert(0, os.getcwd())
 runpy.run_module("{module}", run_name="__main__", alter_sys=True)
 """
 """A program that is sent SIGINT when it opens its first shard."""
@@ -156,9 +157,10 @@ def programs(folder: Path) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("module", ["evaluate", "mmig.run.map", "mmig.run.cache", "datamodules.shards"])
-def test_other_programs_end_in_one_line(module: str, programs: dict[str, list[str]]) -> None:
+def test_other_programs_end_in_one_line(module: str, programs: dict[str, list[str]], tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(FIRST_SHARD.format(module=module), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-c", FIRST_SHARD.format(module=module), *programs[module]],
+        [warm.python(), str(tmp_path / "interrupted.py"), *programs[module]],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -2,56 +2,83 @@
 
 import os
 import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from tests import warm
 from tests.integration.workspace import ROOT
 from tests.mmig.methods.mmig.stages.support import seeing_backbones
 
+Case = tuple[str, str, int]
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
-CASES = [
-    *((stage, strategy, size) for stage in STAGES for strategy in ("ddp", "fsdp2") for size in (0, 1)),
+TWICE = [(stage, strategy) for stage in STAGES for strategy in ("ddp", "fsdp2")]
+"""Stages and strategies that run with whole batches and with micro-batches of one."""
+CASES: list[Case] = [
+    *((stage, strategy, size) for stage, strategy in TWICE for size in (0, 1)),
     ("stage5", "fsdp2-frozen", 0),
     ("stage3", "fsdp2-kept", 1),
 ]
-IN_BFLOAT16 = [("stage5", "fsdp2-bf16", 0)]
-ON_FOUR = [("stage2", "hsdp", 0)]
+IN_BFLOAT16: list[Case] = [("stage5", "fsdp2-bf16", 0)]
+ON_FOUR: list[Case] = [("stage2", "hsdp", 0)]
+REPEATS = {
+    (stage, strategy) for stage, strategy in TWICE if stage != "stage5" and (stage, strategy) != ("stage2", "fsdp2")
+}
+"""Marked slow: stage 5 has all their losses and parts, stage 2 with FSDP2 trains none of the denoiser."""
+
+pytestmark = pytest.mark.timeout(900)  # all cases of a group run within its first test
 
 
-def run_cases(backbones: Path, out: Path, processes: int, cases: Sequence[str]) -> None:
+def marked(cases: Iterable[tuple]) -> list[Any]:
+    """Cases, of which the repeats are marked slow."""
+    return [pytest.param(*case, marks=[pytest.mark.slow] if case[:2] in REPEATS else []) for case in cases]
+
+
+def run_cases(backbones: Path, out: Path, processes: int, cases: Iterable[Case]) -> None:
     """Run cases by torchrun, as a cluster would."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    names = [f"{stage}:{strategy}:{size}" for stage, strategy, size in cases]
     result = subprocess.run(
-        [sys.executable, *launcher, "tests/integration/rank_cases.py", str(backbones), str(out), *cases],
+        [warm.python(), *launcher, "tests/integration/rank_cases.py", str(backbones), str(out), *names],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-5000:]
 
 
-pytestmark = pytest.mark.timeout(900)  # all cases run within the first test
-
-
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with what every case left behind; all cases of a number of ranks run in the same processes."""
-    folder, out = tmp_path_factory.mktemp("backbones"), tmp_path_factory.mktemp("outcomes")
-    seeing_backbones(folder)
-    run_cases(folder, out, 1, [f"{stage}:one:0" for stage in STAGES])
-    for ranks, cases in ((2, CASES + IN_BFLOAT16), (4, ON_FOUR)):
-        run_cases(folder, out, ranks, [f"{stage}:{strategy}:{size}" for stage, strategy, size in cases])
-    return out
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """What a case left behind; all of a number of ranks run in the same processes, those that are marked slow apart."""
+    backbones, done = tmp_path_factory.mktemp("backbones"), {}
+    seeing_backbones(backbones)
+
+    def find(stage: str, strategy: str, size: int) -> dict[str, Any]:
+        slow = (stage, strategy) in REPEATS
+        if slow not in done:
+            done[slow] = tmp_path_factory.mktemp("outcomes")
+            two, four = ([case for case in cases if (case[:2] in REPEATS) == slow] for cases in (CASES, ON_FOUR))
+            two += [] if slow else IN_BFLOAT16
+            alone = sorted({(stage, "one", 0) for stage, _, _ in two + four})
+            for ranks, cases in ((1, alone), (2, two), (4, four)):
+                if cases:
+                    run_cases(backbones, done[slow], ranks, cases)
+        return {
+            "one": torch.load(done[slow] / f"{stage}:one:0.pt", weights_only=True),
+            "more": torch.load(done[slow] / f"{stage}:{strategy}:{size}.pt", weights_only=True),
+        }
+
+    return find
 
 
-@pytest.mark.parametrize(("stage", "strategy", "size"), [*CASES, *ON_FOUR])
-def test_ranks_together_take_the_steps_of_one(outcomes: Path, stage: str, strategy: str, size: int) -> None:
+@pytest.mark.parametrize(("stage", "strategy", "size"), marked([*CASES, *ON_FOUR]))
+def test_ranks_together_take_the_steps_of_one(
+    outcome: Callable[..., dict[str, Any]], stage: str, strategy: str, size: int
+) -> None:
     """Also where the samples of one rank lack masks, captions, concepts, or everything but a text."""
-    one = torch.load(outcomes / f"{stage}:one:0.pt", weights_only=True)
-    more = torch.load(outcomes / f"{stage}:{strategy}:{size}.pt", weights_only=True)
+    one, more = outcome(stage, strategy, size).values()
     assert more["losses"] == pytest.approx(one["losses"], rel=1e-5)
     assert more["weights"].keys() == one["weights"].keys()
     # all weights together: AdamW's first steps go by the sign of a gradient, also of one that is nothing but rounding
@@ -60,20 +87,20 @@ def test_ranks_together_take_the_steps_of_one(outcomes: Path, stage: str, strate
 
 
 @pytest.mark.parametrize(("stage", "strategy", "size"), IN_BFLOAT16)
-def test_mixed_precision_moves_bfloat16_and_keeps_float32(outcomes: Path, stage: str, strategy: str, size: int) -> None:
-    one = torch.load(outcomes / f"{stage}:one:0.pt", weights_only=True)
-    mixed = torch.load(outcomes / f"{stage}:{strategy}:{size}.pt", weights_only=True)
+def test_mixed_precision_moves_bfloat16_and_keeps_float32(
+    outcome: Callable[..., dict[str, Any]], stage: str, strategy: str, size: int
+) -> None:
+    one, mixed = outcome(stage, strategy, size).values()
     assert mixed["losses"] == pytest.approx(one["losses"], rel=1e-2)
     assert mixed["losses"] != one["losses"]
     assert {value.dtype for value in mixed["weights"].values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-@pytest.mark.parametrize("stage", STAGES)
-def test_accumulation_reduces_gradients_in_the_last_micro_batch_only(outcomes: Path, stage: str, strategy: str) -> None:
-    whole, parts = (
-        torch.load(outcomes / f"{stage}:{strategy}:{size}.pt", weights_only=True)["reduced"] for size in (0, 1)
-    )
+@pytest.mark.parametrize(("stage", "strategy"), marked(TWICE))
+def test_accumulation_reduces_gradients_in_the_last_micro_batch_only(
+    outcome: Callable[..., dict[str, Any]], stage: str, strategy: str
+) -> None:
+    whole, parts = (outcome(stage, strategy, size)["more"]["reduced"] for size in (0, 1))
     if strategy == "fsdp2" and stage not in ("stage1", "stage2"):
         # where gradients of earlier micro-batches wait, FSDP2 reduces a unit once for each of its two forwards
         assert 0 < parts < 2 * whole

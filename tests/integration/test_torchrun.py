@@ -1,5 +1,6 @@
 """torchrun starts the same run that Lightning's own launcher starts."""
 
+import sys
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ def test_two_processes_of_torchrun_take_the_steps_of_lightnings(tmp_path: Path) 
     launched = workspace.run(
         *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py", "fit"),
         *("--config", str(file), "--name", "launched", "--runs", str(tmp_path / "runs"), *RANKS),
+        interpreter=sys.executable,
     )
     assert launched.returncode == 0, launched.stderr
     runs = [tmp_path / "runs" / name for name in ("own", "launched")]

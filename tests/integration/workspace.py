@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import yaml
 
 from datamodules.shards import write_shards
 from datamodules.tinyworld.sample import make_sample
+from tests import warm
 from tests.tiny_fixtures import build_all
 
 ROOT = Path(__file__).parents[2]
@@ -64,16 +64,21 @@ class Workspace:
     def train(
         self, name: str, *overrides: str, config: dict[str, Any] | None = None, command: str = "fit"
     ) -> subprocess.CompletedProcess[str]:
-        """Run train.py in a process of its own."""
+        """Run train.py in a process of its own, which begins warm."""
         file = self.folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump(config or self.config()), encoding="utf-8")
         return self.run(
             "train.py", command, "--config", str(file), "--name", name, "--runs", str(self.folder / "runs"), *overrides
         )
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run any of the repository's programs from its root."""
+    def run(self, *command: str, interpreter: str = "") -> subprocess.CompletedProcess[str]:
+        """Run any of the repository's programs from its root; it begins warm if no other interpreter is given."""
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         return subprocess.run(
-            [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            [interpreter or warm.python(), *command],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
