@@ -35,7 +35,7 @@ class ExportError(ValueError):
 
 
 def export_clip_run(module: "ClipModule", out: Path) -> list[Path]:
-    """clip/, clip-vision/ and stable-diffusion/{text_encoder,tokenizer}/ below `out`."""
+    """clip/, clip-vision/ and clip-text/{text_encoder,tokenizer}/ below `out`."""
     tokenizer = Path(module.tokenizer.name_or_path)
     return export_clip(module.clip.state_dict(), module.size, tokenizer, out)
 
