@@ -17,6 +17,7 @@ from datamodules.tinyworld.scene import Scene, Thing
 from datamodules.tinyworld.subject_judge import judge_subjects, judge_texture, rivals
 from datamodules.tinyworld.subject_samples import BACKGROUND_SHARE, SPLITS, draw_subject_sample
 from datamodules.tinyworld.subjects import ANGLES, COLOURS, PERIODS, Texture, draw_texture, render_with_subjects
+from datamodules.tinyworld.world import World
 
 SAMPLES = [draw_subject_sample(0, "unseen_textures", index) for index in range(40)]
 
@@ -104,7 +105,7 @@ def test_true_pictures_are_nearest_to_their_subjects():
 
 
 def test_softened_pictures_are_nearest_to_their_subjects():
-    found = [verdict for sample in SAMPLES for verdict in nearest(softened(sample, sample), sample)]
+    found = [verdict for sample in SAMPLES for verdict in nearest(softened(sample, sample, World()), sample)]
     assert np.mean(found) >= 0.95
 
 
@@ -123,5 +124,5 @@ def test_a_rival_in_the_same_colours_is_told_from_the_subject():
     for sample in SAMPLES[:25]:
         thing, texture = subjects(sample)[0]
         kin = [each for each in rivals(texture) if {each.first, each.second} == {texture.first, texture.second}][::9]
-        wrong += [judge_texture(as_image(softened(sample, sample)), thing, each).nearest for each in kin]
+        wrong += [judge_texture(as_image(softened(sample, sample, World())), thing, each).nearest for each in kin]
     assert len(wrong) > 40 and np.mean(wrong) <= 0.02
