@@ -1,7 +1,7 @@
 """Write splits of the small world as shards, one to a folder of choice, or all that a data configuration names.
 
-`python -m datamodules.tinyworld --out DIR --split train --count 20000 --seed 0`
-`python -m datamodules.tinyworld --config configs/data/demo.yaml`
+`python -m datamodules.tinyworld --level plain --out DIR --split train --count 20000 --seed 0`
+`python -m datamodules.tinyworld --config configs/data/plain.yaml`
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import yaml
 
 from datamodules.commands import OptionParser, interruptible, printable_output
-from datamodules.tinyworld.sample import SPLITS
+from datamodules.tinyworld.splits import SPLITS
+from datamodules.tinyworld.world import DENOISER_KINDS, KINDS, LEVELS, World
 from datamodules.tinyworld.write import write_split
 
 if TYPE_CHECKING:
@@ -36,10 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", type=Path, help="folder for the shards of one split; must hold none yet")
     where.add_argument("--config", type=Path, help="YAML with a `data` section: write the splits that it lacks")
+    parser.add_argument("--level", choices=LEVELS, default="full", help="with --out (default %(default)s)")
     parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--count", type=int, help="number of samples; needed with --out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-photographs", dest="photographs", action="store_false", help="only drawn scenes")
+    help_text = "kinds of instruction (default: %(default)s)"
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=DENOISER_KINDS, help=help_text)
     parser.add_argument("--workers", type=int, default=0, help="processes that draw (0: this one)")
     options = parser.parse_args(arguments)
     printable_output()
@@ -49,7 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.config is not None:
             write_config(options.config)
         else:
-            settings = options.split, options.count, options.seed, options.photographs, options.workers
+            world = World(options.seed, options.level, options.photographs, tuple(options.kinds))
+            settings = options.split, options.count, world, options.workers
             write_with_bar(options.split, options.count, partial(write_split, options.out, *settings))
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)

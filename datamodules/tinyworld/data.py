@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from datamodules.shard_data import ShardData, Split
-from datamodules.shard_index import INDEX_FILE
-from datamodules.tinyworld.sample import SPLITS
-from datamodules.tinyworld.write import folder_name, write_split
+from datamodules.shard_index import INDEX_FILE, ShardIndex
+from datamodules.shard_reader import ShardReader
+from datamodules.tinyworld.splits import SPLITS
+from datamodules.tinyworld.world import DENOISER_KINDS, World, level_of
+from datamodules.tinyworld.write import folder_name, old_folder_name, write_split
 
 logger = logging.getLogger(__name__)
 
@@ -19,13 +21,16 @@ class TinyWorldData(ShardData):
     """Training, validation and test splits of the small world.
 
     Folders under `root` are named after all that their samples depend on, so changed settings never meet old shards.
+    Shards of level `full` that were written before splits went by hash are read where they are, and a warning says so.
 
     Args:
         root: folder for the shards of all settings.
         train_count: training samples.
         val_count: validation samples.
         test_count: test samples.
-        photographs: with real photographs (backgrounds and the photographic edits) from scikit-image.
+        level: "plain" (one or two objects on one colour) or "full".
+        photographs: with real photographs (backgrounds and the photographic edits) from scikit-image; on level full.
+        kinds: the kinds of instruction that are drawn; see `world`. "inferable" is for language models and tests.
         world_seed: which world; `seed` decides only order and augmentation.
         test_split: what `test` and `predict` read: "test" or a held-out split (unseen_pairs, unseen_counts,
             unseen_photographs, outline, removals).
@@ -33,7 +38,8 @@ class TinyWorldData(ShardData):
         settings: as of `ShardData`, but those about where shards are and about images of other shapes.
 
     Raises:
-        ValueError: `test_split` is no split of the small world, or a split has less than one sample.
+        ValueError: `test_split` is no split of the small world, `level` no level, a kind no kind, or a split has less
+            than one sample.
     """
 
     def __init__(
@@ -46,6 +52,8 @@ class TinyWorldData(ShardData):
         world_seed: int = 0,
         test_split: str = "test",
         writers: int = 0,
+        level: str = "full",
+        kinds: tuple[str, ...] = DENOISER_KINDS,
         **settings: Any,
     ) -> None:
         if test_split not in SPLITS:
@@ -55,14 +63,22 @@ class TinyWorldData(ShardData):
             if count < 1:
                 raise ValueError(f"data.init_args.{name}_count: expected at least 1 sample, found {count}")
         self.sources = {"train": "train", "val": "val", "test": test_split}
-        self.photographs, self.world_seed, self.writers = photographs, world_seed, writers
-        paths = {
-            name: Path(root) / folder_name(self.sources[name], self.counts[name], world_seed, photographs)
-            for name in self.counts
-        }
-        train, val, test = map(str, paths.values())
+        try:
+            self.world = World(world_seed, level, photographs, tuple(kinds))
+        except ValueError as error:
+            raise ValueError(f"data.init_args.{error}") from error
+        self.writers = writers
+        train, val, test = (str(self._place(Path(root), self.sources[name], self.counts[name])) for name in self.counts)
         super().__init__(train=train, val=val, test=test, index_directory=None, storage=None, buckets=None, **settings)
         self.prepare_data_per_node = False  # one writer, also where several nodes share a file system
+
+    def _place(self, root: Path, split: str, count: int) -> Path:
+        """The folder of a split; one that was written before splits went by hash where that is the one there is."""
+        place, old = root / folder_name(split, count, self.world), old_folder_name(split, count, self.world)
+        if old is None or (place / INDEX_FILE).exists() or not (root / old / INDEX_FILE).exists():
+            return place
+        logger.warning("%s: read as it is; it has no `expressive`, and its splits go by index: delete it", root / old)
+        return root / old
 
     def prepare_data(self) -> None:
         """Write the splits that are not there yet: training and validation to fit, else the one that is asked for."""
@@ -79,9 +95,20 @@ class TinyWorldData(ShardData):
         """Whether a split is there and complete."""
         return (self.folder(split) / INDEX_FILE).exists()
 
+    def load_index(self, split: Split) -> ShardIndex:
+        """The index of a split. Raises ValueError where its samples are of another level, or as in `ShardData`."""
+        index = super().load_index(split)
+        level = level_of(ShardReader(index).key(0, 0))
+        if level != self.world.level:
+            raise ValueError(
+                f"{self.folder(split)}: expected samples of level {self.world.level}, found {level}; "
+                f"set data.init_args.level: {level}, or delete the folder"
+            )
+        return index
+
     def prepare_split(self, split: Split, each: Callable[[], object] | None = None) -> None:
         """Write one split unless it is complete already; `each` is called after every sample that is written."""
         if not self.is_written(split):
             name, count = self.sources[split], self.counts[split]
             logger.info("writing %d samples of the small world's split %s to %s", count, name, self.folder(split))
-            write_split(self.folder(split), name, count, self.world_seed, self.photographs, self.writers, each)
+            write_split(self.folder(split), name, count, self.world, self.writers, each)

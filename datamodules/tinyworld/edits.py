@@ -76,36 +76,56 @@ class Edit:
         return cls(data["type"], data["operation"], before, after, data["referent"])
 
 
-Drawn = tuple[Scene, Scene, Edit] | None
+Drawn = tuple[Scene, Edit] | None
 
 
-def draw_edit(draws: Draws, edit_type: str, rules: Rules) -> Drawn:
-    """A source scene, its goal and the edit between them; None where this draw did not work out."""
+def draw_edit(draws: Draws, edit_type: str, rules: Rules) -> tuple[Scene, Scene, Edit] | None:
+    """A source scene, its goal and the edit between them; None where this draw did not work out.
+
+    Nothing is rendered here: whether a change of the whole picture can be seen is for `is_visible` to say.
+    """
+    source = draw_source(draws, edit_type, rules)
+    found = draw_goal(draws, source, edit_type, rules)
+    return None if found is None else (source, *found)
+
+
+def draw_source(draws: Draws, edit_type: str, rules: Rules) -> Scene:
+    """A scene that an edit of a type may be done to."""
     if edit_type == "photographic":
-        return _photographic(draws, rules)
+        name = draws.choice(photographs.names("photograph", rules.held_out_photographs))
+        return Scene(photographs.draw_cut(draws, name))
     if edit_type == "visual":
-        count = rules.max_things if rules.max_things > 3 else 3
-        found = visual.draw_visual(draws, rules, count)
-        if found is None:
-            return None
-        source, before, after, operation, referent = found
-        return source, _swap(source, before, after), Edit("visual", operation, before, after, referent)
+        return visual.draw_source(draws, rules)
+    if edit_type == "background" and rules.held_out_photographs:  # the goal, not the source, shows the photograph
+        rules = replace(rules, photographs=False, held_out_photographs=False)
     fewest = 2 if edit_type == "remove" else 1
     most = rules.max_things - 1 if edit_type == "add" else rules.max_things
-    source_rules = rules
-    if edit_type == "background" and rules.held_out_photographs:  # the goal, not the source, shows the photograph
-        source_rules = replace(rules, photographs=False, held_out_photographs=False)
-    source = draw_scene(draws, source_rules, draws.between(fewest, most))
+    return draw_scene(draws, rules, draws.between(fewest, most))
+
+
+def draw_goal(draws: Draws, source: Scene, edit_type: str, rules: Rules) -> Drawn:
+    """An edit of a type and what it makes of `source`; None where this draw did not work out."""
+    if edit_type == "visual":
+        found = visual.draw_visual(draws, source, rules)
+        return None if found is None else _of_thing(source, Edit("visual", found[2], found[0], found[1], found[3]))
     if edit_type == "background":
         return _background(draws, source, rules)
-    if edit_type in ("style", "atmosphere"):
-        effect = draws.choice(STYLES if edit_type == "style" else ATMOSPHERES)
-        return _with_effect(source, effect, edit_type)
+    if edit_type in GLOBAL_TYPES:
+        effect = draws.choice({"style": STYLES, "atmosphere": ATMOSPHERES, "photographic": PHOTOGRAPHIC}[edit_type])
+        photograph = photographs.PHOTOGRAPHS.get(source.background.photograph)
+        if effect.startswith("saturation") and photograph is not None and not photograph.coloured:
+            return None
+        return replace(source, effect=effect), Edit(edit_type, effect)
     before = None if edit_type == "add" else draws.choice(source.things)
     after = _changed(draws, edit_type, source, before, rules)
     if after is not None and (after == before or not allowed(after, source.background, rules)):
         return None
-    return source, _swap(source, before, after), Edit(edit_type, edit_type, before, after)
+    return _of_thing(source, Edit(edit_type, edit_type, before, after))
+
+
+def _of_thing(source: Scene, edit: Edit) -> Drawn:
+    kept = tuple(thing for thing in source.things if thing != edit.before)
+    return source.with_things(kept if edit.after is None else (*kept, edit.after)), edit
 
 
 def _changed(draws: Draws, edit_type: str, source: Scene, before: Thing | None, rules: Rules) -> Thing | None:
@@ -138,11 +158,6 @@ def resized(draws: Draws, thing: Thing, size: str) -> Thing:
     return replace(thing, size=size, x=x, y=y)
 
 
-def _swap(scene: Scene, before: Thing | None, after: Thing | None) -> Scene:
-    kept = tuple(thing for thing in scene.things if thing != before)
-    return scene.with_things(kept if after is None else (*kept, after))
-
-
 def _background(draws: Draws, source: Scene, rules: Rules) -> Drawn:
     background = draw_background(draws, rules)
     old = source.background
@@ -154,35 +169,28 @@ def _background(draws: Draws, source: Scene, rules: Rules) -> Drawn:
     )
     if same or not all(allowed(thing, background, rules) for thing in source.things):
         return None
-    target = replace(source, background=background)
-    if difference(render(source), render(target)) < MIN_CHANGE:
-        return None
-    return source, target, Edit("background", "background")
+    return replace(source, background=background), Edit("background", "background")
 
 
-def _with_effect(source: Scene, effect: str, edit_type: str) -> Drawn:
-    target = replace(source, effect=effect)
-    least = MIN_CHANGE // 8 if effect == "pixelate" else MIN_CHANGE
+def is_visible(source: Scene, target: Scene, edit: Edit) -> bool:
+    """Whether a change of the background or the whole picture is seen, and all objects still are; others always are."""
+    if edit.type not in (*GLOBAL_TYPES, "background"):
+        return True
     pixels = render(target)
-    if difference(render(source), pixels) < least or not all(_seen(target, thing, pixels) for thing in target.things):
-        return None
-    return source, target, Edit(edit_type, effect)
+    if difference(render(source), pixels) < _least_change(edit):
+        return False
+    return edit.type == "background" or all(_seen(target, thing, pixels) for thing in target.things)
+
+
+def _least_change(edit: Edit) -> int:
+    if edit.operation == "pixelate":
+        return MIN_CHANGE // 8
+    if edit.type == "photographic":
+        return MIN_CHANGE // 3 if edit.operation.startswith("saturation") else MIN_CHANGE * 2 // 3
+    return MIN_CHANGE
 
 
 def _seen(scene: Scene, thing: Thing, pixels: Pixels) -> bool:
     """Whether an object still stands out from what is behind it in the pixels of its scene."""
-    without = render(_swap(scene, thing, None))
+    without = render(scene.with_things(tuple(other for other in scene.things if other != thing)))
     return difference(without, pixels) * SIDE * SIDE >= MIN_CHANGE * int(silhouette(thing).sum())
-
-
-def _photographic(draws: Draws, rules: Rules) -> Drawn:
-    name = draws.choice(photographs.names("photograph", rules.held_out_photographs))
-    source = Scene(photographs.draw_cut(draws, name))
-    effect = draws.choice(PHOTOGRAPHIC)
-    if effect.startswith("saturation") and not photographs.PHOTOGRAPHS[name].coloured:
-        return None
-    target = replace(source, effect=effect)
-    least = MIN_CHANGE // 3 if effect.startswith("saturation") else MIN_CHANGE * 2 // 3
-    if difference(render(source), render(target)) < least:
-        return None
-    return source, target, Edit("photographic", effect)

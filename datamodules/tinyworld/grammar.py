@@ -74,19 +74,27 @@ class TextVerdict:
         return all(parts)
 
 
-def _one_of(words: Iterable[str]) -> str:
+def one_of(words: Iterable[str]) -> str:
+    """A pattern for any of some words, the longest first."""
     return "|".join(sorted(words, key=len, reverse=True))
 
 
 _TEXTURE_WORDS = [photo.words for photo in PHOTOGRAPHS.values() if photo.kind == "texture"]
-_COLOUR = _one_of(BACKGROUND_COLOURS)
-_THING = re.compile(
-    rf"(?:\b(?P<size>{_one_of(SIZES)}) )?(?:\b(?P<colour>{_one_of(OBJECT_COLOURS)}) )?"
-    rf"(?:\b(?P<texture>{_one_of(TEXTURES)}) )?\b(?P<shape>{_one_of(SHAPES)})\b(?P<outlined> with a black outline)?"
-    rf"(?: (?:at|on|in) the (?P<place>{_one_of(PLACES)})\b)?"
-)
+_COLOUR = one_of(BACKGROUND_COLOURS)
+
+
+def thing_pattern(nouns: Iterable[str]) -> re.Pattern[str]:
+    """A pattern for an object by one of some nouns and all that may be said of it; `parsed_thing` takes its matches."""
+    return re.compile(
+        rf"(?:\b(?P<size>{one_of(SIZES)}) )?(?:\b(?P<colour>{one_of(OBJECT_COLOURS)}) )?"
+        rf"(?:\b(?P<texture>{one_of(TEXTURES)}) )?\b(?P<shape>{one_of(nouns)})\b(?P<outlined> with a black outline)?"
+        rf"(?: (?:at|on|in) the (?P<place>{one_of(PLACES)})\b)?"
+    )
+
+
+_THING = thing_pattern(SHAPES)
 _BACKGROUND = re.compile(
-    rf"\b((?:plain|gradient|{_COLOUR}|{_one_of(_TEXTURE_WORDS)}) background(?: from (?:{_COLOUR}) to (?:{_COLOUR}))?)\b"
+    rf"\b((?:plain|gradient|{_COLOUR}|{one_of(_TEXTURE_WORDS)}) background(?: from (?:{_COLOUR}) to (?:{_COLOUR}))?)\b"
 )
 _SUBJECT = re.compile(r"\bphoto(?:graph)? of (?:an? )?([a-z ]+)")
 _EFFECTS = {
@@ -108,9 +116,7 @@ _EFFECTS = {
 
 def parse(text: str) -> ParsedText:
     """What a caption or response says; an empty `ParsedText` if it says nothing of this world."""
-    plain = re.sub(r"\s+", " ", text.lower())
-    plain = re.sub(r" ?- ?", "-", re.sub(r" ([,.])", r"\1", plain)).strip()
-    present, _, gone = plain.partition("without")
+    present, _, gone = normalised(text).partition("without")
     background = _BACKGROUND.search(present) or _SUBJECT.search(present)
     effects = [name for name, pattern in _EFFECTS.items() if re.search(rf"\b(?:{pattern})\b", present)]
     return ParsedText(
@@ -121,17 +127,25 @@ def parse(text: str) -> ParsedText:
     )
 
 
+def normalised(text: str) -> str:
+    """A text in small letters, with single spaces and none before commas, full stops and round hyphens."""
+    spaced = re.sub(r"\s+", " ", text.lower())
+    return re.sub(r" ?- ?", "-", re.sub(r" ([,.])", r"\1", spaced)).strip()
+
+
 def _things(text: str) -> tuple[ParsedThing, ...]:
-    return tuple(
-        ParsedThing(
-            shape=found["shape"],
-            colour=found["colour"] or "",
-            texture="" if found["texture"] in (None, "plain") else found["texture"],
-            size=found["size"] or "",
-            place=found["place"] or "",
-            outlined=found["outlined"] is not None,
-        )
-        for found in _THING.finditer(text)
+    return tuple(parsed_thing(found) for found in _THING.finditer(text))
+
+
+def parsed_thing(found: re.Match[str]) -> ParsedThing:
+    """What a match of a `thing_pattern` says."""
+    return ParsedThing(
+        shape=found["shape"],
+        colour=found["colour"] or "",
+        texture="" if found["texture"] in (None, "plain") else found["texture"],
+        size=found["size"] or "",
+        place=found["place"] or "",
+        outlined=found["outlined"] is not None,
     )
 
 

@@ -27,12 +27,13 @@ MIN_CONTRAST = 65  # least distance of any tone of an object from a plain or gra
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a split allows. `max_things`: most objects of a scene."""
+    """What a split allows. `max_things`: most objects of a scene; `plain`: no textures, backgrounds of one colour."""
 
     photographs: bool
     held_out_pairs: bool = False
     held_out_photographs: bool = False
     max_things: int = 3
+    plain: bool = False
 
 
 def allowed(thing: Thing, background: Background, rules: Rules) -> bool:
@@ -63,7 +64,7 @@ def draw_background(draws: Draws, rules: Rules) -> Background:
     if rules.held_out_photographs or (rules.photographs and draws.chance(15)):
         return photographs.draw_cut(draws, draws.choice(photographs.names("texture", rules.held_out_photographs)))
     names = list(BACKGROUND_COLOURS)
-    if draws.chance(65):
+    if rules.plain or draws.chance(65):
         return Background("plain", first=draws.choice(names))
     first, second = draws.pick(names, 2)
     return Background("gradient", first=first, second=second)
@@ -75,7 +76,7 @@ def random_thing(draws: Draws, place: str, background: Background, rules: Rules,
         thing = Thing(
             shape=draws.choice(SHAPES),
             colour=draws.choice(tuple(OBJECT_COLOURS)),
-            texture=draws.choice(TEXTURES) if draws.chance(60) else "plain",
+            texture="plain" if rules.plain or not draws.chance(60) else draws.choice(TEXTURES),
             size=draws.choice(SIZES),
             place=place,
             x=0,

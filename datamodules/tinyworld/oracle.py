@@ -1,18 +1,20 @@
 """The oracle: from the scene graphs and the pixels, did the edit happen, and did the rest stay?
 
 Success: the object asked for is there with its shape and colour (its size, its outline, its new place where the edit is
-about them), or is gone; the background is of the kind asked for; the effect lies over the picture. Where an object is
-put in or changed, nothing is asked of the rest. After any other edit the picture must still show the scene: at least
-half of the remaining objects (under an effect: of their shapes in their places), or a photograph's light and dark.
-Preservation: outside the edit's masks the pixels and the other objects are as in the source; after a change of the
-whole picture, the objects' shapes and places.
+about them), or is gone, and not to another place; the background is of the kind asked for; the effect lies over the
+picture. Where an object is put in or changed, nothing is asked of the rest. After any other edit the picture must still
+show the scene: at least half of the remaining objects (under an effect: of their shapes in their places), or a
+photograph's light and dark.
+Preservation: outside the edit's masks the pixels and the other objects are as in the source, and no part of the
+background looks like anything else (nothing new stands there); after a change of the whole picture, the objects' shapes
+and places, and on level plain that nothing new stands in the background. Thresholds by level: thresholds.yaml.
 `python -m datamodules.tinyworld.oracle` prints the oracle's own errors.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,17 +23,17 @@ from numpy.typing import ArrayLike
 from datamodules.tinyworld.edits import GLOBAL_TYPES, Edit
 from datamodules.tinyworld.reading import Picture, Place, Reading, estimated_behind, grown, holds, read
 from datamodules.tinyworld.render import draw_thing, render, render_background, silhouette, silhouettes
-from datamodules.tinyworld.scene import SIDE, Scene, Thing
+from datamodules.tinyworld.scene import SIDE, Scene, Thing, cell_centre
 from datamodules.tinyworld.surfaces import (
     background_changed,
     block_means,
     effect_applied,
+    farthest_patch,
     free_of_things,
     shows_background,
     structure_kept,
 )
-
-MAX_OUTSIDE = 12.0  # mean absolute difference of 4x4 block means outside the edit, in grey levels
+from datamodules.tinyworld.thresholds import Thresholds, thresholds
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,78 +85,103 @@ def judge(image: ArrayLike, metadata: dict[str, Any]) -> Verdict:
     picture = as_picture(image)
     source, target = Scene.from_dict(metadata["source_scene"]), Scene.from_dict(metadata["target_scene"])
     edit = Edit.from_dict(metadata["edit"])
+    limits = thresholds(metadata.get("level", "full"))  # shards of before there were levels say none
     if edit.type == "background":
-        return _judge_background(picture, source, target)
+        return _judge_background(picture, source, target, limits)
     if edit.type in GLOBAL_TYPES:
-        return _judge_global(picture, source, target)
-    return _judge_local(picture, source, target, edit)
+        return _judge_global(picture, source, target, limits)
+    return _judge_local(picture, source, target, edit, limits)
 
 
-def _judge_background(picture: Picture, source: Scene, target: Scene) -> Verdict:
+def _judge_background(picture: Picture, source: Scene, target: Scene, limits: Thresholds) -> Verdict:
     rough = "texture" in (source.background.kind, target.background.kind)
-    kept = _share(_found_on_its_own(picture, target, rough))
-    changed = background_changed(picture, source, target) and shows_background(picture, target)
-    success = changed and kept >= 0.5
-    return Verdict(success, kept == 1.0, success, kept, 0.0)
+    kept = _share(_found_on_its_own(picture, target, rough, limits))
+    changed = background_changed(picture, source, target, limits) and shows_background(picture, target, limits)
+    success = changed and kept >= limits.min_kept
+    preserved = kept == 1.0 and farthest_patch(picture, source, target) <= limits.max_stray_whole
+    return Verdict(success, preserved, success, kept, 0.0)
 
 
-def _found_on_its_own(picture: Picture, scene: Scene, rough: bool) -> list[bool]:
+def _found_on_its_own(picture: Picture, scene: Scene, rough: bool, limits: Thresholds) -> list[bool]:
     """For each object whether it is there with its shape and colour, whatever the (perhaps rough) background is now."""
     behind = estimated_behind(picture, scene)
-    places = (Place(picture, _with_others(behind, scene, thing), "", thing.place, rough) for thing in scene.things)
-    return [read(place, thing).is_like(thing) for place, thing in zip(places, scene.things, strict=True)]
+
+    def found(thing: Thing) -> bool:
+        place = Place(picture, _with_others(behind, scene, thing), "", thing.place, limits, rough)
+        return read(place, thing).is_like(thing)
+
+    return [found(thing) for thing in scene.things]
 
 
-def _judge_global(picture: Picture, source: Scene, target: Scene) -> Verdict:
+def _judge_global(picture: Picture, source: Scene, target: Scene, limits: Thresholds) -> Verdict:
+    applied = effect_applied(picture, source, target, limits)
     if not target.things:
-        preserved = structure_kept(picture, source, target)
-        success = preserved and effect_applied(picture, source, target)
+        preserved = structure_kept(picture, source, target, limits)
+        success = preserved and applied
         return Verdict(success, preserved, success, float(preserved), 0.0)
-    under = [_standing(picture, target, effect) for effect in (target.effect, "")]
-    success = under[0] >= 0.5 and effect_applied(picture, source, target)
-    kept = max(under)
-    return Verdict(success, kept == 1.0, success, kept, 0.0)
+    under = {effect: _standing(picture, replace(target, effect=effect), limits) for effect in (target.effect, "")}
+    success = under[target.effect] >= limits.min_kept and applied
+    kept = max(under.values())
+    shown = target if applied else source
+    preserved = kept == 1.0 and farthest_patch(picture, source, shown) <= limits.max_stray_whole
+    return Verdict(success, preserved, success, kept, 0.0)
 
 
-def _standing(picture: Picture, scene: Scene, effect: str) -> float:
-    """Share of a scene's objects whose shapes stand in their places under an effect."""
+def _standing(picture: Picture, scene: Scene, limits: Thresholds) -> float:
+    """Share of a scene's objects whose shapes stand in their places under its effect."""
     behind = render_background(scene.background)
-    return _share(
-        holds(Place(picture, _with_others(behind, scene, thing), effect, thing.place), thing) for thing in scene.things
-    )
+
+    def stands(thing: Thing) -> bool:
+        place = Place(picture, _with_others(behind, scene, thing), scene.effect, thing.place, limits)
+        return holds(place, thing)
+
+    return _share(stands(thing) for thing in scene.things)
 
 
-def _judge_local(picture: Picture, source: Scene, target: Scene, edit: Edit) -> Verdict:
+def _judge_local(picture: Picture, source: Scene, target: Scene, edit: Edit, limits: Thresholds) -> Verdict:
     behind = render_background(target.background)
     others = [thing for thing in target.things if thing != edit.after]
-    kept = _share(_read_in(picture, behind, target, thing).is_like(thing) for thing in others)
+    kept = _share(_read_in(picture, behind, target, thing, limits).is_like(thing) for thing in others)
     outside = _outside(picture, source, edit)
-    gone = edit.before is None or _gone(picture, behind, target, edit.before)
+    preserved = kept == 1.0 and outside <= limits.max_outside
+    preserved = preserved and farthest_patch(picture, source, target) <= limits.max_stray
+    gone = edit.before is None or _gone(picture, behind, target, edit.before, limits)
     if edit.after is None:
-        success = gone and kept >= 0.5
-        return Verdict(success, kept == 1.0 and outside <= MAX_OUTSIDE, success, kept, outside)
-    reading = _read_in(picture, behind, target, edit.after)
+        assert edit.before is not None  # what is neither before nor after is no edit of an object
+        success = gone and kept >= limits.min_kept and not _elsewhere(picture, behind, target, edit.before, limits)
+        return Verdict(success, preserved, success, kept, outside)
+    reading = _read_in(picture, behind, target, edit.after, limits)
     success = reading.is_like(edit.after) and (edit.operation != "move" or gone)
     if edit.operation == "resize":
         success = success and reading.thing.size == edit.after.size
     if edit.operation == "outline":
         success = success and reading.thing.outlined
-    preserved = kept == 1.0 and outside <= MAX_OUTSIDE
     return Verdict(success, preserved, success and reading.agrees(edit.after), kept, outside)
 
 
-def _read_in(picture: Picture, behind: np.ndarray, scene: Scene, thing: Thing) -> Reading:
-    return read(Place(picture, _with_others(behind, scene, thing), "", thing.place), thing)
+def _read_in(picture: Picture, behind: np.ndarray, scene: Scene, thing: Thing, limits: Thresholds) -> Reading:
+    return read(Place(picture, _with_others(behind, scene, thing), "", thing.place, limits), thing)
 
 
-def _gone(picture: Picture, behind: np.ndarray, target: Scene, before: Thing) -> bool:
+def _gone(picture: Picture, behind: np.ndarray, target: Scene, before: Thing, limits: Thresholds) -> bool:
     """Nothing of an object is left: the place is nearer to empty than to the object in any colour."""
-    place = Place(picture, _with_others(behind, target, None), "", before.place)
+    place = Place(picture, _with_others(behind, target, None), "", before.place, limits)
     projection, _ = place.evidence(before)
     area = silhouette(before)[place.rows, place.columns]
     left = np.square((place.seen - place.empty)[area]).sum()
     whole = np.square((place.draw(before) - place.empty)[area]).sum()
-    return projection < 0.4 and bool(left <= 0.4 * whole)
+    return projection < limits.max_left and bool(left <= limits.max_left * whole)
+
+
+def _elsewhere(picture: Picture, behind: np.ndarray, target: Scene, before: Thing, limits: Thresholds) -> bool:
+    """Whether an object stands at a place that should be free: moved, not removed."""
+    canvas = _with_others(behind, target, None)
+
+    def stands_at(name: str) -> bool:
+        x, y = cell_centre(name)
+        return holds(Place(picture, canvas, "", name, limits), replace(before, place=name, x=x, y=y))
+
+    return any(stands_at(name) for name in target.free_places() if name != before.place)
 
 
 def _with_others(behind: np.ndarray, scene: Scene, thing: Thing | None) -> np.ndarray:
@@ -179,18 +206,18 @@ def _share(found: Any) -> float:
     return sum(values) / len(values) if values else 1.0
 
 
-def judge_scene(image: ArrayLike, scene: Scene | dict[str, Any]) -> SceneVerdict:
-    """Is this scene drawn in the image, [3, 64, 64] in [-1, 1]? For scenes without effect.
+def judge_scene(image: ArrayLike, scene: Scene | dict[str, Any], level: str = "full") -> SceneVerdict:
+    """Is this scene of a level drawn in the image, [3, 64, 64] in [-1, 1]? For scenes without effect.
 
     Raises ValueError on an image of another shape and on a scene with an effect.
     """
     scene = scene if isinstance(scene, Scene) else Scene.from_dict(scene)
     if scene.effect:
         raise ValueError(f"scene: expected one without effect, found {scene.effect!r}")
-    picture = as_picture(image)
-    right = sum(_found_on_its_own(picture, scene, scene.background.kind == "texture"))
-    clear = right == len(scene.things) and free_of_things(picture, scene)
-    return SceneVerdict(clear, right, len(scene.things), shows_background(picture, scene))
+    picture, limits = as_picture(image), thresholds(level)
+    right = sum(_found_on_its_own(picture, scene, scene.background.kind == "texture", limits))
+    clear = right == len(scene.things) and free_of_things(picture, scene, limits)
+    return SceneVerdict(clear, right, len(scene.things), shows_background(picture, scene, limits))
 
 
 if __name__ == "__main__":

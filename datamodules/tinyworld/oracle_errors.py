@@ -10,12 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.commands import OptionParser, printable_output
+from datamodules.tinyworld.draws import Draws
+from datamodules.tinyworld.edits import draw_goal, is_visible
 from datamodules.tinyworld.oracle import judge
 from datamodules.tinyworld.reading import blurred
-from datamodules.tinyworld.sample import SPLITS, Sample, draw_sample
+from datamodules.tinyworld.render import render
+from datamodules.tinyworld.sample import Sample, draw_from
+from datamodules.tinyworld.scene import Scene
+from datamodules.tinyworld.splits import SPLITS, scene_name, split_rules
+from datamodules.tinyworld.world import LEVELS, World
 
 Pixels = NDArray[np.uint8]
-Case = Callable[[Sample, Sample], Pixels]
+Case = Callable[[Sample, Sample], Pixels | None]
+MAX_TRIES = 200  # draws of another edit of a source, until there is taken to be none
 NOISE = 6.0  # standard deviation of the stand-in for an autoencoder's error, in grey levels
 
 
@@ -25,11 +32,28 @@ def softened(sample: Sample, other: Sample) -> Pixels:
     return np.clip(blurred(sample["target"].astype(np.float32)) + noise, 0, 255).astype(np.uint8)
 
 
+def another_edit(sample: Sample, other: Sample) -> Pixels | None:
+    """A random legal edit of the sample's type, done to its source, that makes another scene than its own edit.
+
+    None where there is no other, as where only one atmosphere can be seen.
+    """
+    facts = sample["metadata"]
+    source, goal = Scene.from_dict(facts["source_scene"]), Scene.from_dict(facts["target_scene"])
+    rules = split_rules(facts["split"], World(level=facts["level"]))
+    draws = Draws(0, f"another edit/{facts['level']}/{facts['split']}", facts["index"])
+    for _ in range(MAX_TRIES):
+        found = draw_goal(draws, source, sample["edit_type"], rules)
+        if found is not None and is_visible(source, *found) and scene_name(found[0]) != scene_name(goal):
+            return render(found[0])
+    return None
+
+
 CASES: dict[str, Case] = {
     "true target": lambda sample, other: sample["target"],
     "softened target": softened,
     "unedited source": lambda sample, other: sample["source"],
     "another's target": lambda sample, other: other["target"],
+    "another edit": another_edit,
     "uniform": lambda sample, other: np.full((64, 64, 3), 128, dtype=np.uint8),
 }
 
@@ -39,15 +63,19 @@ def as_image(pixels: Pixels) -> NDArray[np.float32]:
     return pixels.transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
 
 
-def oracle_errors(
-    split: str, count: int, seed: int = 0, photographs: bool = True
-) -> dict[str, dict[str, tuple[float, float, int]]]:
-    """Share of success and of preservation, and number of samples, for each case and edit type ("all" included)."""
-    samples = [draw_sample(seed, split, index, photographs) for index in range(count)]
+def oracle_errors(split: str, count: int, world: World) -> dict[str, dict[str, tuple[float, float, int]]]:
+    """Share of success and of preservation, and number of samples, for each case and edit type ("all" included).
+
+    A sample without a picture for a case does not count in it.
+    """
+    samples = [draw_from(world, split, index) for index in range(count)]
     found: dict[str, dict[str, list[tuple[bool, bool]]]] = {case: defaultdict(list) for case in CASES}
     for number, sample in enumerate(samples):
         for case, picture in CASES.items():
-            verdict = judge(as_image(picture(sample, samples[number - 1])), sample["metadata"])
+            pixels = picture(sample, samples[number - 1])
+            if pixels is None:
+                continue
+            verdict = judge(as_image(pixels), sample["metadata"])
             for group in ("all", sample["edit_type"]):
                 found[case][group].append((verdict.success, verdict.preservation))
     return {
@@ -60,12 +88,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the table of the oracle's errors."""
     parser = OptionParser(prog="python -m datamodules.tinyworld.oracle", description=main.__doc__)
     parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--level", choices=LEVELS, default="full")
     parser.add_argument("--split", choices=SPLITS, default="val")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-photographs", dest="photographs", action="store_false")
     options = parser.parse_args(arguments)
     printable_output()
-    errors = oracle_errors(options.split, options.count, options.seed, options.photographs)
+    world = World(options.seed, options.level, options.photographs)
+    errors = oracle_errors(options.split, options.count, world)
     sys.stdout.write(as_table(errors))
     return 0
 

@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 from datamodules.tinyworld.effects import Pixels, apply_effect
 from datamodules.tinyworld.render import draw_thing, silhouettes
 from datamodules.tinyworld.scene import OBJECT_COLOURS, SHAPES, SIDE, SIZES, TEXTURES, Scene, Thing, cell_centre
+from datamodules.tinyworld.thresholds import Thresholds
 
 Picture = NDArray[np.float32]
 HALF_WINDOW = 13  # pixels round the middle of a place that are compared
 FAR_SHIFTS = (-4, -2, 0, 2, 4)
 NEAR_SHIFTS = (-1, 0, 1)
-MIN_PROJECTION = 0.5  # of the picture's change on the object's; 0 where nothing is, 1 where the object is
-MAX_RESIDUAL = 0.6  # share of the object's structure that the picture does not explain; 1 on a uniform picture
-MAX_DOUBT = 0.01  # as MAX_RESIDUAL, for an object that is beyond doubt; two shapes differ by a tenth or more
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +49,17 @@ class Place:
     Args:
         picture: float32 [64, 64, 3] in 0..255.
         behind: uint8 [64, 64, 3], everything but the object, before the effect.
+        limits: what is asked for an object to be there.
         chroma: compare colours without brightness, where `behind` is a guess about a grey and rough photograph.
     """
 
-    def __init__(self, picture: Picture, behind: Pixels, effect: str, place: str, chroma: bool = False) -> None:
+    def __init__(
+        self, picture: Picture, behind: Pixels, effect: str, place: str, limits: Thresholds, chroma: bool = False
+    ) -> None:
         x, y = cell_centre(place)
         self.rows = slice(max(0, y - HALF_WINDOW), min(SIDE, y + HALF_WINDOW))
         self.columns = slice(max(0, x - HALF_WINDOW), min(SIDE, x + HALF_WINDOW))
-        self.behind, self.effect, self.chroma = behind, effect, chroma
+        self.behind, self.effect, self.limits, self.chroma = behind, effect, limits, chroma
         self.seen = self._coloured(picture[self.rows, self.columns])
         self.empty = self._crop(behind)
 
@@ -85,12 +86,12 @@ class Place:
     def bears_out(self, thing: Thing) -> bool:
         """Whether the picture shows this very object here, rather than what is behind it or nothing in particular."""
         projection, residual = self.evidence(thing)
-        return projection >= MIN_PROJECTION and residual <= MAX_RESIDUAL
+        return projection >= self.limits.min_projection and residual <= self.limits.max_residual
 
     def is_explained_by(self, thing: Thing) -> bool:
         """Whether so little is left unexplained that no other object can be nearer."""
         projection, residual = self.evidence(thing)
-        return abs(projection - 1) <= MAX_DOUBT and residual <= MAX_DOUBT
+        return max(abs(projection - 1), residual) <= self.limits.max_doubt
 
     def evidence(self, thing: Thing) -> tuple[float, float]:
         """How far the picture goes from the empty place to the object (0..1), and the unexplained share of shape."""

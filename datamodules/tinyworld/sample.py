@@ -1,4 +1,4 @@
-"""Sample i of the small world: a pure function of (seed, split, i), with every field of the schema."""
+"""Sample i of the small world: a pure function of (seed, level, split, i), with every field of the schema."""
 
 from __future__ import annotations
 
@@ -10,84 +10,89 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datamodules.tinyworld.draws import Draws
-from datamodules.tinyworld.edits import GLOBAL_TYPES, TRAINED_TYPES, Edit, draw_edit
-from datamodules.tinyworld.instructions import instruct
-from datamodules.tinyworld.layout import Rules
+from datamodules.tinyworld.edits import GLOBAL_TYPES, Edit, draw_edit, is_visible
+from datamodules.tinyworld.expressive import expressive, expressive_blind
+from datamodules.tinyworld.inferable import TRAINED_SPLITS
+from datamodules.tinyworld.instructions import can_infer, instruct, instruct_by_inference
 from datamodules.tinyworld.render import render, silhouette, silhouettes
-from datamodules.tinyworld.scene import HELD_OUT_PAIRS, SIDE, Scene
+from datamodules.tinyworld.scene import SIDE, Scene
+from datamodules.tinyworld.splits import belongs, edit_types, kinds_of, split_rules
 from datamodules.tinyworld.words import Description, background_noun, caption, noun, response
+from datamodules.tinyworld.world import DENOISER_KINDS, World
 
-ONE_TYPE = {"outline": "outline", "removals": "remove"}
-"""Splits of one edit type alone; `outline` is in no other split."""
-SPLITS = ("train", "val", "test", "unseen_pairs", "unseen_counts", "unseen_photographs", *ONE_TYPE)
-MAX_ATTEMPTS = 2000
+MAX_ATTEMPTS = 20_000
 Sample = dict[str, Any]
 Mask = NDArray[np.bool_]
+Pair = tuple[Scene, Scene, Edit]
 
 
-def split_rules(split: str, photographs: bool) -> Rules:
-    """What a split holds. ValueError on an unknown split, or for unseen photographs in a world without any."""
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
-    if split == "unseen_photographs":
-        if not photographs:
-            raise ValueError("split 'unseen_photographs' needs photographs: leave out --no-photographs")
-        return Rules(photographs=True, held_out_photographs=True)
-    return Rules(photographs, held_out_pairs=split == "unseen_pairs", max_things=4 if split == "unseen_counts" else 3)
+def draw_pair(world: World, split: str, index: int) -> tuple[Draws, str, Pair]:
+    """Source scene, target scene and edit of one sample, the kind of its instruction, and its draws for the words.
 
-
-def edit_types(split: str, photographs: bool) -> tuple[str, ...]:
-    """The edit types that a split draws from, each equally often."""
-    if split in ONE_TYPE:
-        return (ONE_TYPE[split],)
-    scenes_only = split in ("unseen_pairs", "unseen_counts") or not photographs
-    return tuple(name for name in TRAINED_TYPES if not (scenes_only and name == "photographic"))
-
-
-def draw_pair(seed: int, split: str, index: int, photographs: bool = True) -> tuple[Draws, Scene, Scene, Edit]:
-    """Source scene, target scene and edit of one sample, with its draws ready for the words."""
-    rules, types = split_rules(split, photographs), edit_types(split, photographs)
-    draws = Draws(seed, split, index)
+    Raises ValueError on an unknown split or one that the world does not have.
+    """
+    rules, types = split_rules(split, world), edit_types(split, world)
+    draws = Draws(world.seed, f"{world.level}/{split}", index)
     edit_type = draws.choice(types)
+    kind = draws.choice(kinds_of(edit_type, world))
     for _ in range(MAX_ATTEMPTS):
         found = draw_edit(draws, edit_type, rules)
-        if found is not None and _belongs(split, found[0], found[1]):
-            return draws, *found
-    raise RuntimeError(f"tinyworld: no {edit_type} edit found for seed {seed}, split {split}, sample {index}")
+        if found is None or not belongs(split, found[0], found[1]) or not is_visible(*found):
+            continue
+        if kind != "inferable" or can_infer(found[2], found[1]):
+            return draws, kind, found
+    raise RuntimeError(f"tinyworld: no {edit_type} edit found for {world}, split {split}, sample {index}")
 
 
-def _belongs(split: str, source: Scene, target: Scene) -> bool:
-    """Whether a pair has what its held-out split is about."""
-    if split == "unseen_pairs":
-        return any((thing.colour, thing.shape) in HELD_OUT_PAIRS for thing in target.things)
-    if split == "unseen_counts":
-        return max(len(source.things), len(target.things)) == 4
-    return True
-
-
-def make_sample(seed: int, split: str, index: int, photographs: bool = True) -> Sample:
+def make_sample(
+    seed: int,
+    split: str,
+    index: int,
+    photographs: bool = True,
+    level: str = "full",
+    kinds: tuple[str, ...] = DENOISER_KINDS,
+) -> Sample:
     """One sample: images (PIL RGB 64x64), masks (PIL L, 0 or 255), texts, concepts, and the scene graphs as metadata.
 
-    The same on every machine. Raises ValueError on an unknown split, PhotographError where photographs are missing.
+    The same on every machine; `level` and `kinds`: see `world`. Raises ValueError on an unknown split, level or kind
+    and on what the level does not have, PhotographError where photographs are missing.
     """
-    return with_images(draw_sample(seed, split, index, photographs), _to_image)
+    return with_images(draw_sample(seed, split, index, photographs, level, kinds), _to_image)
 
 
-def draw_sample(seed: int, split: str, index: int, photographs: bool = True) -> Sample:
+def draw_sample(
+    seed: int,
+    split: str,
+    index: int,
+    photographs: bool = True,
+    level: str = "full",
+    kinds: tuple[str, ...] = DENOISER_KINDS,
+) -> Sample:
     """The same as `make_sample`, its images as uint8 [64, 64, 3] and its masks as bool [64, 64]."""
-    draws, source, target, edit = draw_pair(seed, split, index, photographs)
+    return draw_from(World(seed, level, photographs, kinds), split, index)
+
+
+def draw_from(world: World, split: str, index: int) -> Sample:
+    """Sample `index` of a split of a world, in arrays as `draw_sample` gives it."""
+    draws, kind, (source, target, edit) = draw_pair(world, split, index)
     source_caption, target_caption = caption(draws, source), caption(draws, target)
     gone = edit.before if edit.type == "visual" and edit.after is None else None
     answer = response(draws, target, gone)
     target_mask, reference_mask = edit_masks(source, target, edit)
+    if kind == "inferable":
+        instruction = instruct_by_inference(draws, edit, source, target, held_out=split not in TRAINED_SPLITS)
+    else:
+        instruction = instruct(draws, edit, source, target)
+    blind = {"expressive_blind": expressive_blind(edit)} if kind == "visual" else {}
     return {
-        "key": f"{split}-{index:08d}",
+        "key": f"{world.level}-{split}-{index:08d}",
         "source": render(source),
         "target": render(target),
         "target_mask": target_mask,
         "reference_mask": reference_mask,
-        "instruction": instruct(draws, edit, source, target),
+        "instruction": instruction,
         "response": answer.text,
+        "expressive": expressive(edit, source, target),
         "source_caption": source_caption.text,
         "target_caption": target_caption.text,
         "edit_type": edit.type,
@@ -95,8 +100,11 @@ def draw_sample(seed: int, split: str, index: int, photographs: bool = True) -> 
         "background_phrase": background_noun(target.background, target.effect),
         "concepts": concepts(target, answer),
         "attachments": [],
-        "metadata": {
+        "metadata": blind
+        | {
             "world": "tinyworld",
+            "level": world.level,
+            "kind": kind,
             "split": split,
             "index": index,
             "edit": edit.to_dict(),

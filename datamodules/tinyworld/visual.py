@@ -20,17 +20,20 @@ REFERENTS: dict[str, Callable[[Thing], int]] = {
     "lowest shape": lambda thing: -(PLACES.index(thing.place) // 3),
 }
 OPERATIONS = ("recolour", "remove", "replace", "move")
-Found = tuple[Scene, Thing, Thing | None, str, str] | None
+Found = tuple[Thing, Thing | None, str, str] | None
 
 
-def draw_visual(draws: Draws, rules: Rules, count: int) -> Found:
-    """Source scene, the object meant, what it becomes, operation and referent; None where the draw did not work out."""
-    source = draw_scene(draws, rules, count)
-    odd = draws.chance(45)
-    if odd:
-        source = _with_odd(draws, source, rules)
-    meant = odd_one_out(source) if odd else None
-    referent = ODD
+def draw_source(draws: Draws, rules: Rules) -> Scene:
+    """A scene for a visual edit, about half of them with an odd one out; no object where the draw did not work out."""
+    if draws.chance(55):
+        return _with_odd(draws, draw_scene(draws, rules, max(3, rules.max_things)), rules)
+    return draw_scene(draws, rules, rules.max_things)
+
+
+def draw_visual(draws: Draws, source: Scene, rules: Rules) -> Found:
+    """The object meant, what it becomes, operation and referent; None where the draw did not work out."""
+    meant, referent = odd_one_out(source), ODD
+    odd = meant is not None and draws.chance(80)
     if not odd:
         referent = draws.choice(tuple(REFERENTS))
         meant = first_by(source, REFERENTS[referent])
@@ -40,7 +43,7 @@ def draw_visual(draws: Draws, rules: Rules, count: int) -> Found:
     after = _after(draws, source, meant, operation)
     if after == meant or (after is not None and not allowed(after, source.background, rules)):
         return None
-    return source, meant, after, operation, referent
+    return meant, after, operation, referent
 
 
 def first_by(scene: Scene, order: Callable[[Thing], int]) -> Thing | None:

@@ -9,30 +9,46 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datamodules.tinyworld.png import png
-from datamodules.tinyworld.sample import Sample, draw_sample, split_rules, with_images
+from datamodules.tinyworld.sample import Sample, draw_from, with_images
+from datamodules.tinyworld.splits import edit_types, split_rules
+from datamodules.tinyworld.world import DENOISER_KINDS, World
 
 if TYPE_CHECKING:
     from datamodules.shards import ShardIndex
 
-WORLD_VERSION = 1  # counts up whenever any sample changes, so that older shards are not taken for newer ones
+WORLD_VERSION = 2  # counts up whenever any sample changes, so that older shards are not taken for newer ones
 CHUNK = 64  # samples that a worker makes at once
 SAMPLES_PER_SHARD = 1000
 
 
-def folder_name(split: str, count: int, seed: int, photographs: bool) -> str:
+def folder_name(split: str, count: int, world: World) -> str:
     """A folder name that says everything its shards depend on."""
-    return f"{split}-{count}-seed{seed}{'' if photographs else '-no-photographs'}-v{WORLD_VERSION}"
+    level = "plain-" if world.plain else ""
+    kinds = "" if world.kinds == DENOISER_KINDS else f"-{'-'.join(world.kinds)}"
+    return f"{level}{_drawn(split, count, world)}{kinds}-v{WORLD_VERSION}"
 
 
-def generate(split: str, count: int, seed: int, photographs: bool = True, workers: int = 0) -> Iterator[Sample]:
+def old_folder_name(split: str, count: int, world: World) -> str | None:
+    """What the folder was called before there were levels and splits by hash; None for what there was not then."""
+    old = not world.plain and world.kinds == DENOISER_KINDS
+    return f"{_drawn(split, count, world)}-v1" if old else None
+
+
+def _drawn(split: str, count: int, world: World) -> str:
+    without = "" if world.has_photographs or world.plain else "-no-photographs"
+    return f"{split}-{count}-seed{world.seed}{without}"
+
+
+def generate(split: str, count: int, world: World, workers: int = 0) -> Iterator[Sample]:
     """Samples 0..count-1 of a split in order, images as PNG bytes; the same for every number of worker processes.
 
-    Raises ValueError on an unknown split, a count below 1, or a split that needs photographs in a world without.
+    Raises ValueError on an unknown split, a count below 1, or a split that the world does not have.
     """
-    split_rules(split, photographs)
+    split_rules(split, world)
+    edit_types(split, world)
     if count < 1:
         raise ValueError(f"count: expected at least 1 sample, found {count}")
-    make_chunk = partial(_make_chunk, split, count, seed, photographs)
+    make_chunk = partial(_make_chunk, split, count, world)
     starts = range(0, count, CHUNK)
     if workers < 1:
         for start in starts:
@@ -43,16 +59,15 @@ def generate(split: str, count: int, seed: int, photographs: bool = True, worker
             yield from chunk
 
 
-def _make_chunk(split: str, count: int, seed: int, photographs: bool, start: int) -> list[Sample]:
-    return [with_images(draw_sample(seed, split, i, photographs), png) for i in range(start, min(start + CHUNK, count))]
+def _make_chunk(split: str, count: int, world: World, start: int) -> list[Sample]:
+    return [with_images(draw_from(world, split, i), png) for i in range(start, min(start + CHUNK, count))]
 
 
 def write_split(
     directory: Path,
     split: str,
     count: int,
-    seed: int,
-    photographs: bool = True,
+    world: World,
     workers: int = 0,
     each: Callable[[], object] | None = None,
 ) -> ShardIndex:
@@ -63,7 +78,7 @@ def write_split(
     from datamodules.shards import write_shards  # imports torch, which the drawing processes need not load
 
     def counted() -> Iterator[Sample]:
-        for sample in generate(split, count, seed, photographs, workers):
+        for sample in generate(split, count, world, workers):
             yield sample
             if each is not None:
                 each()

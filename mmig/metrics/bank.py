@@ -132,7 +132,9 @@ class FeatureBank:
             MetricInputError: without a judge.
         """
         if self._judge is None:
-            raise MetricInputError("metrics that ask a judge (success, preservation) need one; give --judge CLASS_PATH")
+            raise MetricInputError(
+                "metrics that ask a judge (joint, success, preservation) need one; give --judge CLASS_PATH"
+            )
         if self._verdicts is None:
             metadata = self.batch.get("metadata") or [{}] * len(self)
             signed = torch.nan_to_num(self._image_for(self._judge) * 2 - 1).cpu()

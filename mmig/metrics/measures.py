@@ -4,6 +4,7 @@ The formulas are in clip.py and pixels.py. Edited-versus-input and edited-versus
 with different names: published tables use one letter for both, and mixing them is meaningless.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -82,18 +83,25 @@ class ClipDirectionalSimilarity(PerSampleMetric):
 
 
 class Judged(PerSampleMetric):
-    """One score of the judge, for example "success" (did the edit happen) or "preservation" (did the rest stay)."""
+    """A score of the judge, "success" (did the edit happen) or "preservation" (did the rest stay), or several at once.
+
+    Args:
+        scores: names of the judge's scores; of several the product, which is 1 where all of them are.
+    """
 
     needs_judge = True
 
-    def __init__(self, score: str) -> None:
+    def __init__(self, *scores: str) -> None:
         super().__init__()
-        self.score = score
+        self.scores = scores
 
     def values(self, bank: FeatureBank) -> SampleValues:
         """Scores of `FeatureBank.verdicts`, as numbers (true is 1)."""
         verdicts = bank.verdicts()
-        values = [float("nan") if verdict is None else float(verdict[self.score]) for verdict in verdicts]
+        values = [
+            float("nan") if verdict is None else math.prod(float(verdict[score]) for score in self.scores)
+            for verdict in verdicts
+        ]
         absent = torch.tensor([verdict is None for verdict in verdicts], dtype=torch.bool)
         broken = ~bank.image("edited").isfinite().flatten(1).all(1).cpu()
         scores = torch.tensor(values, dtype=torch.float64).masked_fill(broken, float("nan"))

@@ -25,6 +25,7 @@ from mmig.metrics.measures import (
 )
 
 METRICS: dict[str, Callable[[], PerSampleMetric]] = {
+    "joint": partial(Judged, "success", "preservation"),
     "success": partial(Judged, "success"),
     "preservation": partial(Judged, "preservation"),
     "response_accuracy": partial(JudgedText, "response"),

@@ -12,6 +12,7 @@ from datamodules.tinyworld.reading import grown
 from datamodules.tinyworld.render import render
 from datamodules.tinyworld.sample import draw_sample
 from datamodules.tinyworld.scene import Background, Scene, Thing
+from datamodules.tinyworld.world import World
 
 COUNT = 50
 RED = Thing("circle", "red", "plain", "medium", "left", 11, 32)
@@ -21,7 +22,7 @@ SCENE = Scene(Background("gradient", "white", "grey"), (RED, BLUE))
 
 @pytest.fixture(scope="module")
 def errors():
-    return oracle_errors("test", COUNT)
+    return oracle_errors("test", COUNT, World())
 
 
 def test_true_targets_are_all_right(errors):

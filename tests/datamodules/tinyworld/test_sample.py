@@ -10,8 +10,10 @@ from PIL import Image
 from datamodules.schema import validate
 from datamodules.tinyworld.edits import TRAINED_TYPES
 from datamodules.tinyworld.photographs import PHOTOGRAPHS
-from datamodules.tinyworld.sample import SPLITS, draw_sample, edit_types, make_sample
+from datamodules.tinyworld.sample import draw_sample, make_sample
 from datamodules.tinyworld.scene import HELD_OUT_PAIRS, Scene
+from datamodules.tinyworld.splits import SPLITS, edit_types
+from datamodules.tinyworld.world import World
 
 
 def scenes(split, count, photographs=True):
@@ -65,7 +67,7 @@ def test_samples_fit_the_schema(split):
 
 def test_training_draws_every_type_but_outline():
     assert {draw_sample(0, "train", index)["edit_type"] for index in range(150)} == set(TRAINED_TYPES)
-    assert "outline" not in edit_types("train", True)
+    assert "outline" not in edit_types("train", World())
 
 
 def test_no_photographs_means_none():
@@ -103,7 +105,7 @@ def test_outline_outlines_one_object():
 
 
 def test_removals_are_ordinary_edits_that_take_an_object_away():
-    assert edit_types("removals", True) == ("remove",)
+    assert edit_types("removals", World()) == ("remove",)
     assert all(len(target.things) < len(source.things) for source, target in scenes("removals", 20))
 
 

@@ -8,8 +8,9 @@ from datamodules.tinyworld.draws import Draws
 from datamodules.tinyworld.edits import TRAINED_TYPES, Edit
 from datamodules.tinyworld.grammar import judge_text, parse
 from datamodules.tinyworld.instructions import instruct, refer
-from datamodules.tinyworld.sample import SPLITS, draw_sample
+from datamodules.tinyworld.sample import draw_sample
 from datamodules.tinyworld.scene import Background, Scene, Thing
+from datamodules.tinyworld.splits import SPLITS
 from datamodules.tinyworld.words import caption, response
 
 COUNT = 40

@@ -9,6 +9,7 @@ from datamodules.shards import verify
 from datamodules.tinyworld.__main__ import main
 from datamodules.tinyworld.data import TinyWorldData
 from datamodules.tinyworld.sample import make_sample
+from datamodules.tinyworld.world import World
 from datamodules.tinyworld.write import write_split
 
 
@@ -17,15 +18,15 @@ def digests(folder):
 
 
 def test_shards_are_equal_to_the_byte_for_any_number_of_workers(tmp_path):
-    write_split(tmp_path / "one", "train", 70, 0)
-    write_split(tmp_path / "two", "train", 70, 0, workers=2)
+    write_split(tmp_path / "one", "train", 70, World())
+    write_split(tmp_path / "two", "train", 70, World(), workers=2)
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
     assert verify(tmp_path / "one") == []
 
 
 def test_every_sample_is_reported_to_the_progress_bar(tmp_path):
     ticks = []
-    write_split(tmp_path / "shards", "val", 5, 0, each=lambda: ticks.append(1))
+    write_split(tmp_path / "shards", "val", 5, World(), each=lambda: ticks.append(1))
     assert len(ticks) == 5
 
 

@@ -179,6 +179,17 @@ def test_success_is_the_share_that_the_judge_calls_right() -> None:
     assert suite.compute() == {"success": 3 / 5, "preservation": 1.0}
 
 
+def test_joint_is_the_share_of_samples_that_have_success_and_preservation_at_once() -> None:
+    class Judge:
+        def __call__(self, image: Tensor, metadata: dict[str, Any]) -> dict[str, float]:
+            return {"success": float(metadata["truth"] != 1), "preservation": float(metadata["truth"] != 3)}
+
+    suite = MetricSuite(["joint", "success", "preservation"], judge=Judge())
+    values = suite.update(suite.bank(random_batch(5), random_images(5)))
+    assert values["joint"].values.tolist() == [1, 0, 1, 0, 1]
+    assert suite.compute() == {"joint": 3 / 5, "success": 4 / 5, "preservation": 4 / 5}
+
+
 def test_clip_score_is_two_and_a_half_times_the_positive_cosine(encoder: ClipEncoder) -> None:
     suite = MetricSuite(["clip_score", "clip_text_similarity"], encoder)
     values = suite.update(suite.bank(random_batch(6), random_images(6)))

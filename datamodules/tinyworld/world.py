@@ -1,0 +1,50 @@
+"""Which small world is drawn: its level, its seed, whether it has photographs, and its kinds of instruction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LEVELS = ("plain", "full")
+"""`plain`: one or two objects without texture on one colour, three where a visual instruction needs them.
+`full`: up to three, textures, gradients and photographs. Samples that name no level are `full`."""
+KINDS = ("literal", "visual", "inferable")
+"""Kinds of instruction: one that says what is meant; one that only the picture explains ("the odd one out"); one that
+only language explains ("the colour of grass")."""
+DENOISER_KINDS = ("literal", "visual")
+"""The kinds of a denoiser's training samples, and of all others unless they are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """All that samples depend on beside split and index. `photographs`: some, where the level has any.
+
+    Raises:
+        ValueError: an unknown level or kind, or no kind.
+    """
+
+    seed: int = 0
+    level: str = "full"
+    photographs: bool = True
+    kinds: tuple[str, ...] = DENOISER_KINDS
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ValueError(f"level: expected one of {', '.join(LEVELS)}, found {self.level!r}")
+        if not self.kinds or not set(self.kinds) <= set(KINDS):
+            raise ValueError(f"kinds: expected some of {', '.join(KINDS)}, found {', '.join(self.kinds) or 'none'}")
+
+    @property
+    def plain(self) -> bool:
+        """Whether the level is `plain`."""
+        return self.level == "plain"
+
+    @property
+    def has_photographs(self) -> bool:
+        """Whether any picture is or shows a photograph."""
+        return self.photographs and not self.plain
+
+
+def level_of(key: str) -> str:
+    """The level of a sample by its key; `full` for keys of shards that were written before there were levels."""
+    level = key.partition("-")[0]
+    return level if level in LEVELS else "full"
