@@ -5,13 +5,12 @@ byte-level BPE (OPT, LLaMA-3), and SentencePiece-like metaspace BPE with byte fa
 vocabulary has fewer than 2,000 entries.
 """
 
-import itertools
 import json
 import re
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
+
+from experiments.tiny_backbones.merges import byte_letters, learn_merges
 
 ClipLayout = Literal["old", "new"]
 LlamaTokenizerKind = Literal["metaspace", "bytelevel"]
@@ -40,42 +39,6 @@ def sentences() -> list[str]:
         for place in _PLACES
     ]
     return [template.format(**choice) for template in _TEMPLATES for choice in words]
-
-
-def byte_letters() -> list[str]:
-    """The 256 printable letters that stand for the bytes in byte-level BPE, in GPT-2's order."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    rest = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) for byte in printable] + [chr(256 + place) for place in range(len(rest))]
-
-
-def learn_merges(words: Iterable[tuple[str, ...]], count: int) -> list[tuple[str, str]]:
-    """The `count` most frequent merges of byte-pair encoding, ties in alphabetical order: the same on any machine.
-
-    The `tokenizers` trainer breaks ties by the order of a hash table, which changes from run to run.
-    """
-    counts, merges = Counter(words), []
-    for _ in range(count):
-        pairs: Counter[tuple[str, str]] = Counter()
-        for word, times in counts.items():
-            for pair in itertools.pairwise(word):
-                pairs[pair] += times
-        if not pairs:
-            break
-        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
-        merges.append(best)
-        counts = Counter({_merged(word, best): times for word, times in counts.items()})
-    return merges
-
-
-def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
-    out: list[str] = []
-    for piece in word:
-        if out and (out[-1], piece) == pair:
-            out[-1] += piece
-        else:
-            out.append(piece)
-    return tuple(out)
 
 
 def _write(path: Path, content: object) -> None:

@@ -1,6 +1,7 @@
 """Write splits of the small world as shards, one to a folder of choice, or all that a data configuration names.
 
 `python -m datamodules.tinyworld --level plain --out DIR --split train --count 20000 --seed 0`
+`python -m datamodules.tinyworld --world illustrations --out DIR --split train --count 20000 --seed 0`
 `python -m datamodules.tinyworld --config configs/data/plain.yaml`
 """
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from datamodules.commands import OptionParser, interruptible, printable_output
+from datamodules.tinyworld.contents import CONTENTS, ContentWorld
 from datamodules.tinyworld.splits import SPLITS
 from datamodules.tinyworld.world import DENOISER_KINDS, KINDS, LEVELS, World
 from datamodules.tinyworld.write import write_split
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from datamodules.shard_data import Split
     from datamodules.shard_index import ShardIndex
     from datamodules.tinyworld.data import TinyWorldData
+
+SCENES = "scenes"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,29 +41,40 @@ def main(arguments: list[str] | None = None) -> int:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--out", type=Path, help="folder for the shards of one split; must hold none yet")
     where.add_argument("--config", type=Path, help="YAML with a `data` section: write the splits that it lacks")
-    parser.add_argument("--level", choices=LEVELS, default="full", help="with --out (default %(default)s)")
-    parser.add_argument("--split", choices=SPLITS, default="train")
+    parser.add_argument("--world", choices=(SCENES, *CONTENTS), default=SCENES, help="with --out (default %(default)s)")
+    parser.add_argument("--level", choices=LEVELS, help="of scenes (default full)")
+    splits = dict.fromkeys([*SPLITS, *(split for content in CONTENTS.values() for split in content.splits)])
+    parser.add_argument("--split", choices=tuple(splits), default="train")
     parser.add_argument("--count", type=int, help="number of samples; needed with --out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-photographs", dest="photographs", action="store_false", help="only drawn scenes")
-    help_text = "kinds of instruction (default: %(default)s)"
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=DENOISER_KINDS, help=help_text)
+    help_text = f"kinds of instruction of scenes (default: {' '.join(DENOISER_KINDS)})"
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, help=help_text)
     parser.add_argument("--workers", type=int, default=0, help="processes that draw (0: this one)")
     options = parser.parse_args(arguments)
     printable_output()
     if options.out is not None and options.count is None:
         parser.error("--out needs --count")
+    if options.world != SCENES and (options.level or options.kinds or not options.photographs):
+        parser.error(f"--level, --kinds and --no-photographs are of --world {SCENES} alone")
     try:
         if options.config is not None:
             write_config(options.config)
         else:
-            world = World(options.seed, options.level, options.photographs, tuple(options.kinds))
-            settings = options.split, options.count, world, options.workers
+            settings = options.split, options.count, chosen_world(options), options.workers
             write_with_bar(options.split, options.count, partial(write_split, options.out, *settings))
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def chosen_world(options: argparse.Namespace) -> World | ContentWorld:
+    """The world that the options of the command line name."""
+    if options.world != SCENES:
+        return ContentWorld(options.world, options.seed)
+    kinds = tuple(options.kinds or DENOISER_KINDS)
+    return World(options.seed, options.level or "full", options.photographs, kinds)
 
 
 def write_config(path: Path) -> None:

@@ -74,7 +74,12 @@ def draw_sample(
 
 def draw_from(world: World, split: str, index: int) -> Sample:
     """Sample `index` of a split of a world, in arrays as `draw_sample` gives it."""
-    draws, kind, (source, target, edit) = draw_pair(world, split, index)
+    return assemble(world, split, index, *draw_pair(world, split, index))
+
+
+def assemble(world: World, split: str, index: int, draws: Draws, kind: str, pair: Pair) -> Sample:
+    """The sample of a pair of scenes with the edit between them: pictures, masks, and words from `draws`."""
+    source, target, edit = pair
     source_caption, target_caption = caption(draws, source), caption(draws, target)
     gone = edit.before if edit.type == "visual" and edit.after is None else None
     answer = response(draws, target, gone)
@@ -153,9 +158,14 @@ def concepts(target: Scene, answer: Description) -> list[dict[str, Any]]:
 
 
 def with_images(sample: Sample, convert: Callable[[NDArray[Any]], Any]) -> Sample:
-    """The sample with every array (image or mask) passed through `convert`: `png` makes what the shards store."""
+    """The sample with every array (image, mask, attachment) put through `convert`; shards hold what `png` gives."""
     changed = {name: convert(value) if isinstance(value, np.ndarray) else value for name, value in sample.items()}
-    return changed | {"concepts": [concept | {"mask": convert(concept["mask"])} for concept in sample["concepts"]]}
+    attached = [
+        entry | {"data": convert(entry["data"])} if isinstance(entry["data"], np.ndarray) else entry
+        for entry in sample["attachments"]
+    ]
+    concepts = [concept | {"mask": convert(concept["mask"])} for concept in sample["concepts"]]
+    return changed | {"concepts": concepts, "attachments": attached}
 
 
 def _to_image(pixels: NDArray[Any]) -> Image.Image:

@@ -7,13 +7,12 @@ The held-out splits hold what training never shows.
 
 from __future__ import annotations
 
-import hashlib
-
 from datamodules.tinyworld.edits import TRAINED_TYPES
 from datamodules.tinyworld.inferable import INFERABLE_TYPES
 from datamodules.tinyworld.layout import Rules
 from datamodules.tinyworld.photographs import PHOTOGRAPHS
 from datamodules.tinyworld.scene import HELD_OUT_PAIRS, SIDE, Background, Scene
+from datamodules.tinyworld.split_hash import tenth_of
 from datamodules.tinyworld.world import World
 
 ONE_TYPE = {"outline": "outline", "outline_test": "outline", "removals": "remove"}
@@ -76,9 +75,8 @@ def belongs(split: str, source: Scene, target: Scene) -> bool:
 
 
 def tenth(source: Scene, target: Scene) -> int:
-    """Which tenth of all pairs this one is in, 0 to 9: the same in every process and with every version of Python."""
-    digest = hashlib.blake2b(pair_name(source, target).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") % 10
+    """Which tenth of all pairs this one is in, 0 to 9."""
+    return tenth_of(pair_name(source, target))
 
 
 def pair_name(source: Scene, target: Scene) -> str:

@@ -8,6 +8,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datamodules.tinyworld.contents import ContentWorld
 from datamodules.tinyworld.png import png
 from datamodules.tinyworld.sample import Sample, draw_from, with_images
 from datamodules.tinyworld.splits import edit_types, split_rules
@@ -39,13 +40,16 @@ def _drawn(split: str, count: int, world: World) -> str:
     return f"{split}-{count}-seed{world.seed}{without}"
 
 
-def generate(split: str, count: int, world: World, workers: int = 0) -> Iterator[Sample]:
+def generate(split: str, count: int, world: World | ContentWorld, workers: int = 0) -> Iterator[Sample]:
     """Samples 0..count-1 of a split in order, images as PNG bytes; the same for every number of worker processes.
 
     Raises ValueError on an unknown split, a count below 1, or a split that the world does not have.
     """
-    split_rules(split, world)
-    edit_types(split, world)
+    if isinstance(world, ContentWorld):
+        world.check(split)
+    else:
+        split_rules(split, world)
+        edit_types(split, world)
     if count < 1:
         raise ValueError(f"count: expected at least 1 sample, found {count}")
     make_chunk = partial(_make_chunk, split, count, world)
@@ -59,15 +63,16 @@ def generate(split: str, count: int, world: World, workers: int = 0) -> Iterator
             yield from chunk
 
 
-def _make_chunk(split: str, count: int, world: World, start: int) -> list[Sample]:
-    return [with_images(draw_from(world, split, i), png) for i in range(start, min(start + CHUNK, count))]
+def _make_chunk(split: str, count: int, world: World | ContentWorld, start: int) -> list[Sample]:
+    draw = world.draw if isinstance(world, ContentWorld) else partial(draw_from, world)
+    return [with_images(draw(split, i), png) for i in range(start, min(start + CHUNK, count))]
 
 
 def write_split(
     directory: Path,
     split: str,
     count: int,
-    world: World,
+    world: World | ContentWorld,
     workers: int = 0,
     each: Callable[[], object] | None = None,
 ) -> ShardIndex:

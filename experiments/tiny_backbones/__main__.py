@@ -1,8 +1,9 @@
 """Remake assets/tiny: `python -m experiments.tiny_backbones` (or `make tiny-backbones`).
 
-Runs the commands of assets/tiny/README.md one after the other: texts, tokenizers, then training and export of each
-part in the order in which they need each other. A run that is complete is not trained again; an interrupted one is
-continued. Both parts of the UNets read latents and texts that are computed once, before them (docs/cache.md; 1.7 GB).
+Runs the commands of assets/tiny/README.md one after the other: tokenizers, made of the committed words, then training
+and export of each part in the order in which they need each other. A run that is complete is not trained again; an
+interrupted one is continued. Both parts of the UNets read latents and texts that are computed once, before them
+(docs/cache.md; 1.7 GB).
 `--only clip lm` remakes some parts, `--list` says what would run.
 """
 
@@ -11,13 +12,11 @@ import logging
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmig.base.commands import OptionParser
 
 logger = logging.getLogger(__name__)
 ASSETS = "assets/tiny"
-TEXTS = "runs/tiny-texts"
 FEATURES = "data/tiny-features"
 DATA = "configs/data/tinyworld.yaml"
 HERE = "experiments.tiny_backbones"
@@ -37,12 +36,8 @@ def commands() -> dict[str, list[Command]]:
         return ["-m", f"{HERE}.export", part, f"runs/{run}", "--out", ASSETS, *arguments]
 
     features = ["--data.init_args.features", FEATURES]
-    world = ["--split", "train", "--count", "20000", "--seed", "0"]
     return {
-        "tokenizers": [
-            ["-m", "datamodules.tinyworld", "--out", TEXTS, *world],
-            ["-m", f"{HERE}.tokenizers", "--shards", TEXTS, "--out", ASSETS],
-        ],
+        "tokenizers": [["-m", f"{HERE}.tokenizers", "--out", ASSETS]],
         "vae": [
             fit("vae", "tiny-vae"),
             fit("vae_refine", "tiny-vae-refine", "--init_from", "runs/tiny-vae"),
@@ -83,8 +78,6 @@ def main(args: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for part in (name for name in steps if name in arguments.only):
         for command in steps[part]:
-            if TEXTS in command[2:] and "--split" in command and (Path(TEXTS) / "index.json").is_file():
-                continue  # written by an earlier call
             if arguments.list:
                 print("python", *command)
                 continue

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from experiments.tiny_backbones.merges import Merges
 from mmig.base.files import write_json, write_text
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
@@ -12,7 +13,6 @@ OPT_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 IMAGE_TOKEN = "<image>"
 
 Json = dict[str, Any]
-Merges = list[tuple[str, str]]
 
 
 def save_clip_tokenizer(folder: Path, vocabulary: dict[str, int], merges: Merges) -> None:

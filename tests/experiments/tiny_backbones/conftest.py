@@ -5,18 +5,15 @@ from pathlib import Path
 import pytest
 
 from datamodules.schema import Batch, collate
-from experiments.tiny_backbones import tokenizer_layouts as layouts
 from experiments.tiny_backbones import tokenizers as tok
-from tests.experiments.tiny_backbones.toy import COLOURS, CORPUS, PLACES, caption, mask, picture
+from tests.experiments.tiny_backbones.toy import COLOURS, PLACES, WORDS, caption, mask, picture
 
 
 @pytest.fixture(scope="session")
 def tokenizer_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """clip/, llama/ and blip2/ folders with tokenizers of the toy corpus."""
+    """Folders of tokenizers (clip, llama, blip2) of the words of the toy corpus."""
     root = tmp_path_factory.mktemp("tokenizers")
-    layouts.save_clip_tokenizer(root / "clip", *tok.train_clip_tokenizer(CORPUS))
-    layouts.save_llama_tokenizer(root / "llama", *tok.train_llama_tokenizer(CORPUS))
-    layouts.save_opt_tokenizer(root / "blip2", *tok.train_opt_tokenizer(CORPUS))
+    tok.write_tokenizers(WORDS, root)
     return root
 
 

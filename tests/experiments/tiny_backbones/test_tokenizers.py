@@ -1,8 +1,7 @@
 """The tiny tokenizers: published layouts, published loaders, ids where the models expect them."""
 
-import io
+import itertools
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,8 @@ from transformers import AutoTokenizer
 
 from experiments.tiny_backbones import tokenizers as tok
 from experiments.tiny_backbones.prompt import encode, format_prompt
-from tests.experiments.tiny_backbones.toy import CORPUS, caption
+from experiments.tiny_backbones.word_list import WordList
+from tests.experiments.tiny_backbones.toy import WORDS, caption
 
 FILES = {"vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json"}
 
@@ -64,22 +64,22 @@ def test_opt_starts_every_text_and_knows_the_image_placeholder(tokenizer_root: P
     assert ids[:2] == [tokenizer.convert_tokens_to_ids("</s>"), len(tokenizer) - 1]
 
 
-@pytest.mark.parametrize("train", [tok.train_clip_tokenizer, tok.train_llama_tokenizer, tok.train_opt_tokenizer])
-def test_vocabulary_keeps_its_bound(train):
-    vocabulary, _ = train(CORPUS, 600)
-    assert len(vocabulary) <= 600
+@pytest.mark.parametrize("make", [tok.clip_tokenizer, tok.llama_tokenizer, tok.opt_tokenizer])
+def test_ids_are_numbered_without_gaps(make):
+    vocabulary, merges = make(WORDS)
     assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
+    assert all("".join(pair) in vocabulary for pair in merges)
 
 
-def test_all_texts_of_shards_are_read(tmp_path: Path):
-    with tarfile.open(tmp_path / "00000.tar", "w") as tar:
-        content = json.dumps({"instruction": "one", "response": "two", "edit_type": "no text"}).encode()
-        member = tarfile.TarInfo("key.json")
-        member.size = len(content)
-        tar.addfile(member, io.BytesIO(content))
-    assert list(tok.shard_texts(tmp_path)) == ["one", "two"]
+def test_too_many_words_are_an_error_and_nothing_is_written(tmp_path: Path):
+    words = tuple("".join(letters) for letters in itertools.product("abcdefghij", repeat=3))
+    many = WordList(tuple(word + word[::-1] + word for word in words), ())
+    with pytest.raises(ValueError, match="expected at most 2000 entries"):
+        tok.write_tokenizers(many, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_no_shards_is_an_error(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="no shards below"):
-        next(tok.shard_texts(tmp_path))
+def test_the_same_words_give_the_same_files(tokenizer_root: Path, tmp_path: Path):
+    tok.write_tokenizers(WORDS, tmp_path)
+    for file in (file for file in tmp_path.rglob("*") if file.is_file()):
+        assert file.read_bytes() == (tokenizer_root / file.relative_to(tmp_path)).read_bytes()

@@ -3,6 +3,8 @@
 import numpy as np
 from PIL import Image
 
+from experiments.tiny_backbones.word_list import WordList, words_of
+
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
 PLACES = ("left", "right", "top", "bottom")
 
@@ -15,6 +17,7 @@ def caption(colour: str, place: str) -> str:
 CORPUS = [caption(colour, place) for colour in COLOURS for place in PLACES] + [
     f"Make the square {colour}." for colour in COLOURS
 ]
+WORDS = WordList(tuple(sorted(words_of(CORPUS))), ("A", "Make", "Image", "Instruction", "Response"))
 SWAPS = {"colours": list(COLOURS), "places": list(PLACES)}
 
 

@@ -1,0 +1,42 @@
+"""Further content of the small world: worlds of their own beside the scenes, written through the same shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from datamodules.tinyworld import illustration_samples, illustrations, sound_samples, subject_samples
+from datamodules.tinyworld.sample import Sample
+
+
+class Content(NamedTuple):
+    """A world: its splits, and its sample of (seed, split, index) with images as arrays."""
+
+    splits: tuple[str, ...]
+    draw: Callable[[int, str, int], Sample]
+
+
+CONTENTS: dict[str, Content] = {
+    "subjects": Content(subject_samples.SPLITS, subject_samples.draw_subject_sample),
+    "sounds": Content(sound_samples.SPLITS, sound_samples.draw_sound_sample),
+    "illustrations": Content(illustrations.SPLITS, illustration_samples.draw_illustration),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ContentWorld:
+    """All that samples of a further content depend on beside split and index. KeyError on a name not in `CONTENTS`."""
+
+    name: str
+    seed: int = 0
+
+    def check(self, split: str) -> None:
+        """Raise ValueError on a split that this world does not have."""
+        splits = CONTENTS[self.name].splits
+        if split not in splits:
+            raise ValueError(f"split {split!r}: expected one of {', '.join(splits)} in the world of {self.name}")
+
+    def draw(self, split: str, index: int) -> Sample:
+        """Sample `index` of a split."""
+        return CONTENTS[self.name].draw(self.seed, split, index)

@@ -1,0 +1,71 @@
+"""Further content on disk: written by the command line, read back through the stream like any other shards."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datamodules.shard_data import ShardData
+from datamodules.shards import verify
+from datamodules.tinyworld.__main__ import main
+from datamodules.tinyworld.contents import CONTENTS, ContentWorld
+from datamodules.tinyworld.write import write_split
+
+WORLDS = list(CONTENTS)
+
+
+def settings(world: str) -> dict[str, int]:
+    return {"attachment_size": 32} if world == "subjects" else {}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_command_writes_shards_that_the_data_module_reads(world: str, tmp_path: Path):
+    folder = tmp_path / world
+    assert main(["--world", world, "--out", str(folder), "--split", "val", "--count", "4", "--seed", "3"]) == 0
+    assert verify(folder) == []
+    module = ShardData(train=str(folder), global_batch_size=4, num_workers=0, **settings(world))
+    module.setup("fit")
+    batch = next(iter(module.train_dataloader()))
+    assert sorted(batch["key"]) == [f"{world}-val-{index:08d}" for index in range(4)]
+    assert not batch["faults"]
+    for key, target in zip(batch["key"], batch["target"], strict=True):
+        drawn = ContentWorld(world, 3).draw("val", int(key[-8:]))["target"]
+        assert np.abs((target.numpy().transpose(1, 2, 0) + 1) * 127.5 - drawn).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("world", "tensor"), [("subjects", "has_attachment_images"), ("sounds", "has_attachment_audio")]
+)
+def test_every_sample_of_subjects_and_sounds_has_its_attachment_in_the_batch(world: str, tensor: str, tmp_path: Path):
+    write_split(tmp_path / world, "train", 4, ContentWorld(world))
+    module = ShardData(train=str(tmp_path / world), global_batch_size=4, num_workers=0, **settings(world))
+    module.setup("fit")
+    batch = next(iter(module.train_dataloader()))
+    assert bool(batch[tensor][:, 0].all())
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_shards_are_equal_to_the_byte_for_any_number_of_workers(world: str, tmp_path: Path):
+    for name, workers in (("one", 0), ("two", 2)):
+        write_split(tmp_path / name, "train", 66, ContentWorld(world), workers)
+    tars = [sorted((tmp_path / name).glob("*.tar")) for name in ("one", "two")]
+    assert [file.read_bytes() for file in tars[0]] == [file.read_bytes() for file in tars[1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--world", "sounds", "--split", "outline"], "expected one of train, val, test in the world of sounds"),
+        (["--world", "scenes", "--split", "unseen_textures"], "split 'unseen_textures': expected one of train"),
+    ],
+)
+def test_a_split_of_another_world_is_named(options: list[str], words: str, tmp_path: Path, capsys):
+    assert main(["--out", str(tmp_path / "shards"), "--count", "1", *options]) == 1
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--level", "plain"], ["--kinds", "visual"], ["--no-photographs"]])
+def test_options_of_scenes_are_refused_for_other_worlds(option: list[str], tmp_path: Path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--world", "subjects", "--out", str(tmp_path / "shards"), "--count", "1", *option])
+    assert "are of --world scenes alone" in capsys.readouterr().err
