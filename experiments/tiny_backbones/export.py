@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.tiny_backbones.clip_export import export_clip, preprocessor_config, write_weights
-from experiments.tiny_backbones.prompt import PROMPT_TEMPLATE
+from experiments.tiny_backbones.prompt import EXPRESSIVE_TEMPLATE, PROMPT_TEMPLATE
 from mmig.base.commands import OptionParser
 from mmig.base.files import write_json, write_text
 
@@ -41,11 +41,12 @@ def export_clip_run(module: "ClipModule", out: Path) -> list[Path]:
 
 
 def export_language_run(module: "LanguageModule", out: Path) -> list[Path]:
-    """llama/: weights, config, generation_config, tokenizer and the prompt format."""
+    """llama/: weights, config, generation_config, tokenizer and the prompt formats."""
     folder = out / "llama"
     _write_model(module.language_model, folder)
     _copy_files(Path(module.tokenizer.name_or_path), folder)
     write_text(folder / "prompt_template.txt", PROMPT_TEMPLATE + "\n")
+    write_text(folder / "expressive_template.txt", EXPRESSIVE_TEMPLATE + "\n")
     return [folder]
 
 

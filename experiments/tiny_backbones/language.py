@@ -70,6 +70,7 @@ class LanguageModule(TrainingModule):
         optimizer, loss_weights, seed, micro_batch_size: see `TrainingModule`; the terms are those of `TASKS`.
         tokenizer: folder of the LLaMA-like tokenizer.
         size: widths.
+        start: folder of a language model of this tokenizer that training goes on from; its widths count, not `size`.
         caption_dropout: how often the description of the source image is left out of the prompt, because stage 1 of
             MMIG shows the language model the instruction alone.
         fact_share: how often a sample is followed by a fact of the world, which has nothing to do with it.
@@ -84,6 +85,7 @@ class LanguageModule(TrainingModule):
         loss_weights: dict[str, float],
         tokenizer: str,
         size: LanguageSize | None = None,
+        start: str | None = None,
         caption_dropout: float = 0.25,
         fact_share: float = 0.25,
         rows_at_once: int = 16,
@@ -97,6 +99,8 @@ class LanguageModule(TrainingModule):
         self.caption_dropout, self.fact_share, self.rows_at_once = caption_dropout, fact_share, rows_at_once
         torch.manual_seed(seed)
         self.language_model = build_language_model(size or LanguageSize(), self.tokenizer)
+        if start is not None:
+            self.language_model = type(self.language_model).from_pretrained(start, dtype=torch.float32)
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
         """Mean cross-entropy of each sample's answers and its fact, ends of sequence included."""
