@@ -94,8 +94,8 @@ def score_clip(root: Path, batches: Iterable[Batch]) -> Scores:
 def score_language(root: Path, batches: Iterable[Batch], judge: Judge, edit_judge: EditJudge) -> Scores:
     """Share of right answers (greedy, the source caption given): "response/literal", "expressive/inferable", ...
 
-    By task and kind of instruction (of samples that do not say it: "literal", or "visual" by the edit type), and within
-    a kind by edit type; and the perplexity of the given responses to literal instructions.
+    By task and kind of instruction, and within a kind by edit type; samples of each kind; and the perplexity, a token,
+    of the given responses to literal instructions.
     """
     from mmig.backbones.llm import load_llm, load_llm_tokenizer
 
@@ -108,21 +108,18 @@ def score_language(root: Path, batches: Iterable[Batch], judge: Judge, edit_judg
             rows = zip(batch["instruction"], batch["source_caption"], strict=True)
             prompts = [format_prompt(order, caption, template) for order, caption in rows]
             pairs = encode_all(tokenizer, prompts, batch[task])
-            if task == "response":
+            if task == "response" and "literal" in kinds:
                 literal = [pair for pair, kind in zip(pairs, kinds, strict=True) if kind == "literal"]
-                found = _loss_of(model, literal, tokenizer.pad_token_id)
-                loss_sum, tokens = loss_sum + found[0], tokens + found[1]
+                loss, counted = _loss_of(model, literal, tokenizer.pad_token_id)
+                loss_sum, tokens = loss_sum + loss, tokens + counted
             answers = generate_left_padded(model, [prompt for prompt, _ in pairs], tokenizer.pad_token_id)
-            texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-            for text, kind, edit_type, metadata in zip(
-                texts, kinds, batch["edit_type"], batch["metadata"], strict=True
-            ):
-                scenes = metadata["source_scene"], metadata["target_scene"]
-                verdict = judge(text, scenes[1]).correct if task == "response" else edit_judge(text.strip(), *scenes)
-                for name in (f"{task}/{kind}", f"{task}/{kind}/{edit_type}"):
+            for row, text in enumerate(tokenizer.batch_decode(answers, skip_special_tokens=True)):
+                scenes = [batch["metadata"][row][f"{name}_scene"] for name in ("source", "target")]
+                verdict = judge(text, scenes[1]).correct if task == "response" else edit_judge(text, *scenes)
+                for name in (f"{task}/{kinds[row]}", f"{task}/{kinds[row]}/{batch['edit_type'][row]}"):
                     right.setdefault(name, []).append(verdict)
-    shares = {name: sum(verdicts) / len(verdicts) for name, verdicts in sorted(right.items())}
     counts = {f"samples/{kind}": len(right[f"response/{kind}"]) for kind in KINDS if f"response/{kind}" in right}
+    shares = {name: sum(verdicts) / len(verdicts) for name, verdicts in sorted(right.items())}
     return {"perplexity": math.exp(loss_sum / max(tokens, 1)), **counts, **shares}
 
 
@@ -134,8 +131,6 @@ def _kind(batch: Batch, row: int) -> str:
 
 def _loss_of(model: "PreTrainedModel", pairs: Sequence[tuple[list[int], list[int]]], pad: int) -> tuple[float, int]:
     """Sum of the cross-entropy of all answers' tokens, and how many these are."""
-    if not pairs:
-        return 0.0, 0
     ids, mask, labels = padded_rows(pairs, pad)
     loss = token_loss(model(input_ids=ids, attention_mask=mask).logits[:, :-1], labels[:, 1:])
     return loss.sums.sum().item(), int(loss.counts.sum())
