@@ -9,7 +9,6 @@ from typing import Any, cast
 
 from datamodules.shard_data import ShardData, Split
 from datamodules.shard_index import INDEX_FILE, ShardIndex
-from datamodules.shard_reader import ShardReader
 from datamodules.tinyworld.splits import SPLITS
 from datamodules.tinyworld.world import DENOISER_KINDS, World, level_of
 from datamodules.tinyworld.write import folder_name, old_folder_name, write_split
@@ -100,7 +99,7 @@ class TinyWorldData(ShardData):
     def load_index(self, split: Split) -> ShardIndex:
         """The index of a split. Raises ValueError where its samples are of another level, or as in `ShardData`."""
         index = super().load_index(split)
-        level = level_of(ShardReader(index).key(0, 0))
+        level = level_of(index.open_members(0).key(0))
         if level != self.world.level:
             raise ValueError(
                 f"{self.folder(split)}: expected samples of level {self.world.level}, found {level}; "

@@ -38,7 +38,7 @@ LIKENESSES = """
 circle: a wheel, a coin, the full moon | a plate, a pancake
 square: a chessboard, a floor tile, a face of a dice | a sticky note, a pizza box
 triangle: a slice of pizza, a pyramid | a tent, a wedge of cheese
-diamond: a kite, a baseball field | a chessboard on its corner, a rhombus
+diamond: a kite, a baseball field | an argyle pattern, a rhombus
 cross: a plus sign, a first aid sign | a sign for addition, the flag of switzerland
 ring: a doughnut, a lifebuoy | a bagel, a wedding band
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 from datamodules.tinyworld import photographs
 from datamodules.tinyworld.draws import Draws
@@ -47,11 +48,15 @@ def contrast(thing: Thing, background: Background) -> int:
     """Least distance between the object's tones and the ends and middle of the background (255 on photographs)."""
     if background.kind not in ("plain", "gradient"):
         return 255
-    first = BACKGROUND_COLOURS[background.first]
-    second = BACKGROUND_COLOURS[background.second or background.first]
+    return _contrast(thing.colour, thing.texture != "plain", background.first, background.second or background.first)
+
+
+@cache
+def _contrast(name: str, textured: bool, upper: str, lower: str) -> int:
+    first, second = BACKGROUND_COLOURS[upper], BACKGROUND_COLOURS[lower]
     middle = ((first[0] + second[0]) // 2, (first[1] + second[1]) // 2, (first[2] + second[2]) // 2)
-    colour = OBJECT_COLOURS[thing.colour]
-    tones = (colour,) if thing.texture == "plain" else (colour, shade(colour))
+    colour = OBJECT_COLOURS[name]
+    tones = (colour, shade(colour)) if textured else (colour,)
     return min(_distance(tone, other) for tone in tones for other in (first, middle, second))
 
 

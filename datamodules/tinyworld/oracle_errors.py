@@ -21,25 +21,25 @@ from datamodules.tinyworld.splits import SPLITS, scene_name, split_rules
 from datamodules.tinyworld.world import LEVELS, World
 
 Pixels = NDArray[np.uint8]
-Case = Callable[[Sample, Sample], Pixels | None]
+Case = Callable[[Sample, Sample, World], Pixels | None]
 MAX_TRIES = 200  # draws of another edit of a source, until there is taken to be none
 NOISE = 6.0  # standard deviation of the stand-in for an autoencoder's error, in grey levels
 
 
-def softened(sample: Sample, other: Sample) -> Pixels:
+def softened(sample: Sample, other: Sample, world: World) -> Pixels:
     """The target blurred (about sigma 0.7 pixels) and with noise: a stand-in for a latent autoencoder."""
     noise = np.random.Generator(np.random.PCG64(sample["metadata"]["index"])).normal(0, NOISE, (64, 64, 3))
     return np.clip(blurred(sample["target"].astype(np.float32)) + noise, 0, 255).astype(np.uint8)
 
 
-def another_edit(sample: Sample, other: Sample) -> Pixels | None:
+def another_edit(sample: Sample, other: Sample, world: World) -> Pixels | None:
     """A random legal edit of the sample's type, done to its source, that makes another scene than its own edit.
 
     None where there is no other, as where only one atmosphere can be seen.
     """
     facts = sample["metadata"]
     source, goal = Scene.from_dict(facts["source_scene"]), Scene.from_dict(facts["target_scene"])
-    rules = split_rules(facts["split"], World(level=facts["level"]))
+    rules = split_rules(facts["split"], world)
     draws = Draws(0, f"another edit/{facts['level']}/{facts['split']}", facts["index"])
     for _ in range(MAX_TRIES):
         found = draw_goal(draws, source, sample["edit_type"], rules)
@@ -49,12 +49,12 @@ def another_edit(sample: Sample, other: Sample) -> Pixels | None:
 
 
 CASES: dict[str, Case] = {
-    "true target": lambda sample, other: sample["target"],
+    "true target": lambda sample, other, world: sample["target"],
     "softened target": softened,
-    "unedited source": lambda sample, other: sample["source"],
-    "another's target": lambda sample, other: other["target"],
+    "unedited source": lambda sample, other, world: sample["source"],
+    "another's target": lambda sample, other, world: other["target"],
     "another edit": another_edit,
-    "uniform": lambda sample, other: np.full((64, 64, 3), 128, dtype=np.uint8),
+    "uniform": lambda sample, other, world: np.full((64, 64, 3), 128, dtype=np.uint8),
 }
 
 
@@ -72,7 +72,7 @@ def oracle_errors(split: str, count: int, world: World) -> dict[str, dict[str, t
     found: dict[str, dict[str, list[tuple[bool, bool]]]] = {case: defaultdict(list) for case in CASES}
     for number, sample in enumerate(samples):
         for case, picture in CASES.items():
-            pixels = picture(sample, samples[number - 1])
+            pixels = picture(sample, samples[number - 1], world)
             if pixels is None:
                 continue
             verdict = judge(as_image(pixels), sample["metadata"])

@@ -25,15 +25,19 @@ Found = tuple[Thing, Thing | None, str, str] | None
 
 def draw_source(draws: Draws, rules: Rules) -> Scene:
     """A scene for a visual edit, about half of them with an odd one out; no object where the draw did not work out."""
-    if draws.chance(55):
-        return _with_odd(draws, draw_scene(draws, rules, max(3, rules.max_things)), rules)
-    return draw_scene(draws, rules, rules.max_things)
+    if not draws.chance(50):
+        return draw_scene(draws, rules, rules.max_things)
+    scene = _with_odd(draws, draw_scene(draws, rules, max(3, rules.max_things)), rules)
+    return scene if odd_one_out(scene) is not None else Scene(scene.background)
 
 
 def draw_visual(draws: Draws, source: Scene, rules: Rules) -> Found:
-    """The object meant, what it becomes, operation and referent; None where the draw did not work out."""
+    """The object meant, the odd one out where there is one, what it becomes, operation and referent.
+
+    None where the draw did not work out.
+    """
     meant, referent = odd_one_out(source), ODD
-    odd = meant is not None and draws.chance(80)
+    odd = meant is not None
     if not odd:
         referent = draws.choice(tuple(REFERENTS))
         meant = first_by(source, REFERENTS[referent])

@@ -36,6 +36,7 @@ class World:
             raise ValueError(f"level: expected one of {', '.join(LEVELS)}, found {self.level!r}")
         if not self.kinds or not set(self.kinds) <= set(KINDS):
             raise ValueError(f"kinds: expected some of {', '.join(KINDS)}, found {', '.join(self.kinds) or 'none'}")
+        object.__setattr__(self, "kinds", tuple(kind for kind in KINDS if kind in self.kinds))  # in one order, once
 
     @property
     def plain(self) -> bool:

@@ -11,8 +11,8 @@ from datamodules.tinyworld.oracle_errors import CASES, as_image, as_table, oracl
 from datamodules.tinyworld.reading import grown
 from datamodules.tinyworld.render import render
 from datamodules.tinyworld.sample import draw_sample
-from datamodules.tinyworld.scene import Background, Scene, Thing
-from datamodules.tinyworld.world import World
+from datamodules.tinyworld.scene import Background, Scene, Thing, cell_centre
+from datamodules.tinyworld.world import LEVELS, World
 
 COUNT = 50
 RED = Thing("circle", "red", "plain", "medium", "left", 11, 32)
@@ -20,9 +20,9 @@ BLUE = Thing("square", "blue", "striped", "large", "right", 53, 32)
 SCENE = Scene(Background("gradient", "white", "grey"), (RED, BLUE))
 
 
-@pytest.fixture(scope="module")
-def errors():
-    return oracle_errors("test", COUNT, World())
+@pytest.fixture(scope="module", params=LEVELS)
+def errors(request):
+    return oracle_errors("test", COUNT, World(level=request.param))
 
 
 def test_true_targets_are_all_right(errors):
@@ -35,6 +35,20 @@ def test_unedited_sources_never_succeed_and_are_always_preserved(errors):
 
 def test_another_samples_target_succeeds_at_most_once_in_fifty(errors):
     assert errors["another's target"]["all"][0] <= 0.02
+
+
+def test_another_legal_edit_succeeds_at_most_once_in_fifty(errors):
+    assert errors["another edit"]["all"][0] <= 0.02
+
+
+@pytest.mark.slow
+def test_on_plain_no_type_of_edit_is_judged_wrongly_in_more_than_two_of_a_hundred():
+    errors = oracle_errors("test", 2400, World(level="plain"))
+    for kind, (success, preservation, count) in errors["true target"].items():
+        assert count >= 200 and success == preservation == 1.0, kind
+        assert errors["unedited source"][kind][0] == 0.0, kind
+        assert errors["another's target"][kind][0] <= 0.02, kind
+        assert errors["another edit"][kind][0] <= 0.02, kind
 
 
 def test_a_uniform_picture_never_succeeds(errors):
@@ -59,18 +73,65 @@ def test_uniform_pictures_of_any_brightness_never_succeed(colour):
     assert not any(judge(picture, draw_sample(0, "val", index)["metadata"]).success for index in range(11))
 
 
-@pytest.mark.parametrize("split", ["unseen_pairs", "unseen_counts", "unseen_photographs", "outline"])
-def test_held_out_splits_are_judged_right(split):
+HELD_OUT = ("unseen_pairs", "unseen_counts", "outline")
+
+
+@pytest.mark.parametrize(
+    ("level", "split"), [*((level, split) for level in LEVELS for split in HELD_OUT), ("full", "unseen_photographs")]
+)
+def test_held_out_splits_are_judged_right(level, split):
     for index in range(5):
-        sample = draw_sample(0, split, index)
+        sample = draw_sample(0, split, index, level=level)
         verdict = judge(as_image(sample["target"]), sample["metadata"])
         assert verdict.success and verdict.preservation
         assert not judge(as_image(sample["source"]), sample["metadata"]).success
 
 
-def first_of(edit_type, split="val"):
-    samples = (draw_sample(0, split, index) for index in range(200))
+def first_of(edit_type, level="full"):
+    samples = (draw_sample(0, "val", index, level=level) for index in range(200))
     return next(sample for sample in samples if sample["edit_type"] == edit_type)
+
+
+def with_more(sample, *things):
+    """The sample's target, more objects drawn in it."""
+    scene = Scene.from_dict(sample["metadata"]["target_scene"])
+    return as_image(render(scene.with_things((*scene.things, *things))))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_removed_object_that_stands_elsewhere_was_moved(level):
+    sample = first_of("remove", level)
+    scene = Scene.from_dict(sample["metadata"]["target_scene"])
+    before = Thing(**sample["metadata"]["edit"]["before"])
+    place = next(place for place in scene.free_places() if place != before.place)
+    x, y = cell_centre(place)
+    verdict = judge(with_more(sample, replace(before, place=place, x=x, y=y)), sample["metadata"])
+    assert not verdict.success and not verdict.preservation
+
+
+@pytest.mark.parametrize(
+    ("level", "edit_type"), [*((level, "recolour") for level in LEVELS), ("plain", "background"), ("plain", "style")]
+)
+def test_a_new_object_beside_a_right_edit_is_seen(level, edit_type):
+    sample = first_of(edit_type, level)
+    scene = Scene.from_dict(sample["metadata"]["target_scene"])
+    place = scene.free_places()[0]
+    colour = "yellow" if scene.background.first in ("navy", "black", "brown") else "blue"
+    added = Thing("square", colour, "plain", "medium", place, *cell_centre(place))
+    assert not judge(with_more(sample, added), sample["metadata"]).preservation
+
+
+def test_a_picture_that_is_a_little_darker_throughout_is_preserved():
+    for edit_type in ("recolour", "remove", "background", "atmosphere"):
+        sample = first_of(edit_type, "plain")
+        verdict = judge(as_image(sample["target"]) - 0.06, sample["metadata"])
+        assert verdict.success and verdict.preservation
+
+
+def test_samples_of_before_there_were_levels_are_judged_as_full():
+    sample = draw_sample(0, "val", 0)
+    old = {name: value for name, value in sample["metadata"].items() if name not in ("level", "kind")}
+    assert judge(as_image(sample["target"]), old) == judge(as_image(sample["target"]), sample["metadata"])
 
 
 def test_an_edit_that_spoils_the_rest_succeeds_without_preserving():
@@ -126,7 +187,7 @@ def test_scenes_before_photographs_are_read_too():
     local = [sample for sample in samples if sample["edit_type"] in ("add", "move", "recolour")]
     assert len(local) > 3
     for sample in local:
-        assert judge_scene(as_image(softened(sample, sample)), sample["metadata"]["target_scene"]).correct
+        assert judge_scene(as_image(softened(sample, sample, World())), sample["metadata"]["target_scene"]).correct
 
 
 def test_the_judge_of_metrics_gives_numbers():

@@ -5,6 +5,9 @@ import hashlib
 import pytest
 import yaml
 
+from datamodules.decode import decode
+from datamodules.remote_index import open_index
+from datamodules.shard_reader import ShardReader
 from datamodules.shards import verify
 from datamodules.tinyworld.__main__ import main
 from datamodules.tinyworld.data import TinyWorldData
@@ -35,9 +38,24 @@ def test_the_command_writes_a_split(tmp_path, capsys):
     assert "3 samples in 1 shards" in capsys.readouterr().out.replace("\n", " ")
 
 
+def test_the_command_writes_a_level_and_kinds_of_instruction(tmp_path):
+    wanted = ["--level", "plain", "--kinds", "literal", "inferable", "--split", "test"]
+    assert main(["--out", str(tmp_path / "shards"), "--count", "20", *wanted]) == 0
+    found = list(samples_of(tmp_path / "shards"))
+    assert all(sample["key"].startswith("plain-test-") for sample in found)
+    assert {sample["metadata"]["kind"] for sample in found} == {"literal", "inferable"}
+
+
+def samples_of(folder):
+    reader = ShardReader(open_index(str(folder)))
+    return [decode(reader.key(0, row), reader.read(0, row)) for row in range(20)]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["--count", "1", "--split", "unseen_photographs", "--level", "plain"], "level plain has none"),
+        (["--count", "1", "--split", "outline", "--kinds", "visual"], "no instruction that is visual"),
         (["--count", "0"], "count: expected at least 1"),
         (["--count", "1", "--split", "unseen_photographs", "--no-photographs"], "needs photographs"),
     ],
@@ -82,6 +100,8 @@ def test_the_command_writes_what_a_configuration_lacks_as_the_data_module_would(
         ("data: {class_path: CLASS, init_args: {train_count: many}}", "data.init_args.train_count"),
         ("data: {class_path: CLASS, init_args: {val_count: 0}}", "data.init_args.val_count: expected at least 1"),
         ("data: {class_path: CLASS, init_args: {test_split: seen}}", "data.init_args.test_split: expected one of"),
+        ("data: {class_path: CLASS, init_args: {level: hard}}", "data.init_args.level: expected one of plain, full"),
+        ("data: {class_path: CLASS, init_args: {kinds: [odd]}}", "data.init_args.kinds: expected some of literal"),
         (
             "data: {class_path: CLASS, init_args: {test_split: unseen_photographs, photographs: false, root: ROOT, "
             "train_count: 1, val_count: 1}}",
@@ -128,8 +148,42 @@ def test_what_is_there_already_is_kept(tmp_path):
 
 def test_other_settings_use_other_folders(tmp_path):
     base = data(tmp_path)
-    for options in ({"photographs": False}, {"world_seed": 1}, {"test_split": "outline"}):
+    for options in (
+        {"photographs": False},
+        {"world_seed": 1},
+        {"test_split": "outline"},
+        {"level": "plain"},
+        {"kinds": ["literal"]},
+    ):
         assert data(tmp_path, **options).folders["test"] != base.folders["test"]
+
+
+def test_plain_has_no_photographs_to_leave_out(tmp_path):
+    folders = [data(tmp_path, level="plain", photographs=given).folders for given in (True, False)]
+    assert folders[0] == folders[1]
+
+
+def test_shards_of_before_there_were_levels_are_read_as_full_and_named(tmp_path, caplog):
+    old = tmp_path / "train-12-seed0-v1"
+    write_split(old, "train", 12, World())
+    module = data(tmp_path)
+    assert module.folder("train") == old and module.folder("val").name == "val-4-seed0-v2"
+    assert str(old) in caplog.text and len(module.load_index("train")) == 12
+    assert data(tmp_path, level="plain").folder("train").name == "plain-train-12-seed0-v2"
+
+
+def test_new_shards_come_before_old_ones(tmp_path):
+    for version in (1, 2):
+        write_split(tmp_path / f"train-12-seed0-v{version}", "train", 12, World())
+    assert data(tmp_path).folder("train").name == "train-12-seed0-v2"
+
+
+def test_a_folder_of_another_level_is_refused_in_one_line(tmp_path):
+    module = data(tmp_path, level="plain")
+    write_split(module.folder("val"), "val", 4, World())
+    with pytest.raises(ValueError, match=r"val-4-seed0-v2: expected samples of level plain, found full; set") as caught:
+        module.setup("validate")
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_test_split_is_named(tmp_path):
