@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from datamodules.tinyworld.illustrations import ATTRIBUTES, REACH, SCALES, Figure
 from datamodules.tinyworld.line_art import render_figure
-from datamodules.tinyworld.oracle import as_picture
+from datamodules.tinyworld.oracle import Verdict, as_picture
 from datamodules.tinyworld.reading import blurred
 
 MIN_CORRELATION = 0.6  # of a picture with the drawing that is read from it, for a figure to be there at all
@@ -42,15 +42,6 @@ class FigureReading:
         return self.present and getattr(self.figure, name) == getattr(figure, name)
 
 
-@dataclass(frozen=True, slots=True)
-class FigureVerdict:
-    """`success`: the edited attribute has its new value; `preservation`: all others theirs; `kept`: share of these."""
-
-    success: bool
-    preservation: bool
-    kept: float
-
-
 def read_figure(image: ArrayLike, start: Figure | None = None) -> FigureReading:
     """What figure an image shows, [3, 64, 64] in [-1, 1].
 
@@ -61,13 +52,16 @@ def read_figure(image: ArrayLike, start: Figure | None = None) -> FigureReading:
         ValueError: an image of another shape, or values that are not finite.
     """
     grey = as_picture(image).mean(axis=2)
-    found = [_descended(grey, each) for each in ([start] if start is not None else _starts(grey))]
+    found = [_descended(grey, each) for each in ([start] if start is not None else _starts())]
     best = min(found, key=lambda figure: _error(grey, figure))
     return FigureReading(best, _correlation(grey, _drawn(best)[0]))
 
 
-def judge_illustration(image: ArrayLike, metadata: dict[str, Any]) -> FigureVerdict:
+def judge_illustration(image: ArrayLike, metadata: dict[str, Any]) -> Verdict:
     """Judge an edited illustration, [3, 64, 64] in [-1, 1], against the metadata of its sample.
+
+    Success: the edited attribute has its new value; `kept`: share of the other attributes that have theirs;
+    preservation: all of them. Pixels are not compared.
 
     Raises ValueError where the metadata is not an illustration's or the image has another shape.
     """
@@ -78,7 +72,8 @@ def judge_illustration(image: ArrayLike, metadata: dict[str, Any]) -> FigureVerd
     readings = [read_figure(image, start) for start in (target, source)]
     reading = max(readings, key=lambda each: each.correlation)
     right = [reading.agrees(name, target) for name in ATTRIBUTES if name != edited]
-    return FigureVerdict(reading.agrees(edited, target), all(right), sum(right) / len(right))
+    success = reading.agrees(edited, target)
+    return Verdict(success, all(right), success, sum(right) / len(right), 0.0)
 
 
 def _descended(grey: Grey, figure: Figure) -> Figure:
@@ -95,20 +90,23 @@ def _descended(grey: Grey, figure: Figure) -> Figure:
     return figure
 
 
-_CHANGED = ("background", "standing", "tilt", "hair", *ATTRIBUTES)
-"""Background and outline first, for they cover most of a picture; size and place move together."""
+_CHANGED = ("background", "standing", "place", "tilt", "hair", *ATTRIBUTES)
+"""Background and outline first, for they cover most of a picture; size and coarse place move together."""
 
 
 def _changes(figure: Figure, name: str) -> Iterator[Figure]:
     if name == "standing":
-        steps = range(-REACH, REACH + 1)
+        steps = range(-REACH, REACH + 1, 2)
         found = (replace(figure, scale=scale, x=x, y=y) for scale, x, y in product(SCALES, steps, steps))
+    elif name == "place":
+        near = (range(max(-REACH, at - 1), min(REACH, at + 1) + 1) for at in (figure.x, figure.y))
+        found = (replace(figure, x=x, y=y) for x, y in product(*near))
     else:
         found = (replace(figure, **{name: value}) for value in ATTRIBUTES[name])
     yield from (other for other in found if other != figure)
 
 
-def _starts(grey: Grey) -> list[Figure]:
+def _starts() -> list[Figure]:
     plain = Figure(**{name: values[0] for name, values in ATTRIBUTES.items()})
     return [replace(plain, tilt=tilt, hair=hair) for tilt in ATTRIBUTES["tilt"] for hair in ATTRIBUTES["hair"]]
 

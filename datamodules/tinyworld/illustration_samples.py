@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
 from datamodules.tinyworld.draws import Draws
+from datamodules.tinyworld.effects import Pixels
 from datamodules.tinyworld.illustrations import ATTRIBUTES, SPLITS, Figure, draw_figure, instruct, split_of, tags
 from datamodules.tinyworld.line_art import render_figure
-from datamodules.tinyworld.sample import MAX_ATTEMPTS, Sample
+from datamodules.tinyworld.sample import MAX_ATTEMPTS, Mask, Sample
 
 MIN_PIXELS = 12  # that an edit must change by more than `MIN_CHANGE` grey levels
 MIN_CHANGE = 24
@@ -27,8 +29,8 @@ def draw_illustration(seed: int, split: str, index: int) -> Sample:
         raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
     draws = Draws(seed, f"illustrations/{split}", index)
     source, target, name = _pair(draws, split)
-    before, after = render_figure(source), render_figure(target)
-    changed = np.abs(before[..., 0].astype(np.int32) - after[..., 0]) > MIN_CHANGE
+    before, after = _drawn(source), _drawn(target)
+    changed = _changed(source, target)
     old, new = getattr(source, name), getattr(target, name)
     described = tags(draws, target)
     return {
@@ -64,12 +66,16 @@ def _pair(draws: Draws, split: str) -> tuple[Figure, Figure, str]:
         target = draw_figure(draws)
         others = [value for value in ATTRIBUTES[name] if value != getattr(target, name)]
         source = replace(target, **{name: draws.choice(others)})
-        if split_of(target) == split == split_of(source) and _differ(source, target):
+        if split_of(target) == split == split_of(source) and int(_changed(source, target).sum()) >= MIN_PIXELS:
             return source, target, name
     raise RuntimeError(f"illustrations: no pair found that differs in {name!r} and belongs to split {split!r}")
 
 
-def _differ(first: Figure, second: Figure) -> bool:
-    """Whether one sees that two figures are not the same."""
-    gap = np.abs(render_figure(first)[..., 0].astype(np.int32) - render_figure(second)[..., 0])
-    return int((gap > MIN_CHANGE).sum()) >= MIN_PIXELS
+@lru_cache(maxsize=8)
+def _drawn(figure: Figure) -> Pixels:
+    return render_figure(figure)
+
+
+def _changed(first: Figure, second: Figure) -> Mask:
+    """Where one sees that two figures are not the same, bool [64, 64]."""
+    return np.abs(_drawn(first)[..., 0].astype(np.int32) - _drawn(second)[..., 0]) > MIN_CHANGE

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import ArrayLike
 
 from datamodules.tinyworld.grammar import judge_text
-from datamodules.tinyworld.oracle import judge
+from datamodules.tinyworld.illustration_reader import judge_illustration
+from datamodules.tinyworld.illustrations import ATTRIBUTES, figure_of
+from datamodules.tinyworld.oracle import Verdict, judge
 from datamodules.tinyworld.scene import SIDE
+from datamodules.tinyworld.subject_judge import judge_subject_edit
+
+JUDGES: dict[str, Callable[[ArrayLike, dict[str, Any]], Verdict]] = {
+    "tinyworld": judge,
+    "subjects": judge_subject_edit,
+    "illustrations": judge_illustration,
+}
+"""By the world that the metadata names."""
 
 
 class TinyWorldJudge:
@@ -25,7 +36,8 @@ class TinyWorldJudge:
         Raises:
             ValueError: no metadata, metadata of another data set, or an image of another shape.
         """
-        verdict = judge(image, metadata or {})
+        facts = metadata or {}
+        verdict = JUDGES.get(facts.get("world", ""), judge)(image, facts)
         return {
             "success": float(verdict.success),
             "preservation": float(verdict.preservation),
@@ -34,5 +46,12 @@ class TinyWorldJudge:
         }
 
     def text(self, text: str, metadata: dict[str, Any]) -> bool:
-        """Whether a text describes the goal image: all objects with their attributes and places, and the background."""
+        """Whether a text describes the goal image: all objects with their attributes and places, and the background.
+
+        Of an illustration: whether its tags name every attribute.
+        """
+        if metadata.get("world") == "illustrations":
+            figure = metadata["target_figure"]
+            said = figure_of(text)
+            return all(said.get(name, "") == figure[name] for name in ATTRIBUTES)
         return judge_text(text, metadata["target_scene"]).correct

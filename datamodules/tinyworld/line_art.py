@@ -44,7 +44,8 @@ def render_figure(figure: Figure) -> NDArray[np.uint8]:
         tone = _tones(paint, frame)
         at = (slice(rows.start - down, rows.stop - down), slice(columns.start - right, columns.stop - right))
         canvas[rows, columns][mask] = tone if isinstance(tone, int) else tone[at][mask]
-    blocks = canvas.reshape(SIDE, SAMPLES, SIDE, SAMPLES).sum(axis=(1, 3), dtype=np.int32)
+    lines = canvas.reshape(SIDE, SAMPLES, GRID).sum(axis=1, dtype=np.uint16)
+    blocks = lines.reshape(SIDE, SIDE, SAMPLES).sum(axis=2, dtype=np.uint16)
     grey = ((blocks + SAMPLES * SAMPLES // 2) // (SAMPLES * SAMPLES)).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
 

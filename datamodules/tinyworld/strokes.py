@@ -18,6 +18,8 @@ UNIT = 16  # a pixel
 SAMPLES = 4  # a pixel and direction
 GRID = SIDE * SAMPLES  # samples a row
 Points = tuple[tuple[int, int], ...]
+Box = tuple[int, int, int, int]
+"""Least and greatest x and y: left, top, right, bottom."""
 Mask = NDArray[np.bool_]
 _TURNS = {0: (4096, 0), 1: (3974, 991)}  # 4096 times cosine and sine; 14 degrees
 
@@ -40,6 +42,11 @@ class Ellipse:
     width: int
     height: int
 
+    @property
+    def box(self) -> Box:
+        """What it lies in."""
+        return self.x - self.width, self.y - self.height, self.x + self.width, self.y + self.height
+
     def covers(self, x: NDArray[np.int64], y: NDArray[np.int64]) -> Mask:
         """Which points it covers."""
         across, down = (x - self.x) * self.height, (y - self.y) * self.width
@@ -51,6 +58,11 @@ class Polygon:
     """The inside of a closed line of corners (even-odd rule)."""
 
     corners: Points
+
+    @property
+    def box(self) -> Box:
+        """What it lies in."""
+        return _box(self.corners, 0)
 
     def covers(self, x: NDArray[np.int64], y: NDArray[np.int64]) -> Mask:
         """Which points it covers."""
@@ -72,6 +84,11 @@ class Pen:
     points: Points
     width: int
 
+    @property
+    def box(self) -> Box:
+        """What it lies in."""
+        return _box(self.points, self.width)
+
     def covers(self, x: NDArray[np.int64], y: NDArray[np.int64]) -> Mask:
         """Which points it covers."""
         inside = np.zeros(x.shape, dtype=np.bool_)
@@ -82,6 +99,11 @@ class Pen:
             gap_x, gap_y = from_x * length - ahead * along_x, from_y * length - ahead * along_y
             inside |= 4 * (gap_x // length) ** 2 + 4 * (gap_y // length) ** 2 <= self.width**2
         return inside
+
+
+def _box(points: Points, margin: int) -> Box:
+    across, down = zip(*points, strict=True)
+    return min(across) - margin, min(down) - margin, max(across) + margin, max(down) + margin
 
 
 Shape = Ellipse | Polygon | Pen
@@ -102,15 +124,21 @@ def _grid(frame: Frame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 @lru_cache(maxsize=16384)
 def patch(shape: Shape, frame: Frame) -> Patch:
-    """The samples that a shape covers, cut to the smallest rectangle."""
-    mask = shape.covers(*_grid(frame))
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return slice(0, 0), slice(0, 0), mask[:0, :0]
-    across, down = slice(columns[0], columns[-1] + 1), slice(rows[0], rows[-1] + 1)
-    found = mask[down, across].copy()
+    """The samples that a shape covers, in a rectangle that holds them."""
+    x, y = _grid(frame)
+    left, top, right, bottom = shape.box
+    rows, columns = _bounds((x >= left) & (x <= right) & (y >= top) & (y <= bottom))
+    found = shape.covers(x[rows, columns], y[rows, columns])
     found.setflags(write=False)
-    return down, across, found
+    return rows, columns, found
+
+
+def _bounds(mask: Mask) -> tuple[slice, slice]:
+    """The smallest rectangle that holds all of a mask; empty for an empty one."""
+    down, across = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(down):
+        return slice(0, 0), slice(0, 0)
+    return slice(int(down[0]), int(down[-1]) + 1), slice(int(across[0]), int(across[-1]) + 1)
 
 
 @cache

@@ -7,8 +7,8 @@ and than one flat colour does. Where the texture begins on the object does not m
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -16,22 +16,28 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datamodules.tinyworld.draws import Draws
-from datamodules.tinyworld.oracle import as_picture
-from datamodules.tinyworld.reading import Picture, blurred
-from datamodules.tinyworld.render import REACH, silhouette, window
-from datamodules.tinyworld.scene import Thing
+from datamodules.tinyworld.layout import MIN_CONTRAST
+from datamodules.tinyworld.oracle import Verdict, as_picture
+from datamodules.tinyworld.reading import Picture, Place, blurred, grown, read
+from datamodules.tinyworld.render import REACH, silhouette, silhouettes, window
+from datamodules.tinyworld.scene import BACKGROUND_COLOURS, SHAPES, SIZES, Scene, Thing
 from datamodules.tinyworld.subjects import (
     ANGLES,
     COLOURS,
-    EXCHANGEABLE,
     Texture,
     draw_texture,
     has_second_colour,
+    in_order,
     places,
+    render_with_subjects,
 )
+from datamodules.tinyworld.surfaces import block_means
+from datamodules.tinyworld.thresholds import thresholds
 
 STRANGERS = 8  # rivals in other colours
 SAMPLES = 2  # a pixel and direction, enough for comparisons
+SHIFTS = (-2, -1, 0, 1, 2)  # pixels that an object may stand off its place
+MIN_OVERLAP = 0.7  # of an object's silhouette and what stands out at its place: common pixels over all of both
 MIN_ANGLE = 60  # degrees between a texture and a rival of the same pattern and period
 
 
@@ -52,7 +58,7 @@ def judge_texture(image: ArrayLike, thing: Thing, texture: Texture) -> TextureVe
     Raises ValueError on an image of another shape.
     """
     rows, columns, tile_rows, tile_columns = window(thing.x, thing.y)
-    inner = _shrunk(silhouette(thing))[rows, columns]
+    inner = _shrunk(silhouette(thing)[rows, columns])
     seen = as_picture(image)[rows, columns][inner]
     area = (tile_rows, tile_columns, inner)
     own = _error(seen, texture, area)
@@ -67,9 +73,56 @@ def judge_subjects(image: ArrayLike, metadata: dict[str, Any]) -> list[TextureVe
 
     Raises ValueError where the metadata is not of the subjects' world or the image has another shape.
     """
+    return [judge_texture(image, thing, texture) for thing, texture in subjects_of(metadata).items()]
+
+
+def judge_subject_edit(image: ArrayLike, metadata: dict[str, Any]) -> Verdict:
+    """Judge the edit of a sample with subjects: success asks for the object's shape and for its texture.
+
+    Preservation asks for the other objects and for all pixels away from the edited one. Errors as `judge_subjects`.
+    """
+    textures, picture = subjects_of(metadata), as_picture(image)
+    source, target = Scene.from_dict(metadata["source_scene"]), Scene.from_dict(metadata["target_scene"])
+    edited = {name: Thing(**fields) for name, fields in metadata["edit"].items() if fields is not None}
+    after, limits = edited["after"], thresholds("plain")
+
+    def stands(thing: Thing) -> bool:
+        if thing in textures:
+            return shows_shape(picture, target, thing) and judge_texture(image, thing, textures[thing]).nearest
+        others = target.with_things(tuple(each for each in target.things if each != thing))
+        place = Place(picture, render_with_subjects(others, textures), "", thing.place, limits)
+        return read(place, thing).is_like(thing)
+
+    kept = [stands(thing) for thing in target.things if thing != after]
+    free = block_means((~grown(silhouettes(edited.values()), 3)).astype(np.float32)[..., None])[..., 0] == 1.0
+    before = render_with_subjects(source, textures).astype(np.float32)
+    outside = float(np.abs(block_means(picture) - block_means(before))[free].mean())
+    success = stands(after)
+    return Verdict(success, all(kept) and outside <= limits.max_outside, success, float(np.mean(kept or [1])), outside)
+
+
+def subjects_of(metadata: dict[str, Any]) -> dict[Thing, Texture]:
+    """The subjects of a sample and their textures. ValueError on the metadata of another world."""
     if metadata.get("world") != "subjects":
         raise ValueError("metadata: expected that of a sample with subjects (world: subjects), found another or none")
-    return [judge_texture(image, Thing(**each["thing"]), Texture(**each["texture"])) for each in metadata["subjects"]]
+    return {Thing(**each["thing"]): Texture(**each["texture"]) for each in metadata["subjects"]}
+
+
+def shows_shape(picture: Picture, scene: Scene, thing: Thing) -> bool:
+    """Whether what stands out from a plain background at an object's place has its shape, whatever its colours."""
+    rows, columns, _, _ = window(thing.x, thing.y)
+    ground = np.array(BACKGROUND_COLOURS[scene.background.first], dtype=np.float32)
+    gap = np.sqrt(np.square(picture - ground).sum(axis=2))[rows, columns]
+    inner = _shrunk(silhouette(thing)[rows, columns])
+    edge = max(np.percentile(gap[inner], 20) / 2, MIN_CONTRAST / 4)  # where a soft edge is half way
+    covered = ~grown(~grown(gap > edge, 1), 1)  # without holes where two colours of the texture mix to the ground's
+    found = {}
+    for shape, size, right, down in product(SHAPES, SIZES, SHIFTS, SHIFTS):
+        other = replace(thing, shape=shape, size=size, x=thing.x + right, y=thing.y + down)
+        mask = silhouette(other)[rows, columns]
+        overlap = (mask & covered).sum() / max((mask | covered).sum(), 1)
+        found[shape] = max(found.get(shape, 0.0), float(overlap))
+    return found[thing.shape] == max(found.values()) and found[thing.shape] >= MIN_OVERLAP
 
 
 def rivals(texture: Texture) -> list[Texture]:
@@ -82,10 +135,8 @@ def rivals(texture: Texture) -> list[Texture]:
 
 def _kin(texture: Texture) -> Iterator[Texture]:
     for pattern, angles in ANGLES.items():
-        first, second = texture.first, texture.second
-        if pattern in EXCHANGEABLE and first > second:
-            first, second = second, first
-        turned = (Texture(pattern, texture.period, angle, first, second) for angle in angles)
+        colours = in_order(pattern, texture.first, texture.second)
+        turned = (Texture(pattern, texture.period, angle, *colours) for angle in angles)
         yield from (other for other in turned if _apart(texture, other))
 
 
@@ -98,26 +149,28 @@ def _apart(texture: Texture, other: Texture) -> bool:
 
 
 def _error(seen: Picture, texture: Texture, area: tuple[slice, slice, NDArray[np.bool_]]) -> float:
-    """Least mean squared difference over where the texture may begin, drawn sharp or softened."""
+    """Least mean squared difference over where the texture may begin, drawn sharp or softened.
+
+    For a share s of the second colour at a pixel it is |seen - first - s (second - first)|^2, written out.
+    """
     rows, columns, inner = area
-    fields = _fields(texture)[:, rows, columns][:, inner]
-    return float(np.square(fields - seen).sum(axis=2).mean(axis=1).min())
-
-
-@lru_cache(maxsize=2048)
-def _fields(texture: Texture) -> Picture:
-    """A texture all over an object's tile, float32 [N, 22, 22, 3], for every place where it may begin."""
-    x, y = places(SAMPLES)
+    shares = _shares(texture.pattern, texture.period, texture.angle)[:, rows, columns][:, inner]
     first, second = (np.array(COLOURS[name], dtype=np.float32) for name in (texture.first, texture.second))
-    side, span = 2 * REACH, range(0, 32 * texture.period, 32)
-    steps = span if texture.pattern != "rings" else range(-32, 33, 32)
-    shares = []
-    for right, down in product(steps, steps):
-        marked = has_second_colour(texture, x - right, y - down)
-        shares.append(marked.reshape(side, SAMPLES, side, SAMPLES).mean(axis=(1, 3), dtype=np.float32))
-    share = np.stack(shares)[..., None]
-    sharp = first * (1 - share) + second * share
-    return np.concatenate([sharp, blurred(sharp)])
+    off, step = seen - first, second - first
+    errors = np.square(off).sum() - 2 * shares @ (off @ step) + np.square(shares).sum(axis=1) * np.square(step).sum()
+    return float(max(errors.min(), 0.0)) / len(seen)
+
+
+@cache
+def _shares(pattern: str, period: int, angle: int) -> Picture:
+    """Share of the second colour all over an object's tile, float32 [N, 22, 22], for every place where it may begin."""
+    x, y = places(SAMPLES)
+    side, span = 2 * REACH, range(0, 32 * period, 32)
+    steps = span if pattern != "rings" else range(-32, 33, 32)
+    texture = Texture(pattern, period, angle, "", "")
+    marked = np.stack([has_second_colour(texture, x - right, y - down) for right, down in product(steps, steps)])
+    sharp = marked.reshape(-1, side, SAMPLES, side, SAMPLES).mean(axis=(2, 4), dtype=np.float32)
+    return np.concatenate([sharp, blurred(sharp[..., None])[..., 0]])
 
 
 def _shrunk(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -6,8 +6,8 @@ target are an edit. Scenes are plain: one or two objects on one colour.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from datamodules.tinyworld import instructions
 from datamodules.tinyworld.draws import Draws
@@ -22,8 +22,7 @@ from datamodules.tinyworld.words import AT_PLACE, RESPONSE_LEADS, SCENE_HEADS, b
 
 SPLITS = ("train", "val", "test", "unseen_textures")
 SUBJECT_SHAPES = ("circle", "square", "triangle", "diamond")  # which show enough of a texture
-OPERATIONS = ("add", "replace")
-RULES = Rules(photographs=False)
+RULES = Rules(photographs=False, plain=True)
 CUT_SIDES = range(12, 24)  # pixels
 MOST_OFF = 4  # pixels between the middles of cut and object
 BACKGROUND_SHARE = (10, 40)  # percent of a cut that is not the subject
@@ -40,6 +39,16 @@ class Cut:
     scene: Scene
 
 
+class Pair(NamedTuple):
+    """Source and target scene; what the edited object replaces (None: nothing); that object; textures in order."""
+
+    source: Scene
+    target: Scene
+    before: Thing | None
+    after: Thing
+    textures: Textures
+
+
 def draw_subject_sample(seed: int, split: str, index: int) -> Sample:
     """One sample, images as uint8 [64, 64, 3] and masks as bool [64, 64]; the same on every machine.
 
@@ -49,77 +58,72 @@ def draw_subject_sample(seed: int, split: str, index: int) -> Sample:
     if split not in SPLITS:
         raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
     draws = Draws(seed, f"subjects/{split}", index)
-    source, target, before, after, textures = _pair(draws, split)
+    pair = _pair(draws, split)
+    target, textures, before = pair.target, pair.textures, pair.before
     pixels = render_with_subjects(target, textures)
-    cuts = [_shown(draws, split, pixels, target, thing, texture) for thing, texture in textures.items()]
-    target_caption = _caption(draws, target, textures)
-    here, phrase = AT_PLACE[after.place], _phrase(after, list(textures).index(after))
-    operation = "add" if before is None else "replace"
-    order = draws.choice(instructions.TEMPLATES[operation])
-    it = "" if before is None else f"the {instructions.refer(draws, before, source)}"
-    words = {"key": f"subjects-{split}-{index:08d}", "edit_type": operation, "object_phrase": _phrase(after)}
-    return words | {
-        "source": render_with_subjects(source, textures),
+    shown = [_shown(draws, split, pixels, target, thing, texture) for thing, texture in textures.items()]
+    target_caption = _joined(draws.choice(SCENE_HEADS), _described(target, textures, placeholders=True))
+    return {
+        "key": f"subjects-{split}-{index:08d}",
+        "source": render_with_subjects(pair.source, textures),
         "target": pixels,
-        "target_mask": silhouette(after),
-        "reference_mask": silhouette(after if before is None else before),
-        "instruction": order.format(it=it, new=with_article(phrase), at=here),
+        "target_mask": silhouette(pair.after),
+        "reference_mask": silhouette(pair.after if before is None else before),
+        "instruction": _instruction(draws, pair),
         "response": f"{_joined(draws.choice(RESPONSE_LEADS), _described(target, textures, placeholders=False))}.",
-        "source_caption": _joined(draws.choice(SCENE_HEADS), _described(source, textures, placeholders=False)),
+        "source_caption": _joined(draws.choice(SCENE_HEADS), _described(pair.source, textures, placeholders=False)),
         "target_caption": target_caption,
+        "edit_type": "add" if before is None else "replace",
+        "object_phrase": _phrase(pair.after),
         "background_phrase": background_noun(target.background),
         "concepts": _concepts(target, textures),
-        "attachments": _attachments(target_caption, [picture for picture, _ in cuts]),
-        "metadata": {
-            "world": "subjects",
-            "split": split,
-            "index": index,
-            "edit": {
-                "type": operation,
-                "before": None if before is None else fields_of(before),
-                "after": fields_of(after),
-            },
-            "source_scene": source.to_dict(),
-            "target_scene": target.to_dict(),
-            "subjects": [
-                {"thing": fields_of(thing), "texture": texture.to_dict(), "cut": _cut_fields(cut)}
-                for (thing, texture), (_, cut) in zip(textures.items(), cuts, strict=True)
-            ],
-        },
+        "attachments": _attachments(target_caption, [picture for picture, _ in shown]),
+        "metadata": {"world": "subjects", "split": split, "index": index, **_facts(pair, [cut for _, cut in shown])},
     }
 
 
-def _pair(draws: Draws, split: str) -> tuple[Scene, Scene, Thing | None, Thing, Textures]:
-    """Source and target scene, what the edited object replaces (None: nothing), itself, and all textures."""
-    operation, count = draws.choice(OPERATIONS), draws.between(1, 2)
+def _facts(pair: Pair, cuts: list[Cut]) -> dict[str, Any]:
+    """What a judge must know: the scenes, the edited object before and after, and the subjects in their order."""
+    before, after = (None if thing is None else fields_of(thing) for thing in (pair.before, pair.after))
+    subjects = [
+        {"thing": fields_of(thing), "texture": texture.to_dict(), "cut": _cut_fields(cut)}
+        for (thing, texture), cut in zip(pair.textures.items(), cuts, strict=True)
+    ]
+    scenes = {"source_scene": pair.source.to_dict(), "target_scene": pair.target.to_dict()}
+    return {"edit": {"before": before, "after": after}, **scenes, "subjects": subjects}
+
+
+def _pair(draws: Draws, split: str) -> Pair:
+    replaces, count = draws.chance(50), draws.between(1, 2)
     num_subjects = 2 if count == 2 and draws.chance(50) else 1
     for _ in range(MAX_ATTEMPTS):
         background = Background("plain", first=draws.choice(tuple(BACKGROUND_COLOURS)))
         places = draws.pick(Scene(background).free_places(), count)
         shapes = draws.pick(SUBJECT_SHAPES, num_subjects)
-        drawn = {
-            _subject(draws, shape, place): draw_texture(draws, held_out=split == "unseen_textures")
+        subjects = [
+            put(draws, Thing(shape, "", "", "large", "", 0, 0), place, jitter=True)
             for shape, place in zip(shapes, places, strict=False)
-        }
-        others = tuple(random_thing(draws, place, background, RULES) for place in places[num_subjects:])
-        others = tuple(replace(thing, texture="plain") for thing in others)
-        after = next(iter(drawn))
-        target = Scene(background).with_things((*drawn, *others))
-        before = None
-        if operation == "replace":
-            before = replace(random_thing(draws, after.place, background, RULES), texture="plain")
-        kept = tuple(thing for thing in target.things if thing != after)
-        source = Scene(background).with_things(kept if before is None else (*kept, before))
+        ]
+        drawn = {thing: draw_texture(draws, held_out=split == "unseen_textures") for thing in subjects}
+        others = [random_thing(draws, place, background, RULES) for place in places[num_subjects:]]
+        after = subjects[0]
+        before = random_thing(draws, after.place, background, RULES) if replaces else None
+        target = Scene(background).with_things((*subjects, *others))
+        kept = [thing for thing in target.things if thing != after]
+        source = Scene(background).with_things(tuple(kept if before is None else [*kept, before]))
         textures = {thing: drawn[thing] for thing in target.things if thing in drawn}
         clear = all(_stands_out(texture, background) for texture in drawn.values())
         if clear and (before is None or before.shape != after.shape) and _belongs(split, target, textures):
-            return source, target, before, after, textures
+            return Pair(source, target, before, after, textures)
     raise RuntimeError(f"subjects: no scene found for split {split!r}")
 
 
-def _subject(draws: Draws, shape: str, place: str) -> Thing:
-    """An object to carry a texture; it has no colour of its own."""
-    return put(draws, Thing(shape, "", "", "large", place, 0, 0), place, jitter=True)
+def _instruction(draws: Draws, pair: Pair) -> str:
+    """What asks for the edit, the placeholder of the new object's picture in it."""
+    phrase = _phrase(pair.after, list(pair.textures).index(pair.after))
+    it = "" if pair.before is None else f"the {instructions.refer(draws, pair.before, pair.source)}"
+    wording = draws.choice(instructions.TEMPLATES["add" if pair.before is None else "replace"])
+    return wording.format(it=it, new=with_article(phrase), at=AT_PLACE[pair.after.place])
 
 
 def _stands_out(texture: Texture, background: Background) -> bool:
@@ -172,10 +176,6 @@ def _cut_fields(cut: Cut) -> dict[str, Any]:
 def _phrase(thing: Thing, number: int | None = None) -> str:
     """What is said of a subject: size and shape, the placeholder of its picture directly before the shape's word."""
     return f"{thing.size} {thing.shape}" if number is None else f"{thing.size} <image:{number}> {thing.shape}"
-
-
-def _caption(draws: Draws, scene: Scene, textures: Textures) -> str:
-    return _joined(draws.choice(SCENE_HEADS), _described(scene, textures, placeholders=True))
 
 
 def _described(scene: Scene, textures: Textures, placeholders: bool) -> str:

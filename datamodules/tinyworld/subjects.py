@@ -68,12 +68,15 @@ def draw_texture(draws: Draws, held_out: bool | None = None) -> Texture:
     """A texture, from one side of the split unless `held_out` is None."""
     while True:
         pattern = draws.choice(tuple(ANGLES))
-        first, second = draws.pick(list(COLOURS), 2)
-        if pattern in EXCHANGEABLE and first > second:
-            first, second = second, first
+        first, second = in_order(pattern, *draws.pick(list(COLOURS), 2))
         texture = Texture(pattern, draws.choice(PERIODS), draws.choice(ANGLES[pattern]), first, second)
         if distance(COLOURS[first], COLOURS[second]) >= MIN_CONTRAST and held_out in (None, texture.held_out):
             return texture
+
+
+def in_order(pattern: str, first: str, second: str) -> tuple[str, str]:
+    """Two colours as a pattern has them: where it makes no difference, in alphabetical order."""
+    return (second, first) if pattern in EXCHANGEABLE and first > second else (first, second)
 
 
 def distance(first: Colour, second: Colour) -> int:

@@ -3,11 +3,13 @@
 The `tokenizers` trainer breaks ties by the order of a hash table, which changes from run to run.
 """
 
+import heapq
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-Merges = list[tuple[str, str]]
+Pair = tuple[str, str]
+Merges = list[Pair]
 
 
 def byte_letters() -> list[str]:
@@ -24,24 +26,39 @@ def learn_merges(words: Iterable[tuple[str, ...]], count: int | None = None) -> 
         words: their pieces; a word that comes twice counts twice.
         count: how many merges; by default as many as make one piece of every word.
     """
-    counts, merges = Counter(words), []
-    while count is None or len(merges) < count:
-        pairs: Counter[tuple[str, str]] = Counter()
-        for word, times in counts.items():
-            for pair in itertools.pairwise(word):
-                pairs[pair] += times
-        if not pairs:
-            break
-        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+    counts = Counter(words)
+    pieces, times = list(counts), list(counts.values())
+    pairs: Counter[Pair] = Counter()
+    holders: dict[Pair, set[int]] = defaultdict(set)
+    queue: list[tuple[int, Pair]] = []
+
+    def note(number: int, sign: int) -> set[Pair]:
+        found = set(itertools.pairwise(pieces[number]))
+        for pair in itertools.pairwise(pieces[number]):
+            pairs[pair] += sign * times[number]
+            holders[pair].add(number)
+        return found
+
+    for pair in set().union(*(note(number, 1) for number in range(len(pieces)))):
+        heapq.heappush(queue, (-pairs[pair], pair))
+    merges: Merges = []
+    while queue and (count is None or len(merges) < count):
+        frequency, best = heapq.heappop(queue)
+        if not frequency or -frequency != pairs[best]:
+            continue  # counted anew since, and queued again with its new frequency
         merges.append(best)
-        merged: Counter[tuple[str, ...]] = Counter()
-        for word, times in counts.items():
-            merged[_merged(word, best)] += times
-        counts = merged
+        changed: set[Pair] = set()
+        for number in sorted(holders.pop(best)):
+            if best in itertools.pairwise(pieces[number]):
+                changed |= note(number, -1)
+                pieces[number] = _merged(pieces[number], best)
+                changed |= note(number, 1)
+        for pair in changed - {best}:
+            heapq.heappush(queue, (-pairs[pair], pair))
     return merges
 
 
-def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+def _merged(word: tuple[str, ...], pair: Pair) -> tuple[str, ...]:
     out: list[str] = []
     for piece in word:
         if out and (out[-1], piece) == pair:

@@ -33,7 +33,9 @@ PLACEHOLDERS = tuple(f"<{kind}:{number}>" for kind in ATTACHMENT_KINDS for numbe
 _WORD = re.compile(r"[A-Za-z]+")
 _FIELD = re.compile(r"\{[^}]*\}")
 _BARE = "words that also open a text or stand behind a mark"
-_GLUE = "a an the and with of on in at to from for without background black outline plain gradient shape bigger smaller"
+_GLUE = (  # what functions say between the words of tables
+    "a an the and with of on in at to from for without background black outline plain gradient shape bigger smaller"
+)
 _SENTENCES = """
     photo photograph picture image drawing painting sketch art cartoon rendering rendition sculpture doodle toy
     good bad clean dirty cool nice weird many one my close up cropped blurry low high resolution quality bright dark
@@ -57,7 +59,8 @@ _RESERVE = {
     "transfer match blend repeat adjust simplify restyle want should could please can need become becomes looks",
     "nouns": "object objects thing things scene figure pattern texture line lines border frame shadow size position "
     "place space top bottom row column group pair part foreground surface music noise tone sound sounds voice rest "
-    "area winter summer spring autumn morning evening rain cloud clouds star heart arrow hexagon oval rectangle spiral",
+    "area winter summer spring autumn morning evening rain cloud clouds star heart arrow hexagon oval rectangle spiral "
+    "pentagon octagon cube sphere cylinder cone",
 }
 
 
@@ -106,9 +109,8 @@ def words_of(texts: Iterable[str]) -> set[str]:
 
 def bare_words() -> list[str]:
     """Words that open descriptions, phrases, instructions and tags; that stand behind a hyphen or a line break."""
-    texts = [
-        text for text in (*_scene_texts(), *_GLUE.split(), *_tags(), *_instruction_texts(), *inferable.facts()) if text
-    ]
+    orders = _wordings(instructions.TEMPLATES, illustrations.TEMPLATES, sound_samples.TEMPLATES)
+    texts = [*_scene_texts(), *_GLUE.split(), *_tags(), *orders, *inferable.facts()]
     first = {match[0] for text in texts if (match := _WORD.match(text))}
     hyphened = {part for text in texts for part in re.findall(r"-([A-Za-z]+)", text)}
     return sorted(first | hyphened | words_of([PROMPT_TEMPLATE, NO_IMAGE]) | {"an", *ATTACHMENT_KINDS})
@@ -127,26 +129,21 @@ def _tags() -> list[str]:
     return [*illustrations.GENERAL_TAGS, *(tag for values in illustrations.ATTRIBUTES.values() for tag in values)]
 
 
-def _instruction_texts() -> list[str]:
-    tables = (instructions.TEMPLATES, illustrations.TEMPLATES, sound_samples.TEMPLATES)
+def _wordings(*tables: dict[str, tuple[str, ...]]) -> list[str]:
     return [text for table in tables for wordings in table.values() for text in wordings]
 
 
 def _sources() -> dict[str, list[str]]:
     return {
-        "scenes: captions, responses, instructions": [*_scene_texts(), _GLUE, *_texts(instructions.TEMPLATES)],
+        "scenes: captions, responses, instructions": [*_scene_texts(), _GLUE, *_wordings(instructions.TEMPLATES)],
         "prompts and the words of placeholders": [" ".join(ATTACHMENT_KINDS), PROMPT_TEMPLATE, NO_IMAGE],
-        "sounds": _texts(sound_samples.TEMPLATES),
-        "illustrations": [*_tags(), *_texts(illustrations.TEMPLATES)],
+        "sounds": _wordings(sound_samples.TEMPLATES),
+        "illustrations": [*_tags(), *_wordings(illustrations.TEMPLATES)],
         "inferable phrases and the facts behind them": [*inferable.facts(), *(each.text for each in inferable.PHRASES)],
         "expressive edits": [*expressive.WHOLE.values(), "match others"],
         "sentences about a picture": [_SENTENCES],
         **{f"reserve: {name}": [text] for name, text in _RESERVE.items()},
     }
-
-
-def _texts(table: dict[str, tuple[str, ...]]) -> list[str]:
-    return [text for wordings in table.values() for text in wordings]
 
 
 def as_text() -> str:

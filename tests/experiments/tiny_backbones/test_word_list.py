@@ -60,7 +60,7 @@ def inferable_texts() -> Iterator[str]:
 
 def content_texts(name: str) -> Iterator[str]:
     for split in CONTENTS[name].splits:
-        for index in range(40):
+        for index in range(25):
             yield from texts_of(CONTENTS[name].draw(0, split, index))
 
 
