@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from experiments.tiny_backbones.export import write_language_model
 from mmig.base.commands import OptionParser, one_line_errors
 
 if TYPE_CHECKING:
@@ -59,16 +60,13 @@ def carry_over(folder: Path, tokenizer: Path) -> "LlamaForCausalLM":
 
 def main() -> None:
     """Write the carried model with its new tokenizer."""
-    from transformers import LlamaTokenizer
-
     parser = OptionParser(description=__doc__)
     parser.add_argument("old", type=Path, help="folder of the language model")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of the new tokenizer")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     arguments = parser.parse_args()
     with one_line_errors():
-        carry_over(arguments.old, arguments.tokenizer).save_pretrained(arguments.out)
-        LlamaTokenizer.from_pretrained(arguments.tokenizer).save_pretrained(arguments.out)
+        write_language_model(carry_over(arguments.old, arguments.tokenizer), arguments.tokenizer, arguments.out)
     print(arguments.out)  # noqa: T201, the result of the command
 
 
