@@ -64,7 +64,7 @@ TASKS = ("response", "expressive", "fact")
 
 
 class LanguageModule(TrainingModule):
-    """Trains the language model from scratch; loss on answers and ends of sequence only.
+    """Trains the language model; loss on answers and ends of sequence only.
 
     Args:
         optimizer, loss_weights, seed, micro_batch_size: see `TrainingModule`; the terms are those of `TASKS`.
