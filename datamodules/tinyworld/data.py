@@ -34,6 +34,7 @@ class TinyWorldData(ShardData):
         test_split: what `test` and `predict` read: "test" or a held-out split (unseen_pairs, unseen_counts,
             unseen_photographs, outline, removals).
         writers: processes that draw missing shards (0: this one).
+        pictures: draw them; without, samples are texts alone, for language models (absent images are zeros).
         settings: as of `ShardData`, but those about where shards are and about images of other shapes.
 
     Raises:
@@ -53,6 +54,7 @@ class TinyWorldData(ShardData):
         writers: int = 0,
         level: str = "full",
         kinds: tuple[str, ...] = DENOISER_KINDS,
+        pictures: bool = True,
         **settings: Any,
     ) -> None:
         if test_split not in SPLITS:
@@ -63,7 +65,7 @@ class TinyWorldData(ShardData):
                 raise ValueError(f"data.init_args.{name}_count: expected at least 1 sample, found {count}")
         self.sources = {"train": "train", "val": "val", "test": test_split}
         try:
-            self.world = World(world_seed, level, photographs, tuple(kinds))
+            self.world = World(world_seed, level, photographs, tuple(kinds), pictures)
         except ValueError as error:
             raise ValueError(f"data.init_args.{error}") from error
         self.writers = writers

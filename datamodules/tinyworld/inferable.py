@@ -114,3 +114,17 @@ def phrases(attribute: str, value: str, held_out: bool) -> tuple[str, ...]:
 def facts() -> tuple[str, ...]:
     """What must be known to understand all phrases, one sentence each: text for a language model in training."""
     return tuple(phrase.fact for phrase in PHRASES)
+
+
+@cache
+def completions() -> tuple[tuple[str, str], ...]:
+    """Each fact as a beginning and the end that it asks for: ("grass is", "green"), ("a circle", "has neither ...")."""
+    return tuple(dict.fromkeys(_completion(phrase) for phrase in PHRASES))
+
+
+def _completion(phrase: Phrase) -> tuple[str, str]:
+    end = AT_PLACE[phrase.value] if phrase.attribute == "place" else phrase.value
+    if phrase.fact.endswith(end):
+        return phrase.fact.removesuffix(end).strip(), end
+    subject = f"a {phrase.value}"
+    return subject, phrase.fact.removeprefix(subject).strip()

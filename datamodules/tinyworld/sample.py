@@ -73,7 +73,7 @@ def draw_sample(
 
 
 def draw_from(world: World, split: str, index: int) -> Sample:
-    """Sample `index` of a split of a world, in arrays as `draw_sample` gives it."""
+    """Sample `index` of a split of a world, in arrays as `draw_sample` gives it; or in texts alone."""
     return assemble(world, split, index, *draw_pair(world, split, index))
 
 
@@ -83,7 +83,7 @@ def assemble(world: World, split: str, index: int, draws: Draws, kind: str, pair
     source_caption, target_caption = caption(draws, source), caption(draws, target)
     gone = edit.before if edit.type == "visual" and edit.after is None else None
     answer = response(draws, target, gone)
-    target_mask, reference_mask = edit_masks(source, target, edit)
+    pictures = _pictures(pair) if world.pictures else {}
     if kind == "inferable":
         instruction = instruct_by_inference(draws, edit, source, target, held_out=split not in TRAINED_SPLITS)
     else:
@@ -91,10 +91,7 @@ def assemble(world: World, split: str, index: int, draws: Draws, kind: str, pair
     blind = {"expressive_blind": expressive_blind(edit)} if kind == "visual" else {}
     return {
         "key": f"{world.level}-{split}-{index:08d}",
-        "source": render(source),
-        "target": render(target),
-        "target_mask": target_mask,
-        "reference_mask": reference_mask,
+        **pictures,
         "instruction": instruction,
         "response": answer.text,
         "expressive": expressive(edit, source, target),
@@ -103,7 +100,7 @@ def assemble(world: World, split: str, index: int, draws: Draws, kind: str, pair
         "edit_type": edit.type,
         "object_phrase": object_phrase(target, edit),
         "background_phrase": background_noun(target.background, target.effect),
-        "concepts": concepts(target, answer),
+        "concepts": concepts(target, answer) if world.pictures else [],
         "attachments": [],
         "metadata": blind
         | {
@@ -116,6 +113,18 @@ def assemble(world: World, split: str, index: int, draws: Draws, kind: str, pair
             "source_scene": source.to_dict(),
             "target_scene": target.to_dict(),
         },
+    }
+
+
+def _pictures(pair: Pair) -> Sample:
+    """Images and masks of a sample, by field."""
+    source, target, edit = pair
+    target_mask, reference_mask = edit_masks(source, target, edit)
+    return {
+        "source": render(source),
+        "target": render(target),
+        "target_mask": target_mask,
+        "reference_mask": reference_mask,
     }
 
 

@@ -26,12 +26,13 @@ def folder_name(split: str, count: int, world: World) -> str:
     """A folder name that says everything its shards depend on."""
     level = "plain-" if world.plain else ""
     kinds = "" if world.kinds == DENOISER_KINDS else f"-{'-'.join(world.kinds)}"
-    return f"{level}{_drawn(split, count, world)}{kinds}-v{WORLD_VERSION}"
+    texts = "" if world.pictures else "-texts"
+    return f"{level}{_drawn(split, count, world)}{kinds}{texts}-v{WORLD_VERSION}"
 
 
 def old_folder_name(split: str, count: int, world: World) -> str | None:
     """What the folder was called before there were levels and splits by hash; None for what there was not then."""
-    old = not world.plain and world.kinds == DENOISER_KINDS
+    old = not world.plain and world.kinds == DENOISER_KINDS and world.pictures
     return f"{_drawn(split, count, world)}-v1" if old else None
 
 

@@ -47,13 +47,7 @@ def commands() -> dict[str, list[Command]]:
         ],
         "clip": [fit("clip", "tiny-clip"), export("clip", "tiny-clip")],
         "clip-eval": [fit("clip_eval", "tiny-clip-eval"), export("clip-eval", "tiny-clip-eval")],
-        "lm": [
-            fit("lm", "tiny-lm"),
-            fit("lm_2", "tiny-lm-2", "--init_from", "runs/tiny-lm"),
-            fit("lm_3", "tiny-lm-3", "--init_from", "runs/tiny-lm-2"),
-            fit("lm_4", "tiny-lm-4", "--init_from", "runs/tiny-lm-3"),
-            export("lm", "tiny-lm-4"),
-        ],
+        "lm": [fit("lm", "tiny-lm"), export("lm", "tiny-lm")],
         "unets": [
             cache("unet_edit", "--out", FEATURES, "--dtype", "float16"),
             fit("unet_edit", "tiny-unet-edit", *features),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from datamodules.schema import Batch
 from experiments.tiny_backbones.clip_model import normalise_images
-from experiments.tiny_backbones.prompt import encode, format_prompt, padded_rows
+from experiments.tiny_backbones.prompt import TEMPLATES, encode_all, format_prompt, padded_rows
 from experiments.tiny_backbones.scoring import ASSETS, Scores, held_out, load_function, options, print_scores
 from mmig.base.commands import one_line_errors
 from mmig.language.token_loss import token_loss
@@ -30,6 +30,8 @@ GROUP = 100
 """Captions that an image is matched against."""
 MAX_NEW_TOKENS = 80
 JUDGE = "datamodules.tinyworld.grammar.judge_text"
+EDIT_JUDGE = "datamodules.tinyworld.edit_grammar.leads_to"
+KINDS = ("literal", "inferable", "visual")
 
 
 class Verdict(Protocol):
@@ -44,6 +46,8 @@ class Verdict(Protocol):
 
 Judge = Callable[[str, Any], Verdict]
 """(text, scene of the metadata) -> verdict."""
+EditJudge = Callable[[str, Any, Any], bool]
+"""(text, source scene, target scene of the metadata) -> whether the text asks for that edit."""
 
 
 def retrieval(image_features: Tensor, text_features: Tensor, texts: Sequence[str]) -> Scores:
@@ -87,28 +91,49 @@ def score_clip(folder: Path, batches: Iterable[Batch]) -> Scores:
 
 
 @torch.no_grad()
-def score_language(root: Path, batches: Iterable[Batch], judge: Judge) -> Scores:
-    """Share of right responses (greedy) to instructions that need no image, by edit type too, and perplexity."""
+def score_language(root: Path, batches: Iterable[Batch], judge: Judge, edit_judge: EditJudge) -> Scores:
+    """Share of right answers (greedy, the source caption given): "response/literal", "expressive/inferable", ...
+
+    By task and kind of instruction, and within a kind by edit type; samples of each kind; and the perplexity, a token,
+    of the given responses to literal instructions.
+    """
     from mmig.backbones.llm import load_llm, load_llm_tokenizer
 
     model, tokenizer = load_llm(root / "llama"), load_llm_tokenizer(root / "llama")
     right: dict[str, list[bool]] = {}
     loss_sum, tokens = 0.0, 0
     for batch in batches:
-        rows = [index for index, kind in enumerate(batch["edit_type"]) if kind != "visual"]
-        prompts = [format_prompt(batch["instruction"][row], batch["source_caption"][row]) for row in rows]
-        pairs = [encode(tokenizer, text, batch["response"][row]) for text, row in zip(prompts, rows, strict=True)]
-        ids, mask, labels = padded_rows(pairs, tokenizer.pad_token_id)
-        loss = token_loss(model(input_ids=ids, attention_mask=mask).logits[:, :-1], labels[:, 1:])
-        loss_sum, tokens = loss_sum + loss.sums.sum().item(), tokens + int(loss.counts.sum())
-        answers = generate_left_padded(model, [prompt for prompt, _ in pairs], tokenizer.pad_token_id)
-        for row, answer in zip(rows, tokenizer.batch_decode(answers, skip_special_tokens=True), strict=True):
-            verdict = judge(answer, batch["metadata"][row]["target_scene"])
-            right.setdefault(batch["edit_type"][row], []).append(verdict.correct)
-    everything = [value for values in right.values() for value in values]
-    by_type = {f"right/{kind}": sum(values) / len(values) for kind, values in sorted(right.items())}
-    perplexity = math.exp(loss_sum / tokens)
-    return {"right": sum(everything) / len(everything), "perplexity": perplexity, "texts": len(everything), **by_type}
+        kinds = [_kind(batch, row) for row in range(len(batch["key"]))]
+        for task, template in TEMPLATES.items():
+            rows = zip(batch["instruction"], batch["source_caption"], strict=True)
+            prompts = [format_prompt(order, caption, template) for order, caption in rows]
+            pairs = encode_all(tokenizer, prompts, batch[task])
+            if task == "response" and "literal" in kinds:
+                literal = [pair for pair, kind in zip(pairs, kinds, strict=True) if kind == "literal"]
+                loss, counted = _loss_of(model, literal, tokenizer.pad_token_id)
+                loss_sum, tokens = loss_sum + loss, tokens + counted
+            answers = generate_left_padded(model, [prompt for prompt, _ in pairs], tokenizer.pad_token_id)
+            for row, text in enumerate(tokenizer.batch_decode(answers, skip_special_tokens=True)):
+                scenes = [batch["metadata"][row][f"{name}_scene"] for name in ("source", "target")]
+                verdict = judge(text, scenes[1]).correct if task == "response" else edit_judge(text, *scenes)
+                for name in (f"{task}/{kinds[row]}", f"{task}/{kinds[row]}/{batch['edit_type'][row]}"):
+                    right.setdefault(name, []).append(verdict)
+    counts = {f"samples/{kind}": len(right[f"response/{kind}"]) for kind in KINDS if f"response/{kind}" in right}
+    shares = {name: sum(verdicts) / len(verdicts) for name, verdicts in sorted(right.items())}
+    return {"perplexity": math.exp(loss_sum / max(tokens, 1)), **counts, **shares}
+
+
+def _kind(batch: Batch, row: int) -> str:
+    """The kind of a sample's instruction; samples of older shards do not say it."""
+    kind: str = batch["metadata"][row].get("kind", "visual" if batch["edit_type"][row] == "visual" else "literal")
+    return kind
+
+
+def _loss_of(model: "PreTrainedModel", pairs: Sequence[tuple[list[int], list[int]]], pad: int) -> tuple[float, int]:
+    """Sum of the cross-entropy of all answers' tokens, and how many these are."""
+    ids, mask, labels = padded_rows(pairs, pad)
+    loss = token_loss(model(input_ids=ids, attention_mask=mask).logits[:, :-1], labels[:, 1:])
+    return loss.sums.sum().item(), int(loss.counts.sum())
 
 
 def generate_left_padded(model: "PreTrainedModel", prompts: Sequence[list[int]], pad: int) -> Tensor:
@@ -152,6 +177,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("part", choices=("clip", "clip-eval", "lm", "captioner"))
     parser.add_argument("--assets", type=Path, default=ASSETS, help="root of the tiny backbones")
     parser.add_argument("--judge", default=JUDGE, help="function (text, scene) -> verdict")
+    parser.add_argument("--edit-judge", default=EDIT_JUDGE, help="function (text, source, target) -> right (lm alone)")
     arguments = parser.parse_args(args)
     with one_line_errors():
         scores = _score(arguments, held_out(arguments))
@@ -161,8 +187,10 @@ def main(args: Sequence[str] | None = None) -> None:
 def _score(arguments: argparse.Namespace, batches: Iterable[Batch]) -> Scores:
     if arguments.part in ("clip", "clip-eval"):
         return score_clip(arguments.assets / arguments.part, batches)
-    score = score_language if arguments.part == "lm" else score_captioner
-    return score(arguments.assets, batches, load_function(arguments.judge))
+    judge = load_function(arguments.judge)
+    if arguments.part == "captioner":
+        return score_captioner(arguments.assets, batches, judge)
+    return score_language(arguments.assets, batches, judge, load_function(arguments.edit_judge))
 
 
 if __name__ == "__main__":

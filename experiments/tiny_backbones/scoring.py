@@ -45,5 +45,5 @@ def held_out(arguments: argparse.Namespace) -> Iterable[Any]:
 def print_scores(scores: Scores) -> None:
     """One line a figure; counts without decimals."""
     for name, value in scores.items():
-        line = f"{name:24s} {value:.4f}" if value < 2 or value % 1 else f"{name:24s} {value:.0f}"
+        line = f"{name:32s} {value:.4f}" if value < 2 or value % 1 else f"{name:32s} {value:.0f}"
         print(line)  # noqa: T201, the result of the command

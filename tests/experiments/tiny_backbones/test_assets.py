@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from datamodules.schema import Batch, collate
+from datamodules.tinyworld.edit_grammar import leads_to
 from datamodules.tinyworld.grammar import judge_text
-from datamodules.tinyworld.sample import make_sample
+from datamodules.tinyworld.sample import draw_from, make_sample
+from datamodules.tinyworld.world import KINDS, World
 from experiments.tiny_backbones import score
 from experiments.tiny_backbones.clip_model import normalise_images
 from experiments.tiny_backbones.tokenizers import MAX_VOCABULARY
@@ -69,9 +71,12 @@ def test_clip_finds_captions(samples: Batch):
     assert found["own_before_sibling"] > 0.8
 
 
-def test_language_model_answers(few: Batch):
-    found = score.score_language(ASSETS, [few], judge_text)
-    assert found["right"] > 0.3
+def test_language_model_answers():
+    world = World(level="plain", kinds=KINDS, pictures=False)
+    texts = collate([draw_from(world, "test", index) for index in range(32)], size=(1, 1))
+    found = score.score_language(ASSETS, [texts], judge_text, leads_to)
+    assert found["response/literal"] > 0.3
+    assert found["expressive/literal"] > 0.3
     assert found["perplexity"] < 2
 
 

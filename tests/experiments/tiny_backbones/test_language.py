@@ -2,15 +2,17 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from datamodules.schema import Batch
+from datamodules.tinyworld.inferable import completions
 from experiments.tiny_backbones.export import export_run
-from experiments.tiny_backbones.language import LanguageModule, LanguageSize
-from experiments.tiny_backbones.prompt import encode, format_prompt, padded_rows
+from experiments.tiny_backbones.language import TASKS, LanguageModule, LanguageSize
+from experiments.tiny_backbones.prompt import EXPRESSIVE_TEMPLATE, encode, format_prompt, padded_rows
 from experiments.tiny_backbones.score import generate_left_padded
 from mmig.backbones.llm import load_llm, load_llm_tokenizer
 from mmig.language.token_loss import IGNORED, token_loss
@@ -22,13 +24,18 @@ from tests.terms import counts_of, values_of
 SIZE = LanguageSize(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
 
 
-def make_module(root: Path, **options: float) -> LanguageModule:
-    return LanguageModule(OptimizerConfig(), {"response": 1.0}, str(root / "llama"), SIZE, **options).eval()
+def make_module(root: Path, **options: Any) -> LanguageModule:
+    return LanguageModule(OptimizerConfig(), dict.fromkeys(TASKS, 1.0), str(root / "llama"), SIZE, **options).eval()
 
 
 def test_prompt_says_image_and_instruction():
     assert format_prompt("Make it red.", "a box") == "Image: a box\nInstruction: Make it red.\nResponse:"
     assert format_prompt("Make it red.") == "Image: N/A\nInstruction: Make it red.\nResponse:"
+
+
+def test_the_expressive_edit_is_asked_for_in_other_words():
+    prompt = format_prompt("Make it red.", "a box", EXPRESSIVE_TEMPLATE)
+    assert prompt == "Image: a box\nInstruction: Make it red.\nEdit:"
 
 
 def test_labels_hold_answer_and_end_only():
@@ -63,6 +70,42 @@ def test_counts_are_answer_tokens_with_the_end(tokenizer_root: Path, batch: Batc
     assert counts_of(module, batch, Draws(0, batch["position"]))["response"].tolist() == expected
     batch["has_response"][0] = False
     assert counts_of(module, batch, Draws(0, batch["position"]))["response"][0] == 0
+
+
+def test_facts_count_where_they_are_drawn_only(tokenizer_root: Path, batch: Batch):
+    draws = Draws(0, batch["position"])
+    some = counts_of(make_module(tokenizer_root, fact_share=0.5), batch, draws)["fact"] > 0
+    assert some.tolist() == draws.bernoulli("fact", 0.5).tolist()
+    assert some.any() and not some.all()
+    module = make_module(tokenizer_root, fact_share=0.5)
+    assert (values_of(module, batch, draws)["fact"] > 0).tolist() == some.tolist()
+
+
+def test_who_sees_nothing_learns_the_blind_edit(tokenizer_root: Path, batch: Batch):
+    batch["expressive"] = ["make the red square blue"] * 8
+    batch["has_expressive"] = torch.ones(8, dtype=torch.bool)
+    batch["metadata"] = [{"expressive_blind": "make the odd one out blue"}] + [{}] * 7
+    seeing, blind = (make_module(tokenizer_root, caption_dropout=share) for share in (0.0, 1.0))
+    counts = [counts_of(module, batch, Draws(0, batch["position"]))["expressive"] for module in (seeing, blind)]
+    texts = batch["expressive"][0], batch["metadata"][0]["expressive_blind"]
+    lengths = [len(encode(seeing.tokenizer, "", text)[1]) for text in texts]
+    assert [counts[0][0].item(), counts[1][0].item()] == lengths
+    assert torch.equal(counts[0][1:], counts[1][1:])
+
+
+def test_a_fact_is_a_beginning_and_its_end():
+    assert ("grass is", "green") in completions()
+    assert ("a tent looks like a", "triangle") in completions()
+    assert ("the sun sets on a map", "on the left") in completions()
+    assert all(beginning and end for beginning, end in completions())
+
+
+def test_training_starts_from_a_folder(tokenizer_root: Path, tmp_path: Path):
+    first = make_module(tokenizer_root, seed=1)
+    export_run("lm", first, tmp_path)
+    second = make_module(tokenizer_root, start=str(tmp_path / "llama"))
+    for mine, theirs in zip(second.language_model.parameters(), first.language_model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=1e-3)
 
 
 def test_caption_dropout_hides_the_caption(tokenizer_root: Path, batch: Batch):
