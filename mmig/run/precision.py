@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
+from lightning.pytorch.accelerators import Accelerator, CPUAccelerator, CUDAAccelerator
 
 AUTO = "auto"
 SINGLE, MIXED = "32-true", "bf16-mixed"
@@ -15,13 +15,14 @@ class Trainer(L.Trainer):
     """Lightning's trainer as train.py builds it.
 
     Args:
+        accelerator: as Lightning's.
         precision: 32-true or bf16-mixed; "auto" is one of both, by the GPU or processor (see `chosen_precision`).
+        others: as Lightning's.
     """
 
-    def __init__(self, *args: Any, precision: Precision = None, **kwargs: Any) -> None:
-        if precision == AUTO:
-            precision = chosen_precision(kwargs.get("accelerator", AUTO))
-        super().__init__(*args, precision=precision, **kwargs)
+    def __init__(self, *, accelerator: str | Accelerator = AUTO, precision: Precision = None, **others: Any) -> None:
+        chosen = chosen_precision(accelerator) if precision == AUTO else precision
+        super().__init__(accelerator=accelerator, precision=chosen, **others)
 
 
 def chosen_precision(accelerator: Any) -> str:

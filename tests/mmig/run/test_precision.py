@@ -1,12 +1,14 @@
 """`trainer.precision`: what "auto" stands for, and how products run in each precision."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from lightning.pytorch.accelerators import Accelerator, CPUAccelerator, CUDAAccelerator
 
 from mmig.run import precision
@@ -108,6 +110,15 @@ def test_auto_asks_the_gpu(monkeypatch: pytest.MonkeyPatch, accelerator: str, su
 def test_a_run_notes_what_auto_stood_for(monkeypatch: pytest.MonkeyPatch, units: bool, expected: str) -> None:
     has_units(monkeypatch, units)
     assert Parsed(CONFIG).resolved_config()["trainer"]["precision"] == expected
+
+
+def test_auto_needs_no_accelerator_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = yaml.safe_load(Path(CONFIG[2]).read_text(encoding="utf-8"))
+    config["trainer"] = {"precision": "auto"}
+    (tmp_path / "bare.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    has_units(monkeypatch, True)
+    trainer = Parsed(["fit", "--config", str(tmp_path / "bare.yaml"), "--name", "x"]).resolved_config()["trainer"]
+    assert (trainer["accelerator"], trainer["precision"]) == ("auto", "bf16-mixed")
 
 
 def test_a_run_is_not_continued_in_another_precision(monkeypatch: pytest.MonkeyPatch) -> None:
