@@ -13,27 +13,25 @@ Goals on two cores: alone at most 1.05, beside one busy program at most 2.5. On 
 import argparse
 import os
 import statistics
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench.tools.beside import busy_programs
 from bench.tools.steps_apart import step_seconds
 from mmig.base.commands import OptionParser, positive
 
 OWN, OURS = "default", "ours"
-CORES = len(os.sched_getaffinity(0))
+CORES = os.sched_getaffinity(0)
 WAYS: dict[str, dict[str, str]] = {
     OWN: {},
     "spin_1000": {"GOMP_SPINCOUNT": "1000"},
     "spin_5000": {"GOMP_SPINCOUNT": "5000"},
     "spin_20000": {"GOMP_SPINCOUNT": "20000"},
     "passive": {"OMP_WAIT_POLICY": "passive"},
-    "one_thread_less": {"OMP_NUM_THREADS": str(max(1, CORES - 1))},
+    "one_thread_less": {"OMP_NUM_THREADS": str(max(1, len(CORES) - 1))},
     OURS: {},
 }
 """What is in the environment."""
@@ -42,23 +40,11 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCO
 GOALS = {0: 1.05, 1: 2.5}
 
 
-@contextmanager
-def busy_programs(count: int) -> Iterator[None]:
-    """So many programs beside, each of which wants a core all the time."""
-    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for program in running:
-            program.kill()
-            program.wait()
-
-
 def seconds_beside(way: str, busy: int, options: argparse.Namespace) -> float:
     """Median of the steps of one process, beside so many busy programs."""
     environment = {name: value for name, value in os.environ.items() if name not in THREADS} | WAYS[way]
     more = ["--share-cores"] if way == OURS else []
-    with busy_programs(busy):
+    with busy_programs([CORES] * busy):
         return step_seconds(options.config, options.batch, options.steps, *more, environment=environment)
 
 
@@ -80,11 +66,11 @@ def main(arguments: list[str] | None = None) -> None:
     medians = {key: statistics.median(values) for key, values in seconds.items()}
     alone = medians.get((OWN, 0))
     for (way, busy), value in medians.items():
-        goal = f"goal <= {GOALS[busy]}, " if way == OURS and busy in GOALS and CORES == 2 else ""
+        goal = f"goal <= {GOALS[busy]}, " if way == OURS and busy in GOALS and len(CORES) == 2 else ""
         ratio = f"ratio {value / alone:.2f}" if alone else "step"
         print(
             f"busy/{way}/beside_{busy} {ratio} ({goal}{value:.3f} s a step of {options.batch}, "
-            f"{CORES} cores, {options.rounds} rounds of {options.steps} steps)"
+            f"{len(CORES)} cores, {options.rounds} rounds of {options.steps} steps)"
         )
 
 

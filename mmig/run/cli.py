@@ -148,10 +148,9 @@ class MMIGCLI(LightningCLI):
             TrainerSettingError: see `check_trainer`.
         """
         check_trainer(self.options.trainer)
-        if (
-            self.options.trainer.precision == AUTO
-        ):  # from here on, and in the run's config.yaml, it is what it stands for
-            self.options.trainer.precision = chosen_precision(self.options.trainer.accelerator)
+        trainer = self.options.trainer
+        if trainer.precision == AUTO:  # the run's config.yaml notes what it stands for
+            trainer.precision = chosen_precision(trainer.accelerator)
         given = self.given[self.subcommand] if self.subcommand else self.given
         kept = spread_seed(self.options, given)
         asked = any(word.partition("=")[0] == "--seed_everything" for word in self.words)

@@ -5,11 +5,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
+from bench.tools.beside import busy_programs
 from mmig.base.processor import CALM_LOOKS, SharedCores, Times, waited_for_cores
 
 PROGRAM = """
@@ -61,19 +60,6 @@ TWO_CORES = pytest.mark.skipif(
 )
 
 
-@contextmanager
-def busy_programs(cores: list[int]) -> Iterator[None]:
-    """One program on each of these cores that wants it all the time."""
-    code = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
-    running = [subprocess.Popen([sys.executable, "-c", code, str(core)]) for core in cores]
-    try:
-        yield
-    finally:
-        for program in running:
-            program.kill()
-            program.wait()
-
-
 @TWO_CORES
 def test_threads_sleep_beside_others_and_spin_again_when_these_are_gone() -> None:
     cores = sorted(os.sched_getaffinity(0))[:2]
@@ -88,7 +74,7 @@ def test_threads_sleep_beside_others_and_spin_again_when_these_are_gone() -> Non
     assert program.stdin is not None
     assert program.stdout is not None
     try:
-        with busy_programs(cores):
+        with busy_programs([{core} for core in cores]):
             assert json.loads(program.stdout.readline()) is True
             program.stdin.write("\n")
             program.stdin.flush()

@@ -12,22 +12,12 @@ import yaml
 from lightning.pytorch.accelerators import Accelerator, CPUAccelerator, CUDAAccelerator
 
 from mmig.run import precision
-from mmig.run.cli import MMIGCLI
 from mmig.run.precision import Trainer, chosen_precision, suit_products
 from mmig.run.resume import ResumeError, check_resumable
+from tests.mmig.run.parsed import Parsed
 
 CONFIG = ["fit", "--config", "configs/demo/stage1.yaml", "--name", "x", "--trainer.precision", "auto"]
 FLASH = "aten::_scaled_dot_product_flash_attention_for_cpu"
-
-
-class Parsed(MMIGCLI):
-    """Parses, and builds nothing."""
-
-    def instantiate_classes(self) -> None:
-        """Nothing."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing."""
 
 
 @pytest.fixture(autouse=True)

@@ -4,19 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from mmig.run.cli import MMIGCLI
+from tests.mmig.run.parsed import Parsed
 
 CONFIG = ["fit", "--config", "configs/demo/stage1.yaml", "--name", "x"]
 
 
-class Parsed(MMIGCLI):
-    """Parses, and builds nothing."""
-
-    def instantiate_classes(self) -> None:
-        """Nothing."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing."""
+class Seeded(Parsed):
+    """Says its seeds."""
 
     def seeds(self) -> tuple[int, int, int]:
         """Of everything, of model and data."""
@@ -35,7 +29,7 @@ class Parsed(MMIGCLI):
     ],
 )
 def test_seeds_that_are_not_given_follow(options: tuple[str, ...], seeds: tuple[int, int, int]) -> None:
-    cli = Parsed([*CONFIG, *options])
+    cli = Seeded([*CONFIG, *options])
     assert cli.seeds() == seeds
     saved = cli.resolved_config()  # a resume is held to it
     assert (saved["model"]["init_args"]["seed"], saved["data"]["init_args"]["seed"]) == seeds[1:]
@@ -44,9 +38,9 @@ def test_seeds_that_are_not_given_follow(options: tuple[str, ...], seeds: tuple[
 def test_a_seed_that_stays_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "seeded.yaml"
     file.write_text("seed_everything: 1\ndata: {init_args: {seed: 7}}\n")
-    assert Parsed([*CONFIG, "--config", str(file)]).seeds() == (1, 1, 7)
+    assert Seeded([*CONFIG, "--config", str(file)]).seeds() == (1, 1, 7)
     assert capsys.readouterr().err == ""  # as the file wants it
-    assert Parsed([*CONFIG, "--config", str(file), "--seed_everything", "2"]).seeds() == (2, 2, 7)
+    assert Seeded([*CONFIG, "--config", str(file), "--seed_everything", "2"]).seeds() == (2, 2, 7)
     told = capsys.readouterr().err
     assert told == (
         "warning: --seed_everything 2 leaves data.init_args.seed 7 (the order of the data and augmentation) as given\n"
@@ -54,4 +48,4 @@ def test_a_seed_that_stays_is_told(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_no_seed_for_everything_leaves_the_others_at_their_defaults() -> None:
-    assert Parsed([*CONFIG, "--seed_everything", "false"]).seeds() == (False, 0, 0)
+    assert Seeded([*CONFIG, "--seed_everything", "false"]).seeds() == (False, 0, 0)
