@@ -68,6 +68,13 @@ class TrainedSteps(L.Callback):
         if batch_idx == self.last - 1 and self._start is not None:
             self.seconds, _ = since(self._start, now(self.device))
             self.peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
+        self._end_counting()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """End to count, for what counts is the whole process."""
+        self._end_counting()
+
+    def _end_counting(self) -> None:
         if self._counter is not None:
             self._counter.__exit__(None, None, None)
             self.operations += self._counter.get_total_flops() / self.counted

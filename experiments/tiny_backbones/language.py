@@ -110,14 +110,14 @@ class LanguageModule(TrainingModule):
             "expressive": batch["has_instruction"] & batch["has_expressive"],
             "fact": draws.bernoulli("fact", self.fact_share),
         }
-        with_fact = present["fact"].nonzero()[:, 0].tolist()
+        with_fact = present["fact"].nonzero()[:, 0]
         rows: list[Sequence[Branch]] = [*zip(pairs["response"], pairs["expressive"], strict=True)]
-        rows += [(pairs["fact"][number],) for number in with_fact]
+        rows += [(pairs["fact"][number],) for number in with_fact.tolist()]
 
         @cache
         def values() -> dict[str, Tensor]:
             found, size = self._answer_losses(rows), len(batch["key"])
-            facts = found.new_zeros(size).index_copy(0, torch.tensor(with_fact, device=found.device), found[size:, 0])
+            facts = found.new_zeros(size).index_copy(0, with_fact.to(found.device), found[size:, 0])
             return {"response": found[:size, 0], "expressive": found[:size, 1], "fact": facts}
 
         def term(task: str) -> LossTerm:

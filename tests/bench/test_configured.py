@@ -9,6 +9,7 @@ import torch
 import yaml
 from diffusers import AutoencoderKL
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
@@ -29,6 +30,7 @@ from bench.stages.published import random_weights, with_folders
 from bench.stages.sizes import PUBLISHED, SMALL
 from bench.tools.gpu_steps import JOBS, ConfiguredJob, Setting, denoiser_operations
 from bench.tools.loops import BareLoop
+from bench.tools.trained import TrainedSteps, take_steps
 from mmig.training.rng import Draws
 
 CPU = torch.device("cpu")
@@ -149,6 +151,16 @@ def test_a_module_that_looks_at_values_takes_a_step_on_the_cpu() -> None:
     lines = count_configured(config, SMALL)
     assert lines[0].endswith(f"{SMALL.resolution} px, counted in a step on the CPU")
     assert lines[-1].split()[-1] == f"{real_cost(config, SMALL).operations / 1e12:.5f}"
+
+
+def test_a_step_that_fails_is_not_counted_on_in_later_ones() -> None:
+    config = read_configs([DRAWING], [])
+    module, measured = build_configured(config, SMALL, CPU), TrainedSteps(CPU, 0, 0, counted=1)
+    batch = configured_batch(config, 1, SMALL)
+    del batch["target_caption"]
+    with pytest.raises(KeyError, match="target_caption"):
+        take_steps(module, batch, measured, "32-true")
+    assert not _get_current_dispatch_mode_stack()
 
 
 def test_several_optimisers_and_attachments_are_measured_and_counted_in_real_steps(tmp_path: Path) -> None:

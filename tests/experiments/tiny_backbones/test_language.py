@@ -79,6 +79,7 @@ def test_facts_count_where_they_are_drawn_only(tokenizer_root: Path, batch: Batc
     assert some.any() and not some.all()
     module = make_module(tokenizer_root, fact_share=0.5)
     assert (values_of(module, batch, draws)["fact"] > 0).tolist() == some.tolist()
+    assert not values_of(make_module(tokenizer_root, fact_share=0.0), batch, draws)["fact"].any()
 
 
 def test_who_sees_nothing_learns_the_blind_edit(tokenizer_root: Path, batch: Batch):
