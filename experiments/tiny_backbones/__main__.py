@@ -57,8 +57,7 @@ def commands() -> dict[str, list[Command]]:
         ],
         "captioner": [
             fit("captioner", "tiny-captioner"),
-            fit("captioner_2", "tiny-captioner-2", "--init_from", "runs/tiny-captioner"),
-            export("captioner", "tiny-captioner-2"),
+            export("captioner", "tiny-captioner"),
         ],
     }
 

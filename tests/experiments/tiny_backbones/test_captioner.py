@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.schema import Batch
-from experiments.tiny_backbones.captioner import CaptionerModule, patch_words
+from datamodules.schema import Batch, collate
+from datamodules.tinyworld.sample import make_sample
+from experiments.tiny_backbones.captioner import CaptionerModule
 from experiments.tiny_backbones.captioner_model import CaptionerSize, start_from_clip
 from experiments.tiny_backbones.clip_export import export_clip
 from experiments.tiny_backbones.clip_model import ClipSize, build_clip, normalise_images
@@ -21,13 +22,19 @@ from tests.terms import counts_of, values_of
 SIZE = CaptionerSize(
     vision_width=32, vision_layers=6, query_width=32, num_query_tokens=4, text_width=32, text_layers=2, head_width=16
 )
+DENSE = ("dense_patches", "dense_queries")
+WEIGHTS = dict.fromkeys(("caption", *DENSE), 1.0)
 
 
 @pytest.fixture
 def module(tokenizer_root: Path) -> CaptionerModule:
-    return CaptionerModule(
-        OptimizerConfig(), {"caption": 1.0, "concepts": 1.0}, str(tokenizer_root / "blip2"), SIZE
-    ).eval()
+    return CaptionerModule(OptimizerConfig(), WEIGHTS, str(tokenizer_root / "blip2"), SIZE).eval()
+
+
+@pytest.fixture
+def world() -> Batch:
+    """Four samples whose scenes are known."""
+    return collate([make_sample(0, "train", index, level="plain") for index in range(4)])
 
 
 def test_every_row_begins_with_all_placeholders_and_start(module: CaptionerModule):
@@ -41,10 +48,10 @@ def test_every_row_begins_with_all_placeholders_and_start(module: CaptionerModul
     assert labels[0, -1] == module.tokenizer.eos_token_id
 
 
-def test_the_target_reaches_both_losses(module: CaptionerModule, batch: Batch):
-    batch["target"].requires_grad_(True)
-    for value in values_of(module, batch, Draws(0, batch["position"])).values():
-        (gradient,) = torch.autograd.grad(value.sum(), batch["target"], retain_graph=True)
+def test_the_target_reaches_every_loss(module: CaptionerModule, world: Batch):
+    world["target"].requires_grad_(True)
+    for value in values_of(module, world, Draws(0, world["position"])).values():
+        (gradient,) = torch.autograd.grad(value.sum(), world["target"], retain_graph=True)
         assert (gradient.abs().amax((1, 2, 3)) > 0).all()
 
 
@@ -67,23 +74,34 @@ def test_counts_are_caption_tokens_with_the_end(module: CaptionerModule, batch: 
     assert counts_of(module, batch, Draws(0, batch["position"]))["caption"][1] == 0
 
 
-def test_concepts_count_where_a_target_has_them(module: CaptionerModule, batch: Batch):
-    draws = Draws(0, batch["position"])
-    assert counts_of(module, batch, draws)["concepts"].tolist() == [1.0] * 8
-    batch["has_concept_masks"][3] = False
-    batch["has_target"][4] = False
-    assert counts_of(module, batch, draws)["concepts"].tolist() == [1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+def test_scenes_count_where_they_are_known(module: CaptionerModule, batch: Batch, world: Batch):
+    assert not any(counts_of(module, batch, Draws(0, batch["position"]))[name].any() for name in DENSE)
+    del world["metadata"][1]["target_scene"]
+    world["has_target"][2] = False  # its source is shown
+    world["has_target"][3] = world["has_source"][3] = False
+    counts = counts_of(module, world, Draws(0, world["position"]))
+    assert all(counts[name].tolist() == [True, False, True, False] for name in DENSE)
 
 
-def test_patch_words_follow_the_masks():
-    masks = torch.zeros(1, 2, 4, 4)
-    masks[0, 0, :2, :2] = 1  # the first patch
-    masks[0, 1, :2, 2:] = 1  # the second, but for one pixel of it that is the first concept's
-    masks[0, :, 0, 2] = torch.tensor([1.0, 0.0])
-    words = patch_words(masks, [[[1, 2], [3]]], patch=2, vocabulary=5)
-    torch.testing.assert_close(words[0, 0], torch.tensor([0.0, 0.5, 0.5, 0.0, 0.0]))
-    torch.testing.assert_close(words[0, 1], torch.tensor([0.0, 0.125, 0.125, 0.75, 0.0]))
-    assert (words[0, 2:] == 0).all()
+def test_what_is_read_is_the_scene_that_is_shown(module: CaptionerModule, world: Batch):
+    draws = Draws(0, world["position"])
+    before = values_of(module, world, draws)["dense_queries"]
+    world["metadata"][0]["source_scene"] = None
+    torch.testing.assert_close(values_of(module, world, draws)["dense_queries"], before)
+    world["metadata"][0]["target_scene"]["things"] = []
+    after = values_of(module, world, draws)["dense_queries"]
+    assert after[0] != before[0] and torch.equal(after[1:], before[1:])
+
+
+def test_readers_teach_no_part_behind_what_they_read(module: CaptionerModule, world: Batch):
+    def taught(term: str) -> set[str]:
+        module.zero_grad()
+        values_of(module, world, Draws(0, world["position"]))[term].sum().backward()
+        parts = ((name.split(".")[0], part) for name, part in module.captioner.named_parameters())
+        return {name for name, part in parts if part.grad is not None and part.grad.any()}
+
+    assert taught("dense_patches") == {"vision_model"}
+    assert taught("dense_queries") == {"vision_model", "qformer", "query_tokens"}
 
 
 def test_a_checkpoint_holds_every_weight_tied_ones_too(module: CaptionerModule):
