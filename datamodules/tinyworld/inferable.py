@@ -79,6 +79,13 @@ class Phrase:
     fact: str
     held_out: bool
 
+    @property
+    def meaning(self) -> tuple[str, str]:
+        """The phrase by itself and what it means, such as ("the colour of grass is", "green")."""
+        if self.attribute == "shape":
+            return f"a shape {self.text} is", f"a {self.value}"
+        return f"{self.text} is", AT_PLACE[self.value] if self.attribute == "place" else self.value
+
 
 def _rows(table: str) -> list[tuple[str, str, bool]]:
     """Value, what the phrase is made of, and whether it is held out."""
@@ -118,8 +125,12 @@ def facts() -> tuple[str, ...]:
 
 @cache
 def completions() -> tuple[tuple[str, str], ...]:
-    """Each fact as a beginning and the end that it asks for: ("grass is", "green"), ("a circle", "has neither ...")."""
-    return tuple(dict.fromkeys(_completion(phrase) for phrase in PHRASES))
+    """Each fact and each phrase's meaning, as a beginning and the end that it asks for.
+
+    Such as ("grass is", "green"), ("a circle", "has neither corner nor hole") and ("the colour of grass is", "green").
+    """
+    known = (_completion(phrase) for phrase in PHRASES)
+    return tuple(dict.fromkeys((*known, *(phrase.meaning for phrase in PHRASES))))
 
 
 def _completion(phrase: Phrase) -> tuple[str, str]:

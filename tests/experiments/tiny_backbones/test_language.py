@@ -98,6 +98,13 @@ def test_a_fact_is_a_beginning_and_its_end():
     assert ("grass is", "green") in completions()
     assert ("a tent looks like a", "triangle") in completions()
     assert ("the sun sets on a map", "on the left") in completions()
+
+
+def test_what_a_phrase_means_is_learnt_by_itself():
+    assert ("the colour of grass is", "green") in completions()
+    assert ("a shape like a tent is", "a triangle") in completions()
+    assert ("where the sun sets on a map is", "on the left") in completions()
+    assert ("a moderate size is", "medium") in completions()
     assert all(beginning and end for beginning, end in completions())
 
 
