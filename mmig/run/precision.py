@@ -26,9 +26,9 @@ class Trainer(L.Trainer):
 
 
 def chosen_precision(accelerator: Any) -> str:
-    """What "auto" stands for on this machine: bf16-mixed on GPUs and processors that have units for its products.
+    """What "auto" stands for on this machine: bf16-mixed on GPUs and processors that multiply it by themselves.
 
-    Without them bfloat16 is slower than float32 (`python bench/precision.py`).
+    On others bfloat16 is slower than float32 (`python bench/precision.py`).
 
     Args:
         accelerator: as in the section `trainer`; "auto" is a GPU where there is one.
@@ -37,12 +37,12 @@ def chosen_precision(accelerator: Any) -> str:
     if on_gpu or (accelerator == AUTO and torch.cuda.is_available()):
         return MIXED if torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) else SINGLE
     on_cpu = accelerator in (AUTO, "cpu") or isinstance(accelerator, CPUAccelerator)
-    return MIXED if on_cpu and has_matrix_units() else SINGLE
+    return MIXED if on_cpu and multiplies_bfloat16() else SINGLE
 
 
-def has_matrix_units() -> bool:
-    """Whether this processor multiplies matrices of bfloat16 in units of their own (AMX)."""
-    return torch.cpu._is_amx_tile_supported()
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has products of bfloat16: in matrix units (AMX) or as instructions (AVX512-BF16)."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def suit_products(trainer: L.Trainer) -> None:
