@@ -98,6 +98,29 @@ def test_auto_asks_the_gpu(monkeypatch: pytest.MonkeyPatch, accelerator: str, su
     assert chosen_precision(accelerator) == expected
 
 
+@pytest.mark.parametrize(
+    ("units", "instructions", "slower", "expected"),
+    [(True, True, True, True), (False, True, False, True), (False, True, True, False), (False, False, False, False)],
+)
+def test_a_processor_with_instructions_alone_is_timed(
+    monkeypatch: pytest.MonkeyPatch, units: bool, instructions: bool, slower: bool, expected: bool
+) -> None:
+    def seconds(matrix: torch.Tensor) -> float:
+        return 1.0 + (slower - 0.5) * (matrix.dtype == torch.bfloat16)
+
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: units)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    monkeypatch.setattr(precision, "product_seconds", seconds)
+    assert precision.multiplies_bfloat16.__wrapped__() is expected
+
+
+def test_timing_a_processor_draws_nothing() -> None:
+    before = torch.get_rng_state()
+    precision.multiplies_bfloat16.__wrapped__()
+    assert precision.product_seconds(torch.ones(64, 64)) > 0
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize(("products", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
 def test_a_run_notes_what_auto_stood_for(monkeypatch: pytest.MonkeyPatch, products: bool, expected: str) -> None:
     multiplies(monkeypatch, products)
