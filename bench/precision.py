@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.tools.steps_apart import step_seconds
 from mmig.base.commands import OptionParser, positive
-from mmig.run.precision import MIXED, SINGLE, chosen_precision, has_matrix_units
+from mmig.run.precision import MIXED, SINGLE, chosen_precision, multiplies_bfloat16
 
 CONFIGS = ["configs/demo/stage1.yaml", "configs/demo/instruct_pix2pix.yaml"]
 
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=positive, default=6, help="timed steps of a process")
     parser.add_argument("--rounds", type=positive, default=2)
     options = parser.parse_args(arguments)
-    units = "with" if has_matrix_units() else "without"
+    products = "with" if multiplies_bfloat16() else "without"
     for config in options.config:
         seconds: dict[str, list[float]] = {SINGLE: [], MIXED: []}
         for _ in range(options.rounds):
@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(
             f"precision/{Path(config).parent.name}/{Path(config).stem} ratio {single / mixed:.2f} (no goal: "
             f"{1 / mixed:.3g} steps/s in {MIXED}, {1 / single:.3g} in {SINGLE}, {options.batch} samples a step; "
-            f"a processor {units} matrix units, auto is {chosen_precision('cpu')}; load {os.getloadavg()[0]:.1f})",
+            f"a processor {products} products of bfloat16, auto is {chosen_precision('cpu')}; "
+            f"load {os.getloadavg()[0]:.1f})",
             flush=True,
         )
 

@@ -32,7 +32,7 @@ class TinyWorldData(ShardData):
         kinds: the kinds of instruction that are drawn; see `world`. "inferable" is for language models and tests.
         world_seed: which world; `seed` decides only order and augmentation.
         test_split: what `test` and `predict` read: "test" or a held-out split (unseen_pairs, unseen_counts,
-            unseen_photographs, outline, removals).
+            unseen_photographs, outline, outline_test, removals).
         writers: processes that draw missing shards (0: this one).
         pictures: draw them; without, samples are texts alone, for language models (absent images are zeros).
         settings: as of `ShardData`, but those about where shards are and about images of other shapes.

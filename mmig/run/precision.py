@@ -1,10 +1,13 @@
 """`trainer.precision: auto`: bfloat16 where products of it are fast, and single precision elsewhere."""
 
+import time
+from functools import cache
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from lightning.pytorch.accelerators import Accelerator, CPUAccelerator, CUDAAccelerator
+from torch import Tensor
 
 AUTO = "auto"
 SINGLE, MIXED = "32-true", "bf16-mixed"
@@ -26,9 +29,9 @@ class Trainer(L.Trainer):
 
 
 def chosen_precision(accelerator: Any) -> str:
-    """What "auto" stands for on this machine: bf16-mixed on GPUs and processors that have units for its products.
+    """What "auto" stands for on this machine: bf16-mixed on GPUs and processors that multiply it faster.
 
-    Without them bfloat16 is slower than float32 (`python bench/precision.py`).
+    On others bfloat16 is slower than float32 (`python bench/precision.py`).
 
     Args:
         accelerator: as in the section `trainer`; "auto" is a GPU where there is one.
@@ -37,12 +40,30 @@ def chosen_precision(accelerator: Any) -> str:
     if on_gpu or (accelerator == AUTO and torch.cuda.is_available()):
         return MIXED if torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) else SINGLE
     on_cpu = accelerator in (AUTO, "cpu") or isinstance(accelerator, CPUAccelerator)
-    return MIXED if on_cpu and has_matrix_units() else SINGLE
+    return MIXED if on_cpu and multiplies_bfloat16() else SINGLE
 
 
-def has_matrix_units() -> bool:
-    """Whether this processor multiplies matrices of bfloat16 in units of their own (AMX)."""
-    return torch.cpu._is_amx_tile_supported()
+@cache
+def multiplies_bfloat16() -> bool:
+    """Whether this processor's products of bfloat16 are faster than those of float32.
+
+    In matrix units (AMX) they are. With instructions alone (AVX512-BF16) they are four times as fast on some processors
+    and three times as slow on others, so both are timed there, in some milliseconds.
+    """
+    if torch.cpu._is_amx_tile_supported() or not torch.cpu._is_avx512_bf16_supported():
+        return torch.cpu._is_amx_tile_supported()
+    single = torch.full((512, 512), 0.01)
+    return product_seconds(single.bfloat16()) < product_seconds(single)
+
+
+def product_seconds(matrix: Tensor, rounds: int = 5) -> float:
+    """Least time of the product of a matrix [n,n] with itself."""
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        matrix @ matrix
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def suit_products(trainer: L.Trainer) -> None:

@@ -10,6 +10,7 @@ from bench.checkpoint import large, measure, report, size_of, write_data
 from tests import warm
 
 
+@pytest.mark.slow
 def test_every_kind_of_round_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", warm.python())
     write_data(tmp_path)

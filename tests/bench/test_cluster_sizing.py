@@ -18,6 +18,7 @@ def test_a_card_keeps_a_quarter_free() -> None:
     assert [smallest_card(gigabytes * 1e9) for gigabytes in (18, 19, 30, 60, 61)] == [24, 40, 40, 80, None]
 
 
+@pytest.mark.slow
 def test_the_documented_table_is_what_the_script_prints() -> None:
     defaults = build_parser().parse_args([])
     printed = table(defaults.global_batch, defaults.gpus, defaults.peak, defaults.utilisation)

@@ -218,6 +218,7 @@ def test_each_configuration_takes_steps_that_are_timed_and_counted(config: str) 
     assert 0.1 * one < result.rate * result.seconds / 2 < 1.2 * one  # shorter texts than the longest of a stage
 
 
+@pytest.mark.slow
 def test_a_configuration_is_measured_in_a_process_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     main([*SMALL_ON_CPU, "--batch", "2", "--peak", "1", "--config", EDITING, "--model.init_args.drop", "0.1"])
     (line,) = capsys.readouterr().out.splitlines()

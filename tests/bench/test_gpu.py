@@ -20,6 +20,7 @@ from bench.tools.loops import BareLoop
 from tests import warm
 
 CPU = torch.device("cpu")
+QUICK = ("bare", "stage5", "instruct_pix2pix")
 SETTING = Setting(SMALL, 2, CPU, torch.float32, backend="eager")
 SMALL_ON_CPU = ["--device", "cpu", "--sizes", "small", "--resolution", "64", "--backend", "eager", "--steps", "1"]
 
@@ -44,7 +45,9 @@ def test_counted_operations_are_those_of_the_step(number: int) -> None:
     assert step_operations(meta, pieces) < 0.99 * step_operations(meta, Pieces(meta.mmig, SMALL))
 
 
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in JOBS]
+)
 def test_each_job_takes_steps_that_are_timed_and_counted(name: str) -> None:
     result = measure(JOBS[name], SETTING, 1, warm_up=1)
     assert result.images == pytest.approx(2 / result.seconds) and result.peak is None and result.failure is None

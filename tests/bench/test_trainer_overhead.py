@@ -12,7 +12,9 @@ from bench.trainer_overhead import Denoiser, average_of, line, main, measure_sta
 WARM_UP, STEPS = 1, 3
 
 
-@pytest.mark.parametrize("number", [1, 3])  # the others have dropout, which the trainer seeds in its own way
+@pytest.mark.parametrize(
+    "number", [1, pytest.param(3, marks=pytest.mark.slow)]
+)  # the others have dropout, which the trainer seeds in its own way
 def test_the_bare_loop_trains_and_averages_to_the_same_weights_as_the_trainer(number: int) -> None:
     times, loop, trainer = measure_stage(number, small_world(2, 2), STEPS, WARM_UP)
     assert len(times.base) == len(times.own) == STEPS - 1
@@ -40,6 +42,7 @@ def test_pairs_before_the_end_of_the_warm_up_do_not_count() -> None:
     assert all(seconds > 0 for step in times.base for seconds in step)
 
 
+@pytest.mark.slow
 def test_a_line_is_printed_for_the_denoiser_and_each_stage_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--stages", "0", "2", "--steps", "2"])
     lines = [text for text in capsys.readouterr().out.splitlines() if " ratio " in text]

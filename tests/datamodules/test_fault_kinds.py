@@ -28,7 +28,12 @@ from tests.datamodules.kinds_of_tars import payload
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def marks(kind: Kind) -> list[pytest.MarkDecorator]:
+    """A fault on the way to the cache repeats, slowly, what one on the way to a reader shows."""
+    return [pytest.mark.slow] if kind.service and kind.service.cache_bytes else []
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, id=kind.name, marks=marks(kind)) for kind in KINDS])
 def test_a_kind_of_damage_does_what_the_table_says(kind: Kind, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     allowed = tmp_path if kind.service and kind.service.cache_bytes else tmp_path / "data"

@@ -23,6 +23,7 @@ from datamodules.schema import TEXT_FIELDS, Sample, SchemaError
 from datamodules.shard_reader import ShardReader
 from datamodules.shards import ShardError, ShardIndex, main, verify, write_shards
 from datamodules.tar_index import MemberIndex
+from tests import warm
 from tests.datamodules.make_samples import make_image, make_samples
 
 
@@ -167,7 +168,7 @@ def test_an_index_that_points_elsewhere_is_refused(shards: Path, field: str, val
 
 def test_verify_is_a_command(shards: Path) -> None:
     _flip_byte(shards / "00001.tar", 600)
-    command = [sys.executable, "-m", "datamodules.shards", "verify", str(shards)]
+    command = [warm.python(), "-m", "datamodules.shards", "verify", str(shards)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 1 and "wrong checksum" in done.stdout
 

@@ -74,7 +74,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Mixed:
     return made
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize(("before", "after"), [(1, 2), pytest.param(2, 1, marks=pytest.mark.slow)])
 def test_a_killed_mixture_goes_on_exactly_on_other_ranks(workspace: Mixed, before: int, after: int) -> None:
     name = f"from-{before}-to-{after}"
     kill = {"class_path": "tests.integration.kill.KillAtStep", "init_args": {"step": KILLED_AT}}

@@ -97,6 +97,7 @@ def test_a_signal_before_the_first_step_ends_in_the_ordinary_way(folder: Path) -
     assert not (folder / "runs/early/checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_lightning_starts_the_ranks_and_its_process_alone_is_signalled(folder: Path) -> None:
     config = yaml.safe_load((folder / "whole.yaml").read_text())
     config["trainer"].pop("callbacks")

@@ -24,17 +24,15 @@ CASES: list[Case] = [
 ]
 IN_BFLOAT16: list[Case] = [("stage5", "fsdp2-bf16", 0)]
 ON_FOUR: list[Case] = [("stage2", "hsdp", 0)]
-REPEATS = {
-    (stage, strategy) for stage, strategy in TWICE if stage != "stage5" and (stage, strategy) != ("stage2", "fsdp2")
-}
-"""Marked slow: stage 5 has all their losses and parts, stage 2 with FSDP2 trains none of the denoiser."""
+QUICK = {("stage5", "ddp"), ("stage5", "fsdp2")}
+"""Those that are not marked slow: stage 5 has the losses and parts of all others."""
 
 pytestmark = pytest.mark.timeout(900)  # all cases of a group run within its first test
 
 
 def marked(cases: Iterable[tuple]) -> list[Any]:
-    """Cases, of which the repeats are marked slow."""
-    return [pytest.param(*case, marks=[pytest.mark.slow] if case[:2] in REPEATS else []) for case in cases]
+    """Cases, all but the quick ones marked slow."""
+    return [pytest.param(*case, marks=[] if case[:2] in QUICK else [pytest.mark.slow]) for case in cases]
 
 
 def run_cases(backbones: Path, out: Path, processes: int, cases: Iterable[Case]) -> None:
@@ -56,11 +54,11 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str,
     seeing_backbones(backbones)
 
     def find(stage: str, strategy: str, size: int) -> dict[str, Any]:
-        slow = (stage, strategy) in REPEATS
+        slow = (stage, strategy) not in QUICK
         if slow not in done:
             done[slow] = tmp_path_factory.mktemp("outcomes")
-            two, four = ([case for case in cases if (case[:2] in REPEATS) == slow] for cases in (CASES, ON_FOUR))
-            two += [] if slow else IN_BFLOAT16
+            of_two = [*CASES, *IN_BFLOAT16]
+            two, four = ([case for case in cases if (case[:2] not in QUICK) == slow] for cases in (of_two, ON_FOUR))
             alone = sorted({(stage, "one", 0) for stage, _, _ in two + four})
             for ranks, cases in ((1, alone), (2, two), (4, four)):
                 if cases:
@@ -86,7 +84,7 @@ def test_ranks_together_take_the_steps_of_one(
     assert (weights[1] - weights[0]).norm() <= 1e-4 * weights[0].norm()
 
 
-@pytest.mark.parametrize(("stage", "strategy", "size"), IN_BFLOAT16)
+@pytest.mark.parametrize(("stage", "strategy", "size"), marked(IN_BFLOAT16))
 def test_mixed_precision_moves_bfloat16_and_keeps_float32(
     outcome: Callable[..., dict[str, Any]], stage: str, strategy: str, size: int
 ) -> None:

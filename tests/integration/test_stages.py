@@ -111,7 +111,7 @@ def incomplete(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return workspace
 
 
-@pytest.mark.parametrize("stage", [2, 3, 4, 5])
+@pytest.mark.parametrize("stage", [*(pytest.param(repeated, marks=pytest.mark.slow) for repeated in (2, 3, 4)), 5])
 def test_two_ranks_take_the_steps_of_one(incomplete: Workspace, stage: int) -> None:
     train = ["--data.init_args.train", str(incomplete.folder / "incomplete"), "--model.init_args.multimodal.dropout=0"]
     one = fit(incomplete, stage, *train, name=f"one{stage}", steps=4)

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from mmig.checkpoints.checkpoint import read_checkpoint
@@ -13,6 +14,7 @@ NUM_STEPS = 4
 RANKS = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 
 
+@pytest.mark.slow
 def test_two_processes_of_torchrun_take_the_steps_of_lightnings(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     config = workspace.config(max_steps=NUM_STEPS)

@@ -42,7 +42,7 @@ def train(folder: Path, name: str, num_ranks: int, strategy: str = "", **trainer
     return f"{statuses} {log.read_text().strip().rpartition(chr(10))[2]}"
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("num_ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_again_and_again_a_run_ends_as_one_that_is_not(tmp_path: Path, num_ranks: int) -> None:
     ended = train(tmp_path, "whole", num_ranks)
     assert ended.startswith(str([0] * num_ranks)), ended

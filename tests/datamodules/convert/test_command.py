@@ -19,6 +19,7 @@ from datamodules.convert.ipr2pr import IPr2PrTable, ipr2pr
 from datamodules.convert.laion import Laion
 from datamodules.convert.source import REASONS_MEANING
 from datamodules.faults import REASONS
+from tests import warm
 from tests.datamodules.convert.layouts import ipr2pr_files, write, write_img2dataset, write_parquet
 from tests.datamodules.convert.results import contents, converted
 
@@ -47,7 +48,7 @@ def test_help_imports_nothing_heavy(root: Path) -> None:
 
 def test_the_command_gives_what_the_engine_gives(root: Path, source: Path, tmp_path: Path) -> None:
     arguments = ["ipr2pr", "--source", str(source), "--out", str(tmp_path / "out"), "--partial", "--workers", "1"]
-    command = [sys.executable, "-m", "datamodules.convert", *arguments]
+    command = [warm.python(), "-m", "datamodules.convert", *arguments]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "" and "ipr2pr: converted" in done.stdout
     assert f"{tmp_path / 'out'}: written; {tmp_path / 'out' / 'conversion.json'} names what was dropped" in (

@@ -1,7 +1,6 @@
 """Paths of configurations, from whichever folder a program is started."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from mmig.backbones.hub import is_hub_id, locate
 from mmig.backbones.parts import VAE
 from mmig.base.paths import ROOT, looked_in, resolved
 from mmig.run.evaluate import settings_path
+from tests import warm
 
 SHIPPED = "assets/tiny/stable-diffusion"
 
@@ -59,7 +59,7 @@ def test_programs_run_from_another_folder(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16), "blue").save(tmp_path / "in.png")
     config = yaml.safe_load((ROOT / "configs" / "editors" / "tiny_instruction.yaml").read_text(encoding="utf-8"))
     (tmp_path / "editor.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, str(ROOT / "edit.py"), "--config", "editor.yaml", "--image", "in.png", "--steps", "1"]
+    command = [warm.python(), str(ROOT / "edit.py"), "--config", "editor.yaml", "--image", "in.png", "--steps", "1"]
     done = subprocess.run(
         [*command, "--instruction", "make it red", "--resolution", "16", "--out", "out.png"],
         cwd=tmp_path,

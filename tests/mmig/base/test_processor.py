@@ -12,7 +12,7 @@ from bench.tools.beside import busy_programs
 from mmig.base.processor import CALM_LOOKS, SharedCores, Times, waited_for_cores
 
 PROGRAM = """
-import json, sys, time
+import json, os, sys, time
 from mmig.base import processor
 processor.share_cores()
 import torch
@@ -28,7 +28,7 @@ def wait_for(asleep):
     print(json.dumps(watch.asleep), flush=True)
     sys.stdin.readline()
 wait_for(True)
-until = time.monotonic() + 30
+until = time.monotonic() + (30 if os.getloadavg()[0] < 2 else 5)
 wait_for(False)
 print(json.dumps(torch.get_num_threads()), flush=True)
 """

@@ -49,6 +49,7 @@ class Case:
         instruction: what edit.py is told.
         inputs: further options of edit.py; {folder} is a folder with `picture.png` and `tone.wav`.
         metrics: that are scored by name; those that the module declares come beside them.
+        repeats: much of another case of its method; its trials are marked slow.
     """
 
     model: Callable[[TinyBackbones], dict[str, Any]]
@@ -60,6 +61,7 @@ class Case:
     instruction: str = "put a red circle on it"
     inputs: Sequence[str] = ("--image", "{folder}/picture.png")
     metrics: Sequence[str] = ("l1_target",)
+    repeats: bool = False
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,10 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> TinyBackbones:
     return seeing_backbones(tmp_path_factory.mktemp("backbones"))
 
 
-@pytest.fixture(scope="module", params=cases())
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] * case.repeats) for name, case in cases().items()],
+)
 def trial(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, backbones: TinyBackbones) -> Trial:
     """A case with its data and its configuration."""
     return Trial.begin(cases()[request.param], tmp_path_factory.mktemp(request.param), backbones)

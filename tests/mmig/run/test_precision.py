@@ -34,9 +34,9 @@ def trainer_of(accelerator: type[Accelerator], name: str) -> Any:
     return SimpleNamespace(accelerator=accelerator(), precision=name)
 
 
-def has_units(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
-    """Let this machine be one with or without matrix units, and without a GPU."""
-    monkeypatch.setattr(precision, "has_matrix_units", lambda: answer)
+def multiplies(monkeypatch: pytest.MonkeyPatch, answer: bool) -> None:
+    """Let this machine be one with or without products of bfloat16, and without a GPU."""
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: answer)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
@@ -72,7 +72,7 @@ def test_attention_on_a_cpu_is_two_products_in_mixed_precision_alone(
 
 
 @pytest.mark.parametrize(
-    ("accelerator", "units", "expected"),
+    ("accelerator", "products", "expected"),
     [
         ("cpu", True, "bf16-mixed"),
         ("cpu", False, "32-true"),
@@ -82,23 +82,48 @@ def test_attention_on_a_cpu_is_two_products_in_mixed_precision_alone(
         ("gpu", True, "32-true"),  # there is none
     ],
 )
-def test_auto_asks_the_processor(monkeypatch: pytest.MonkeyPatch, accelerator: Any, units: bool, expected: str) -> None:
-    has_units(monkeypatch, units)
+def test_auto_asks_the_processor(
+    monkeypatch: pytest.MonkeyPatch, accelerator: Any, products: bool, expected: str
+) -> None:
+    multiplies(monkeypatch, products)
     assert chosen_precision(accelerator) == expected
 
 
 @pytest.mark.parametrize(("supported", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda", "auto"])
 def test_auto_asks_the_gpu(monkeypatch: pytest.MonkeyPatch, accelerator: str, supported: bool, expected: str) -> None:
-    has_units(monkeypatch, not supported)
+    multiplies(monkeypatch, not supported)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated: supported)
     assert chosen_precision(accelerator) == expected
 
 
-@pytest.mark.parametrize(("units", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_a_run_notes_what_auto_stood_for(monkeypatch: pytest.MonkeyPatch, units: bool, expected: str) -> None:
-    has_units(monkeypatch, units)
+@pytest.mark.parametrize(
+    ("units", "instructions", "slower", "expected"),
+    [(True, True, True, True), (False, True, False, True), (False, True, True, False), (False, False, False, False)],
+)
+def test_a_processor_with_instructions_alone_is_timed(
+    monkeypatch: pytest.MonkeyPatch, units: bool, instructions: bool, slower: bool, expected: bool
+) -> None:
+    def seconds(matrix: torch.Tensor) -> float:
+        return 1.0 + (slower - 0.5) * (matrix.dtype == torch.bfloat16)
+
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: units)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    monkeypatch.setattr(precision, "product_seconds", seconds)
+    assert precision.multiplies_bfloat16.__wrapped__() is expected
+
+
+def test_timing_a_processor_draws_nothing() -> None:
+    before = torch.get_rng_state()
+    precision.multiplies_bfloat16.__wrapped__()
+    assert precision.product_seconds(torch.ones(64, 64)) > 0
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("products", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_a_run_notes_what_auto_stood_for(monkeypatch: pytest.MonkeyPatch, products: bool, expected: str) -> None:
+    multiplies(monkeypatch, products)
     assert Parsed(CONFIG).resolved_config()["trainer"]["precision"] == expected
 
 
@@ -106,19 +131,19 @@ def test_auto_needs_no_accelerator_to_be_named(tmp_path: Path, monkeypatch: pyte
     config = yaml.safe_load(Path(CONFIG[2]).read_text(encoding="utf-8"))
     config["trainer"] = {"precision": "auto"}
     (tmp_path / "bare.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    has_units(monkeypatch, True)
+    multiplies(monkeypatch, True)
     trainer = Parsed(["fit", "--config", str(tmp_path / "bare.yaml"), "--name", "x"]).resolved_config()["trainer"]
     assert (trainer["accelerator"], trainer["precision"]) == ("auto", "bf16-mixed")
 
 
 def test_a_run_is_not_continued_in_another_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    has_units(monkeypatch, True)
+    multiplies(monkeypatch, True)
     before = Parsed(CONFIG).resolved_config()
-    has_units(monkeypatch, False)
+    multiplies(monkeypatch, False)
     with pytest.raises(ResumeError, match=r"trainer\.precision: 'bf16-mixed' -> '32-true'"):
         check_resumable(before, Parsed(CONFIG).resolved_config())
 
 
 def test_the_trainer_takes_auto_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    has_units(monkeypatch, True)
+    multiplies(monkeypatch, True)
     assert Trainer(accelerator="cpu", precision="auto", logger=False).precision == "bf16-mixed"

@@ -40,5 +40,5 @@ def decoder(backbones: TinyBackbones) -> dict[str, Any]:
 CASES = {
     "text_to_image": Case(text_to_image, inputs=(), instruction="a red circle"),
     "autoencoder": Case(autoencoder, edits=False, export_refused="needs at least 1000 images"),
-    "decoder": Case(decoder, edits=False),
+    "decoder": Case(decoder, edits=False, repeats=True),
 }

@@ -37,4 +37,4 @@ def finetune(backbones: TinyBackbones) -> dict[str, Any]:
     }
 
 
-CASES = {"stage4": Case(stage4), "finetune": Case(finetune)}
+CASES = {"stage4": Case(stage4), "finetune": Case(finetune, repeats=True)}

@@ -88,14 +88,14 @@ def test_eq_15_falls_and_the_denoiser_stays_bit_for_bit(
             TOKENS,
             MASK,
             seeds(1, 2),
-            num_steps=10,
+            num_steps=40,
             lr=0.05,
         )
     unet.disable_gradient_checkpointing()
     assert all(torch.equal(weight, before[name]) for name, weight in unet.state_dict().items())
     assert all(parameter.grad is None for parameter in unet.parameters())
     assert all(not moved.requires_grad and (moved != start).any() for moved, start in zip(found, TOKENS, strict=True))
-    assert (value(predict, found) < 0.999 * value(predict, TOKENS)).all()
+    assert (value(predict, found) < 0.98 * value(predict, TOKENS)).all()
 
 
 def test_a_sample_does_not_depend_on_its_batch(predict: Predict) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from mmig.base.texts import CutText
 from mmig.methods.mmig.connectors import Connectors
 from mmig.methods.mmig.pipeline import MMIGPipeline
-from tests.mmig.methods.mmig.pipeline_support import TEXT, build, picture, seeded, source
+from tests.mmig.methods.mmig.pipeline_support import FAST, TEXT, build, picture, seeded, source
 from tests.tiny_fixtures import TinyBackbones, build_all
 
 
@@ -79,7 +79,7 @@ def test_a_long_response_is_cut_with_one_line(plain: MMIGPipeline, caplog: pytes
 
 def test_what_is_cut_of_a_response_is_said_by_its_sample(whole: MMIGPipeline) -> None:
     long = " ".join(["circle"] * 80)
-    cut = whole.edit(source(2), ["x", "x"], ["a circle", long], num_images=2).extras["cut"]
+    cut = whole.edit(source(2), ["x", "x"], ["a circle", long], FAST, num_images=2).extras["cut"]
     assert cut[:2] == [[], []]
     room = whole.model.mllm.config.max_response_tokens
     assert (
@@ -90,7 +90,7 @@ def test_what_is_cut_of_a_response_is_said_by_its_sample(whole: MMIGPipeline) ->
             CutText("response", "language model", 80, room),
         ]
     )
-    assert whole.edit(source(2), ["x", "y"]).extras["cut"] == [[], []]
+    assert whole.edit(source(2), ["x", "y"], sampling=FAST).extras["cut"] == [[], []]
 
 
 def test_an_instruction_longer_than_what_the_llm_reads_is_refused(plain: MMIGPipeline) -> None:

@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from mmig.methods.mmig.stages.paper import Stage1, Stage3, Stage5
 from mmig.run.export import export_run
 from mmig.training.lora import LoRAConfig
 from mmig.training.rng import Draws
+from tests import warm
 from tests.mmig.batches import edit_batch
 from tests.mmig.methods.mmig.stages.support import build_stage, world_batch
 from tests.terms import counts_of, values_of
@@ -197,11 +197,13 @@ with one_line_errors():
     ],
 )
 def test_four_and_eight_bits_say_in_one_line_what_they_need(
-    kind: str, message: str, folders: TinyBackbones, root: Path
+    kind: str, message: str, folders: TinyBackbones, root: Path, tmp_path: Path
 ) -> None:
+    program = tmp_path / "without_gpu.py"
+    program.write_text(WITHOUT_GPU)
     arguments = ["llm", str(folders.llama)] if kind == "llm" else ["optimizer", kind]
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_GPU, *arguments],
+        [warm.python(), str(program), *arguments],
         cwd=root,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
