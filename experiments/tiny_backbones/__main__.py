@@ -18,7 +18,7 @@ from mmig.base.commands import OptionParser
 logger = logging.getLogger(__name__)
 ASSETS = "assets/tiny"
 FEATURES = "data/tiny-features"
-DATA = "configs/data/tinyworld.yaml"
+DATA = "configs/data/plain.yaml"
 HERE = "experiments.tiny_backbones"
 Command = list[str]
 
@@ -38,13 +38,7 @@ def commands() -> dict[str, list[Command]]:
     features = ["--data.init_args.features", FEATURES]
     return {
         "tokenizers": [["-m", f"{HERE}.tokenizers", "--out", ASSETS]],
-        "vae": [
-            fit("vae", "tiny-vae"),
-            fit("vae_refine", "tiny-vae-refine", "--init_from", "runs/tiny-vae"),
-            export("vae", "tiny-vae-refine", "--data", DATA),
-            fit("vae_decoder", "tiny-vae-decoder", "--init_from", "runs/tiny-vae-refine"),
-            export("vae", "tiny-vae-decoder", "--keep-scale"),
-        ],
+        "vae": [fit("vae", "tiny-vae"), export("vae", "tiny-vae", "--data", DATA)],
         "clip": [fit("clip", "tiny-clip"), export("clip", "tiny-clip")],
         "clip-eval": [fit("clip_eval", "tiny-clip-eval"), export("clip-eval", "tiny-clip-eval")],
         "lm": [fit("lm", "tiny-lm"), export("lm", "tiny-lm")],
@@ -55,10 +49,7 @@ def commands() -> dict[str, list[Command]]:
             fit("unet_edit_2", "tiny-unet-edit-2", *features),  # from the exported folder
             export("unet", "tiny-unet-edit-2"),
         ],
-        "captioner": [
-            fit("captioner", "tiny-captioner"),
-            export("captioner", "tiny-captioner"),
-        ],
+        "captioner": [fit("captioner", "tiny-captioner"), export("captioner", "tiny-captioner")],
     }
 
 

@@ -10,11 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from datamodules.schema import Batch
-from mmig.backbones.diffusion import load_vae
 from mmig.diffusion.saving import WEIGHTS, forget_origins, save_pipeline_index
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.latent_diffusion.scale import measure_scale
@@ -28,27 +26,15 @@ if TYPE_CHECKING:
 
 
 def export_autoencoder(module: "AutoencoderModule", batches: Iterable[Batch], out: Path) -> float:
-    """Write stable-diffusion/vae below `out`; returns its scaling_factor, measured on the images of `batches`.
+    """Write vae/ below `out`; returns its scaling_factor, measured on the images of `batches`.
 
     Raises:
         ValueError: too few images.
     """
     scale, _ = measure_scale(module.vae, batches)
-    return _write_autoencoder(module, round(scale, 5), out)
-
-
-def replace_decoder(module: "AutoencoderModule", out: Path) -> float:
-    """Write the autoencoder in place of the one below `out`, whose latents it has; returns the scaling_factor of both.
-
-    Raises:
-        BackboneError: no autoencoder there.
-        ValueError: the run's encoder is another one.
-    """
-    before = load_vae(out / "stable-diffusion")
-    pairs = zip(before.encoder.parameters(), module.vae.encoder.parameters(), strict=False)
-    if not all(a.shape == b.shape and torch.allclose(a, b, atol=1e-2, rtol=1e-2) for a, b in pairs):
-        raise ValueError(f"--keep-scale: the autoencoder in {out} has another encoder; measure with --data")
-    return _write_autoencoder(module, before.config.scaling_factor, out)
+    module.vae.register_to_config(scaling_factor=round(scale, 5))
+    save_half(module.vae, out / "vae")
+    return module.vae.config.scaling_factor
 
 
 def export_unets(module: "InstructPix2PixModule | TextToImageModule", out: Path) -> list[Path]:
@@ -90,12 +76,6 @@ def save_half(model: nn.Module, folder: Path) -> None:
         forget_origins(partial)
         for file in (WEIGHTS, "config.json"):  # the config last: without it the folder is no model
             os.replace(partial / file, folder / file)
-
-
-def _write_autoencoder(module: "AutoencoderModule", scale: float, out: Path) -> float:
-    module.vae.register_to_config(scaling_factor=scale)
-    save_half(module.vae, out / "stable-diffusion" / "vae")
-    return scale
 
 
 def _write_unet(module: "LatentModule", unet: Any, folder: Path) -> None:

@@ -2,8 +2,7 @@
 
 `python -m experiments.tiny_backbones.export clip|clip-eval|lm|captioner|vae|unet RUN --out assets/tiny`
 
-A new autoencoder's latent scale is measured on the validation split of `--data`; a run that trained its decoder alone
-has the latents of the one that is there, and takes over its number with `--keep-scale`.
+An autoencoder's latent scale is measured on the validation split of `--data`.
 """
 
 import logging
@@ -74,19 +73,15 @@ def export_captioner_run(module: "CaptionerModule", out: Path) -> list[Path]:
     return [folder]
 
 
-def export_autoencoder_run(module: "AutoencoderModule", out: Path, data: Path | None, keep_scale: bool) -> list[Path]:
-    """stable-diffusion/vae below `out`, with a scale that is measured on these data or, with `keep_scale`, kept."""
-    from experiments.tiny_backbones.diffusion_export import export_autoencoder, replace_decoder
+def export_autoencoder_run(module: "AutoencoderModule", out: Path, data: Path | None) -> list[Path]:
+    """vae/ below `out`, with a scale that is measured on these data."""
+    from experiments.tiny_backbones.diffusion_export import export_autoencoder
     from mmig.evaluation.data import split_batches
 
-    if keep_scale:
-        scale = replace_decoder(module, out)
-    elif data is None:
+    if data is None:
         raise ExportError("--data: expected a configuration, the latent scale of an autoencoder is measured on it")
-    else:
-        scale = export_autoencoder(module, split_batches(data, "val"), out)
-    logger.info("scaling_factor %s", scale)
-    return [out / "stable-diffusion" / "vae"]
+    logger.info("scaling_factor %s", export_autoencoder(module, split_batches(data, "val"), out))
+    return [out / "vae"]
 
 
 def _write_model(model: "PreTrainedModel", folder: Path) -> None:
@@ -113,14 +108,12 @@ def _copy_files(source: Path, folder: Path) -> None:
             write_text(folder / name, file.read_text(encoding="utf-8"))
 
 
-def export_run(
-    part: str, module: "TrainingModule", out: Path, data: Path | None = None, keep_scale: bool = False
-) -> list[Path]:
+def export_run(part: str, module: "TrainingModule", out: Path, data: Path | None = None) -> list[Path]:
     """Write the folders of one part below `out`; returns them.
 
     Args:
         part: of `PARTS`. module: that trained it. out: root of the tiny backbones.
-        data, keep_scale: see `export_autoencoder_run`.
+        data: see `export_autoencoder_run`.
 
     Raises:
         ExportError: `module` is not of the class that trains `part`, or nothing says what the latent scale is.
@@ -138,7 +131,7 @@ def export_run(
         "clip-eval": ((ClipModule,), export_clip_eval_run),
         "lm": ((LanguageModule,), export_language_run),
         "captioner": ((CaptionerModule,), export_captioner_run),
-        "vae": ((AutoencoderModule,), partial(export_autoencoder_run, data=data, keep_scale=keep_scale)),
+        "vae": ((AutoencoderModule,), partial(export_autoencoder_run, data=data)),
         "unet": ((InstructPix2PixModule, TextToImageModule), export_unets),
     }
     expected, export = exporters[part]
@@ -156,16 +149,14 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("run", type=Path, help="run directory or checkpoint file")
     parser.add_argument("--out", type=Path, required=True, help="root of the tiny backbones, assets/tiny")
-    scale = parser.add_mutually_exclusive_group()
-    scale.add_argument("--data", type=Path, help="configuration of the data to measure a latent scale on")
-    scale.add_argument("--keep-scale", action="store_true", help="of the autoencoder there: only the decoder is new")
+    parser.add_argument("--data", type=Path, help="configuration of the data to measure a latent scale on")
     arguments = parser.parse_args(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from mmig.checkpoints.checkpoint import load_module
 
     try:
         module = load_module(arguments.run)
-        folders = export_run(arguments.part, module, arguments.out, arguments.data, arguments.keep_scale)
+        folders = export_run(arguments.part, module, arguments.out, arguments.data)
     except ValueError as error:
         parser.exit(1, f"error: {error}\n")
     for folder in folders:
