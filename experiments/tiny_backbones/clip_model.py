@@ -146,7 +146,8 @@ class CrossAttentionLayer(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
 
-    def forward(self, states: Tensor, patches: Tensor) -> Tensor:
-        """New states [N,L,W] from states [N,L,W] and patches [N,P,V]."""
-        states = states + self.attention(self.norm(states), patches, patches, need_weights=False)[0]
+    def forward(self, states: Tensor, patches: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """New states [N,L,W] from states [N,L,W] and patches [N,P,V]; those patches are not seen that are `hidden`."""
+        asked = self.norm(states)
+        states = states + self.attention(asked, patches, patches, key_padding_mask=hidden, need_weights=False)[0]
         return states + self.feed_forward(states)

@@ -78,9 +78,9 @@ class SceneReader(nn.Module):
         self.layer = CrossAttentionLayer(width, state_width, heads)
         self.answers = nn.Linear(width, sum(1 + len(values) for values in ATTRIBUTES.values()))
 
-    def forward(self, states: Tensor) -> tuple[Tensor, ...]:
-        """Logits [N,9,1+values] of each attribute from states [N,L,state_width]."""
-        read = self.layer(self.queries.expand(len(states), -1, -1), self.norm(states))
+    def forward(self, states: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Logits [N,9,1+values] of each attribute from states [N,L,state_width] that are not `hidden`, bool [N,L]."""
+        read = self.layer(self.queries.expand(len(states), -1, -1), self.norm(states), hidden)
         return self.answers(read).split([1 + len(values) for values in ATTRIBUTES.values()], dim=-1)
 
 

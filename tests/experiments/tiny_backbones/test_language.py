@@ -1,6 +1,7 @@
 """The tiny language model: what its prompt says, which tokens count, and its exported folder."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from datamodules.schema import Batch
+from datamodules.schema import Batch, collate
 from datamodules.tinyworld.inferable import completions
+from datamodules.tinyworld.sample import draw_from
+from datamodules.tinyworld.world import World
 from experiments.tiny_backbones.export import export_run
-from experiments.tiny_backbones.language import TASKS, LanguageModule, LanguageSize
+from experiments.tiny_backbones.language import SCENES, TASKS, LanguageModule, LanguageSize
 from experiments.tiny_backbones.prompt import EXPRESSIVE_TEMPLATE, encode, format_prompt, padded_rows
 from experiments.tiny_backbones.score import generate_left_padded
 from mmig.backbones.llm import load_llm, load_llm_tokenizer
@@ -25,7 +28,9 @@ SIZE = LanguageSize(hidden_size=32, intermediate_size=64, num_hidden_layers=2, n
 
 
 def make_module(root: Path, **options: Any) -> LanguageModule:
-    return LanguageModule(OptimizerConfig(), dict.fromkeys(TASKS, 1.0), str(root / "llama"), SIZE, **options).eval()
+    return LanguageModule(
+        OptimizerConfig(), dict.fromkeys((*TASKS, *SCENES), 1.0), str(root / "llama"), SIZE, **options
+    ).eval()
 
 
 def test_prompt_says_image_and_instruction():
@@ -92,6 +97,47 @@ def test_who_sees_nothing_learns_the_blind_edit(tokenizer_root: Path, batch: Bat
     lengths = [len(encode(seeing.tokenizer, "", text)[1]) for text in texts]
     assert [counts[0][0].item(), counts[1][0].item()] == lengths
     assert torch.equal(counts[0][1:], counts[1][1:])
+
+
+@pytest.fixture
+def world() -> Batch:
+    """Four samples whose scenes are known; texts alone."""
+    world = World(level="plain", pictures=False)
+    return collate([draw_from(world, "train", index) for index in range(4)], size=(1, 1))
+
+
+def test_scenes_count_where_they_are_known_and_described(tokenizer_root: Path, batch: Batch, world: Batch):
+    module, draws = make_module(tokenizer_root, caption_dropout=0.0), Draws(0, world["position"])
+    assert not any(counts_of(module, batch, Draws(0, batch["position"]))[name].any() for name in SCENES)
+    del world["metadata"][0]["target_scene"]
+    world["has_source_caption"][1] = False
+    counts = counts_of(module, world, draws)
+    assert counts["dense_source"].tolist() == [1, 0, 1, 1]
+    assert counts["dense_target"].tolist() == [0, 0, 1, 1]
+    blind = make_module(tokenizer_root, caption_dropout=1.0)
+    assert not any(counts_of(blind, world, draws)[name].any() for name in SCENES)
+
+
+def test_readers_read_the_prompt_alone(tokenizer_root: Path, world: Batch):
+    module, draws = make_module(tokenizer_root, caption_dropout=0.0), Draws(0, world["position"])
+    before = values_of(module, world, draws)
+    world["response"] = [f"{text} {text}" for text in world["response"]]
+    after = values_of(module, world, draws)
+    assert all((before[name] > 0).all() for name in SCENES)
+    torch.testing.assert_close(*([found[name] for name in SCENES] for found in (before, after)))
+    assert not torch.equal(before["response"], after["response"])
+    world["metadata"][0]["source_scene"]["things"] = []
+    read = values_of(module, world, draws)
+    assert read["dense_source"][0] != after["dense_source"][0]
+    assert torch.equal(read["dense_target"], after["dense_target"])
+
+
+def test_a_reader_teaches_the_layers_up_to_its_own(tokenizer_root: Path, world: Batch):
+    size = replace(SIZE, num_hidden_layers=3)
+    module = LanguageModule(OptimizerConfig(), {"dense_source": 1.0}, str(tokenizer_root / "llama"), size)
+    values_of(module, world, Draws(0, world["position"]))["dense_source"].sum().backward()
+    taught = [bool(layer.mlp.up_proj.weight.grad.any()) for layer in module.language_model.model.layers]
+    assert taught == [True, False, False]
 
 
 def test_a_fact_is_a_beginning_and_its_end():
