@@ -79,7 +79,6 @@ def test_language_model_answers():
     assert found["perplexity"] < 2
 
 
-def test_captioner_counts_and_names_some(few: Batch):
+def test_captioner_says_what_is_there(few: Batch):
     found = score.score_captioner(ASSETS, [few], judge_text)
-    assert found["count"] > 0.6
-    assert found["object_colour_count"] > 0.05
+    assert found["object_colour_count"] > 0.7
