@@ -15,16 +15,18 @@ class UNetSize:
     Attributes:
         block_out_channels: width of each resolution, the finest first.
         layers_per_block: residual blocks a resolution on the way down (one more on the way up).
-        attention_heads: heads of every attention (what diffusers calls `attention_head_dim`).
+        attention_heads: heads of every attention, or of those of each resolution (diffusers' `attention_head_dim`).
         norm_num_groups: groups of every group norm; must divide every width.
         sample_size: side of the latents, stored in the config.
+        only_cross_attention: whether the latents of a resolution attend to the text alone, for all or for each.
     """
 
     block_out_channels: Sequence[int] = (320, 640, 1280)
     layers_per_block: int = 2
-    attention_heads: int = 8
+    attention_heads: int | list[int] = 8
     norm_num_groups: int = 32
     sample_size: int = 64
+    only_cross_attention: bool | list[bool] = False
 
 
 def fresh_unet(size: UNetSize, in_channels: int, out_channels: int, text_dim: int) -> "UNet2DConditionModel":
@@ -42,5 +44,6 @@ def fresh_unet(size: UNetSize, in_channels: int, out_channels: int, text_dim: in
         layers_per_block=size.layers_per_block,
         cross_attention_dim=text_dim,
         attention_head_dim=size.attention_heads,
+        only_cross_attention=size.only_cross_attention,
         norm_num_groups=size.norm_num_groups,
     )
