@@ -73,9 +73,7 @@ class Told(L.Callback):
 
     def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
         of_a_checkpoint = event == "open" and "/step-" in str(arguments[0]) and ".partial" in str(arguments[0])
-        if of_a_checkpoint and arguments[2] & (
-            os.O_WRONLY | os.O_RDWR
-        ):  # one that is read is removed, as a life begins
+        if of_a_checkpoint and arguments[2] & (os.O_WRONLY | os.O_RDWR):  # those that are read are removed
             os.write(self.descriptor, b"w")
         if event == "os.rename" and Path(arguments[1]).suffix == ".ckpt":
             os.write(self.descriptor, b"r")
