@@ -116,10 +116,10 @@ QUARTER = replace(
 _OPT = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "word_embed_proj_dim": 32}
 _BLOCKS = {"num_hidden_layers": 2, "num_attention_heads": 2}
 SMALL = Sizes(
-    llm={"vocab_size": 800, "hidden_size": 48, "intermediate_size": 96, "max_position_embeddings": 1024, **_BLOCKS},
+    llm={"vocab_size": 2000, "hidden_size": 48, "intermediate_size": 96, "max_position_embeddings": 1024, **_BLOCKS},
     vision={"hidden_size": 40, "intermediate_size": 80, "image_size": 64, "patch_size": 32, **_BLOCKS},
     text={
-        "vocab_size": 900,
+        "vocab_size": 2000,
         "hidden_size": 32,
         "intermediate_size": 64,
         "max_position_embeddings": 77,
@@ -149,9 +149,9 @@ SMALL = Sizes(
     captioner={
         "vision_config": {"hidden_size": 32, "intermediate_size": 64, "image_size": 64, "patch_size": 16, **_BLOCKS},
         "qformer_config": {"hidden_size": 32, "intermediate_size": 64, "encoder_hidden_size": 32, **_BLOCKS},
-        "text_config": {"model_type": "opt", "vocab_size": 700, **_OPT},
+        "text_config": {"model_type": "opt", "vocab_size": 2000, **_OPT},
         "num_query_tokens": 8,
-        "image_token_index": 690,
+        "image_token_index": 1990,
     },
     mmsm=(16, 2),
     resolution=64,

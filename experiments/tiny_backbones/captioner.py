@@ -48,6 +48,8 @@ class CaptionerModule(TrainingModule):
         clip_vision: folder of a `CLIPVisionModel` to start the ViT from; None trains it from scratch.
     """
 
+    known_losses = ("caption", "dense_patches", "dense_queries")
+
     def __init__(
         self,
         optimizer: OptimizerConfig,

@@ -17,7 +17,7 @@ from mmig.base.commands import OptionParser
 from mmig.base.files import write_json, write_text
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedModel
+    from transformers import PreTrainedModel
 
     from experiments.tiny_backbones.captioner import CaptionerModule
     from experiments.tiny_backbones.clip import ClipModule
@@ -48,16 +48,12 @@ def export_clip_eval_run(module: "ClipModule", out: Path) -> list[Path]:
 
 def export_language_run(module: "LanguageModule", out: Path) -> list[Path]:
     """llama/: weights, config, generation_config, tokenizer and the prompt formats."""
-    return [write_language_model(module.language_model, Path(module.tokenizer.name_or_path), out / "llama")]
-
-
-def write_language_model(model: "LlamaForCausalLM", tokenizer: Path, folder: Path) -> Path:
-    """Write a language model with the files of its tokenizer's folder; returns `folder`."""
-    _write_model(model, folder)
-    _copy_files(tokenizer, folder)
+    folder = out / "llama"
+    _write_model(module.language_model, folder)
+    _copy_files(Path(module.tokenizer.name_or_path), folder)
     write_text(folder / "prompt_template.txt", PROMPT_TEMPLATE + "\n")
     write_text(folder / "expressive_template.txt", EXPRESSIVE_TEMPLATE + "\n")
-    return folder
+    return [folder]
 
 
 def export_captioner_run(module: "CaptionerModule", out: Path) -> list[Path]:

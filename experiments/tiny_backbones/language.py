@@ -10,7 +10,7 @@ and after it. A plain `LlamaForCausalLM`; the prompt formats are in `prompt.py`,
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +84,7 @@ class LanguageModule(TrainingModule):
         rows_at_once: rows of like lengths that go through the model together, so that little of them is padding.
     """
 
-    terms_without_timestep = (*TASKS, *SCENES)
+    known_losses = terms_without_timestep = (*TASKS, *SCENES)
 
     def __init__(
         self,
@@ -119,13 +119,8 @@ class LanguageModule(TrainingModule):
         """
         hidden = draws.bernoulli("caption", self.caption_dropout).to(self.device)
         pairs = self._prompts_and_answers(batch, draws, hidden)
-        seen = batch["has_instruction"] & batch["has_source_caption"] & ~hidden
-        scenes = {
-            name: [
-                known.get(field) if told else None for told, known in zip(seen.tolist(), batch["metadata"], strict=True)
-            ]
-            for name, field in SCENES.items()
-        }
+        told = batch["has_instruction"] & batch["has_source_caption"] & ~hidden
+        scenes = {name: _scenes(batch, field, told) for name, field in SCENES.items()}
         present = {
             "response": batch["has_instruction"] & batch["has_response"],
             "expressive": batch["has_instruction"] & batch["has_expressive"],
@@ -204,3 +199,8 @@ class LanguageModule(TrainingModule):
             for reader, layer, scenes in zip(self.readers.values(), self.read_after, labels.unbind(1), strict=True)
         ]
         return torch.cat([(sums / counts.clamp(min=1)).view(-1, 2), torch.stack(readings, dim=1)], dim=1)
+
+
+def _scenes(batch: Batch, field: str, told: Tensor) -> list[Any]:
+    """The scene graphs of a field of the metadata, None where there is none or nothing is `told` of it."""
+    return [known.get(field) if tells else None for tells, known in zip(told.tolist(), batch["metadata"], strict=True)]

@@ -279,16 +279,6 @@ def test_a_cache_directory_that_cannot_be_used_is_passed_by(server: Server, tmp_
     assert "Not a directory" in caplog.text and "its samples are fetched one by one" in caplog.text
 
 
-def test_other_files_in_the_cache_directory_are_never_removed(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "cache").mkdir()
-    for name in ("mine.tar", "mine.incomplete"):
-        (tmp_path / "cache" / name).write_bytes(bytes(10_000))
-    largest = max(path.stat().st_size for path in (server.root / "data").glob("*.tar"))
-    storage = Storage(**QUICK, cache_directory=str(tmp_path / "cache"), cache_bytes=largest)
-    assert len(_everything(_open(server, storage))) == 20
-    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"mine.tar", "mine.incomplete", "fetched"}
-
-
 def test_a_server_without_ranges_is_told_from_a_broken_one(server: Server, caplog) -> None:
     server.misbehave(ignore_ranges)
     stream = _stream(_open(server, Storage(**QUICK)), global_batch_size=1)

@@ -210,3 +210,14 @@ def test_a_cache_without_room_is_passed_by(served: Server, tmp_path: Path, caplo
     assert len((tmp_path / "out").read_text().split()) == 40
     assert caplog.text.count("its samples are fetched one by one") == 10  # once a shard, not once a sample
     assert _names(tmp_path / "cache" / "fetched") == []
+
+
+def test_other_files_in_its_folder_are_never_removed(served: Server, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for name in ("mine.tar", "mine.incomplete"):
+        (cache / name).write_bytes(bytes(10_000))
+    largest = max(path.stat().st_size for path in (served.root / "data").glob("*.tar"))
+    _read_all(f"{served.url}/data", str(cache), largest, tmp_path / "read", 0)
+    assert (tmp_path / "read").read_text().count("\n") == 40
+    assert {path.name for path in cache.iterdir()} == {"mine.tar", "mine.incomplete", "fetched"}

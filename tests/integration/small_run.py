@@ -72,7 +72,8 @@ class Told(L.Callback):
             sys.addaudithook(self._see)
 
     def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and "/step-" in str(arguments[0]) and ".partial" in str(arguments[0]):
+        of_a_checkpoint = event == "open" and "/step-" in str(arguments[0]) and ".partial" in str(arguments[0])
+        if of_a_checkpoint and arguments[2] & (os.O_WRONLY | os.O_RDWR):  # those that are read are removed
             os.write(self.descriptor, b"w")
         if event == "os.rename" and Path(arguments[1]).suffix == ".ckpt":
             os.write(self.descriptor, b"r")

@@ -48,6 +48,8 @@ def test_losses_are_those_of_separate_rows(tokenizer_root: Path):
     ids, mask, labels = padded_rows([RESPONSE, EDIT, FACT], pad=2)
     logits = module.language_model(input_ids=ids, attention_mask=mask).logits
     alone = token_loss(logits[:, :-1], labels[:, 1:]).values
-    together = module._answer_losses([[FACT], [RESPONSE, EDIT], [FACT]])
+    unknown = torch.full((3, 2, 9, 3), IGNORED)  # no scene of any row
+    together, read = module._row_losses([[FACT], [RESPONSE, EDIT], [FACT]], unknown).split(2, dim=1)
     torch.testing.assert_close(together[1], alone[:2])
     torch.testing.assert_close(together[[0, 2]], torch.stack([alone[2], torch.tensor(0.0)]).expand(2, 2))
+    assert not read.any()
