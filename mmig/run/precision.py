@@ -50,8 +50,10 @@ def multiplies_bfloat16() -> bool:
     In matrix units (AMX) they are. With instructions alone (AVX512-BF16) they are four times as fast on some processors
     and three times as slow on others, so both are timed there, in some milliseconds.
     """
-    if torch.cpu._is_amx_tile_supported() or not torch.cpu._is_avx512_bf16_supported():
-        return torch.cpu._is_amx_tile_supported()
+    if torch.cpu._is_amx_tile_supported():
+        return True
+    if not torch.cpu._is_avx512_bf16_supported():
+        return False
     single = torch.full((512, 512), 0.01)
     return product_seconds(single.bfloat16()) < product_seconds(single)
 

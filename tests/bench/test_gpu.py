@@ -18,6 +18,7 @@ from bench.tools.devices import peak_of
 from bench.tools.gpu_steps import JOBS, Setting, compile_regions
 from bench.tools.loops import BareLoop
 from tests import warm
+from tests.marks import slow_but
 
 CPU = torch.device("cpu")
 QUICK = ("bare", "stage5", "instruct_pix2pix")
@@ -45,9 +46,7 @@ def test_counted_operations_are_those_of_the_step(number: int) -> None:
     assert step_operations(meta, pieces) < 0.99 * step_operations(meta, Pieces(meta.mmig, SMALL))
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in JOBS]
-)
+@pytest.mark.parametrize("name", slow_but(QUICK, JOBS))
 def test_each_job_takes_steps_that_are_timed_and_counted(name: str) -> None:
     result = measure(JOBS[name], SETTING, 1, warm_up=1)
     assert result.images == pytest.approx(2 / result.seconds) and result.peak is None and result.failure is None

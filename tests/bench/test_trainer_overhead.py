@@ -12,9 +12,8 @@ from bench.trainer_overhead import Denoiser, average_of, line, main, measure_sta
 WARM_UP, STEPS = 1, 3
 
 
-@pytest.mark.parametrize(
-    "number", [1, pytest.param(3, marks=pytest.mark.slow)]
-)  # the others have dropout, which the trainer seeds in its own way
+# the others have dropout, which the trainer seeds in its own way
+@pytest.mark.parametrize("number", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_bare_loop_trains_and_averages_to_the_same_weights_as_the_trainer(number: int) -> None:
     times, loop, trainer = measure_stage(number, small_world(2, 2), STEPS, WARM_UP)
     assert len(times.base) == len(times.own) == STEPS - 1

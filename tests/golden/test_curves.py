@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.golden.curves import FILE, METHODS, NUM_STEPS, compute
+from tests.marks import slow_but
 
 FIRST, LATER = 5e-4, 2e-2
 """Relative tolerances of the first two steps, and of what comes after: AdamW goes by the sign of a gradient, also of
@@ -22,9 +23,7 @@ def test_every_method_has_its_curves() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "method", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
-)
+@pytest.mark.parametrize("method", slow_but(QUICK, METHODS))
 def test_the_curves_are_the_golden_ones(method: str) -> None:
     """A refactoring must not change them; a deliberate change rewrites the file (`python -m tests.golden.curves`)."""
     found = compute([method])[method]
