@@ -17,7 +17,7 @@ from datamodules.schema import Batch
 from experiments.tiny_backbones.captioner_model import CaptionerSize, build_captioner, start_from_clip
 from experiments.tiny_backbones.clip_model import normalise_images
 from experiments.tiny_backbones.prompt import padded_rows
-from experiments.tiny_backbones.scene_reader import SceneReader, reading_losses, scene_labels
+from experiments.tiny_backbones.scene_reader import SceneReader, are_known, reading_losses, scene_labels
 from mmig.language.token_loss import token_loss
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
@@ -94,7 +94,7 @@ class CaptionerModule(TrainingModule):
         has_image = batch["has_target"] | batch["has_source"]
         shown = ["target" if target else "source" for target in batch["has_target"].tolist()]
         scenes = [known.get(f"{field}_scene") for field, known in zip(shown, batch["metadata"], strict=True)]
-        seen = has_image & torch.tensor([scene is not None for scene in scenes], device=self.device)
+        seen = has_image & are_known(scenes).to(self.device)
         labels = scene_labels(scenes).to(self.device)
         passed = cache(lambda: self._passed(batch, answers))
 

@@ -26,7 +26,7 @@ from experiments.tiny_backbones.clip_model import (
     text_states,
 )
 from experiments.tiny_backbones.hard_negatives import wrong_caption
-from experiments.tiny_backbones.scene_reader import SceneReader, edit_labels, reading_losses, scene_labels
+from experiments.tiny_backbones.scene_reader import SceneReader, are_known, edit_labels, reading_losses, scene_labels
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
@@ -120,7 +120,7 @@ class ClipModule(TrainingModule):
         has_text = torch.tensor([bool(text) for text in texts], device=self.device)
         has_image = torch.cat([batch["has_source"], batch["has_target"]])
         scenes = [known.get(f"{field}_scene") for field in FIELDS for known in batch["metadata"]]
-        has_scene = torch.tensor([scene is not None for scene in scenes], device=self.device)
+        has_scene = are_known(scenes).to(self.device)
         labels = scene_labels(scenes).to(self.device)
         pairs = cache(lambda: self._pairs(batch, texts, draws))
         described, seen, told = has_image & has_text, has_image & has_scene, has_text & has_scene

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
-from experiments.tiny_backbones.scene_reader import SceneReader, reading_losses, scene_labels
+from experiments.tiny_backbones.scene_reader import SceneReader, are_known, reading_losses, scene_labels
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
 from mmig.training.rng import Draws
@@ -54,7 +54,7 @@ def outputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
 def with_reading(module: Any, sdm: LossTerm, scenes: Sequence[Mapping[str, Any] | None]) -> dict[str, LossTerm]:
     """The noise loss, and what the reader loses on the same pass; scenes that are None do not count."""
     labels = scene_labels(scenes)
-    counts = torch.tensor([scene is not None for scene in scenes], device=module.device) & sdm.counts.bool()
+    counts = are_known(scenes).to(module.device) & sdm.counts.bool()
 
     @cache
     def values() -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from datamodules.schema import Batch
 from datamodules.tinyworld.inferable import completions
 from experiments.tiny_backbones.branches import Branch, branched_rows, row_length
 from experiments.tiny_backbones.prompt import EXPRESSIVE_TEMPLATE, PROMPT_TEMPLATE, encode_all, format_prompt
-from experiments.tiny_backbones.scene_reader import SceneReader, reading_losses, scene_labels
+from experiments.tiny_backbones.scene_reader import SceneReader, are_known, reading_losses, scene_labels
 from mmig.language.token_loss import IGNORED, token_loss
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
@@ -140,7 +140,7 @@ class LanguageModule(TrainingModule):
 
         def term(name: str) -> LossTerm:
             if name in SCENES:
-                counts = torch.tensor([scene is not None for scene in scenes[name]])
+                counts = are_known(scenes[name])
             else:
                 counts = torch.tensor([float(len(answer)) for _, answer in pairs[name]]) * present[name].cpu()
             return LossTerm(counts.to(self.device), lambda: values()[name])

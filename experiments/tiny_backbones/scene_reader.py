@@ -42,6 +42,11 @@ def scene_labels(scenes: Sequence[Mapping[str, Any] | None]) -> Tensor:
     return labels
 
 
+def are_known(scenes: Sequence[Mapping[str, Any] | None]) -> Tensor:
+    """Which scenes there is a graph of, bool [N]."""
+    return torch.tensor([scene is not None for scene in scenes])
+
+
 def edit_labels(edits: Sequence[Mapping[str, Any] | None]) -> tuple[Tensor, Tensor]:
     """The one object that each edit is about, before and after it, as `scene_labels` of scenes with nothing else.
 
