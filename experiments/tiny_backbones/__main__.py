@@ -2,8 +2,7 @@
 
 Runs the commands of assets/tiny/README.md one after the other: tokenizers, made of the committed words, then training
 and export of each part in the order in which they need each other. A run that is complete is not trained again; an
-interrupted one is continued. Both parts of the UNets read latents and texts that are computed once, before them
-(docs/cache.md; 1.7 GB).
+interrupted one is continued.
 `--only clip lm` remakes some parts, `--list` says what would run.
 """
 
@@ -17,7 +16,6 @@ from mmig.base.commands import OptionParser
 
 logger = logging.getLogger(__name__)
 ASSETS = "assets/tiny"
-FEATURES = "data/tiny-features"
 DATA = "configs/data/plain.yaml"
 HERE = "experiments.tiny_backbones"
 Command = list[str]
@@ -29,26 +27,17 @@ def commands() -> dict[str, list[Command]]:
     def fit(config: str, run: str, *arguments: str) -> Command:
         return ["train.py", "fit", "--config", f"configs/tiny/{config}.yaml", "--name", run, *arguments]
 
-    def cache(config: str, *arguments: str) -> Command:
-        return ["-m", "mmig.run.cache", "--config", f"configs/tiny/{config}.yaml", *arguments]
-
     def export(part: str, run: str, *arguments: str) -> Command:
         return ["-m", f"{HERE}.export", part, f"runs/{run}", "--out", ASSETS, *arguments]
 
-    features = ["--data.init_args.features", FEATURES]
     return {
         "tokenizers": [["-m", f"{HERE}.tokenizers", "--out", ASSETS]],
         "vae": [fit("vae", "tiny-vae"), export("vae", "tiny-vae", "--data", DATA)],
         "clip": [fit("clip", "tiny-clip"), export("clip", "tiny-clip")],
         "clip-eval": [fit("clip_eval", "tiny-clip-eval"), export("clip-eval", "tiny-clip-eval")],
         "lm": [fit("lm", "tiny-lm"), export("lm", "tiny-lm")],
-        "unets": [
-            cache("unet_edit", "--out", FEATURES, "--dtype", "float16"),
-            fit("unet_edit", "tiny-unet-edit", *features),
-            export("unet", "tiny-unet-edit"),
-            fit("unet_edit_2", "tiny-unet-edit-2", *features),  # from the exported folder
-            export("unet", "tiny-unet-edit-2"),
-        ],
+        "drawing": [fit("drawing", "tiny-drawing"), export("unet", "tiny-drawing")],
+        "editing": [fit("editing", "tiny-editing"), export("unet", "tiny-editing")],
         "captioner": [fit("captioner", "tiny-captioner"), export("captioner", "tiny-captioner")],
     }
 

@@ -173,7 +173,7 @@ def _write_config(folder: Path, config: dict[str, Any], architecture: str) -> No
 
 
 def export_clip(weights: Weights, size: ClipSize, tokenizer: Path, out: Path) -> list[Path]:
-    """Write clip/, clip-vision/ and clip-text/{text_encoder,tokenizer}/ below `out`; returns the folders.
+    """Write clip/, clip-vision/ and stable-diffusion/{text_encoder,tokenizer}/ below `out`; returns the folders.
 
     Args:
         weights: state of the `open_clip.CLIP`.
@@ -183,5 +183,5 @@ def export_clip(weights: Weights, size: ClipSize, tokenizer: Path, out: Path) ->
     weights = {name: value.detach() for name, value in weights.items() if isinstance(value, torch.Tensor)}
     export_open_clip(weights, size, tokenizer, out / "clip")
     export_vision(weights, size, out / "clip-vision")
-    export_text(weights, size, tokenizer, out / "clip-text")
-    return [out / name for name in ("clip", "clip-vision", "clip-text")]
+    export_text(weights, size, tokenizer, out / "stable-diffusion")
+    return [out / name for name in ("clip", "clip-vision", "stable-diffusion")]

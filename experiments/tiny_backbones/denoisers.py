@@ -1,13 +1,15 @@
-"""Training of the tiny denoisers with a reader of the scene, thrown away, on the states in the middle of the UNet.
+"""Training of the tiny denoisers with helpers that are thrown away: what a denoiser is asked beside the noise.
 
 From the noise alone a small denoiser learns for very long not which words are of one object and where it is to
-stand. The reader asks its coarsest states what stands at each place of the picture that it is to make, so that text and
-place meet there early (representation alignment, Yu et al. 2024, with the scene graph as the teacher).
+stand. Two helpers let text and place meet early:
+- a reader asks the coarsest states of the UNet what stands at each place of the picture that it is to make
+  (representation alignment, Yu et al. 2024, with the scene graph as the teacher);
+- the attention to the words of an object is pulled into the object's mask (Wang et al. 2024, TokenCompose).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,12 +17,15 @@ from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from experiments.tiny_backbones.scene_reader import SceneReader, are_known, reading_losses, scene_labels
+from mmig.diffusion.attention import capture_attention
+from mmig.diffusion.concepts import ConceptTokens, locate_concepts
+from mmig.diffusion.losses import mask_to_latents
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
 from mmig.training.rng import Draws
 from mmig.training.terms import LossTerm
 
-TERM = "dense_scene"
+READING, ATTENTION = "dense_scene", "attention"
 
 
 class MiddleReader(nn.Module):
@@ -51,21 +56,69 @@ def outputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def with_reading(module: Any, sdm: LossTerm, scenes: Sequence[Mapping[str, Any] | None]) -> dict[str, LossTerm]:
-    """The noise loss, and what the reader loses on the same pass; scenes that are None do not count."""
-    labels = scene_labels(scenes)
-    counts = are_known(scenes).to(module.device) & sdm.counts.bool()
+class HelpedPass:
+    """One pass of a denoiser for the noise loss, and what the helpers look at while it runs.
 
-    @cache
-    def values() -> tuple[Tensor, Tensor]:
-        with outputs_of(module.unet.mid_block) as states:
-            noise = sdm.values
-        return noise, reading_losses(module.reader(states[0]), labels.to(noise.device))
+    Args:
+        module: has `unet` and `reader`.
+        sdm: the noise loss.
+        shown: whether the helpers count; where not, they are not computed.
+    """
 
-    return {
-        "sdm": LossTerm(sdm.counts, lambda: values()[0]),
-        TERM: LossTerm(counts, lambda: values()[1]),
-    }
+    def __init__(self, module: Any, sdm: LossTerm, shown: bool = True) -> None:
+        self.module, self.sdm, self.shown = module, sdm, shown
+        side = module.unet.config.sample_size
+        self.resolution = (side, side)
+
+    @cached_property
+    def _seen(self) -> tuple[Tensor, Tensor, Any]:
+        """The noise loss [B], the states of the middle [B,C,h,w], and, if asked for, the finest attention."""
+        unet, looks = self.module.unet, ATTENTION in self.module.loss_weights
+        capture = capture_attention(unet, self.resolution) if looks else nullcontext()
+        with outputs_of(unet.mid_block) as states, capture as attention:
+            noise = self.sdm.values
+        return noise, states[0], attention
+
+    def noise(self) -> LossTerm:
+        """The noise loss as it is."""
+        return LossTerm(self.sdm.counts, lambda: self._seen[0])
+
+    def reading(self, scenes: Sequence[Mapping[str, Any] | None]) -> LossTerm:
+        """What the reader loses; scenes that are None do not count."""
+        labels = scene_labels(scenes)
+        counts = are_known(scenes).to(self.module.device) & self.sdm.counts.bool()
+        return self._helper(
+            counts, lambda: reading_losses(self.module.reader(self._seen[1]), labels.to(self._seen[1].device))
+        )
+
+    def attention(self, tokens: ConceptTokens, masks: Tensor) -> LossTerm:
+        """How much of the attention to words of concepts falls outside their masks [B,K,H,W]."""
+        places = mask_to_latents(masks, self.resolution)
+        counts = tokens.valid.any(dim=1).to(self.module.device) & self.sdm.counts.bool()
+        return self._helper(counts, lambda: attention_outside(self._seen[2].average(), tokens, places))
+
+    def _helper(self, counts: Tensor, compute: Callable[[], Tensor]) -> LossTerm:
+        return LossTerm(counts, compute) if self.shown else LossTerm(counts & False, lambda: 0 * self._seen[0])
+
+
+def attention_outside(attention: Tensor, tokens: ConceptTokens, masks: Tensor) -> Tensor:
+    """L_token of TokenCompose (Wang et al. 2024, eq 2), mean over the concepts of a text, float32 [B].
+
+    (1 - A inside the mask / A everywhere)^2 of each concept, A being the mean of its words' attention. 0: all
+    attention is inside; 1: none is, or the mask is empty. Texts without concepts give 0.
+
+    Args:
+        attention: of every token, [B,T,h,w].
+        tokens: where the concepts are.
+        masks: of the concepts, in {0, 1}, [B,K,h,w].
+    """
+    tokens = tokens.to(attention.device)
+    index = tokens.positions.clamp(min=0).flatten(1)[..., None, None].expand(-1, -1, *attention.shape[2:])
+    words = attention.float().gather(1, index).unflatten(1, tokens.positions.shape[1:])
+    maps = (words * (tokens.positions >= 0)[..., None, None]).sum(dim=2)
+    inside = (maps * masks.to(maps.device)).sum((2, 3)) / maps.sum((2, 3)).clamp(min=1e-6)
+    losses = (1 - inside).square() * tokens.valid
+    return losses.sum(1) / tokens.valid.sum(1).clamp(min=1)
 
 
 def middle_reader(unet: nn.Module) -> MiddleReader:
@@ -81,7 +134,7 @@ class Drawing(TextToImageModule):
         arguments: those of `TextToImageModule`.
     """
 
-    known_losses = ("sdm", TERM)
+    known_losses = ("sdm", READING)
 
     def __init__(self, *args: Any, **arguments: Any) -> None:
         super().__init__(*args, **arguments)
@@ -93,20 +146,23 @@ class Drawing(TextToImageModule):
         fields = ["target_scene" if chosen else "source_scene" for chosen in at_target.tolist()]
         rows = zip(fields, dropped.tolist(), batch["metadata"], strict=True)
         scenes = [None if drop else known.get(field) for field, drop, known in rows]
-        return with_reading(self, super().losses(batch, draws)["sdm"], scenes)
+        helped = HelpedPass(self, super().losses(batch, draws)["sdm"])
+        return {"sdm": helped.noise(), READING: helped.reading(scenes)}
 
 
 class Editing(InstructPix2PixModule):
-    """`InstructPix2PixModule` with the term "dense_scene": what stands where after the edit.
+    """`InstructPix2PixModule` with "dense_scene": what stands where after the edit; and with "attention", of responses.
 
     Args:
+        helper_steps: for how many steps the helpers count; None: always.
         arguments: those of `InstructPix2PixModule`.
     """
 
-    known_losses = ("sdm", TERM)
+    known_losses = ("sdm", READING, ATTENTION)
 
-    def __init__(self, *args: Any, **arguments: Any) -> None:
+    def __init__(self, *args: Any, helper_steps: int | None = None, **arguments: Any) -> None:
         super().__init__(*args, **arguments)
+        self.helper_steps = helper_steps
         self.reader = middle_reader(self.unet)
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
@@ -117,4 +173,13 @@ class Editing(InstructPix2PixModule):
             None if field == "" or (field == "instruction" and blind) else known.get("target_scene")
             for field, blind, known in rows
         ]
-        return with_reading(self, super().losses(batch, draws)["sdm"], scenes)
+        shown = self.helper_steps is None or self.step < self.helper_steps
+        helped = HelpedPass(self, super().losses(batch, draws)["sdm"], shown)
+        terms = {"sdm": helped.noise(), READING: helped.reading(scenes)}
+        if ATTENTION in self.loss_weights:
+            phrases = [
+                found if field == "response" else [] for field, found in zip(fields, batch["concepts"], strict=True)
+            ]
+            tokens = locate_concepts(self.tokenizer, batch["response"], phrases)
+            terms[ATTENTION] = helped.attention(tokens, batch["concept_masks"])
+        return terms

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -18,52 +18,34 @@ from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.latent_diffusion.scale import measure_scale
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
-
     from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule
     from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
-    from mmig.training.latent_module import LatentModule
 
 
 def export_autoencoder(module: "AutoencoderModule", batches: Iterable[Batch], out: Path) -> float:
-    """Write vae/ below `out`; returns its scaling_factor, measured on the images of `batches`.
+    """Write stable-diffusion/vae/ below `out`; returns its scaling_factor, measured on the images of `batches`.
 
     Raises:
         ValueError: too few images.
     """
     scale, _ = measure_scale(module.vae, batches)
     module.vae.register_to_config(scaling_factor=round(scale, 5))
-    save_half(module.vae, out / "vae")
+    save_half(module.vae, out / "stable-diffusion" / "vae")
     return module.vae.config.scaling_factor
 
 
-def export_unets(module: "InstructPix2PixModule | TextToImageModule", out: Path) -> list[Path]:
-    """Write the UNet with its scheduler below `out`: stable-diffusion/, and of an editing one instruct-pix2pix/ too.
-
-    The first input channels of an editing UNet are one that draws from text (trained by `generation` > 0). The other
-    parts of stable-diffusion/ are there already.
-
-    Returns:
-        The folders.
+def export_unet(module: "InstructPix2PixModule | TextToImageModule", out: Path) -> Path:
+    """Write the UNet with its scheduler below `out`: in instruct-pix2pix/ one that edits, in stable-diffusion/ one
+    that draws, beside the other parts that are there already. Returns the folder.
     """
-    drawing, unet = out / "stable-diffusion", module.unet
-    written = [drawing]
-    if isinstance(module, InstructPix2PixModule):
-        written.append(out / "instruct-pix2pix")
-        _write_unet(module, unet, written[-1])
-        unet = narrowed(unet, module.vae.config.latent_channels)
-    _write_unet(module, unet, drawing)
-    save_pipeline_index(drawing, "StableDiffusionPipeline", module.pipeline_parts)
-    return written
-
-
-def narrowed(unet: "UNet2DConditionModel", in_channels: int) -> "UNet2DConditionModel":
-    """A copy with the first `in_channels` input channels: equal to `unet` where the others are zero."""
-    narrow = type(unet).from_config({**unet.config, "in_channels": in_channels})
-    weights = dict(unet.state_dict())
-    weights["conv_in.weight"] = weights["conv_in.weight"][:, :in_channels]
-    narrow.load_state_dict(weights)
-    return narrow
+    edits = isinstance(module, InstructPix2PixModule)
+    folder = out / ("instruct-pix2pix" if edits else "stable-diffusion")
+    save_half(module.unet, folder / "unet")
+    module.scheduler.save_pretrained(folder / "scheduler")
+    forget_origins(folder / "scheduler")
+    if not edits:
+        save_pipeline_index(folder, "StableDiffusionPipeline", module.pipeline_parts)
+    return folder
 
 
 def save_half(model: nn.Module, folder: Path) -> None:
@@ -76,9 +58,3 @@ def save_half(model: nn.Module, folder: Path) -> None:
         forget_origins(partial)
         for file in (WEIGHTS, "config.json"):  # the config last: without it the folder is no model
             os.replace(partial / file, folder / file)
-
-
-def _write_unet(module: "LatentModule", unet: Any, folder: Path) -> None:
-    save_half(unet, folder / "unet")
-    module.scheduler.save_pretrained(folder / "scheduler")
-    forget_origins(folder / "scheduler")

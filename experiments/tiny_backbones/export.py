@@ -34,7 +34,7 @@ class ExportError(ValueError):
 
 
 def export_clip_run(module: "ClipModule", out: Path) -> list[Path]:
-    """clip/, clip-vision/ and clip-text/{text_encoder,tokenizer}/ below `out`."""
+    """clip/, clip-vision/ and stable-diffusion/{text_encoder,tokenizer}/ below `out`."""
     tokenizer = Path(module.tokenizer.name_or_path)
     return export_clip(module.clip.state_dict(), module.size, tokenizer, out)
 
@@ -70,14 +70,14 @@ def export_captioner_run(module: "CaptionerModule", out: Path) -> list[Path]:
 
 
 def export_autoencoder_run(module: "AutoencoderModule", out: Path, data: Path | None) -> list[Path]:
-    """vae/ below `out`, with a scale that is measured on these data."""
+    """stable-diffusion/vae/ below `out`, with a scale that is measured on these data."""
     from experiments.tiny_backbones.diffusion_export import export_autoencoder
     from mmig.evaluation.data import split_batches
 
     if data is None:
         raise ExportError("--data: expected a configuration, the latent scale of an autoencoder is measured on it")
     logger.info("scaling_factor %s", export_autoencoder(module, split_batches(data, "val"), out))
-    return [out / "vae"]
+    return [out / "stable-diffusion" / "vae"]
 
 
 def _write_model(model: "PreTrainedModel", folder: Path) -> None:
@@ -116,7 +116,7 @@ def export_run(part: str, module: "TrainingModule", out: Path, data: Path | None
     """
     from experiments.tiny_backbones.captioner import CaptionerModule
     from experiments.tiny_backbones.clip import ClipModule
-    from experiments.tiny_backbones.diffusion_export import export_unets
+    from experiments.tiny_backbones.diffusion_export import export_unet
     from experiments.tiny_backbones.language import LanguageModule
     from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
     from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule
@@ -128,7 +128,7 @@ def export_run(part: str, module: "TrainingModule", out: Path, data: Path | None
         "lm": ((LanguageModule,), export_language_run),
         "captioner": ((CaptionerModule,), export_captioner_run),
         "vae": ((AutoencoderModule,), partial(export_autoencoder_run, data=data)),
-        "unet": ((InstructPix2PixModule, TextToImageModule), export_unets),
+        "unet": ((InstructPix2PixModule, TextToImageModule), lambda module, out: [export_unet(module, out)]),
     }
     expected, export = exporters[part]
     if not isinstance(module, expected):

@@ -66,7 +66,7 @@ def frozen_states(root: Path, batches: Iterable[Batch]) -> dict[str, Readable]:
     from mmig.diffusion.text import encode_text
 
     vision = load_clip_vision(root / "clip-vision")
-    encoder, tokenizer = load_text_encoder(root / "clip-text"), load_tokenizer(root / "clip-text")
+    encoder, tokenizer = load_text_encoder(root / "stable-diffusion"), load_tokenizer(root / "stable-diffusion")
     blocks = depths(vision.config.num_hidden_layers)
     found: dict[str, list[Readable]] = defaultdict(list)
     for batch in batches:

@@ -74,7 +74,7 @@ def _numbered(entries: Iterable[str]) -> dict[str, int]:
 def write_tokenizers(words: WordList, out: Path) -> dict[str, int]:
     """Make all three of a list of words and write them below `out`.
 
-    Returns the number of entries by folder: clip and clip-text/tokenizer (the same files), llama, blip2.
+    Returns the number of entries by folder: clip and stable-diffusion/tokenizer (the same files), llama, blip2.
 
     Raises:
         ValueError: more entries than `MAX_VOCABULARY`.
@@ -82,7 +82,7 @@ def write_tokenizers(words: WordList, out: Path) -> dict[str, int]:
     clip = clip_tokenizer(words)
     parts: dict[str, tuple[Made, Callable[[Path, dict[str, int], Merges], None]]] = {
         "clip": (clip, save_clip_tokenizer),
-        "clip-text/tokenizer": (clip, save_clip_tokenizer),
+        "stable-diffusion/tokenizer": (clip, save_clip_tokenizer),
         "llama": (llama_tokenizer(words), save_llama_tokenizer),
         "blip2": (opt_tokenizer(words), save_opt_tokenizer),
     }
@@ -98,7 +98,7 @@ def main() -> None:
     """Command line: `python -m experiments.tiny_backbones.tokenizers --out assets/tiny`."""
     parser = OptionParser(description=main.__doc__)
     parser.add_argument("--words", type=Path, default=WORDS_FILE, help="the list of words")
-    parser.add_argument("--out", type=Path, required=True, help="root that gets clip/, clip-text/, llama/, blip2/")
+    parser.add_argument("--out", type=Path, required=True, help="root of the tiny backbones")
     arguments = parser.parse_args()
     for name, entries in write_tokenizers(read_word_list(arguments.words), arguments.out).items():
         print(f"{arguments.out / name}: {entries} entries")  # noqa: T201, the result of the command

@@ -10,19 +10,38 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def noise_loss(prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+def noise_loss(
+    prediction: Tensor, target: Tensor, weight: Tensor | None = None, positions: Tensor | None = None
+) -> Tensor:
     """Mean squared error of what the denoiser predicts (L_SDM, MMIG eq 14), in float32 whatever the inputs are.
 
     Args:
         prediction: output of the denoiser, [B,C,h,w].
         target: `NoiseProcess.target`, same shape.
         weight: `NoiseProcess.weight` of each sample's timestep, [B]; None weighs all alike.
+        positions: how much each position counts in its sample's mean, positive, [B,1,h,w]; None weighs all alike.
 
     Returns:
         Mean over C, h and w of the squared difference, [B].
     """
-    squared = (prediction.float() - target.float()).square().flatten(1).mean(dim=1)
-    return squared if weight is None else squared * weight.float()
+    squared = (prediction.float() - target.float()).square().mean(dim=1, keepdim=True)
+    if positions is not None:
+        squared = squared * (positions / positions.mean(dim=(2, 3), keepdim=True))
+    error = squared.flatten(1).mean(dim=1)
+    return error if weight is None else error * weight.float()
+
+
+def edit_weights(masks: Tensor, size: tuple[int, int], inside: float) -> Tensor:
+    """How much each position of the latents counts: `inside` where a mask of the edit is, else 1, [B,1,h,w].
+
+    Lin et al. 2025 (UniWorld) weigh the edited part so, lest a model that copies its source has nearly no loss.
+
+    Args:
+        masks: what the edit changes, in {0, 1}, [B,K,H,W]; their union counts.
+        size: (h, w) of the latents.
+    """
+    changed = mask_to_latents(masks, size).amax(dim=1, keepdim=True)
+    return 1 + (inside - 1) * changed
 
 
 def masked_noise_loss(

@@ -62,13 +62,26 @@ class LatentModule(TrainingModule):
         """Timestep of each sample, [B]."""
         return self.process.sample_timesteps(draws.uniform("timestep"), self.timestep_exponent)
 
-    def sdm(self, unet: nn.Module, clean: Tensor, condition: Conditioning, draws: Draws) -> Tensor:
-        """L_SDM (MMIG eq 14) of a denoiser, weighted by timestep, [B]; latents [B,c,h,w] and their condition."""
+    def sdm(
+        self,
+        unet: nn.Module,
+        clean: Tensor,
+        condition: Conditioning,
+        draws: Draws,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """L_SDM (MMIG eq 14) of a denoiser, weighted by timestep and by position (`noise_loss`), [B].
+
+        Args:
+            unet: the denoiser. clean: latents [B,c,h,w]. condition: of each. draws: of the batch.
+            positions: weights [B,1,h,w].
+        """
         noise = draws.normal("noise", clean.shape[1:])
         problem = denoising_problem(self.process, clean, noise, self.timesteps(draws), condition)
         noisy = problem.noisy.contiguous(memory_format=torch.channels_last)
         prediction = denoise(unet, noisy, problem.timesteps, condition)
-        return noise_loss(prediction, problem.target, self.process.weight(problem.timesteps, self.weighting))
+        weight = self.process.weight(problem.timesteps, self.weighting)
+        return noise_loss(prediction, problem.target, weight, positions)
 
     def named_backbones(self) -> dict[str, nn.Module]:
         """The frozen autoencoder and text encoder."""

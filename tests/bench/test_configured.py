@@ -34,7 +34,7 @@ from bench.tools.trained import TrainedSteps, take_steps
 from mmig.training.rng import Draws
 
 CPU = torch.device("cpu")
-EDITING, DRAWING = "configs/instruct_pix2pix/published.yaml", "configs/tiny/unet_text.yaml"
+EDITING, DRAWING = "configs/instruct_pix2pix/published.yaml", "configs/tiny/drawing.yaml"
 SMALL_ON_CPU = ["--device", "cpu", "--sizes", "small", "--resolution", "64", "--backend", "eager", "--steps", "1"]
 LOOKS_AT_VALUES = "configs/tiny/lm.yaml"
 

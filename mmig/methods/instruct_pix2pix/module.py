@@ -17,6 +17,7 @@ from mmig.checkpoints.folders import write_editor
 from mmig.diffusion.conditioning import Conditioning, condition_drops
 from mmig.diffusion.fresh import UNetSize, fresh_unet
 from mmig.diffusion.latents import from_posterior
+from mmig.diffusion.losses import edit_weights
 from mmig.diffusion.process import Weighting
 from mmig.diffusion.saving import save_pipeline
 from mmig.editor import Editor
@@ -62,6 +63,8 @@ class InstructPix2PixModule(LatentModule):
         generation: part of the remaining samples that train text-to-image: no source, the target caption. The first 4
             input channels are then a text-to-image UNet. Not in the published recipe.
         target_latents: what the noise is added to: a "sample" of the target's posterior (published) or its "mode".
+        edit_weight: how much more a position counts where the edit's masks say that something changes, positive.
+            1 as published; then no masks are read.
         gradient_checkpointing: recompute the UNet's activations in the backward.
         sampling: how `make_pipeline` samples.
     """
@@ -76,6 +79,7 @@ class InstructPix2PixModule(LatentModule):
         drop: float = 0.05,
         generation: float = 0.0,
         target_latents: Latents = "sample",
+        edit_weight: float = 1.0,
         weighting: Weighting = "uniform",
         timestep_exponent: float = 1.0,
         gradient_checkpointing: bool = False,
@@ -100,13 +104,23 @@ class InstructPix2PixModule(LatentModule):
         self.drop = drop
         self.generation = generation
         self.target_latents: Latents = target_latents
+        self.edit_weight = edit_weight
         self.features = LatentFeatures(self, self.feature_facts)
         self.features.declare(*self._frozen_features())
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
         """Squared error of the denoiser's prediction; samples that have a target count."""
         counts = batch["has_target"].to(self.device)
-        return {"sdm": LossTerm(counts, lambda: self.sdm(self.unet, *self._conditioned_latents(batch, draws), draws))}
+        return {"sdm": LossTerm(counts, lambda: self._error(batch, draws))}
+
+    def _error(self, batch: Batch, draws: Draws) -> Tensor:
+        """L_SDM of each sample, [B]."""
+        target, condition = self._conditioned_latents(batch, draws)
+        positions = None
+        if self.edit_weight != 1:
+            masks = torch.cat([batch["target_mask"], batch["reference_mask"]], dim=1).to(target.device)
+            positions = edit_weights(masks, tuple(target.shape[-2:]), self.edit_weight)
+        return self.sdm(self.unet, target, condition, draws, positions)
 
     @torch.no_grad()
     def _conditioned_latents(self, batch: Batch, draws: Draws) -> tuple[Tensor, Conditioning]:

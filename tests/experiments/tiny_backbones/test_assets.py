@@ -38,7 +38,7 @@ def test_all_assets_stay_below_sixty_megabytes():
     assert sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) <= 60e6
 
 
-@pytest.mark.parametrize("name", ["clip", "clip-text/tokenizer", "llama", "blip2"])
+@pytest.mark.parametrize("name", ["clip", "stable-diffusion/tokenizer", "llama", "blip2"])
 def test_vocabularies_are_small(name: str):
     from transformers import AutoTokenizer
 
@@ -51,10 +51,10 @@ def test_the_three_clip_folders_are_one_model(samples: Batch):
     vision = load_clip_vision(ASSETS / "clip-vision")
     expected = clip.model.encode_image(pixels)
     torch.testing.assert_close(vision(pixels).pooler_output @ clip.model.visual.proj, expected, atol=1e-4, rtol=1e-4)
-    tokenizer = load_tokenizer(ASSETS / "clip-text")
+    tokenizer = load_tokenizer(ASSETS / "stable-diffusion")
     ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
     assert torch.equal(ids, clip.tokenizer(texts))
-    pooled = load_text_encoder(ASSETS / "clip-text")(ids).pooler_output
+    pooled = load_text_encoder(ASSETS / "stable-diffusion")(ids).pooler_output
     expected = clip.model.encode_text(ids)
     torch.testing.assert_close(pooled @ clip.model.text_projection, expected, atol=1e-4, rtol=1e-4)
 

@@ -70,8 +70,8 @@ def test_vision_export_gives_the_same_feature(module: ClipModule, exported: Path
 
 
 def test_text_export_gives_the_same_states(module: ClipModule, exported: Path):
-    encoder = load_text_encoder(exported / "clip-text")
-    ids = load_tokenizer(exported / "clip-text")(
+    encoder = load_text_encoder(exported / "stable-diffusion")
+    ids = load_tokenizer(exported / "stable-diffusion")(
         TEXTS, padding="max_length", truncation=True, return_tensors="pt"
     ).input_ids
     output = encoder(ids)

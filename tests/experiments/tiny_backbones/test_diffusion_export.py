@@ -1,4 +1,4 @@
-"""The tiny autoencoder and UNets in assets/tiny's layout: half precision, the scale, two UNets out of one."""
+"""The tiny autoencoder and UNets in assets/tiny's layout: half precision, the scale, where what goes."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments.tiny_backbones.diffusion_export import export_autoencoder, export_unets, narrowed
+from experiments.tiny_backbones.diffusion_export import export_autoencoder, export_unet
 from experiments.tiny_backbones.diffusion_export import save_half as save
 from experiments.tiny_backbones.export import ExportError, export_run
 from mmig.backbones.diffusion import load_scheduler, load_unet, load_vae
-from mmig.diffusion.conditioning import Conditioning, denoise
 from mmig.diffusion.fresh import UNetSize
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule
@@ -43,7 +42,7 @@ def denoiser(kind: Any, assets: Path) -> Any:
 def test_an_exported_autoencoder_loads_with_its_scale(tmp_path: Path) -> None:
     module, image = autoencoder(), edit_batch(1)["source"]
     scale = export_autoencoder(module, [edit_batch(512, 16)], tmp_path)
-    loaded = load_vae(tmp_path / "vae")
+    loaded = load_vae(tmp_path / "stable-diffusion")
     assert loaded.config.scaling_factor == scale
     latents = [vae.encode(image).latent_dist.mode() for vae in (loaded, module.vae)]
     torch.testing.assert_close(*latents, atol=2e-2, rtol=2e-2)
@@ -65,27 +64,19 @@ def test_files_are_half_precision_and_name_no_path(assets: Path, tmp_path: Path)
 
 
 def test_replacing_the_folders_unet_keeps_the_backbones_fingerprints(assets: Path) -> None:
-    assert export_unets(denoiser(TextToImageModule, assets), assets) == [assets / "stable-diffusion"]
+    assert export_unet(denoiser(TextToImageModule, assets), assets) == assets / "stable-diffusion"
     module = denoiser(TextToImageModule, assets)
     before = module.describe_backbones()
     with torch.no_grad():
         module.unet.conv_out.bias.add_(1)
-    export_unets(module, assets)
+    export_unet(module, assets)
     assert denoiser(TextToImageModule, assets).describe_backbones() == before
     assert sorted(before) == ["scheduler", "text_encoder", "tokenizer", "vae"]
 
 
-def test_the_narrowed_unet_equals_the_editor_without_source(assets: Path) -> None:
-    unet = denoiser(InstructPix2PixModule, assets).unet
-    noisy, tokens, timesteps = torch.randn(2, 4, 16, 16), torch.randn(2, 77, 32), torch.tensor([5, 800])
-    expected = denoise(unet, noisy, timesteps, Conditioning(tokens, image_latents=torch.zeros(2, 4, 16, 16)))
-    drawn = denoise(narrowed(unet, 4), noisy, timesteps, Conditioning(tokens))
-    torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=1e-4)
-
-
-def test_an_editing_unet_gives_both_folders(assets: Path) -> None:
-    drawing, editing = export_unets(denoiser(InstructPix2PixModule, assets), assets)
-    assert (drawing.name, editing.name) == ("stable-diffusion", "instruct-pix2pix")
-    assert load_unet(editing, in_channels=8).config.in_channels == 8
-    assert load_unet(drawing).config.in_channels == 4
-    assert type(load_scheduler(editing)) is type(load_scheduler(drawing))
+def test_an_editing_unet_has_a_folder_of_its_own(assets: Path) -> None:
+    before = {path: path.read_bytes() for path in assets.rglob("*") if path.is_file()}
+    editing = export_unet(denoiser(InstructPix2PixModule, assets), assets)
+    assert editing == assets / "instruct-pix2pix" and load_unet(editing, in_channels=8).config.in_channels == 8
+    assert type(load_scheduler(editing)) is type(load_scheduler(assets / "stable-diffusion"))
+    assert all(path.read_bytes() == content for path, content in before.items())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmig.diffusion.losses import mask_to_latents, masked_noise_loss, mix_embeddings, noise_loss
+from mmig.diffusion.losses import edit_weights, mask_to_latents, masked_noise_loss, mix_embeddings, noise_loss
 
 RESIDUAL = torch.tensor([[[[3.0, 4.0], [0.0, 12.0]]]])
 TOP_ROW = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]]])
@@ -132,3 +132,19 @@ def test_a_mask_that_is_no_multiple_of_the_grid_is_refused(side: int) -> None:
         ValueError, match=f"mask of 64x{side} pixels: both sides must be multiples of the latents' 16x16"
     ):
         mask_to_latents(torch.zeros(1, 1, side, 64), (16, 16))
+
+
+def test_positions_weigh_the_mean_of_their_sample() -> None:
+    prediction, target = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    masks = torch.zeros(2, 2, 16, 16)
+    masks[0, 0, 0, 0], masks[0, 1, :, 12:] = 1, 1
+    weights = edit_weights(masks, (4, 4), 3.0)
+    assert (
+        weights[0, 0].tolist() == [[3, 1, 1, 3], [1, 1, 1, 3], [1, 1, 1, 3], [1, 1, 1, 3]] and (weights[1] == 1).all()
+    )
+    squared = (prediction - target).square().mean(1)
+    expected = (squared * weights[:, 0]).sum((1, 2)) / weights.sum((1, 2, 3))
+    torch.testing.assert_close(noise_loss(prediction, target, positions=weights), expected)
+    torch.testing.assert_close(noise_loss(prediction, target, positions=5 * weights), expected)
+    twice = torch.tensor([2.0, 0.5])
+    torch.testing.assert_close(noise_loss(prediction, target, twice, weights), expected * twice)

@@ -255,7 +255,6 @@ def test_what_an_editor_opens_is_fetched_like_any_backbone() -> None:
     assert named == {
         *(("assets/tiny/instruct-pix2pix", part) for part in ("unet", "scheduler")),
         *(("assets/tiny/stable-diffusion", part) for part in ("unet", "scheduler", *shared)),
-        ("assets/tiny/vae", "vae"),
     }
 
 

@@ -94,6 +94,17 @@ def test_it_learns_a_batch_and_moves_only_the_unet(folder: Path) -> None:
     assert {name.split(".")[0] for name in method.stored_names()} == {"unet"}
 
 
+def test_what_the_edit_changes_counts_more(folder: Path) -> None:
+    batch: Any = full_batch()
+    batch["target_mask"], batch["reference_mask"] = torch.zeros(2, 4, 1, 64, 64)
+    batch["target_mask"][1], batch["target_mask"][2, :, :, :16], batch["reference_mask"][2, :, :, 48:] = 1, 1, 1
+    plain, weighted = (module(folder, SIZE, drop=0.0, edit_weight=weight) for weight in (1.0, 4.0))
+    draws = Draws(0, batch["position"])
+    before, after = (values_of(method, batch, draws)["sdm"] for method in (plain, weighted))
+    torch.testing.assert_close(after[[0, 1, 3]], before[[0, 1, 3]])  # no mask, or one of everything
+    assert after[2].item() != pytest.approx(before[2].item(), rel=1e-4)
+
+
 def test_generation_samples_have_no_source_and_the_target_caption(folder: Path) -> None:
     method, batch = module(folder, SIZE, drop=0.0, generation=1.0), full_batch()
     fields, without_image = method._fields(batch, Draws(0, batch["position"]))
