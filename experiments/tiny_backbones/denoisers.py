@@ -153,6 +153,8 @@ class Drawing(TextToImageModule):
 class Editing(InstructPix2PixModule):
     """`InstructPix2PixModule` with "dense_scene": what stands where after the edit; and with "attention", of responses.
 
+    The terms are those that `loss_weights` names.
+
     Args:
         helper_steps: for how many steps the helpers count; None: always.
         arguments: those of `InstructPix2PixModule`.
@@ -166,20 +168,21 @@ class Editing(InstructPix2PixModule):
         self.reader = middle_reader(self.unet)
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
-        """Scenes count where they are known and can be told from what the denoiser is given."""
+        """Scenes count where they are known and can be told from what the denoiser is given, attention in responses."""
         fields, without_image = self._fields(batch, draws)
-        rows = zip(fields, without_image.tolist(), batch["metadata"], strict=True)
-        scenes = [
-            None if field == "" or (field == "instruction" and blind) else known.get("target_scene")
-            for field, blind, known in rows
-        ]
         shown = self.helper_steps is None or self.step < self.helper_steps
         helped = HelpedPass(self, super().losses(batch, draws)["sdm"], shown)
-        terms = {"sdm": helped.noise(), READING: helped.reading(scenes)}
-        if ATTENTION in self.loss_weights:
-            phrases = [
-                found if field == "response" else [] for field, found in zip(fields, batch["concepts"], strict=True)
+        terms = {"sdm": helped.noise()}
+        if READING in self.loss_weights:
+            rows = zip(fields, without_image.tolist(), batch["metadata"], strict=True)
+            scenes = [
+                None if field == "" or (field == "instruction" and blind) else known.get("target_scene")
+                for field, blind, known in rows
             ]
+            terms[READING] = helped.reading(scenes)
+        if ATTENTION in self.loss_weights:
+            named = zip(fields, batch["concepts"], strict=True)
+            phrases = [found if field == "response" else [] for field, found in named]
             tokens = locate_concepts(self.tokenizer, batch["response"], phrases)
             terms[ATTENTION] = helped.attention(tokens, batch["concept_masks"])
         return terms
