@@ -1,8 +1,8 @@
 """Score edits: metrics with intervals, per edit type, and a picture. Of a run, or without one of any editor in a YAML.
 
 Examples:
-    python evaluate.py --checkpoint runs/NAME --data configs/data/tinyworld.yaml --split test --seeds 2 --out DIR
-    python evaluate.py --config configs/editors/identity.yaml --data configs/data/tinyworld.yaml --out DIR
+    python evaluate.py --checkpoint runs/NAME --data configs/data/plain.yaml --split test --seeds 2 --out DIR
+    python evaluate.py --config configs/editors/identity.yaml --data configs/data/plain.yaml --out DIR
 """
 
 import argparse
@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     scored.add_argument(
         "--images", metavar="DIR", help="ready-made pictures KEY.png, .jpg or .webp, or KEY.SEED.png; texts.json beside"
     )
-    parser.add_argument("--data", required=True, help="YAML with a `data` section, such as configs/data/tinyworld.yaml")
+    parser.add_argument("--data", required=True, help="YAML with a `data` section, such as configs/data/plain.yaml")
     parser.add_argument("--split", default="test", help="train, val, test or a held-out split (default: test)")
     parser.add_argument("--seeds", type=positive, default=1, help="number of sampling seeds, 0 .. N-1 (default: 1)")
     parser.add_argument("--out", required=True, help="folder for metrics.json, samples.jsonl and grid.png")

@@ -17,7 +17,7 @@ def print_overview() -> None:
     parser = OptionParser(
         description="Train, validate, test or predict with any method of this repository.",
         epilog="Example: python train.py fit --config configs/mmig/stage1.yaml "
-        "--config configs/data/tinyworld.yaml --name stage1. `python train.py fit --help` lists every option; "
+        "--config configs/data/plain.yaml --name stage1. `python train.py fit --help` lists every option; "
         "any value of a config can be overridden, as in --trainer.max_steps 100 --model.optimizer.lr 1e-4.",
     )
     commands = parser.add_subparsers(metavar="COMMAND")

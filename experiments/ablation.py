@@ -1,6 +1,6 @@
 """What the mutual support module is worth: held-out noise loss with it on, off, and on with other samples' text.
 
-    python -m experiments.ablation --checkpoint runs/NAME --data configs/data/tinyworld.yaml --split val
+    python -m experiments.ablation --checkpoint runs/NAME --data configs/data/plain.yaml --split val
 
 All variants see the same noise and timesteps, so their differences are paired by sample. If the module helped only
 because it adds capacity, shuffled text states would help as much as the right ones.

@@ -35,7 +35,7 @@ def write_data(root: Path, most: int | None = None) -> None:
     for folder, (split, seed, count) in WORLD.items():
         run(
             f"Samples of the small world: {folder}",
-            *("-m", "datamodules.tinyworld", "--out", f"{root}/{folder}", "--split", split),
+            *("-m", "datamodules.tinyworld", "--level", "plain", "--out", f"{root}/{folder}", "--split", split),
             *("--count", str(min(count, most or count)), "--seed", str(seed)),
         )
         for shard in sorted((root / folder).glob("*.tar")):

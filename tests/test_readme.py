@@ -18,7 +18,7 @@ from tests.datamodules.convert.layouts import ipr2pr_files, write
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 SMALL_WORLD = {"train_count": 48, "val_count": 16, "test_count": 8}
-"""Sizes of the small world in the copy's configs/data/tinyworld.yaml; everything reads them from there."""
+"""Sizes of the small world in the copy's configs/data/plain.yaml; everything reads them from there."""
 
 SHORT_FORMS = [
     (r"^make demo$", "python -m experiments.demo --short"),
@@ -54,15 +54,15 @@ def copy(root: Path, files: list[Path], tmp_path_factory: pytest.TempPathFactory
     for path in files:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(root / path, folder / path)
-    for name in ("tinyworld", "demo"):
+    for name in ("plain", "demo"):
         config = folder / f"configs/data/{name}.yaml"
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
         content["data"]["init_args"].update(SMALL_WORLD)
         config.write_text(yaml.safe_dump(content), encoding="utf-8")
     for split in ("train", "val", "test"):
-        samples = (make_sample(0, split, index, photographs=False) for index in range(24))
+        samples = (make_sample(0, split, index, level="plain") for index in range(24))
         write_shards(samples, folder / "data" / "shards" / split, samples_per_shard=16)
-    make_sample(0, "test", 0)["source"].save(folder / "source.png")
+    make_sample(0, "test", 0, level="plain")["source"].save(folder / "source.png")
     write(folder / "downloads" / "instruct-pix2pix", ipr2pr_files(prompts=20))
     return folder
 

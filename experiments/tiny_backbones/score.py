@@ -1,6 +1,6 @@
 """Measure the exported CLIP, language model or captioner on held-out samples: what assets/tiny/README.md reports.
 
-`python -m experiments.tiny_backbones.score clip|clip-eval|lm|captioner --data configs/data/tinyworld.yaml --split test`
+`python -m experiments.tiny_backbones.score clip|clip-eval|lm|captioner --data configs/data/plain.yaml --split test`
 
 Texts are judged by meaning, through a function of the data set that is handed in by its path; nothing here knows how a
 scene is described.

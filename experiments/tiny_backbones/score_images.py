@@ -1,7 +1,7 @@
 r"""Measure an exported autoencoder or text-to-image UNet on held-out samples.
 
 `python -m experiments.tiny_backbones.score_images vae|unet --backbone assets/tiny/stable-diffusion \
-    --data configs/data/tinyworld.yaml --split test`
+    --data configs/data/plain.yaml --split test`
 
 What is right is decided by functions of the data set that are handed in by their path.
 """

@@ -28,7 +28,7 @@ def load_function(path: str) -> Callable[..., Any]:
 def options(description: str | None) -> argparse.ArgumentParser:
     """A parser with the options about the samples."""
     parser = OptionParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("configs/data/tinyworld.yaml"), help="YAML of a data set")
+    parser.add_argument("--data", type=Path, default=Path("configs/data/plain.yaml"), help="YAML of a data set")
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int, help="samples to use, default all")
     parser.add_argument("--batch-size", type=int, default=50)

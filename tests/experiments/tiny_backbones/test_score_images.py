@@ -1,4 +1,4 @@
-"""PSNR, the autoencoder's ceiling and the table of edits, against figures made by hand."""
+"""PSNR, the autoencoder's ceiling and what is drawn from captions, against figures made by hand."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.tiny_backbones.score_edits import score_edits
-from experiments.tiny_backbones.score_images import psnr, score_autoencoder
-from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
-from mmig.methods.instruct_pix2pix.pipeline import EditSampling, InstructPix2PixPipeline
+from experiments.tiny_backbones.score_images import psnr, score_autoencoder, score_text_to_image
+from mmig.backbones.diffusion import load_vae
+from mmig.methods.latent_diffusion.pipeline import DrawSampling, open_editor
 from tests.mmig.batches import edit_batch
 from tests.tiny_fixtures import build_stable_diffusion
 
@@ -34,20 +33,14 @@ def test_the_ceiling_counts_successes_of_reconstructed_targets(folder: Path) -> 
     assert (scores["ceiling"], scores["targets"], scores["images"]) == (0.0, 2.0, 4.0)
 
 
-def test_scores_leave_visual_instructions_out_of_the_whole(folder: Path) -> None:
-    pipeline = InstructPix2PixPipeline(
-        load_vae(folder),
-        load_unet(folder, in_channels=8),
-        load_text_encoder(folder),
-        load_tokenizer(folder),
-        load_scheduler(folder),
-        sampling=EditSampling(num_steps=2),
-    )
-    metadata = [{"success": float(i % 2 == 0)} for i in range(4)]  # the visual ones fail
-    batch: Any = edit_batch(4) | {"edit_type": ["add", "visual"] * 2, "metadata": metadata}
+def test_scenes_and_objects_drawn_from_captions_are_counted(folder: Path) -> None:
+    pipeline = open_editor(str(folder), DrawSampling(num_steps=2))
+    batch: Any = edit_batch(4) | {"source_caption": [f"caption {row}" for row in range(4)]}
+    batch["metadata"] = [{"source_scene": {"things": ["a", "b"][:count]}} for count in (0, 1, 2, 2)]
 
-    def judge(image: torch.Tensor, metadata: dict[str, Any]) -> dict[str, float]:
-        return {"success": metadata["success"], "preservation": 1.0}
+    def judge(image: torch.Tensor, scene: dict[str, Any]) -> SimpleNamespace:
+        many = len(scene["things"])
+        return SimpleNamespace(correct=many == 1, objects_right=1, objects=many, background=True)
 
-    table = score_edits(pipeline, [batch], judge)
-    assert table == {"add": (1.0, 1.0, 2), "visual": (0.0, 1.0, 2), "non-visual": (1.0, 1.0, 2)}
+    scores = score_text_to_image(pipeline, [batch], judge)  # the first has no object
+    assert scores == {"correct": 1 / 3, "objects": 3 / 5, "background": 1.0, "scenes": 3.0}
