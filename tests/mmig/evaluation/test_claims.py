@@ -45,9 +45,8 @@ def test_one_training_seed_that_disagrees_is_enough_to_doubt() -> None:
 
 
 def test_the_interval_of_the_ith_claim_is_at_holms_level() -> None:
-    measured = {
-        name: differences(mean, seed=number) for number, (name, mean) in enumerate(zip("abc", (0.05, 0.2, 0.1)))
-    }
+    means = {"a": 0.05, "b": 0.2, "c": 0.1}
+    measured = {name: differences(mean, seed=number) for number, (name, mean) in enumerate(means.items())}
     outcomes = {outcome.claim.name: outcome for outcome in judge_claims([claim(n) for n in "cab"], measured)}
     for number, name in enumerate("bca"):  # from the strongest evidence on
         level = 1 - ALPHA / (3 - number)
