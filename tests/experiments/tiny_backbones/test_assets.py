@@ -1,4 +1,4 @@
-"""The shipped tiny CLIP, language model and captioner: layouts, sizes, agreement, and that they know the small world.
+"""The shipped tiny backbones: layouts, sizes, agreement, and that they know the small world.
 
 The floors are far below the figures of assets/tiny/README.md: they find a broken file, not a worse training.
 """
@@ -11,13 +11,20 @@ import torch
 from datamodules.schema import Batch, collate
 from datamodules.tinyworld.edit_grammar import leads_to
 from datamodules.tinyworld.grammar import judge_text
+from datamodules.tinyworld.oracle import judge, judge_scene
 from datamodules.tinyworld.sample import draw_from, make_sample
 from datamodules.tinyworld.world import KINDS, World
 from experiments.tiny_backbones import score
 from experiments.tiny_backbones.clip_model import normalise_images
+from experiments.tiny_backbones.score_images import score_text_to_image
 from experiments.tiny_backbones.tokenizers import MAX_VOCABULARY
 from mmig.backbones.clip import load_clip_vision, load_open_clip
 from mmig.backbones.diffusion import load_text_encoder, load_tokenizer
+from mmig.methods.instruct_pix2pix.pipeline import EditSampling, TextField
+from mmig.methods.instruct_pix2pix.pipeline import open_editor as open_editing
+from mmig.methods.latent_diffusion.pipeline import DrawSampling
+from mmig.methods.latent_diffusion.pipeline import open_editor as open_drawing
+from mmig.training.rng import sample_generators
 
 ASSETS = Path(__file__).parents[3] / "assets" / "tiny"
 
@@ -83,3 +90,18 @@ def test_language_model_answers():
 def test_captioner_says_what_is_there(few: Batch):
     found = score.score_captioner(ASSETS, [few], judge_text)
     assert found["object_colour_count"] > 0.7
+
+
+def test_scenes_are_drawn_from_their_captions(few: Batch):
+    pipeline = open_drawing(str(ASSETS / "stable-diffusion"), DrawSampling(12, 1.5))
+    drawn = score_text_to_image(pipeline, [few], judge_scene)
+    assert drawn["objects"] > 0.6 and drawn["background"] > 0.8
+
+
+@pytest.mark.parametrize(("text", "floor"), [("response", 0.4), ("instruction", 0.2)])
+def test_pictures_are_edited(few: Batch, text: TextField, floor: float):
+    sampling = EditSampling(12, 1.5, 1.2)
+    editor = open_editing(str(ASSETS / "instruct-pix2pix"), str(ASSETS / "stable-diffusion"), text, sampling)
+    edited = editor(few, sample_generators(0, few["key"])).images
+    found = [judge(image, facts) for image, facts in zip(edited, few["metadata"], strict=True)]
+    assert sum(verdict.success and verdict.preservation for verdict in found) / len(found) > floor
