@@ -22,6 +22,7 @@ from mmig.diffusion.concepts import ConceptTokens, locate_concepts
 from mmig.diffusion.losses import mask_to_latents
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
+from mmig.methods.mmig.attention_losses import joined_maps
 from mmig.training.rng import Draws
 from mmig.training.terms import LossTerm
 
@@ -113,9 +114,7 @@ def attention_outside(attention: Tensor, tokens: ConceptTokens, masks: Tensor) -
         masks: of the concepts, in {0, 1}, [B,K,h,w].
     """
     tokens = tokens.to(attention.device)
-    index = tokens.positions.clamp(min=0).flatten(1)[..., None, None].expand(-1, -1, *attention.shape[2:])
-    words = attention.float().gather(1, index).unflatten(1, tokens.positions.shape[1:])
-    maps = (words * (tokens.positions >= 0)[..., None, None]).sum(dim=2)
+    maps = joined_maps(attention.float(), tokens.positions)
     inside = (maps * masks.to(maps.device)).sum((2, 3)) / maps.sum((2, 3)).clamp(min=1e-6)
     losses = (1 - inside).square() * tokens.valid
     return losses.sum(1) / tokens.valid.sum(1).clamp(min=1)

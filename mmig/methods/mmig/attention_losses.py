@@ -46,9 +46,18 @@ def concept_maps(attention: Tensor, tokens: ConceptTokens) -> ConceptMaps:
             f"{found}; encode the same texts with the same number of chunks"
         )
     tokens = tokens.to(attention.device)
-    maps = _smooth(_join(attention.float(), tokens.positions))
+    maps = _smooth(joined_maps(attention.float(), tokens.positions))
     maps = maps / (maps.amax(dim=(-2, -1), keepdim=True) + 1e-6)
     return ConceptMaps(torch.where(tokens.valid[..., None, None], maps, 0), tokens.valid)
+
+
+def joined_maps(maps: Tensor, positions: Tensor) -> Tensor:
+    """Attention of concepts, [B,K,h,w]: the mean of their tokens' maps [B,T,h,w] at positions [B,K,S] (-1: none)."""
+    count, most = positions.shape[1:]
+    index = positions.clamp(min=0).flatten(1)[..., None, None].expand(-1, -1, *maps.shape[2:])
+    pieces = maps.gather(1, index).unflatten(1, (count, most))
+    present = (positions >= 0)[..., None, None]
+    return (pieces * present).sum(dim=2) / present.sum(dim=2).clamp(min=1)
 
 
 def overlap(a: Tensor, b: Tensor) -> Tensor:
@@ -107,15 +116,6 @@ def binarize(maps: Tensor, threshold: float = 0.5) -> Tensor:
     if not 0 < threshold <= 1:
         raise ValueError(f"attention threshold: expected a number in (0, 1], found {threshold}")
     return ((maps >= threshold * maps.amax(dim=(-2, -1), keepdim=True)) & (maps > 0)).float()
-
-
-def _join(maps: Tensor, positions: Tensor) -> Tensor:
-    """Mean of the maps [B,T,h,w] at positions [B,K,S] (-1: none) -> [B,K,h,w]."""
-    count, most = positions.shape[1:]
-    index = positions.clamp(min=0).flatten(1)[..., None, None].expand(-1, -1, *maps.shape[2:])
-    pieces = maps.gather(1, index).unflatten(1, (count, most))
-    present = (positions >= 0)[..., None, None]
-    return (pieces * present).sum(dim=2) / present.sum(dim=2).clamp(min=1)
 
 
 def _smooth(maps: Tensor) -> Tensor:
