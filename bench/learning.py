@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--samples", type=positive, default=100, help="validation samples that are edited at a look")
     parser.add_argument("--target", type=float, default=0.2, help="joint share that minutes are counted to")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"), help="what was measured, a file a row")
-    parser.add_argument("--figure", type=Path, help="draw the curves (needs the extra `dev`)")
+    parser.add_argument("--figure", type=Path, help="draw the curves (needs the extra `bench`)")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # train one row in this process
     options = parser.parse_args(arguments)
     options.rows, options.out = [row.resolve() for row in options.rows], options.out.resolve()
