@@ -20,7 +20,7 @@ CONFIG = "configs/finetune/outline.yaml"
 DECODER = "configs/finetune/outline_decoder.yaml"
 PRETRAINED = "assets/tiny/stable-diffusion"
 VAE = "--model.init_args.backbones.vae"
-WORLD = {"outline": ("outline", 1, 5000), "others": ("train", 1, 6000), "removals": ("removals", 1, 900)}
+WORLD = {"outline": ("outline", 1, 3000), "others": ("train", 1, 3500), "removals": ("removals", 1, 500)}
 """Folder below the data's, split of the small world, seed (other seeds of a split are other samples) and how many: more
 ordinary edits than outlines, so that those are not forgotten, and more removals among them, since an outlined picture
 keeps its objects."""
