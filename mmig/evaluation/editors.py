@@ -131,6 +131,12 @@ class FolderOfPictures:
         return EditOutput(torch.stack(images).to(like.device), texts, {"missing": [path is None for path in found]})
 
 
+def picture_name(key: str, seed: int = 0) -> str:
+    """File name of a sample's picture, `KEY.png` of seed 0 and `KEY.SEED.png` of another; no two keys share one."""
+    escaped = key.replace("%", "%25").replace("/", "%2F")
+    return f"{escaped}.png" if seed == 0 else f"{escaped}.{seed}.png"
+
+
 def _pictures(folder: Path) -> dict[tuple[str, int], Path]:
     if not folder.is_dir():
         raise PictureError(f"--images {folder}: no such folder")

@@ -1,6 +1,5 @@
-"""Write and show what an evaluation found: metrics.json, samples.jsonl, grid.png, a table on the terminal."""
+"""Write and show what an evaluation found: metrics.json, samples.jsonl, pictures, a page, tables on the terminal."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 from mmig.base.files import replacing, write_json, write_json_lines
 from mmig.base.versions import git_commit, package_versions
 from mmig.evaluation.bootstrap import LEVEL, NUM_RESAMPLES, Interval
+from mmig.evaluation.finished import Finished
 from mmig.evaluation.grid import draw_grid
+from mmig.evaluation.kept import KeptPictures
+from mmig.evaluation.page.build import write_page
 from mmig.evaluation.runner import EvaluationResult
-from mmig.evaluation.summary import summarise
+from mmig.evaluation.summary import interval_of, summarise
 from mmig.metrics.published_numbers import published
 from mmig.metrics.suite import METRICS, MetricSuite
 
@@ -41,13 +43,21 @@ def build_report(
     }
 
 
-def write_report(directory: Path, result: EvaluationResult, report: Mapping[str, Any]) -> None:
-    """Write samples.jsonl, grid.png and last metrics.json, so that its presence means that all is there."""
+def write_report(
+    directory: Path, result: EvaluationResult, report: Mapping[str, Any], pictures: KeptPictures | None = None
+) -> None:
+    """Write samples.jsonl, grid.png, the pictures, report.html with its tables, and last metrics.json, so that its
+    presence means that all is there.
+    """
     (directory / "metrics.json").unlink(missing_ok=True)
     write_json_lines(directory / "samples.jsonl", [row.to_dict() for row in result.rows])
+    if pictures is not None:
+        pictures.finish(result.rows)
     if result.examples:
         with replacing(directory / "grid.png") as temporary:
             draw_grid(result.examples).save(temporary)
+    finished = Finished(directory.resolve().name, directory, dict(report), result.rows)
+    write_page(directory, [finished], str(report.get("command", "")))
     write_json(directory / "metrics.json", dict(report))
 
 
@@ -55,8 +65,7 @@ def format_value(value: Mapping[str, Any], digits: int = 3) -> str:
     """Mean and interval as "0.512 [0.480, 0.540]"; "0.512 [-]" for one sample, "-" where nothing was counted."""
     if value["value"] is None:
         return "-"
-    numbers = (math.nan if value[name] is None else value[name] for name in ("value", "low", "high"))
-    interval = Interval(*numbers, n=value["n"])
+    interval = interval_of(value)
     return f"{interval.value:.{digits}f} {interval.bounds(f'.{digits}f')}"
 
 

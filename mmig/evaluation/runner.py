@@ -57,6 +57,7 @@ def evaluate_editor(
     device: torch.device | str = "cpu",
     num_examples: int = 8,
     progress: Callable[[int], None] | None = None,
+    on_edits: Callable[[int, Mapping[str, Any], EditOutput], None] | None = None,
 ) -> EvaluationResult:
     """Edit every sample once a seed and score it.
 
@@ -71,6 +72,7 @@ def evaluate_editor(
         device: where batches are moved to.
         num_examples: how many examples to keep for a grid, of as many edit types as there are.
         progress: called with the number of edits just done.
+        on_edits: called with the seed, the batch and its edits, of this rank.
 
     Raises:
         MissingFieldError: if a sample lacks a field that the editor requires.
@@ -92,6 +94,8 @@ def evaluate_editor(
             found.rows.extend(zip(_positions(batch), rows, strict=True))
             if seed == seeds[0]:
                 found.show(batch, output)
+            if on_edits is not None:
+                on_edits(seed, batch, output)
             if progress is not None:
                 progress(len(bank))
     return found.gathered(seeds, editor.response_source)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,24 @@ def compare(
         if one.keys() & other.keys():
             differences[name] = paired_difference(one, other, num_resamples, LEVEL, seed)
     return differences
+
+
+def compare_types(
+    first: Sequence[SampleRow], second: Sequence[SampleRow], num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> dict[str, dict[str, Interval]]:
+    """Paired differences first - second, by metric and edit type; types that share no key with a value are left out."""
+    differences: dict[str, dict[str, Interval]] = {}
+    for edit_type in sorted({row.edit_type for row in first if row.edit_type}):
+        parts = [[row for row in rows if row.edit_type == edit_type] for rows in (first, second)]
+        for name, interval in compare(parts[0], parts[1], num_resamples, seed).items():
+            differences.setdefault(name, {})[edit_type] = interval
+    return differences
+
+
+def interval_of(value: Mapping[str, Any]) -> Interval:
+    """The interval of its JSON form, or of a metric's entry in metrics.json; NaN instead of null."""
+    numbers = (math.nan if value[name] is None else value[name] for name in ("value", "low", "high"))
+    return Interval(*numbers, n=value["n"])
 
 
 def interval_dict(interval: Interval) -> dict[str, Any]:

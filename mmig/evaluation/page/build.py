@@ -1,0 +1,153 @@
+"""From evaluations to report.html, table.md and table.tex."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mmig.base.files import write_text
+from mmig.evaluation.bootstrap import LEVEL, Interval
+from mmig.evaluation.finished import Finished
+from mmig.evaluation.page import figures, found
+from mmig.evaluation.page.causes import CAUSES, causes_by_type, count_causes
+from mmig.evaluation.page.chosen import TIES
+from mmig.evaluation.page.images import LARGEST
+from mmig.evaluation.page.samples import browsed_keys, ranked_groups, shown_samples
+from mmig.evaluation.page.tables import cell, difference_cell, latex, markdown, metric_grid
+from mmig.evaluation.summary import compare, compare_types, interval_of
+
+ALL = "all samples"
+"""Beside the names of edit types: all samples."""
+MORE_FORESTS = ("success", "preservation", "clip_image_similarity_input")
+"""Metrics by edit type beside the one that the page is about."""
+Differences = Mapping[str, Mapping[str, Mapping[str, Interval]]]
+"""System -> metric -> edit type, or `ALL` -> its value minus the first system's."""
+
+
+def all_differences(evaluations: Sequence[Finished]) -> Differences:
+    """Paired differences of every further evaluation to the first one, seeds averaged before."""
+    first = evaluations[0]
+    differences = {}
+    for other in evaluations[1:]:
+        by_type = compare_types(other.rows, first.rows)
+        whole = compare(other.rows, first.rows)
+        differences[other.name] = {metric: {ALL: whole[metric], **by_type.get(metric, {})} for metric in whole}
+    return differences
+
+
+def write_page(directory: Path, evaluations: Sequence[Finished], command: str) -> Differences:
+    """Write report.html, table.md and table.tex of one evaluation, or of several that `check_comparable` takes.
+
+    Args:
+        directory: where to.
+        evaluations: the first one is what the others are held against.
+        command: what makes the page again.
+
+    Returns:
+        The paired differences, {} of one evaluation.
+    """
+    differences = all_differences(evaluations)
+    of_all = {name: {metric: found[ALL] for metric, found in of.items()} for name, of in differences.items()}
+    grid = metric_grid(evaluations, of_all)
+    caption = _caption(evaluations, command)
+    write_text(directory / "table.md", markdown(grid, caption))
+    write_text(directory / "table.tex", latex(grid, caption))
+    write_text(directory / "report.html", render(evaluations, differences, command))
+    return differences
+
+
+def render(evaluations: Sequence[Finished], differences: Differences, command: str) -> str:
+    """The page; every value is escaped by the templates."""
+    metrics = found.common_metrics(evaluations)
+    primary = found.primary_metric(metrics)
+    environment = Environment(
+        loader=PackageLoader("mmig.evaluation.page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.globals |= {"ALL": ALL, "cell": cell, "difference_cell": difference_cell, "interval_of": interval_of}
+    return environment.get_template("report.html").render(
+        systems=evaluations,
+        letters=[figures.letter_of(number) for number in range(len(evaluations))],
+        sentences=_sentences(evaluations, differences, primary),
+        chance=_chance(differences),
+        scatter=figures.scatter(evaluations, metrics),
+        figures=figures,
+        higher=found.directions(evaluations[0]),
+        differences=differences,
+        forests=_forests(evaluations, differences, primary, metrics),
+        causes=CAUSES,
+        counts=[(each, count_causes(each.rows), causes_by_type(each.rows)) for each in evaluations],
+        groups=_groups(evaluations, primary, metrics),
+        ties=[name for name in TIES if name in metrics and name != primary],
+        primary=primary,
+        browsed=shown_samples(evaluations, browsed_keys(evaluations), _under_pictures(primary, metrics)),
+        largest=LARGEST,
+        level=LEVEL,
+        command=command,
+    )
+
+
+def _caption(evaluations: Sequence[Finished], command: str) -> str:
+    first = evaluations[0].report
+    scored = f"{first['num_samples']} samples of the split {first.get('split')} of {first['data']['class_path']}"
+    told = f"Mean [95 % bootstrap interval over samples] of {scored}; n counts samples with a value."
+    if len(evaluations) > 1:
+        told += " Differences are paired by sample; * marks an interval that excludes zero, each taken alone."
+    return f"{told}\nMade by: {command}"
+
+
+def _sentences(evaluations: Sequence[Finished], differences: Differences, primary: str | None) -> list[str]:
+    if not differences or primary is None:
+        return found.describe_one(evaluations[0])
+    first, higher = evaluations[0], found.directions(evaluations[0])
+    told = [
+        found.describe_difference(name, first.name, primary, of[primary][ALL], higher[primary])
+        for name, of in differences.items()
+        if primary in of
+    ]
+    narrowest = min((of[primary][ALL] for of in differences.values() if primary in of), key=lambda found: found.n)
+    return [*told, *found.limits(narrowest, "other trainings of the same systems")]
+
+
+def _chance(differences: Differences) -> str:
+    intervals = [found[ALL] for of_system in differences.values() for found in of_system.values()]
+    return found.by_chance(intervals, LEVEL) if intervals else ""
+
+
+def _forests(
+    evaluations: Sequence[Finished], differences: Differences, primary: str | None, metrics: Sequence[str]
+) -> list[figures.Forest]:
+    """By edit type: values of one evaluation, or differences to the first of several."""
+    names = [name for name in dict.fromkeys((primary, *MORE_FORESTS)) if name in metrics]
+    shown = []
+    for name in names:
+        if differences:
+            systems = {system: of[name] for system, of in differences.items() if name in of}
+        else:
+            value = evaluations[0].report["metrics"][name]
+            types = {edit_type: interval_of(entry) for edit_type, entry in value["per_edit_type"].items()}
+            systems = {evaluations[0].name: {ALL: interval_of(value), **types}}
+        if systems and any(len(types) > 1 for types in systems.values()):
+            shown.append(figures.forest(name, systems, 1 if differences else 0, zero=bool(differences)))
+    return shown
+
+
+def _groups(evaluations: Sequence[Finished], primary: str | None, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """Best, middle and worst samples of one evaluation, or of every further one against the first."""
+    if primary is None:
+        return []
+    reference = evaluations[0] if len(evaluations) > 1 else None
+    shown = []
+    for evaluation in evaluations[1:] or evaluations:
+        groups = ranked_groups(evaluation, primary, reference)
+        systems = [evaluation] if reference is None else [reference, evaluation]
+        names = _under_pictures(primary, metrics)
+        if any(groups.values()):
+            samples = {group: shown_samples(systems, keys, names) for group, keys in groups.items()}
+            shown.append({"system": evaluation.name, "groups": samples})
+    return shown
+
+
+def _under_pictures(primary: str | None, metrics: Sequence[str]) -> list[str]:
+    first = [name for name in (primary, "success", "preservation") if name in metrics]
+    return list(dict.fromkeys([*first, *metrics]))
