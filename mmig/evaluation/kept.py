@@ -45,6 +45,7 @@ class KeptPictures:
     def __init__(self, directory: Path, limit: int) -> None:
         self.folder, self.limit = directory / FOLDER, limit
         self._part = directory / f".{FOLDER}.part"
+        self._was_there = directory.exists()
         self._keys: set[str] = set()
         if self.folder.exists() and not (self.folder / MARK).is_file():
             raise ValueError(
@@ -55,6 +56,8 @@ class KeptPictures:
     def clear(self) -> None:
         """Remove what an evaluation that did not end has left; on rank 0, before any rank writes and after all have."""
         shutil.rmtree(self._part, ignore_errors=True)
+        if not self._was_there and self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
+            self.folder.parent.rmdir()
 
     def __call__(self, seed: int, batch: Mapping[str, Any], output: EditOutput) -> None:
         """Write the edits of a batch of this rank, of images in [-1,1]; those without a picture have no file."""

@@ -59,8 +59,10 @@ def write_page(directory: Path, evaluations: Sequence[Finished], command: str) -
 
 def render(evaluations: Sequence[Finished], differences: Differences, command: str) -> str:
     """The page; every value is escaped by the templates."""
-    metrics = found.common_metrics(evaluations)
+    contested = _contested(evaluations, differences)
+    metrics = found.common_metrics([evaluations[0], *(each for each in evaluations if each.name in contested)])
     primary = found.primary_metric(metrics)
+    ties = [name for name in TIES if name in metrics and name != primary]
     environment = Environment(
         loader=PackageLoader("mmig.evaluation.page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -68,23 +70,29 @@ def render(evaluations: Sequence[Finished], differences: Differences, command: s
     return environment.get_template("report.html").render(
         systems=evaluations,
         letters=[figures.letter_of(number) for number in range(len(evaluations))],
-        sentences=_sentences(evaluations, differences, primary),
-        chance=_chance(differences),
+        sentences=_sentences(evaluations, contested, primary),
+        chance=_chance(contested),
         scatter=figures.scatter(evaluations, metrics),
         figures=figures,
         higher=found.directions(evaluations[0]),
         differences=differences,
-        forests=_forests(evaluations, differences, primary, metrics),
+        forests=_forests(evaluations, contested, primary, metrics),
         causes=CAUSES,
         counts=[(each, count_causes(each.rows), causes_by_type(each.rows)) for each in evaluations],
-        groups=_groups(evaluations, primary, metrics),
-        ties=[name for name in TIES if name in metrics and name != primary],
+        groups=_groups(evaluations, contested, [primary, *ties], metrics) if primary else [],
+        ties=ties,
         primary=primary,
         browsed=shown_samples(evaluations, browsed_keys(evaluations), _under_pictures(primary, metrics)),
         largest=LARGEST,
         level=LEVEL,
         command=command,
     )
+
+
+def _contested(evaluations: Sequence[Finished], differences: Differences) -> Differences:
+    """Differences without those of floors and ceilings, which nobody doubts; all where there are no others."""
+    bounds = {evaluation.name for evaluation in evaluations if evaluation.role}
+    return {name: of_system for name, of_system in differences.items() if name not in bounds} or differences
 
 
 def _caption(evaluations: Sequence[Finished], command: str) -> str:
@@ -128,21 +136,21 @@ def _forests(
             types = {edit_type: interval_of(entry) for edit_type, entry in value["per_edit_type"].items()}
             systems = {evaluations[0].name: {ALL: interval_of(value), **types}}
         if systems and any(len(types) > 1 for types in systems.values()):
-            shown.append(figures.forest(name, systems, 1 if differences else 0, zero=bool(differences)))
+            shown.append(figures.forest(name, systems, [each.name for each in evaluations], zero=bool(differences)))
     return shown
 
 
-def _groups(evaluations: Sequence[Finished], primary: str | None, metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """Best, middle and worst samples of one evaluation, or of every further one against the first."""
-    if primary is None:
-        return []
-    reference = evaluations[0] if len(evaluations) > 1 else None
+def _groups(
+    evaluations: Sequence[Finished], differences: Differences, order: Sequence[str], metrics: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Best, middle and worst samples of one evaluation, or of every contested one against the first."""
+    reference = evaluations[0] if differences else None
     shown = []
-    for evaluation in evaluations[1:] or evaluations:
-        groups = ranked_groups(evaluation, primary, reference)
+    for evaluation in [each for each in evaluations if each.name in differences] or evaluations:
+        groups = ranked_groups(evaluation, order, reference)
         systems = [evaluation] if reference is None else [reference, evaluation]
-        names = _under_pictures(primary, metrics)
         if any(groups.values()):
+            names = _under_pictures(order[0], metrics)
             samples = {group: shown_samples(systems, keys, names) for group, keys in groups.items()}
             shown.append({"system": evaluation.name, "groups": samples})
     return shown

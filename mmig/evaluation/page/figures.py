@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from mmig.evaluation.bootstrap import Interval
 from mmig.evaluation.finished import Finished
+from mmig.evaluation.page.found import common_metrics
 from mmig.evaluation.summary import interval_of
 
 AXES = (("preservation", "success"), ("clip_image_similarity_input", "clip_directional_similarity"))
-"""Pairs of metrics (across, up) of the scatter: the first pair that all evaluations have."""
+"""Pairs of metrics (across, up) of the scatter: the first pair that there is."""
 WIDTH, HEIGHT = 440, 340
 LEFT, RIGHT, TOP, BOTTOM = 58, 16, 14, 46
 STRIP = 220
@@ -46,7 +47,7 @@ class Axis:
         return f"{tick:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
 
 
-def axis(values: Iterable[float], start: float, end: float, num_ticks: int = 4) -> Axis:
+def axis(values: Iterable[float], start: float, end: float, num_ticks: int = 5) -> Axis:
     """An axis that holds all finite values, with round ends."""
     finite = [value for value in values if math.isfinite(value)] or [0.0]
     low, high = min(finite), max(finite)
@@ -78,12 +79,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Two metrics of all systems against each other."""
+    """Two metrics of all systems against each other; `missing` names those without a value of both."""
 
     names: tuple[str, str]
     x_axis: Axis
     y_axis: Axis
     points: list[Point]
+    missing: list[str]
 
 
 def scatter(evaluations: Sequence[Finished], metrics: Sequence[str]) -> Scatter | None:
@@ -91,12 +93,13 @@ def scatter(evaluations: Sequence[Finished], metrics: Sequence[str]) -> Scatter 
 
     Args:
         evaluations: systems, lettered A, B and so on.
-        metrics: those that all have.
+        metrics: from these the pair is chosen.
     """
     names = next((pair for pair in AXES if set(pair) <= set(metrics)), None)
     if names is None:
         return None
-    found = [[interval_of(each.report["metrics"][name]) for name in names] for each in evaluations]
+    drawn = [each for each in evaluations if set(names) <= set(common_metrics([each]))]
+    found = [[interval_of(each.report["metrics"][name]) for name in names] for each in drawn]
     shares = [0.0, 1.0] if names == AXES[0] else []
     ends = [
         [end for pair in found for end in (pair[side].value, pair[side].low, pair[side].high)] + shares
@@ -105,14 +108,15 @@ def scatter(evaluations: Sequence[Finished], metrics: Sequence[str]) -> Scatter 
     x_axis, y_axis = axis(ends[0], LEFT, WIDTH - RIGHT), axis(ends[1], HEIGHT - BOTTOM, TOP)
     places = [(x_axis(across.value), y_axis(up.value)) for across, up in found]
     points = []
-    for number, (each, (across, up), (x, y)) in enumerate(zip(evaluations, found, places, strict=True)):
+    for each, (across, up), (x, y) in zip(drawn, found, places, strict=True):
+        number = evaluations.index(each)
         known = across.is_known and up.is_known
         bars = (x_axis(across.low), x_axis(across.high), y_axis(up.low), y_axis(up.high)) if known else None
         taken = [point.label for point in points] + [place for place in places if place != (x, y)]
         label = _free_place(x, y, taken)
         shape = SHAPES[number % len(SHAPES)]
         points.append(Point(letter_of(number), each.name, each.role, shape, across, up, x, y, bars, label))
-    return Scatter(names, x_axis, y_axis, points)
+    return Scatter(names, x_axis, y_axis, points, [each.name for each in evaluations if each not in drawn])
 
 
 def letter_of(number: int) -> str:
@@ -154,16 +158,16 @@ class Forest:
     axis: Axis
     line: float
     strips: list[Strip]
-    num_systems: int
+    systems: list[str]
 
 
-def forest(metric: str, systems: Mapping[str, Mapping[str, Interval]], first_number: int, zero: bool) -> Forest:
+def forest(metric: str, systems: Mapping[str, Mapping[str, Interval]], names: Sequence[str], zero: bool) -> Forest:
     """Rows of all samples and of every edit type, with one strip a system.
 
     Args:
         metric: what is shown.
         systems: name -> edit type, of which the first stands for all samples -> interval.
-        first_number: letter of the first system, 0 for A.
+        names: all systems of the page, by whose order they have their letters.
         zero: whether these are differences, so that zero must be there.
     """
     intervals = [interval for of_types in systems.values() for interval in of_types.values() if interval.n]
@@ -174,15 +178,15 @@ def forest(metric: str, systems: Mapping[str, Mapping[str, Interval]], first_num
     strips = [
         Strip(
             edit_type,
-            letter_of(first_number + number),
+            letter_of(names.index(name)),
             name,
-            SHAPES[(first_number + number) % len(SHAPES)],
+            SHAPES[names.index(name) % len(SHAPES)],
             interval,
             scale(interval.value),
             (scale(interval.low), scale(interval.high)) if interval.is_known else None,
         )
         for edit_type in types
-        for number, (name, of_types) in enumerate(systems.items())
+        for name, of_types in systems.items()
         if (interval := of_types.get(edit_type)) is not None and interval.n
     ]
-    return Forest(metric, scale, scale(0.0 if zero else whole), strips, len(systems))
+    return Forest(metric, scale, scale(0.0 if zero else whole), strips, list(systems))

@@ -33,7 +33,7 @@ def spoken(interval: Interval, metric: str, signed: bool = False) -> str:
     """Value, bounds and n of one metric: "41.2 % [37.3, 45.1], n = 600"; differences of shares are in points."""
     sign = "+" if signed else ""
     if metric in SHARES:
-        unit = " points" if signed else " %"
+        unit = "\u00a0points" if signed else "\u00a0%"  # no line may end between a number and its unit
         return f"{100 * interval.value:{sign}.1f}{unit} {interval.bounds(f'{sign}.1f', 100)}, n = {interval.n}"
     return f"{interval.value:{sign}.3f} {interval.bounds(f'{sign}.3f')}, n = {interval.n}"
 
@@ -77,8 +77,8 @@ def by_chance(intervals: Sequence[Interval], level: float) -> str:
     known = [interval for interval in intervals if interval.is_known]
     excluded = sum(interval.excludes_zero for interval in known)
     return (
-        f"{excluded} of {len(known)} intervals exclude zero; each is taken alone, so that about "
-        f"{(1 - level) * len(known):.1f} would where nothing differs."
+        f"{excluded} of {len(known)} intervals (no floor's, no ceiling's) exclude zero; each is taken alone, so that "
+        f"about {(1 - level) * len(known):.1f} would where nothing differs."
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmig.evaluation.finished import Finished
 from mmig.evaluation.page.causes import cause_of
-from mmig.evaluation.page.chosen import TIES, gains, ranked, scores, some_of_each, split_ranked
+from mmig.evaluation.page.chosen import gains, ranked, scores, some_of_each, split_ranked
 from mmig.evaluation.page.found import directions
 from mmig.evaluation.page.images import data_uri
 from mmig.evaluation.rows import SampleRow
@@ -40,13 +40,20 @@ def browsed_keys(evaluations: Sequence[Finished], most: int = MOST_BROWSED) -> l
     return some_of_each(types, most)
 
 
-def ranked_groups(evaluation: Finished, metric: str, reference: Finished | None = None) -> dict[str, list[str]]:
-    """Best, middle and worst samples with a picture: by value, or by the difference to a reference's."""
+def ranked_groups(
+    evaluation: Finished, order: Sequence[str], reference: Finished | None = None
+) -> dict[str, list[str]]:
+    """Best, middle and worst samples with a picture: by value, or by the difference to a reference's.
+
+    Args:
+        evaluation: whose samples.
+        order: metrics, the later ones for samples that are equal in the earlier ones.
+        reference: what values are held against.
+    """
     higher = directions(evaluation)
-    names = [metric, *(name for name in TIES if name in higher and name != metric)]
-    values = [scores(evaluation.rows, name, higher[name]) for name in names]
+    values = [scores(evaluation.rows, name, higher[name]) for name in order]
     if reference is not None:
-        theirs = [scores(reference.rows, name, higher[name]) for name in names]
+        theirs = [scores(reference.rows, name, higher[name]) for name in order]
         values = [gains(ours, other) for ours, other in zip(values, theirs, strict=True)]
     pictured = set(_first_pictures(evaluation))
     return split_ranked([key for key in ranked(values) if key in pictured])

@@ -70,7 +70,9 @@ def test_the_grid_shows_a_row_a_sample(finished: Path) -> None:
 
 
 def test_nothing_temporary_is_left(finished: Path) -> None:
-    assert {path.name for path in finished.iterdir()} == {"metrics.json", "samples.jsonl", "grid.png", "clip"}
+    assert {path.name for path in finished.iterdir()} == {
+        *("metrics.json", "samples.jsonl", "grid.png", "pictures", "report.html", "table.md", "table.tex", "clip")
+    }
 
 
 def test_ema_weights_are_used_unless_told_otherwise(
@@ -194,6 +196,8 @@ def test_several_processes_find_what_one_finds(
     values = [[row.values["l1_target"] for row in rows] for rows in (one, more)]
     assert values[0] == pytest.approx(values[1], abs=1e-6)
     reports = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "more")]
+    pictures = [{path.name for path in (tmp_path / name / "pictures").glob("*.png")} for name in ("one", "more")]
+    assert pictures[0] == pictures[1] == {f"{row.key}.png" for row in one}
     assert reports[0]["stream_faults"] == reports[1]["stream_faults"] != {}
 
 

@@ -77,7 +77,7 @@
   find("next").addEventListener("click", () => move(1));
   document.addEventListener("keydown", (event) => {
     const busy = event.altKey || event.ctrlKey || event.metaKey || event.shiftKey;
-    if (busy || event.target.closest("select, input, textarea, pre, .scroll")) return; // there arrows have a meaning already
+    if (busy || event.target.closest?.("select, input, textarea, pre, .scroll")) return; // there arrows have a meaning already
     if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
       move(event.key === "ArrowLeft" ? -1 : 1);
       event.preventDefault();
