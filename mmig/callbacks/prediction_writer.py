@@ -10,8 +10,8 @@ from datamodules.schema import Batch
 from mmig.base.batches import readable
 from mmig.base.files import replacing
 from mmig.editor import EditOutput
-from mmig.evaluation.editors import picture_name
 from mmig.evaluation.pictures import to_pil
+from mmig.evaluation.places import picture_name
 
 
 class PredictionWriter(BasePredictionWriter):

@@ -7,8 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mmig.evaluation.editors import picture_name
-from mmig.evaluation.kept import FOLDER, MARK
+from mmig.evaluation.places import FOLDER, MARK, picture_name
 from mmig.evaluation.rows import SampleRow, read_rows
 
 LOADING = {

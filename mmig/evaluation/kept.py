@@ -15,16 +15,12 @@ from PIL import Image
 
 from mmig.base.files import replacing, write_json
 from mmig.editor import EditOutput
-from mmig.evaluation.editors import TEXTS, picture_name
 from mmig.evaluation.grid import Example
+from mmig.evaluation.places import FOLDER, MARK, TEXTS, picture_name
 from mmig.evaluation.rows import SampleRow
 from mmig.evaluation.runner import collect_examples
 
 logger = logging.getLogger(__name__)
-FOLDER = "pictures"
-"""In the folder of an evaluation."""
-MARK = "kept.json"
-"""Says that evaluate.py wrote the folder, and so may replace it."""
 ORIGINALS = ("source", "target")
 
 

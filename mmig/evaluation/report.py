@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmig.base.files import replacing, write_json, write_json_lines
 from mmig.base.versions import git_commit, package_versions
-from mmig.evaluation.bootstrap import LEVEL, NUM_RESAMPLES, Interval
+from mmig.evaluation.bootstrap import LEVEL, NUM_RESAMPLES
 from mmig.evaluation.finished import Finished
 from mmig.evaluation.grid import draw_grid
 from mmig.evaluation.kept import KeptPictures
@@ -109,19 +109,6 @@ def edit_type_table(report: Mapping[str, Any], max_metrics: int = 3) -> "Table |
         table.add_row(
             edit_type, str(max(value["n"] for value in values)), *[format_value(value, 2) for value in values]
         )
-    return table
-
-
-def difference_table(differences: Mapping[str, Interval], title: str) -> "Table":
-    """Paired differences by name, with a mark where the interval excludes zero; "-" where there is no interval."""
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for heading, justify in (("", "left"), ("difference [95 % interval]", "right"), ("n", "right"), ("zero", "left")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for name, interval in differences.items():
-        zero = ("excluded" if interval.excludes_zero else "inside") if interval.is_known else "-"
-        table.add_row(name, f"{interval.value:+.4f} {interval.bounds('+.4f')}", str(interval.n), zero)
     return table
 
 

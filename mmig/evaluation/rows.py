@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 
 @dataclass
 class SampleRow:
@@ -41,6 +39,8 @@ class SampleRow:
 
 def gather(local: list[Any]) -> list[Any]:
     """Items of all ranks in rank order, on every rank; every rank must call it."""
+    import torch.distributed as dist  # here, so that rows on disk can be read without torch
+
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return local
     parts: list[list[Any]] = [[] for _ in range(dist.get_world_size())]

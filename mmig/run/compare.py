@@ -10,11 +10,11 @@ from rich.console import Console
 from mmig.base.files import write_json
 from mmig.base.versions import git_commit
 from mmig.evaluation.bootstrap import LEVEL, NUM_RESAMPLES, Interval
+from mmig.evaluation.differences import ALL, Differences, difference_table
 from mmig.evaluation.finished import Finished, check_comparable, read_finished
-from mmig.evaluation.page.build import ALL, Differences, write_page
+from mmig.evaluation.page.build import write_page
 from mmig.evaluation.page.causes import causes_by_type, count_causes
 from mmig.evaluation.page.found import common_metrics, primary_metric
-from mmig.evaluation.report import difference_table
 from mmig.evaluation.summary import interval_dict
 
 logger = logging.getLogger(__name__)

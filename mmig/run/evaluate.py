@@ -19,12 +19,13 @@ from mmig.base.batches import chosen_device
 from mmig.base.paths import looked_in, resolved
 from mmig.editor import Editor, in_layers
 from mmig.evaluation.data import data_section, split_batches
-from mmig.evaluation.kept import FOLDER, KeptPictures
+from mmig.evaluation.differences import difference_table
+from mmig.evaluation.kept import KeptPictures
 from mmig.evaluation.opening import Opened, open_named
 from mmig.evaluation.overrides import with_sampling
+from mmig.evaluation.places import FOLDER
 from mmig.evaluation.report import (
     build_report,
-    difference_table,
     edit_type_table,
     metric_table,
     published_table,

@@ -1,13 +1,14 @@
 """From evaluations to report.html, table.md and table.tex."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mmig.base.files import write_text
-from mmig.evaluation.bootstrap import LEVEL, Interval
+from mmig.evaluation.bootstrap import LEVEL
+from mmig.evaluation.differences import ALL, Differences, all_differences
 from mmig.evaluation.finished import Finished
 from mmig.evaluation.page import figures, found
 from mmig.evaluation.page.causes import CAUSES, causes_by_type, count_causes
@@ -15,25 +16,10 @@ from mmig.evaluation.page.chosen import TIES
 from mmig.evaluation.page.images import LARGEST
 from mmig.evaluation.page.samples import browsed_keys, ranked_groups, shown_samples
 from mmig.evaluation.page.tables import cell, difference_cell, latex, markdown, metric_grid
-from mmig.evaluation.summary import compare, compare_types, interval_of
+from mmig.evaluation.summary import interval_of
 
-ALL = "all samples"
-"""Beside the names of edit types: all samples."""
 MORE_FORESTS = ("success", "preservation", "clip_image_similarity_input")
 """Metrics by edit type beside the one that the page is about."""
-Differences = Mapping[str, Mapping[str, Mapping[str, Interval]]]
-"""System -> metric -> edit type, or `ALL` -> its value minus the first system's."""
-
-
-def all_differences(evaluations: Sequence[Finished]) -> Differences:
-    """Paired differences of every further evaluation to the first one, seeds averaged before."""
-    first = evaluations[0]
-    differences = {}
-    for other in evaluations[1:]:
-        by_type = compare_types(other.rows, first.rows)
-        whole = compare(other.rows, first.rows)
-        differences[other.name] = {metric: {ALL: whole[metric], **by_type.get(metric, {})} for metric in whole}
-    return differences
 
 
 def write_page(directory: Path, evaluations: Sequence[Finished], command: str) -> Differences:

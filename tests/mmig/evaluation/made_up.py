@@ -7,8 +7,8 @@ from typing import Any
 from PIL import Image
 
 from mmig.base.files import write_json, write_json_lines
-from mmig.evaluation.editors import picture_name
 from mmig.evaluation.finished import Finished
+from mmig.evaluation.places import picture_name
 from mmig.evaluation.rows import SampleRow
 from mmig.evaluation.summary import summarise
 

@@ -1,6 +1,8 @@
 """evaluate.py compare: which evaluations it takes, and that its differences are those of the rows."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -137,3 +139,12 @@ def test_evaluations_are_called_by_as_much_of_their_path_as_tells_them_apart(tmp
     assert short_names([Path("/x/a"), Path("/y/b")]) == ["a", "b"]
     finished(tmp_path / "only", rows())
     assert read_finished([tmp_path / "only"])[0].name == "only"
+
+
+def test_comparing_imports_no_torch(root: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        finished(tmp_path / name, rows())
+    given = ["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")]
+    code = f"import sys, evaluate; evaluate.main({given!r}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=False).returncode == 0
+    assert (tmp_path / "out" / "report.html").is_file()

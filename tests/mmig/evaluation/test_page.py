@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from mmig.evaluation.differences import all_differences
 from mmig.evaluation.finished import Finished
-from mmig.evaluation.page.build import all_differences, render, write_page
+from mmig.evaluation.page.build import render, write_page
 from mmig.evaluation.page.tables import Grid, cell, in_latex, latex, markdown, metric_grid
 from mmig.evaluation.rows import SampleRow
 from mmig.evaluation.summary import interval_of

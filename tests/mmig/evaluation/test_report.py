@@ -5,7 +5,8 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-from mmig.evaluation.report import difference_table, edit_type_table, format_value, metric_table
+from mmig.evaluation.differences import difference_table
+from mmig.evaluation.report import edit_type_table, format_value, metric_table
 from mmig.evaluation.rows import SampleRow
 from mmig.evaluation.summary import compare, summarise
 
