@@ -91,16 +91,18 @@ def _caption(evaluations: Sequence[Finished], command: str) -> str:
 
 
 def _sentences(evaluations: Sequence[Finished], differences: Differences, primary: str | None) -> list[str]:
-    if not differences or primary is None:
+    if not differences:
         return found.describe_one(evaluations[0])
     first, higher = evaluations[0], found.directions(evaluations[0])
+    known = {name: of[primary][ALL] for name, of in differences.items() if primary in of}
+    if primary is None or not known:
+        return ["These evaluations have no metric of which one sample has a value in all of them."]
     told = [
-        found.describe_difference(name, first.name, primary, of[primary][ALL], higher[primary])
-        for name, of in differences.items()
-        if primary in of
+        found.describe_difference(name, first.name, primary, interval, higher[primary])
+        for name, interval in known.items()
     ]
-    narrowest = min((of[primary][ALL] for of in differences.values() if primary in of), key=lambda found: found.n)
-    return [*told, *found.limits(narrowest, "other trainings of the same systems")]
+    fewest = min(known.values(), key=lambda interval: interval.n)
+    return [*told, *found.limits(fewest, "other trainings of the same systems")]
 
 
 def _chance(differences: Differences) -> str:
@@ -129,7 +131,7 @@ def _forests(
 def _groups(
     evaluations: Sequence[Finished], differences: Differences, order: Sequence[str], metrics: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Best, middle and worst samples of one evaluation, or of every contested one against the first."""
+    """Best, median and worst samples of one evaluation, or of every contested one against the first."""
     reference = evaluations[0] if differences else None
     shown = []
     for evaluation in [each for each in evaluations if each.name in differences] or evaluations:

@@ -1,11 +1,10 @@
-"""Which samples a page shows: the best, middle and worst by a rule, and some of every edit type to leaf through."""
+"""Which samples a page shows: the best, median and worst by a rule, and some of every edit type to leaf through."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from mmig.evaluation.rows import SampleRow, by_key
 
-GROUPS = ("best", "middle", "worst")
 TIES = ("clip_directional_similarity", "ssim_target", "clip_image_similarity_target")
 """Metrics that order samples of one value, as a judge gives to many; higher is better in all of them."""
 
@@ -23,15 +22,15 @@ def ranked(values: Sequence[Mapping[str, float]]) -> list[str]:
 
 
 def split_ranked(keys: Sequence[str], most: int = 3) -> dict[str, list[str]]:
-    """Best, middle and worst of ranked keys, disjoint: `most` each, fewer where there are not three times as many.
+    """Best, median and worst of ranked keys, disjoint: `most` each, fewer where there are not three times as many.
 
-    One key is the best, two are the best and the worst. Where the middle cannot be centred it lies nearer to the best.
+    One key is the best, two are the best and the worst. Where the median ones cannot be centred they are the better.
     """
     if len(keys) < 3:
-        return {"best": list(keys[:1]), "middle": [], "worst": list(keys[1:])}
+        return {"best": list(keys[:1]), "median": [], "worst": list(keys[1:])}
     size = min(most, len(keys) // 3)
     start = (len(keys) - size) // 2
-    return {"best": list(keys[:size]), "middle": list(keys[start : start + size]), "worst": list(keys[-size:])}
+    return {"best": list(keys[:size]), "median": list(keys[start : start + size]), "worst": list(keys[-size:])}
 
 
 def scores(rows: Sequence[SampleRow], metric: str, higher_is_better: bool) -> dict[str, float]:

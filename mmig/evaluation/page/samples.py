@@ -43,7 +43,7 @@ def browsed_keys(evaluations: Sequence[Finished], most: int = MOST_BROWSED) -> l
 def ranked_groups(
     evaluation: Finished, order: Sequence[str], reference: Finished | None = None
 ) -> dict[str, list[str]]:
-    """Best, middle and worst samples with a picture: by value, or by the difference to a reference's.
+    """Best, median and worst samples with a picture: by value, or by the difference to a reference's.
 
     Args:
         evaluation: whose samples.

@@ -108,6 +108,18 @@ def test_without_pictures_and_judge_the_page_says_what_it_cannot_show(tmp_path: 
     assert 'id="samples"' not in text
 
 
+def test_evaluations_without_a_common_value_have_a_page_that_says_so(tmp_path: Path) -> None:
+    def scored(name: str, **values: float | None) -> Finished:
+        skipped = {metric: "no_target" for metric, value in values.items() if value is None}
+        return finished(tmp_path / name, [SampleRow(f"s{number}", 0, "add", values, skipped) for number in (0, 1)])
+
+    first, second, empty = scored("a", x=0.5), scored("b", y=0.5), scored("c", x=None)
+    for other in (second, empty):
+        assert "no metric of which one sample has a value in all of them" in plain(page([first, other]))
+    assert "No sample of c has a value of any metric." in plain(page([empty]))
+    assert "no_target 2" in plain(page([empty]))
+
+
 def test_floor_and_ceiling_are_named_and_no_claim_is_made_of_them(two: list[Finished], tmp_path: Path) -> None:
     floor = finished(tmp_path / "identity", rows(success=0.0, joint=0.0, preservation=1.0), role="floor")
     seen = plain(page([*two, floor]))

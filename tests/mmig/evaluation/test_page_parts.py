@@ -1,14 +1,21 @@
 """Causes, choice of samples, sentences and places of figures, against cases worked out by hand."""
 
+import base64
+import io
 import math
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mmig.evaluation.bootstrap import Interval
 from mmig.evaluation.page.causes import causes_by_type, count_causes
 from mmig.evaluation.page.chosen import gains, ranked, scores, some_of_each, split_ranked
 from mmig.evaluation.page.figures import axis, letter_of
 from mmig.evaluation.page.found import by_chance, describe_difference, limits, primary_metric
+from mmig.evaluation.page.images import data_uri
 from mmig.evaluation.rows import SampleRow
 
 
@@ -45,13 +52,13 @@ def test_samples_are_ranked_by_value_then_by_the_ties_then_by_key() -> None:
     assert ranked([first, ties]) == ["c", "b", "d", "a", "e"]
 
 
-def test_best_middle_and_worst_are_the_ends_and_the_centre_of_the_ranked() -> None:
-    assert split_ranked("abcdefghijk") == {"best": list("abc"), "middle": list("efg"), "worst": list("ijk")}
-    assert split_ranked("abcdefg") == {"best": list("ab"), "middle": list("cd"), "worst": list("fg")}
-    assert split_ranked("abc") == {"best": ["a"], "middle": ["b"], "worst": ["c"]}
-    assert split_ranked("ab") == {"best": ["a"], "middle": [], "worst": ["b"]}
-    assert split_ranked("a") == {"best": ["a"], "middle": [], "worst": []}
-    assert split_ranked("") == {"best": [], "middle": [], "worst": []}
+def test_best_median_and_worst_are_the_ends_and_the_centre_of_the_ranked() -> None:
+    assert split_ranked("abcdefghijk") == {"best": list("abc"), "median": list("efg"), "worst": list("ijk")}
+    assert split_ranked("abcdefg") == {"best": list("ab"), "median": list("cd"), "worst": list("fg")}
+    assert split_ranked("abc") == {"best": ["a"], "median": ["b"], "worst": ["c"]}
+    assert split_ranked("ab") == {"best": ["a"], "median": [], "worst": ["b"]}
+    assert split_ranked("a") == {"best": ["a"], "median": [], "worst": []}
+    assert split_ranked("") == {"best": [], "median": [], "worst": []}
 
 
 @pytest.mark.parametrize("count", range(12))
@@ -121,3 +128,32 @@ def test_axes_hold_all_values_between_round_ends() -> None:
 
 def test_letters_go_on_after_z() -> None:
     assert [letter_of(number) for number in (0, 1, 25, 26)] == ["A", "B", "Z", "A2"]
+
+
+@pytest.mark.parametrize(("size", "kind", "shown"), [((64, 48), "png", (64, 48)), ((512, 256), "webp", (256, 128))])
+def test_small_pictures_are_shown_to_the_bit_and_large_ones_smaller(
+    size: tuple[int, int], kind: str, shown: tuple[int, int], tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    head, _, content = data_uri(tmp_path / "a.png").partition(";base64,")
+    assert head == f"data:image/{kind}"
+    with Image.open(io.BytesIO(base64.b64decode(content))) as image:
+        assert image.size == shown
+        assert kind == "webp" or np.array_equal(np.asarray(image), pixels)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_texts_and_marks_stand_out_from_the_page(scheme: int, root: Path) -> None:
+    style = (root / "mmig/evaluation/page/templates/style.css").read_text()
+    colours = dict(re.findall(r"--([\w-]+): (#\w{6})", re.findall(r":root \{(.*?)\}", style, re.DOTALL)[scheme]))
+    for name in ("ink", "soft", "good", "bad", "c0", "c1", "c2", "c3", "c4", "c5"):
+        for ground in ("paper", "card"):
+            dark, bright = sorted((luminance(colours[name]), luminance(colours[ground])))
+            assert (bright + 0.05) / (dark + 0.05) >= 4.5, (name, ground)  # WCAG 2.2, AA
