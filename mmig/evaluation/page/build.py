@@ -58,10 +58,11 @@ def render(evaluations: Sequence[Finished], differences: Differences, command: s
         letters=[figures.letter_of(number) for number in range(len(evaluations))],
         sentences=_sentences(evaluations, contested, primary),
         chance=_chance(contested),
-        scatter=figures.scatter(evaluations, metrics),
+        scatter=figures.scatter(evaluations, found.common_metrics(found.without_bounds(evaluations))),
         figures=figures,
         higher=found.directions(evaluations[0]),
         differences=differences,
+        contested=contested,
         forests=_forests(evaluations, contested, primary, metrics),
         causes=CAUSES,
         counts=[(each, count_causes(each.rows), causes_by_type(each.rows)) for each in evaluations],
@@ -76,9 +77,9 @@ def render(evaluations: Sequence[Finished], differences: Differences, command: s
 
 
 def _contested(evaluations: Sequence[Finished], differences: Differences) -> Differences:
-    """Differences without those of floors and ceilings, which nobody doubts; all where there are no others."""
+    """Differences without those of floors and ceilings, which nobody doubts: without others the page is about one."""
     bounds = {evaluation.name for evaluation in evaluations if evaluation.role}
-    return {name: of_system for name, of_system in differences.items() if name not in bounds} or differences
+    return {name: of_system for name, of_system in differences.items() if name not in bounds}
 
 
 def _caption(evaluations: Sequence[Finished], command: str) -> str:
@@ -91,8 +92,10 @@ def _caption(evaluations: Sequence[Finished], command: str) -> str:
 
 
 def _sentences(evaluations: Sequence[Finished], differences: Differences, primary: str | None) -> list[str]:
+    bounds = found.describe_bounds(evaluations, primary)
     if not differences:
-        return found.describe_one(evaluations[0])
+        first_sentence, *rest = found.describe_one(evaluations[0])
+        return [first_sentence, *bounds, *rest]
     first, higher = evaluations[0], found.directions(evaluations[0])
     known = {name: of[primary][ALL] for name, of in differences.items() if primary in of}
     if primary is None or not known:
@@ -102,7 +105,7 @@ def _sentences(evaluations: Sequence[Finished], differences: Differences, primar
         for name, interval in known.items()
     ]
     fewest = min(known.values(), key=lambda interval: interval.n)
-    return [*told, *found.limits(fewest, "other trainings of the same systems")]
+    return [*told, *bounds, *found.limits(fewest, "other trainings of the same systems")]
 
 
 def _chance(differences: Differences) -> str:

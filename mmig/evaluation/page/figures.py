@@ -79,7 +79,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Two metrics of all systems against each other; `missing` names those without a value of both."""
+    """Two metrics of all systems against each other; `missing` says of each that lacks one what it has."""
 
     names: tuple[str, str]
     x_axis: Axis
@@ -116,7 +116,20 @@ def scatter(evaluations: Sequence[Finished], metrics: Sequence[str]) -> Scatter 
         label = _free_place(x, y, taken)
         shape = SHAPES[number % len(SHAPES)]
         points.append(Point(letter_of(number), each.name, each.role, shape, across, up, x, y, bars, label))
-    return Scatter(names, x_axis, y_axis, points, [each.name for each in evaluations if each not in drawn])
+    missing = [_why_missing(each, names) for each in evaluations if each not in drawn]
+    return Scatter(names, x_axis, y_axis, points, missing)
+
+
+def _why_missing(evaluation: Finished, names: Sequence[str]) -> str:
+    """What of two metrics an evaluation has, and why it lacks the other."""
+    told = []
+    for name in names:
+        value = evaluation.report["metrics"].get(name, {"n": 0, "skipped": {}})
+        skipped = ", ".join(f"{reason} {count}" for reason, count in value["skipped"].items())
+        known = f"{name} {interval_of(value).value:.3f}, n {value['n']}" if value["n"] else f"no {name}"
+        told.append(f"{known} ({skipped})" if skipped and not value["n"] else known)
+    role = f" ({evaluation.role})" if evaluation.role else ""
+    return f"{evaluation.name}{role} is not drawn: {'; '.join(told)}"
 
 
 def letter_of(number: int) -> str:

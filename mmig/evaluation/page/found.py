@@ -38,6 +38,21 @@ def spoken(interval: Interval, metric: str, signed: bool = False) -> str:
     return f"{interval.value:{sign}.3f} {interval.bounds(f'{sign}.3f')}, n = {interval.n}"
 
 
+def without_bounds(evaluations: Sequence[Finished]) -> list[Finished]:
+    """Those that are neither floor nor ceiling; all where there are no others."""
+    return [evaluation for evaluation in evaluations if not evaluation.role] or list(evaluations)
+
+
+def describe_bounds(evaluations: Sequence[Finished], metric: str | None) -> list[str]:
+    """A sentence about what floors and ceilings among several evaluations reach, none where there are none."""
+    reached = [
+        f"{evaluation.name} ({evaluation.role}) {spoken(interval_of(evaluation.report['metrics'][metric]), metric)}"
+        for evaluation in evaluations
+        if metric is not None and evaluation.role and metric in common_metrics([evaluation])
+    ]
+    return [f"For comparison, {metric}: {'; '.join(reached)}."] if reached and len(evaluations) > 1 else []
+
+
 def describe_one(evaluation: Finished) -> list[str]:
     """Sentences about one evaluation."""
     found = {name: interval_of(value) for name, value in evaluation.report["metrics"].items() if value["n"]}

@@ -127,17 +127,28 @@ def test_floor_and_ceiling_are_named_and_no_claim_is_made_of_them(two: list[Fini
     assert "No floor" not in seen
     assert not re.search("identity is (better|worse)", seen)
     assert "No floor and no ceiling" in plain(page(two))
+    assert "For comparison, joint: identity (floor) 0.0\u00a0% [0.0, 0.0], n = 12." in page([*two, floor])
+
+
+def test_of_one_system_beside_a_floor_the_page_is_about_the_system(one: Finished, tmp_path: Path) -> None:
+    floor = finished(tmp_path / "identity", rows(success=0.0, joint=0.0, preservation=1.0), role="floor")
+    seen, alone = plain(page([one, floor])), plain(page([one]))
+    for about in ("one_system makes the edit", "one_system; the upright line is its value", "ordered by joint (higher"):
+        assert about in alone and about in seen
+    assert "Paired differences to one_system" in seen
 
 
 def test_a_system_that_lacks_a_metric_of_the_scatter_is_said_not_to_be_drawn(tmp_path: Path) -> None:
     def scored(direction: float | None) -> list[SampleRow]:
         values = {"clip_image_similarity_input": 0.5, "clip_directional_similarity": direction}
-        return [SampleRow(f"s{number}", 0, "", values) for number in range(3)]
+        skipped = {} if direction else {"clip_directional_similarity": "zero_image_direction"}
+        return [SampleRow(f"s{number}", 0, "", values, skipped) for number in range(3)]
 
-    folders = [finished(tmp_path / "a", scored(0.5)), finished(tmp_path / "nothing", scored(None), role="floor")]
-    text = page([*folders, finished(tmp_path / "c", scored(0.7))])
+    ours, floor = finished(tmp_path / "a", scored(0.5)), finished(tmp_path / "nothing", scored(None), role="floor")
+    text = page([ours, floor])
     assert "Clip directional similarity against clip image similarity input" in text
-    assert "nothing is not drawn: it has no value of both." in text
+    told = "no clip_directional_similarity (zero_image_direction 3)"
+    assert f"nothing (floor) is not drawn: clip_image_similarity_input 0.500, n 3; {told}." in text
 
 
 def cells_of(text: str, separator: str, starts: str = "") -> list[list[str]]:
