@@ -94,7 +94,8 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for package in ("mmig", "datamodules", "experiments"):
         logging.getLogger(package).setLevel(logging.INFO)
-    share_cores()
+    if not compares:
+        share_cores()  # its thread imports torch, which comparing does without
     with one_line_errors():
         if compares:
             from mmig.run.compare import run

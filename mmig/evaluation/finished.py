@@ -16,7 +16,7 @@ LOADING = {
     *("train", "train_count", "flip", "never_flip", "random_crop"),
 }
 """Arguments of data that say where and how they are read or trained on, not what is scored."""
-MODELS = ("judge", "clip", "dino", "lpips")
+MODELS = ("judge", "clip", "dino", "lpips", "features")
 """Entries of metrics.json about what scored: where two evaluations have one, it must be the same."""
 
 
