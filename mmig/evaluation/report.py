@@ -22,15 +22,15 @@ def build_report(
     result: EvaluationResult, suite: MetricSuite, facts: Mapping[str, Any], bootstrap_seed: int = 0
 ) -> dict[str, Any]:
     """Everything that metrics.json holds; `facts` name what was scored, data and split."""
-    judge, about = suite.judge, suite.describe()
-    scored = summarise(result.rows, seed=bootstrap_seed)
+    tools, about = suite.tools, suite.describe()
+    judge, scored = tools.judge, summarise(result.rows, seed=bootstrap_seed, floors=suite.floors)
     return {
         **facts,
         "num_samples": len({row.key for row in result.rows}),
         "seeds": result.seeds,
         "response_source": result.response_source,
         "metrics": {name: {**values, **about[name]} for name, values in scored.items()},
-        "clip": suite.encoder.describe() if suite.encoder is not None else None,
+        "clip": tools.clip.describe() if tools.clip is not None else None,
         "judge": None if judge is None else f"{type(judge).__module__}.{type(judge).__qualname__}",
         "truncated_texts": _count_truncated(result),
         "duplicates_dropped": result.num_duplicates,

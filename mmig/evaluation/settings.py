@@ -12,6 +12,7 @@ from mmig.base.paths import resolved
 from mmig.metrics.clip_encoder import load_encoder
 from mmig.metrics.judge import load_judge
 from mmig.metrics.suite import MetricSuite, build_metrics, computable
+from mmig.metrics.tools import NEEDS, readable
 
 
 class SettingsError(ValueError):
@@ -65,13 +66,19 @@ def build_suite(
         ValueError: for an unknown metric, or an unusable CLIP model or judge.
     """
     judge = None if settings.judge is None else load_judge(settings.judge)
-    has_encoder = settings.clip is not None
-    names = settings.metrics or computable(has_encoder, judge)
-    names = [*names, *computable(has_encoder, judge, declared)]
+    given = named_tools(settings) | readable(judge)
+    names = settings.metrics or computable(given)
+    names = [*names, *computable(given, declared)]
+    needed = {need for metric in build_metrics(names).values() for need in metric.needs}
     encoder = None
-    if settings.clip is not None and any(metric.needs_clip for metric in build_metrics(names).values()):
+    if settings.clip is not None and "clip" in needed:
         encoder = load_encoder(settings.clip, settings.clip_weights, settings.preprocessing, device)
     return MetricSuite(names, encoder, judge).to(device)
+
+
+def named_tools(settings: ScoringSettings) -> set[str]:
+    """Which of `mmig.metrics.tools.NEEDS` the settings name, loaded or not."""
+    return {name for name in NEEDS if getattr(settings, name, None) is not None}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,19 +10,20 @@ from torch import Tensor, nn
 
 from mmig.base.settings import RefusedSettingsError, imported
 from mmig.metrics import clip, pixels
-from mmig.metrics.bank import FeatureBank, MetricInputError
+from mmig.metrics.bank import FeatureBank
 from mmig.metrics.base import PerSampleMetric, SampleValues
 from mmig.metrics.clip_encoder import ClipEncoder
-from mmig.metrics.judge import Judge, can_read
-from mmig.metrics.measures import (
+from mmig.metrics.clip_measures import (
     ClipDirectionalSimilarity,
     ClipImageSimilarity,
+    ClipReferenceSimilarity,
+    ClipScoreTorchmetrics,
     ClipTextSimilarity,
-    ImageDifference,
-    ImageSimilarity,
-    Judged,
-    JudgedText,
+    ClipWrittenSimilarity,
 )
+from mmig.metrics.judge import Judge
+from mmig.metrics.measures import ImageDifference, ImageSimilarity, Judged, JudgedText, PeakSignalToNoise
+from mmig.metrics.tools import Tools, check_given, lacking
 
 METRICS: dict[str, Callable[[], PerSampleMetric]] = {
     "joint": partial(Judged, "success", "preservation"),
@@ -31,14 +32,23 @@ METRICS: dict[str, Callable[[], PerSampleMetric]] = {
     "response_accuracy": partial(JudgedText, "response"),
     "caption_accuracy": partial(JudgedText, "caption"),
     "clip_score": partial(ClipTextSimilarity, clip.clip_score),
+    "clip_score_torchmetrics": ClipScoreTorchmetrics,
     "clip_text_similarity": ClipTextSimilarity,
     "clip_response_similarity": partial(ClipTextSimilarity, text="response"),
+    "clip_expressive_similarity": partial(ClipTextSimilarity, text="expressive", image="target"),
+    "clip_expressive_similarity_input": partial(ClipTextSimilarity, text="expressive", image="source"),
+    "clip_written_similarity": partial(ClipWrittenSimilarity, "target"),
+    "clip_written_similarity_input": partial(ClipWrittenSimilarity, "source"),
     "clip_directional_similarity": ClipDirectionalSimilarity,
     "clip_image_similarity_input": partial(ClipImageSimilarity, "source"),
     "clip_image_similarity_target": partial(ClipImageSimilarity, "target"),
+    "clip_image_similarity_reference": ClipReferenceSimilarity,
     "l1_input": partial(ImageDifference, pixels.l1, "source"),
     "l1_target": partial(ImageDifference, pixels.l1, "target"),
+    "l2_input": partial(ImageDifference, pixels.l2, "source"),
     "l2_target": partial(ImageDifference, pixels.l2, "target"),
+    "psnr_input": partial(PeakSignalToNoise, "source"),
+    "psnr_target": partial(PeakSignalToNoise, "target"),
     "ssim_input": partial(ImageSimilarity, pixels.ssim, "source"),
     "ssim_target": partial(ImageSimilarity, pixels.ssim, "target"),
 }
@@ -105,16 +115,10 @@ def class_path(metric: PerSampleMetric) -> str:
     return f"{type(metric).__module__}.{type(metric).__qualname__}"
 
 
-def computable(has_encoder: bool, judge: Judge | None, names: Iterable[str] = METRICS) -> list[str]:
-    """Those of the metrics that can be computed with what there is, as they are named."""
+def computable(given: Collection[str], names: Iterable[str] = METRICS) -> list[str]:
+    """Those of the metrics that can be computed with what there is (names from `tools.NEEDS`), as they are named."""
     built = {name: build_metric(name) for name in dict.fromkeys(names)}
-    return [
-        name
-        for name, metric in built.items()
-        if (has_encoder or not metric.needs_clip)
-        and (judge is not None or not metric.needs_judge)
-        and (can_read(judge) or not metric.needs_reader)
-    ]
+    return [name for name, metric in built.items() if not lacking(metric, given)]
 
 
 class MetricSuite(nn.Module):
@@ -133,21 +137,20 @@ class MetricSuite(nn.Module):
     def __init__(self, names: Iterable[str], encoder: ClipEncoder | None = None, judge: Judge | None = None) -> None:
         super().__init__()
         built = build_metrics(names)
-        for name, metric in built.items():
-            if metric.needs_clip and encoder is None:
-                raise MetricInputError(f"metric {name!r} needs a CLIP encoder; give --clip NAME [WEIGHTS]")
-            if metric.needs_judge and judge is None:
-                raise MetricInputError(f"metric {name!r} needs a judge; give --judge CLASS_PATH")
-            if metric.needs_reader and not can_read(judge):
-                raise MetricInputError(f"metric {name!r} needs a judge that reads texts, with a method `text`")
+        self.tools = Tools(encoder, judge)
+        for metric in built.values():
+            check_given(metric, self.tools.given)
         self.metrics = nn.ModuleDict(built)
-        self.encoder = encoder
-        self.judge = judge
 
     @property
     def names(self) -> list[str]:
         """Names in the order in which they were declared."""
         return list(self.metrics)
+
+    @property
+    def floors(self) -> dict[str, float]:
+        """The least value of the mean of each metric."""
+        return {name: metric.floor for name, metric in self.metrics.items()}
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Of each metric whether higher is better, and the class of one that mmig does not know by name."""
@@ -165,7 +168,7 @@ class MetricSuite(nn.Module):
         extras: Mapping[str, Any] | None = None,
     ) -> FeatureBank:
         """The embedding bank of a batch, its edited images (both in [-1,1]), the editor's texts by kind and extras."""
-        return FeatureBank(batch, edited, self.encoder, self.judge, written, extras)
+        return FeatureBank(batch, edited, self.tools, written, extras)
 
     def update(self, bank: FeatureBank) -> dict[str, SampleValues]:
         """Count a batch in every metric and return its per-sample values."""

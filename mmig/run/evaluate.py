@@ -34,6 +34,7 @@ from mmig.evaluation.runner import NO_PICTURE, EvaluationResult, evaluate_editor
 from mmig.evaluation.settings import ScoringSettings, build_suite, read_settings
 from mmig.evaluation.summary import compare
 from mmig.metrics.suite import METRICS, MetricSuite, build_metrics
+from mmig.metrics.tools import NEEDS, lacking
 from mmig.training.agreement import leave_process_group
 
 logger = logging.getLogger(__name__)
@@ -132,12 +133,12 @@ def settings_path(class_path: str) -> Path:
 
 
 def left_out(suite: MetricSuite, names: Iterable[str]) -> list[str]:
-    """Which metrics the suite does not score for want of a CLIP model or a judge, and the option that gives one."""
+    """Which metrics the suite does not score for want of one of `mmig.metrics.tools.NEEDS`, and the option for it."""
     missing = {name: metric for name, metric in build_metrics(names).items() if name not in suite.names}
-    wants = {
-        "--clip NAME [WEIGHTS]": [name for name, metric in missing.items() if metric.needs_clip],
-        "--judge CLASS_PATH": [name for name, metric in missing.items() if metric.needs_judge and not suite.judge],
-    }
+    wants: dict[str, list[str]] = {need.option: [] for need in NEEDS.values()}
+    for name, metric in missing.items():
+        for need in lacking(metric, suite.tools.given):
+            wants[need.option].append(name)
     return [f"{', '.join(names)} (give {option})" for option, names in wants.items() if names]
 
 

@@ -211,7 +211,7 @@ def test_it_says_which_settings_it_looked_for_and_what_is_not_scored(
     (said,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("not scored")]
     scored = json.loads((tmp_path / "metrics.json").read_text())["metrics"].keys()
     assert {name for name in METRICS if name in said} == METRICS.keys() - scored
-    assert "clip_image_similarity_target (give --clip NAME [WEIGHTS])" in said
+    assert "clip_image_similarity_reference (give --clip NAME [WEIGHTS])" in said
     assert said.endswith("caption_accuracy (give --judge CLASS_PATH)")
 
 
