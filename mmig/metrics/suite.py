@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmig.base.settings import RefusedSettingsError, imported
-from mmig.metrics import clip, pixels
+from mmig.metrics import clip, pixels, texts
 from mmig.metrics.bank import FeatureBank
 from mmig.metrics.base import PerSampleMetric, SampleValues
 from mmig.metrics.clip_encoder import ClipEncoder
@@ -23,6 +23,7 @@ from mmig.metrics.clip_measures import (
 )
 from mmig.metrics.judge import Judge
 from mmig.metrics.measures import ImageDifference, ImageSimilarity, Judged, JudgedText, PeakSignalToNoise
+from mmig.metrics.texts import TextOverlap
 from mmig.metrics.tools import Tools, check_given, lacking
 
 METRICS: dict[str, Callable[[], PerSampleMetric]] = {
@@ -31,6 +32,10 @@ METRICS: dict[str, Callable[[], PerSampleMetric]] = {
     "preservation": partial(Judged, "preservation"),
     "response_accuracy": partial(JudgedText, "response"),
     "caption_accuracy": partial(JudgedText, "caption"),
+    "response_bleu": partial(TextOverlap, texts.bleu, "response", "response", texts.BLEU_ORDER),
+    "response_rouge_l": partial(TextOverlap, texts.rouge_l, "response", "response"),
+    "caption_bleu": partial(TextOverlap, texts.bleu, "caption", "target_caption", texts.BLEU_ORDER),
+    "caption_rouge_l": partial(TextOverlap, texts.rouge_l, "caption", "target_caption"),
     "clip_score": partial(ClipTextSimilarity, clip.clip_score),
     "clip_score_torchmetrics": ClipScoreTorchmetrics,
     "clip_text_similarity": ClipTextSimilarity,

@@ -14,13 +14,15 @@ from tests.mmig.metrics.support import EvenJudge, random_batch, random_images, w
 
 def test_results_do_not_depend_on_the_batch_size(encoder: ClipEncoder) -> None:
     batch = with_references(random_batch(8), [["subject"], [], ["base", "style"], ["style"] * 3] * 2)
-    edited, written = random_images(8), [f"it is {row} and red" for row in range(8)]
+    edited, written = random_images(8), [f"a red ball and {row}" for row in range(8)]
     results = []
     for size in (1, 3, 8):
         suite = MetricSuite(METRICS, encoder, EvenJudge())
         for start in range(0, 8, size):
             rows = slice(start, start + size)
-            suite.update(suite.bank(take(batch, rows), edited[rows], {"response": written[rows]}))
+            suite.update(
+                suite.bank(take(batch, rows), edited[rows], {"response": written[rows], "caption": written[rows]})
+            )
         results.append(suite.compute())
     for other in results[1:]:
         np.testing.assert_allclose(list(other.values()), list(results[0].values()), rtol=1e-5, atol=2e-6)

@@ -32,9 +32,10 @@ def test_a_judged_metric_without_a_judge_says_what_to_give() -> None:
         MetricSuite(["success"])
 
 
-def test_only_pixel_metrics_are_computable_with_nothing() -> None:
+def test_only_pixel_and_text_metrics_are_computable_with_nothing() -> None:
     formulas = {f"{formula}_{image}" for formula in ("l1", "l2", "psnr", "ssim") for image in ("input", "target")}
-    assert set(computable(())) == formulas
+    overlaps = {f"{kind}_{formula}" for kind in ("response", "caption") for formula in ("bleu", "rouge_l")}
+    assert set(computable(())) == formulas | overlaps
     assert computable(NEEDS) == list(METRICS)
     assert set(METRICS) - set(computable(NEEDS.keys() - {"reader"})) == {"response_accuracy", "caption_accuracy"}
 
