@@ -40,6 +40,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--clip", nargs="+", metavar="NAME [WEIGHTS]", help="open_clip model and weights, or a folder in its layout"
     )
     parser.add_argument("--preprocessing", help="default, crop, compat_ip2p or compat_magicbrush")
+    parser.add_argument(
+        "--dino", metavar="FOLDER_OR_HUB_ID", help="image transformer behind dino_*: facebook/dino-vits16"
+    )
+    parser.add_argument("--dino-preprocessing", help="default, crop or compat_magicbrush")
+    parser.add_argument(
+        "--lpips", nargs="+", metavar="NAME [WEIGHTS]", help="alex, vgg or squeeze, and torchvision's file of weights"
+    )
     parser.add_argument("--judge", help="class path of the judge behind success and preservation")
     parser.add_argument("--compare", help="folder of another evaluation: print paired differences to it")
     parser.add_argument("--published", nargs="+", help="print published numbers: magicbrush, emu_edit, mgie")
@@ -60,8 +67,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run evaluate.py; what a user can mend ends in one line, not in a traceback (MMIG_TRACEBACK=1 shows it)."""
     parser = build_parser()
     parsed = parser.parse_args(arguments)
-    if parsed.clip is not None and len(parsed.clip) > 2:
-        parser.error("--clip takes a name and at most one name of weights")
+    for option in ("clip", "lpips"):
+        if len(getattr(parsed, option) or ()) > 2:
+            parser.error(f"--{option} takes a name and at most one name of weights")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for package in ("mmig", "datamodules", "experiments"):
         logging.getLogger(package).setLevel(logging.INFO)

@@ -30,7 +30,7 @@ def build_report(
         "seeds": result.seeds,
         "response_source": result.response_source,
         "metrics": {name: {**values, **about[name]} for name, values in scored.items()},
-        "clip": tools.clip.describe() if tools.clip is not None else None,
+        **{name: None if tool is None else tool.describe() for name, tool in tools.encoders.items()},
         "judge": None if judge is None else f"{type(judge).__module__}.{type(judge).__qualname__}",
         "truncated_texts": _count_truncated(result),
         "duplicates_dropped": result.num_duplicates,

@@ -1,6 +1,7 @@
 """Everything the metrics read about one edited batch; each image and each text goes through CLIP at most once."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from mmig.metrics.clip_encoder import ClipEncoder, TextEmbeddings
 from mmig.metrics.images import signed_to_unit
 from mmig.metrics.judge import Judge
+from mmig.metrics.lpips import Lpips
 from mmig.metrics.tools import NEEDS, MetricInputError, Tools
 
 REFERENCE_ROLES = ("subject", "style")
@@ -103,6 +105,27 @@ class FeatureBank:
             MetricInputError: without a CLIP encoder.
         """
         return self._once("clip", name, lambda: self._clip_embeddings(self.image(name)))
+
+    def dino_embeddings(self, name: str) -> Tensor:
+        """DINO features of images by name, float32 [B,D], unit length.
+
+        Raises:
+            MetricInputError: without a DINO model.
+        """
+        return self._once("dino", name, lambda: self._tool("dino").encode_images(self.image(name)))
+
+    def perceptual_distance(self, first: str, second: str) -> Tensor:
+        """LPIPS of two images by name, [B], at least 0.
+
+        Raises:
+            MetricInputError: without an LPIPS network.
+            ValueError: for images that are too small for it.
+        """
+        lpips: Lpips = self._tool("lpips")
+        one, other = (
+            self._once("lpips", name, partial(lpips.encode_images, self.image(name))) for name in (first, second)
+        )
+        return lpips.distance(one, other)
 
     def references(self) -> tuple[Tensor, Tensor]:
         """Attached pictures of the roles `REFERENCE_ROLES`, of all samples one after the other.

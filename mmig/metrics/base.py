@@ -47,7 +47,7 @@ class Declared:
             their name there.
         higher_is_better: False where a smaller value is the better one.
         floor: the least value of a mean; a mean below it is this. Values of samples are not cut.
-        needs_clip, needs_judge: what is read of the bank beside the batch, see `tools.NEEDS`.
+        needs_clip, needs_judge, needs_dino, needs_lpips: what is read of the bank beside the batch, see `tools.NEEDS`.
         needs_reader: whether the judge must read texts too.
     """
 
@@ -57,6 +57,8 @@ class Declared:
     needs_clip = False
     needs_judge = False
     needs_reader = False
+    needs_dino = False
+    needs_lpips = False
 
     @property
     def needs(self) -> tuple[str, ...]:

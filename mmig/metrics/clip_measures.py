@@ -1,4 +1,4 @@
-"""The metrics of CLIP: which images and texts each one compares, and when a sample is skipped; formulas in clip.py."""
+"""The metrics of CLIP and DINO: what each one compares, and when a sample is skipped; the formulas are in clip.py."""
 
 from collections.abc import Callable
 
@@ -22,6 +22,24 @@ class ClipImageSimilarity(PerSampleMetric):
     def values(self, bank: FeatureBank) -> SampleValues:
         """See `mmig.metrics.clip.cosine`."""
         values = clip.cosine(bank.image_embeddings("edited"), bank.image_embeddings(self.reference))
+        return sample_values(values, {f"no_{self.reference}": ~bank.has_image(self.reference)})
+
+
+class DinoSimilarity(PerSampleMetric):
+    """cos(d_y, d_x) or cos(d_y, d_g) of class tokens d: the edited image and the `reference` ("source" or "target").
+
+    DINO of EMU Edit is against the source, that of MagicBrush (and 100 times it MGIE's) against the target.
+    """
+
+    needs_dino = True
+
+    def __init__(self, reference: str) -> None:
+        super().__init__()
+        self.reference = reference
+
+    def values(self, bank: FeatureBank) -> SampleValues:
+        """See `mmig.metrics.clip.cosine`."""
+        values = clip.cosine(bank.dino_embeddings("edited"), bank.dino_embeddings(self.reference))
         return sample_values(values, {f"no_{self.reference}": ~bank.has_image(self.reference)})
 
 

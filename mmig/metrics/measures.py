@@ -52,6 +52,22 @@ class PeakSignalToNoise(PerSampleMetric):
         return sample_values(values, skipped)
 
 
+class PerceptualDistance(PerSampleMetric):
+    """LPIPS of the edited image and the `reference` ("source" or "target"), at least 0 and 0 where they agree."""
+
+    higher_is_better = False
+    needs_lpips = True
+
+    def __init__(self, reference: str) -> None:
+        super().__init__()
+        self.reference = reference
+
+    def values(self, bank: FeatureBank) -> SampleValues:
+        """See `mmig.metrics.lpips.Lpips.distance`."""
+        values = bank.perceptual_distance("edited", self.reference)
+        return sample_values(values, {f"no_{self.reference}": ~bank.has_image(self.reference)})
+
+
 class Judged(PerSampleMetric):
     """A score of the judge, "success" (did the edit happen) or "preservation" (did the rest stay), or several at once.
 

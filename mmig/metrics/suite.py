@@ -20,9 +20,17 @@ from mmig.metrics.clip_measures import (
     ClipScoreTorchmetrics,
     ClipTextSimilarity,
     ClipWrittenSimilarity,
+    DinoSimilarity,
 )
 from mmig.metrics.judge import Judge
-from mmig.metrics.measures import ImageDifference, ImageSimilarity, Judged, JudgedText, PeakSignalToNoise
+from mmig.metrics.measures import (
+    ImageDifference,
+    ImageSimilarity,
+    Judged,
+    JudgedText,
+    PeakSignalToNoise,
+    PerceptualDistance,
+)
 from mmig.metrics.texts import TextOverlap
 from mmig.metrics.tools import Tools, check_given, lacking
 
@@ -32,10 +40,6 @@ METRICS: dict[str, Callable[[], PerSampleMetric]] = {
     "preservation": partial(Judged, "preservation"),
     "response_accuracy": partial(JudgedText, "response"),
     "caption_accuracy": partial(JudgedText, "caption"),
-    "response_bleu": partial(TextOverlap, texts.bleu, "response", "response", texts.BLEU_ORDER),
-    "response_rouge_l": partial(TextOverlap, texts.rouge_l, "response", "response"),
-    "caption_bleu": partial(TextOverlap, texts.bleu, "caption", "target_caption", texts.BLEU_ORDER),
-    "caption_rouge_l": partial(TextOverlap, texts.rouge_l, "caption", "target_caption"),
     "clip_score": partial(ClipTextSimilarity, clip.clip_score),
     "clip_score_torchmetrics": ClipScoreTorchmetrics,
     "clip_text_similarity": ClipTextSimilarity,
@@ -48,6 +52,10 @@ METRICS: dict[str, Callable[[], PerSampleMetric]] = {
     "clip_image_similarity_input": partial(ClipImageSimilarity, "source"),
     "clip_image_similarity_target": partial(ClipImageSimilarity, "target"),
     "clip_image_similarity_reference": ClipReferenceSimilarity,
+    "dino_input": partial(DinoSimilarity, "source"),
+    "dino_target": partial(DinoSimilarity, "target"),
+    "lpips_input": partial(PerceptualDistance, "source"),
+    "lpips_target": partial(PerceptualDistance, "target"),
     "l1_input": partial(ImageDifference, pixels.l1, "source"),
     "l1_target": partial(ImageDifference, pixels.l1, "target"),
     "l2_input": partial(ImageDifference, pixels.l2, "source"),
@@ -56,6 +64,10 @@ METRICS: dict[str, Callable[[], PerSampleMetric]] = {
     "psnr_target": partial(PeakSignalToNoise, "target"),
     "ssim_input": partial(ImageSimilarity, pixels.ssim, "source"),
     "ssim_target": partial(ImageSimilarity, pixels.ssim, "target"),
+    "response_bleu": partial(TextOverlap, texts.bleu, "response", "response", texts.BLEU_ORDER),
+    "response_rouge_l": partial(TextOverlap, texts.rouge_l, "response", "response"),
+    "caption_bleu": partial(TextOverlap, texts.bleu, "caption", "target_caption", texts.BLEU_ORDER),
+    "caption_rouge_l": partial(TextOverlap, texts.rouge_l, "caption", "target_caption"),
 }
 """The metrics that are known by name: on the command line, in files and in the logger."""
 
@@ -127,22 +139,25 @@ def computable(given: Collection[str], names: Iterable[str] = METRICS) -> list[s
 
 
 class MetricSuite(nn.Module):
-    """Metrics by name, with the CLIP encoder and the judge that they share.
+    """Metrics by name, with the encoders and the judge that they share.
 
     Args:
         names: names from `METRICS`, or class paths.
         encoder: needed by metrics with `needs_clip`.
         judge: needed by metrics with `needs_judge`.
+        further: what else there is of `Tools`, by name.
 
     Raises:
         UnknownMetricError: as of `build_metrics`.
         MetricInputError: for a metric whose encoder or judge was not given.
     """
 
-    def __init__(self, names: Iterable[str], encoder: ClipEncoder | None = None, judge: Judge | None = None) -> None:
+    def __init__(
+        self, names: Iterable[str], encoder: ClipEncoder | None = None, judge: Judge | None = None, **further: Any
+    ) -> None:
         super().__init__()
         built = build_metrics(names)
-        self.tools = Tools(encoder, judge)
+        self.tools = Tools(encoder, judge, **further)
         for metric in built.values():
             check_given(metric, self.tools.given)
         self.metrics = nn.ModuleDict(built)

@@ -1,11 +1,13 @@
 """What metrics read beside the batch and the edited images: encoders and a judge, each of which an option gives."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from mmig.metrics.clip_encoder import ClipEncoder
+from mmig.metrics.dino_encoder import DinoEncoder
 from mmig.metrics.judge import Judge, can_read
+from mmig.metrics.lpips import Lpips
 
 if TYPE_CHECKING:
     from mmig.metrics.base import Declared
@@ -27,6 +29,8 @@ NEEDS: dict[str, Need] = {
     "clip": Need("a CLIP encoder", "--clip NAME [WEIGHTS]"),
     "judge": Need("a judge", "--judge CLASS_PATH"),
     "reader": Need("a judge that reads texts, with a method `text`", "--judge CLASS_PATH"),
+    "dino": Need("a DINO model", "--dino FOLDER_OR_HUB_ID"),
+    "lpips": Need("an LPIPS network", "--lpips NAME [WEIGHTS]"),
 }
 """By name; a metric that needs NAME says so with `needs_NAME = True`."""
 
@@ -37,6 +41,13 @@ class Tools:
 
     clip: ClipEncoder | None = None
     judge: Judge | None = None
+    dino: DinoEncoder | None = None
+    lpips: Lpips | None = None
+
+    @property
+    def encoders(self) -> dict[str, Any]:
+        """All but the judge, by name; each can describe itself for metrics.json."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "judge"}
 
     @property
     def given(self) -> set[str]:

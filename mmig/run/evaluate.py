@@ -120,7 +120,9 @@ def choose_settings(arguments: Namespace) -> ScoringSettings:
         logger.info("no scoring settings for these data: there is no %s%s", path, looked_in(path))
     if arguments.clip is not None:
         settings.clip, settings.clip_weights = (*arguments.clip, None)[:2]
-    for name in ("metrics", "preprocessing", "judge"):
+    if arguments.lpips is not None:
+        settings.lpips, settings.lpips_weights = (*arguments.lpips, None)[:2]
+    for name in ("metrics", "preprocessing", "judge", "dino", "dino_preprocessing"):
         if getattr(arguments, name) is not None:
             setattr(settings, name, getattr(arguments, name))
     return settings

@@ -19,6 +19,7 @@ from mmig.metrics.suite import METRICS
 from mmig.run.evaluate import settings_path
 from tests.mmig.evaluation.support import random_samples, write_data
 from tests.tiny_fixtures import build_open_clip
+from tests.tiny_vision import build_dino, build_lpips_backbone
 
 JUDGE = "tests.mmig.evaluation.support.BrightJudge"
 
@@ -27,9 +28,12 @@ JUDGE = "tests.mmig.evaluation.support.BrightJudge"
 def finished(run_directory: Path, data_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an evaluation with every metric and two seeds."""
     out = tmp_path_factory.mktemp("evaluation")
-    clip = str(build_open_clip(out / "clip"))
+    clip, dino = str(build_open_clip(out / "models/clip")), str(build_dino(out / "models/dino"))
+    lpips = str(build_lpips_backbone(out / "models/squeeze.pth", "squeezenet1_1"))
     given = ["--checkpoint", str(run_directory), "--data", str(data_config), "--seeds", "2", "--out", str(out)]
-    evaluate.main([*given, "--clip", clip, "--judge", JUDGE, "--device", "cpu"])
+    evaluate.main(
+        [*given, "--clip", clip, "--judge", JUDGE, "--device", "cpu", "--dino", dino, "--lpips", "squeeze", lpips]
+    )
     return out
 
 
@@ -52,7 +56,8 @@ def test_metrics_json_says_what_the_numbers_depend_on(finished: Path) -> None:
     assert report["weights"] == "ema"
     assert report["checkpoint"].endswith("step-00000003.ckpt")
     assert report["clip"]["preprocessing"]["resize"] == "squash"
-    assert len(report["clip"]["fingerprint"]) == 64
+    assert (report["dino"]["class"], report["lpips"]["backbone"]) == ("ViTModel", "squeezenet1_1")
+    assert all(len(report[name]["fingerprint"]) == 64 for name in ("clip", "dino", "lpips"))
     assert report["versions"]["torch"]
 
 
@@ -70,7 +75,7 @@ def test_the_grid_shows_a_row_a_sample(finished: Path) -> None:
 
 
 def test_nothing_temporary_is_left(finished: Path) -> None:
-    assert {path.name for path in finished.iterdir()} == {"metrics.json", "samples.jsonl", "grid.png", "clip"}
+    assert {path.name for path in finished.iterdir()} == {"metrics.json", "samples.jsonl", "grid.png", "models"}
 
 
 def test_ema_weights_are_used_unless_told_otherwise(
@@ -107,6 +112,10 @@ def test_batch_size_and_limit_do_not_change_a_sample(run_directory: Path, data_c
         (["--split", "unseen_pairs"], "unseen_pairs"),
         (["--split", "val"], "no split 'val'"),
         (["--clip", "/no/such/folder"], "no such folder"),
+        (["--metrics", "dino_input"], "metric 'dino_input' needs a DINO model; give --dino"),
+        (["--dino", "/no/such/folder"], "image_model: the folder /no/such/folder does not exist"),
+        (["--lpips", "alexnet"], "lpips: 'alexnet' is unknown; expected one of alex, vgg, squeeze"),
+        (["--lpips", "alex", "/no/such/file.pth"], "alexnet: weights: /no/such/file.pth is no file"),
         (["--device", "banana"], "--device banana: cannot be used"),
     ],
 )
@@ -212,7 +221,9 @@ def test_it_says_which_settings_it_looked_for_and_what_is_not_scored(
     scored = json.loads((tmp_path / "metrics.json").read_text())["metrics"].keys()
     assert {name for name in METRICS if name in said} == METRICS.keys() - scored
     assert "clip_image_similarity_reference (give --clip NAME [WEIGHTS])" in said
-    assert said.endswith("caption_accuracy (give --judge CLASS_PATH)")
+    assert "caption_accuracy (give --judge CLASS_PATH)" in said
+    assert "dino_input, dino_target (give --dino FOLDER_OR_HUB_ID)" in said
+    assert said.endswith("lpips_input, lpips_target (give --lpips NAME [WEIGHTS])")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,11 @@ from torch import Tensor
 
 from datamodules.schema import take
 from mmig.metrics.clip_encoder import ClipEncoder
-from mmig.metrics.suite import METRICS, MetricSuite
+from mmig.metrics.suite import MetricSuite, computable
 from tests.mmig.metrics.support import EvenJudge, random_batch, random_images, with_references
+
+NAMES = computable({"clip", "judge", "reader"})
+"""The metrics of further encoders have such tests of their own."""
 
 
 def test_results_do_not_depend_on_the_batch_size(encoder: ClipEncoder) -> None:
@@ -17,7 +20,7 @@ def test_results_do_not_depend_on_the_batch_size(encoder: ClipEncoder) -> None:
     edited, written = random_images(8), [f"a red ball and {row}" for row in range(8)]
     results = []
     for size in (1, 3, 8):
-        suite = MetricSuite(METRICS, encoder, EvenJudge())
+        suite = MetricSuite(NAMES, encoder, EvenJudge())
         for start in range(0, 8, size):
             rows = slice(start, start + size)
             suite.update(
@@ -42,7 +45,7 @@ def test_each_image_and_text_is_encoded_once(encoder: ClipEncoder, monkeypatch: 
 
     monkeypatch.setattr(encoder, "encode_images", count_images)
     monkeypatch.setattr(encoder, "encode_texts", count_texts)
-    suite = MetricSuite(METRICS, encoder, judge := EvenJudge())
+    suite = MetricSuite(NAMES, encoder, judge := EvenJudge())
     batch, written = (
         with_references(random_batch(4), [["subject", "style"], [], ["style"], []]),
         {"response": ["it"] * 4},
