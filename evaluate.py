@@ -31,6 +31,24 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, help="folder for metrics.json, samples.jsonl and grid.png")
     parser.add_argument("--limit", type=positive, help="score only the first N samples")
     parser.add_argument("--batch-size", type=positive, help="samples edited at once (default: the data's)")
+    _add_scoring(parser)
+    parser.add_argument("--compare", help="folder of another evaluation: print paired differences to it")
+    parser.add_argument("--published", nargs="+", help="print published numbers: magicbrush, emu_edit, mgie")
+    parser.add_argument(
+        "--sampling", nargs="+", default=[], metavar="NAME=VALUE", help="other sampling settings, as response=generated"
+    )
+    parser.add_argument(
+        "--layered",
+        action="store_true",
+        help="edit in layers (MMIG): fit the embeddings of object and background to each image first",
+    )
+    parser.add_argument("--no-ema", action="store_true", help="use the trained weights instead of their average")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    return parser
+
+
+def _add_scoring(parser: argparse.ArgumentParser) -> None:
+    """Which metrics, and what they read beside data and edits."""
     parser.add_argument(
         "--metrics",
         nargs="+",
@@ -47,27 +65,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--lpips", nargs="+", metavar="NAME [WEIGHTS]", help="alex, vgg or squeeze, and torchvision's file of weights"
     )
+    parser.add_argument(
+        "--features",
+        nargs="+",
+        metavar="NAME [WEIGHTS]",
+        help="what fid and kid compare: clip, dino, fid_inception or a model of torchvision, and its file of weights",
+    )
     parser.add_argument("--judge", help="class path of the judge behind success and preservation")
-    parser.add_argument("--compare", help="folder of another evaluation: print paired differences to it")
-    parser.add_argument("--published", nargs="+", help="print published numbers: magicbrush, emu_edit, mgie")
-    parser.add_argument(
-        "--sampling", nargs="+", default=[], metavar="NAME=VALUE", help="other sampling settings, as response=generated"
-    )
-    parser.add_argument(
-        "--layered",
-        action="store_true",
-        help="edit in layers (MMIG): fit the embeddings of object and background to each image first",
-    )
-    parser.add_argument("--no-ema", action="store_true", help="use the trained weights instead of their average")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
-    return parser
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run evaluate.py; what a user can mend ends in one line, not in a traceback (MMIG_TRACEBACK=1 shows it)."""
     parser = build_parser()
     parsed = parser.parse_args(arguments)
-    for option in ("clip", "lpips"):
+    for option in ("clip", "lpips", "features"):
         if len(getattr(parsed, option) or ()) > 2:
             parser.error(f"--{option} takes a name and at most one name of weights")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

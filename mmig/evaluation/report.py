@@ -10,6 +10,7 @@ from mmig.base.versions import git_commit, package_versions
 from mmig.evaluation.bootstrap import LEVEL, NUM_RESAMPLES, Interval
 from mmig.evaluation.grid import draw_grid
 from mmig.evaluation.runner import EvaluationResult
+from mmig.evaluation.sets import NUM_SET_RESAMPLES, summarise_sets
 from mmig.evaluation.summary import summarise
 from mmig.metrics.published_numbers import published
 from mmig.metrics.suite import METRICS, MetricSuite
@@ -24,6 +25,7 @@ def build_report(
     """Everything that metrics.json holds; `facts` name what was scored, data and split."""
     tools, about = suite.tools, suite.describe()
     judge, scored = tools.judge, summarise(result.rows, seed=bootstrap_seed, floors=suite.floors)
+    scored |= summarise_sets(result.rows, suite.sets, seed=bootstrap_seed)
     return {
         **facts,
         "num_samples": len({row.key for row in result.rows}),
@@ -35,7 +37,13 @@ def build_report(
         "truncated_texts": _count_truncated(result),
         "duplicates_dropped": result.num_duplicates,
         "stream_faults": result.faults,
-        "bootstrap": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "seed": bootstrap_seed, "unit": "sample key"},
+        "bootstrap": {
+            "level": LEVEL,
+            "num_resamples": NUM_RESAMPLES,
+            "num_set_resamples": NUM_SET_RESAMPLES,
+            "seed": bootstrap_seed,
+            "unit": "sample key",
+        },
         "versions": package_versions(),
         "commit": git_commit(),
     }
@@ -81,12 +89,12 @@ def metric_table(report: Mapping[str, Any]) -> "Table":
 
 
 def edit_type_table(report: Mapping[str, Any], max_metrics: int = 3) -> "Table | None":
-    """Per edit type: the first metrics only, to fit a terminal; metrics.json has all. None without edit types."""
+    """Per edit type: the first metrics only, to fit a terminal; metrics.json has all. None where there are none."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    names = list(report["metrics"])[:max_metrics]
-    if not names or not report["metrics"][names[0]]["per_edit_type"]:
+    names = [name for name, value in report["metrics"].items() if value["per_edit_type"]][:max_metrics]
+    if not names:
         return None
     table = Table(
         title="per edit type", title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)

@@ -13,6 +13,7 @@ from mmig.metrics.clip_encoder import load_encoder
 from mmig.metrics.dino_encoder import load_dino
 from mmig.metrics.judge import load_judge
 from mmig.metrics.lpips import load_lpips
+from mmig.metrics.set_features import SHARED, load_features
 from mmig.metrics.suite import MetricSuite, build_metrics, computable
 from mmig.metrics.tools import NEEDS, readable
 
@@ -36,6 +37,8 @@ class ScoringSettings:
         dino_preprocessing: a preset of `mmig.metrics.dino_encoder`.
         lpips: "alex", "vgg" or "squeeze"; None leaves LPIPS out.
         lpips_weights: file of that backbone's weights; None for the one in torch's cache.
+        features: what FID and KID compare, see `mmig.metrics.set_features.load_features`; None leaves them out.
+        features_weights: file of the weights of a model of its own; None for the one in torch's cache.
     """
 
     metrics: list[str] = field(default_factory=list)
@@ -47,6 +50,8 @@ class ScoringSettings:
     dino_preprocessing: str = "default"
     lpips: str | None = None
     lpips_weights: str | None = None
+    features: str | None = None
+    features_weights: str | None = None
 
 
 def read_settings(path: Path) -> ScoringSettings:
@@ -80,6 +85,11 @@ def build_suite(
     names = settings.metrics or computable(given)
     names = [*names, *computable(given, declared)]
     needed = {need for metric in build_metrics(names).values() for need in metric.needs}
+    if "features" in needed and settings.features in SHARED:
+        if settings.features not in given:
+            shared = settings.features
+            raise SettingsError(f"features: {shared!r} are those of {NEEDS[shared].option}; give that too")
+        needed.add(settings.features)
     encoders = {name: load(settings, device) for name, load in _LOADERS.items() if name in needed & given}
     return MetricSuite(names, encoders.pop("clip", None), judge, **encoders).to(device)
 
@@ -88,6 +98,7 @@ _LOADERS: dict[str, Callable[[ScoringSettings, torch.device | str], Any]] = {
     "clip": lambda given, device: load_encoder(given.clip, given.clip_weights, given.preprocessing, device),
     "dino": lambda given, device: load_dino(given.dino, given.dino_preprocessing, device),
     "lpips": lambda given, device: load_lpips(given.lpips, given.lpips_weights, device),
+    "features": lambda given, device: load_features(given.features, given.features_weights, device),
 }
 
 

@@ -12,6 +12,7 @@ from mmig.metrics.clip_encoder import ClipEncoder, TextEmbeddings
 from mmig.metrics.images import signed_to_unit
 from mmig.metrics.judge import Judge
 from mmig.metrics.lpips import Lpips
+from mmig.metrics.set_features import NetworkFeatures, SharedFeatures
 from mmig.metrics.tools import NEEDS, MetricInputError, Tools
 
 REFERENCE_ROLES = ("subject", "style")
@@ -126,6 +127,17 @@ class FeatureBank:
             self._once("lpips", name, partial(lpips.encode_images, self.image(name))) for name in (first, second)
         )
         return lpips.distance(one, other)
+
+    def set_features(self, name: str) -> Tensor:
+        """What FID and KID compare, float32 [B,D].
+
+        Raises:
+            MetricInputError: without such features.
+        """
+        features: SharedFeatures | NetworkFeatures = self._tool("features")
+        if isinstance(features, SharedFeatures):
+            return self.image_embeddings(name) if features.name == "clip" else self.dino_embeddings(name)
+        return self._once("features", name, lambda: features.encode_images(self.image(name)))
 
     def references(self) -> tuple[Tensor, Tensor]:
         """Attached pictures of the roles `REFERENCE_ROLES`, of all samples one after the other.

@@ -47,7 +47,8 @@ class Declared:
             their name there.
         higher_is_better: False where a smaller value is the better one.
         floor: the least value of a mean; a mean below it is this. Values of samples are not cut.
-        needs_clip, needs_judge, needs_dino, needs_lpips: what is read of the bank beside the batch, see `tools.NEEDS`.
+        needs_clip, needs_judge, needs_dino, needs_lpips, needs_features: what is read of the bank beside the batch, see
+            `tools.NEEDS`.
         needs_reader: whether the judge must read texts too.
     """
 
@@ -59,6 +60,7 @@ class Declared:
     needs_reader = False
     needs_dino = False
     needs_lpips = False
+    needs_features = False
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -31,10 +31,11 @@ from mmig.metrics.measures import (
     PeakSignalToNoise,
     PerceptualDistance,
 )
+from mmig.metrics.sets import FrechetDistance, KernelDistance, SetMetric
 from mmig.metrics.texts import TextOverlap
 from mmig.metrics.tools import Tools, check_given, lacking
 
-METRICS: dict[str, Callable[[], PerSampleMetric]] = {
+METRICS: dict[str, Callable[[], PerSampleMetric | SetMetric]] = {
     "joint": partial(Judged, "success", "preservation"),
     "success": partial(Judged, "success"),
     "preservation": partial(Judged, "preservation"),
@@ -68,6 +69,8 @@ METRICS: dict[str, Callable[[], PerSampleMetric]] = {
     "response_rouge_l": partial(TextOverlap, texts.rouge_l, "response", "response"),
     "caption_bleu": partial(TextOverlap, texts.bleu, "caption", "target_caption", texts.BLEU_ORDER),
     "caption_rouge_l": partial(TextOverlap, texts.rouge_l, "caption", "target_caption"),
+    "fid": FrechetDistance,
+    "kid": KernelDistance,
 }
 """The metrics that are known by name: on the command line, in files and in the logger."""
 
@@ -76,8 +79,8 @@ class UnknownMetricError(ValueError):
     """A metric was asked for by a name or class path that no metric has."""
 
 
-def build_metric(name: str) -> PerSampleMetric:
-    """The metric of a name in `METRICS`, or of the class path of a `PerSampleMetric` that takes no arguments.
+def build_metric(name: str) -> PerSampleMetric | SetMetric:
+    """The metric of a name in `METRICS`, or of the class path of a metric that takes no arguments.
 
     Raises:
         UnknownMetricError: naming the unknown one, the nearest known one and all that exist; or what is wrong with a
@@ -95,13 +98,13 @@ def build_metric(name: str) -> PerSampleMetric:
     return _open_metric(name)
 
 
-def _open_metric(class_path: str) -> PerSampleMetric:
+def _open_metric(class_path: str) -> PerSampleMetric | SetMetric:
     try:
         found = imported(class_path)
     except RefusedSettingsError as error:
         raise UnknownMetricError(f"metrics: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, PerSampleMetric)):
-        kind = "PerSampleMetric of mmig/metrics/base.py"
+    if not (isinstance(found, type) and issubclass(found, PerSampleMetric | SetMetric)):
+        kind = "PerSampleMetric of mmig/metrics/base.py, or SetMetric of sets.py"
         raise UnknownMetricError(f"metrics: {class_path}: expected a subclass of {kind}, found {found!r}")
     own = getattr(found, "name", None)
     if not isinstance(own, str) or not re.fullmatch(r"\w+", own):
@@ -111,13 +114,13 @@ def _open_metric(class_path: str) -> PerSampleMetric:
     return found()
 
 
-def build_metrics(names: Iterable[str]) -> dict[str, PerSampleMetric]:
+def build_metrics(names: Iterable[str]) -> dict[str, PerSampleMetric | SetMetric]:
     """Metrics by their own names, from names and class paths; one that is asked for again is there once.
 
     Raises:
         UnknownMetricError: as of `build_metric`, or two classes with one name.
     """
-    built: dict[str, PerSampleMetric] = {}
+    built: dict[str, PerSampleMetric | SetMetric] = {}
     for name in dict.fromkeys(names):
         metric = build_metric(name)
         if metric.name in built:
@@ -127,7 +130,7 @@ def build_metrics(names: Iterable[str]) -> dict[str, PerSampleMetric]:
     return built
 
 
-def class_path(metric: PerSampleMetric) -> str:
+def class_path(metric: PerSampleMetric | SetMetric) -> str:
     """Where a metric is defined."""
     return f"{type(metric).__module__}.{type(metric).__qualname__}"
 
@@ -160,12 +163,13 @@ class MetricSuite(nn.Module):
         self.tools = Tools(encoder, judge, **further)
         for metric in built.values():
             check_given(metric, self.tools.given)
-        self.metrics = nn.ModuleDict(built)
+        self.sets = {name: metric for name, metric in built.items() if isinstance(metric, SetMetric)}
+        self.metrics = nn.ModuleDict({name: metric for name, metric in built.items() if name not in self.sets})
 
     @property
     def names(self) -> list[str]:
-        """Names in the order in which they were declared."""
-        return list(self.metrics)
+        """Names in the order in which they were declared, those of whole sets behind the others."""
+        return [*self.metrics, *self.sets]
 
     @property
     def floors(self) -> dict[str, float]:
@@ -177,7 +181,7 @@ class MetricSuite(nn.Module):
         return {
             name: {"higher_is_better": metric.higher_is_better}
             | ({} if name in METRICS else {"class_path": class_path(metric)})
-            for name, metric in self.metrics.items()
+            for name, metric in (*self.metrics.items(), *self.sets.items())
         }
 
     def bank(
@@ -197,8 +201,12 @@ class MetricSuite(nn.Module):
             metric.update(values[name].values.to(metric.device))
         return values
 
+    def features(self, bank: FeatureBank) -> dict[str, Tensor]:
+        """What the metrics of sets compare, of the images "edited" and "target", float32 [B,D]; {} without such."""
+        return {name: bank.set_features(name) for name in ("edited", "target")} if self.sets else {}
+
     def compute(self) -> dict[str, float]:
-        """Mean of every metric over all ranks; NaN where nothing was counted."""
+        """Mean of every metric of samples over all ranks; NaN where nothing was counted."""
         return {name: float(metric.compute()) for name, metric in self.metrics.items()}
 
     def reset(self) -> None:

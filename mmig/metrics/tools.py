@@ -8,6 +8,7 @@ from mmig.metrics.clip_encoder import ClipEncoder
 from mmig.metrics.dino_encoder import DinoEncoder
 from mmig.metrics.judge import Judge, can_read
 from mmig.metrics.lpips import Lpips
+from mmig.metrics.set_features import NetworkFeatures, SharedFeatures
 
 if TYPE_CHECKING:
     from mmig.metrics.base import Declared
@@ -31,6 +32,7 @@ NEEDS: dict[str, Need] = {
     "reader": Need("a judge that reads texts, with a method `text`", "--judge CLASS_PATH"),
     "dino": Need("a DINO model", "--dino FOLDER_OR_HUB_ID"),
     "lpips": Need("an LPIPS network", "--lpips NAME [WEIGHTS]"),
+    "features": Need("features of images", "--features NAME [WEIGHTS]"),
 }
 """By name; a metric that needs NAME says so with `needs_NAME = True`."""
 
@@ -43,6 +45,7 @@ class Tools:
     judge: Judge | None = None
     dino: DinoEncoder | None = None
     lpips: Lpips | None = None
+    features: SharedFeatures | NetworkFeatures | None = None
 
     @property
     def encoders(self) -> dict[str, Any]:

@@ -118,10 +118,11 @@ def choose_settings(arguments: Namespace) -> ScoringSettings:
         logger.info("scored as %s says", path)
     else:
         logger.info("no scoring settings for these data: there is no %s%s", path, looked_in(path))
-    if arguments.clip is not None:
-        settings.clip, settings.clip_weights = (*arguments.clip, None)[:2]
-    if arguments.lpips is not None:
-        settings.lpips, settings.lpips_weights = (*arguments.lpips, None)[:2]
+    for name in ("clip", "lpips", "features"):
+        if (given := getattr(arguments, name)) is not None:
+            chosen, weights = (*given, None)[:2]
+            setattr(settings, name, chosen)
+            setattr(settings, f"{name}_weights", weights)
     for name in ("metrics", "preprocessing", "judge", "dino", "dino_preprocessing"):
         if getattr(arguments, name) is not None:
             setattr(settings, name, getattr(arguments, name))

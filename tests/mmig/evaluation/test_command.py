@@ -32,7 +32,22 @@ def finished(run_directory: Path, data_config: Path, tmp_path_factory: pytest.Te
     lpips = str(build_lpips_backbone(out / "models/squeeze.pth", "squeezenet1_1"))
     given = ["--checkpoint", str(run_directory), "--data", str(data_config), "--seeds", "2", "--out", str(out)]
     evaluate.main(
-        [*given, "--clip", clip, "--judge", JUDGE, "--device", "cpu", "--dino", dino, "--lpips", "squeeze", lpips]
+        [
+            *given,
+            "--clip",
+            clip,
+            "--judge",
+            JUDGE,
+            "--device",
+            "cpu",
+            "--dino",
+            dino,
+            "--lpips",
+            "squeeze",
+            lpips,
+            "--features",
+            "dino",
+        ]
     )
     return out
 
@@ -46,6 +61,9 @@ def test_metrics_json_holds_value_interval_count_and_skips_of_every_metric(finis
     assert report["metrics"]["clip_response_similarity"]["skipped"] == {"no_response": 10}
     assert report["metrics"]["clip_response_similarity"]["value"] is None
     assert set(l1["per_edit_type"]) == {"add", "recolour"}
+    fid = report["metrics"]["fid"]
+    assert 0 < fid["low"] <= fid["value"] <= fid["high"]
+    assert (fid["n"], fid["skipped"], fid["per_edit_type"], fid["higher_is_better"]) == (5, {}, {}, False)
 
 
 def test_metrics_json_says_what_the_numbers_depend_on(finished: Path) -> None:
@@ -57,6 +75,7 @@ def test_metrics_json_says_what_the_numbers_depend_on(finished: Path) -> None:
     assert report["checkpoint"].endswith("step-00000003.ckpt")
     assert report["clip"]["preprocessing"]["resize"] == "squash"
     assert (report["dino"]["class"], report["lpips"]["backbone"]) == ("ViTModel", "squeezenet1_1")
+    assert report["features"] == {"name": "dino", "unit_length": True}
     assert all(len(report[name]["fingerprint"]) == 64 for name in ("clip", "dino", "lpips"))
     assert report["versions"]["torch"]
 
@@ -114,6 +133,10 @@ def test_batch_size_and_limit_do_not_change_a_sample(run_directory: Path, data_c
         (["--clip", "/no/such/folder"], "no such folder"),
         (["--metrics", "dino_input"], "metric 'dino_input' needs a DINO model; give --dino"),
         (["--dino", "/no/such/folder"], "image_model: the folder /no/such/folder does not exist"),
+        (["--metrics", "fid"], "metric 'fid' needs features of images; give --features NAME [WEIGHTS]"),
+        (["--features", "dino"], "features: 'dino' are those of --dino FOLDER_OR_HUB_ID; give that too"),
+        (["--features", "resnet1"], "torchvision has no model 'resnet1'"),
+        (["--features", "fid_inception"], "fid_inception needs the file weights-inception-2015-12-05"),
         (["--lpips", "alexnet"], "lpips: 'alexnet' is unknown; expected one of alex, vgg, squeeze"),
         (["--lpips", "alex", "/no/such/file.pth"], "alexnet: weights: /no/such/file.pth is no file"),
         (["--device", "banana"], "--device banana: cannot be used"),
@@ -223,7 +246,8 @@ def test_it_says_which_settings_it_looked_for_and_what_is_not_scored(
     assert "clip_image_similarity_reference (give --clip NAME [WEIGHTS])" in said
     assert "caption_accuracy (give --judge CLASS_PATH)" in said
     assert "dino_input, dino_target (give --dino FOLDER_OR_HUB_ID)" in said
-    assert said.endswith("lpips_input, lpips_target (give --lpips NAME [WEIGHTS])")
+    assert "lpips_input, lpips_target (give --lpips NAME [WEIGHTS])" in said
+    assert said.endswith("fid, kid (give --features NAME [WEIGHTS])")
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,19 @@ from datamodules.schema import take
 from mmig.metrics.clip_encoder import ClipEncoder
 from mmig.metrics.dino_encoder import load_dino
 from mmig.metrics.lpips import load_lpips
-from mmig.metrics.suite import METRICS, MetricSuite
+from mmig.metrics.suite import MetricSuite, computable
+from mmig.metrics.tools import NEEDS
 from tests.mmig.metrics.support import EvenJudge, random_batch, random_images, with_references
 from tests.tiny_vision import build_dino, build_lpips_backbone
 
+NAMES = computable(NEEDS.keys() - {"features"})
 SHARES = (slice(0, 5), slice(5, 7), slice(7, 8))
 
 
 def means(share: slice, encoder: ClipEncoder, folder: Path) -> dict[str, float]:
-    """Of every metric over a share of eight samples, in batches of two."""
+    """Of every metric of samples over a share of eight samples, in batches of two."""
     lpips = load_lpips("squeeze", folder / "squeeze.pth")
-    suite = MetricSuite(METRICS, encoder, EvenJudge(), dino=load_dino(str(folder / "dino")), lpips=lpips)
+    suite = MetricSuite(NAMES, encoder, EvenJudge(), dino=load_dino(str(folder / "dino")), lpips=lpips)
     batch, edited = (
         with_references(random_batch(8), [["subject"], [], ["base", "style"], ["style"] * 3] * 2),
         random_images(8),

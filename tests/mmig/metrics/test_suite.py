@@ -213,7 +213,8 @@ def test_which_way_is_better_is_the_metrics_own() -> None:
         "loudness": {"higher_is_better": False, "class_path": f"{OWN}.Loudness"},
     }
     lower = {name for name, metric in build_metrics(METRICS).items() if not metric.higher_is_better}
-    assert lower == {f"{name}_{image}" for name in ("l1", "l2", "lpips") for image in ("input", "target")}
+    pairs = {f"{name}_{image}" for name in ("l1", "l2", "lpips") for image in ("input", "target")}
+    assert lower == pairs | {"fid", "kid"}
 
 
 def test_the_metric_of_the_documents_works(root: Path) -> None:
