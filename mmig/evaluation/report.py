@@ -72,10 +72,10 @@ def metric_table(report: Mapping[str, Any]) -> "Table":
     """All samples: one row a metric."""
     from rich.table import Table
 
-    encoder = report["clip"]
-    clip = "" if encoder is None else f" · CLIP {encoder.get('name')} ({encoder.get('preset', 'custom')})"
+    known = {name: report.get(name) for name in ("clip", "dino", "lpips", "features")}
+    models = "".join(f" · {_named(name, described)}" for name, described in known.items() if described)
     counts = f"{report['num_samples']} samples x {len(report['seeds'])} seeds"
-    title = f"{counts} · response {report['response_source']}{clip}"
+    title = f"{counts} · response {report['response_source']}{models}"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("metric", no_wrap=True)
     table.add_column("mean [95 % interval]", justify="right", no_wrap=True)
@@ -142,6 +142,13 @@ def published_table(name: str) -> "Table":
         ]
         table.add_row(row.method, row.setting, *cells)
     return table
+
+
+def _named(tool: str, described: Mapping[str, Any]) -> str:
+    """A model in a table's title: "CLIP ViT-B-32 (default)"."""
+    title = tool if tool == "features" else tool.upper()
+    preset = f" ({described.get('preset', 'custom')})" if tool in ("clip", "dino") else ""
+    return f"{title} {described.get('name')}{preset}"
 
 
 def _count_truncated(result: EvaluationResult) -> dict[str, int]:

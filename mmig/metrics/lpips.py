@@ -48,6 +48,9 @@ class Lpips:
     def encode_images(self, images: Tensor) -> list[Tensor]:
         """Images float [B,3,H,W] in [0,1] -> activations of every layer [B,C,h,w], of unit length over channels.
 
+        A bank keeps those of input and target for all seeds: 128 MB an image of 512 pixels of vgg, 36 of squeeze, 11 of
+        alex.
+
         Raises:
             ImageRangeError: for images outside [0,1].
             LpipsError: for images that are too small for the backbone.
