@@ -172,20 +172,21 @@ class FeatureBank:
 
         Raises:
             MetricInputError: without a CLIP encoder.
-            LongTextError: for a long text when the preprocessing refuses to truncate.
+            LongTextError: for a long caption when the preprocessing refuses to truncate.
         """
         if name not in self._text_embeddings:
-            self._text_embeddings[name] = self._tool("clip").encode_texts(self.text(name))
+            are_captions = name in ("source_caption", "target_caption")
+            self._text_embeddings[name] = self._tool("clip").encode_texts(self.text(name), are_captions)
         return self._text_embeddings[name].embeddings
 
     def written_embeddings(self, kind: str) -> Tensor:
         """CLIP embeddings of what the editor wrote, "response" or "caption", float32 [B,D], unit length.
 
         Raises:
-            MetricInputError, LongTextError: as of `text_embeddings`.
+            MetricInputError: without a CLIP encoder.
         """
         if kind not in self._written_embeddings:
-            self._written_embeddings[kind] = self._tool("clip").encode_texts(self.written(kind))
+            self._written_embeddings[kind] = self._tool("clip").encode_texts(self.written(kind), are_captions=False)
         return self._written_embeddings[kind].embeddings
 
     def truncated(self) -> dict[str, Tensor]:

@@ -41,15 +41,16 @@ class DinoEncoder:
         self.image_size = image_model.image_size
         self.preprocessing = preprocessing or Preprocessing()
         self.device = torch.device(device)
+        self._constants = {"mean": list(image_model.mean), "std": list(image_model.std)}
         self._mean = torch.tensor(image_model.mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(image_model.std, device=device).view(1, 3, 1, 1)
         self._identity = dict(identity or {})
 
     def describe(self) -> dict[str, Any]:
         """Model and preprocessing identifiers for metrics.json."""
-        constants = {"mean": self._mean.flatten().tolist(), "std": self._std.flatten().tolist()}
-        known = {"class": type(self.model).__name__, "image_size": self.image_size, "precision": "fp32"}
-        return {**self._identity, **known, **constants, "preprocessing": self.preprocessing.describe()}
+        known = {"class": type(self.model).__name__, "image_size": self.image_size, **self._constants}
+        preprocessing = self.preprocessing.describe(reads_texts=False)
+        return {**self._identity, **known, "precision": "fp32", "preprocessing": preprocessing}
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:

@@ -42,9 +42,10 @@ class Preprocessing:
         """Smallest and largest legal value of a float image."""
         return (-1.0, 1.0) if self.input_range == "signed" else (0.0, 1.0)
 
-    def describe(self) -> dict[str, Any]:
-        """What metrics.json stores."""
-        return {key: value for key, value in asdict(self).items() if key != "expected_models"}
+    def describe(self, reads_texts: bool = True) -> dict[str, Any]:
+        """What metrics.json stores; of texts only where the encoder reads any."""
+        left_out = {"expected_models"} if reads_texts else {"expected_models", "long_text"}
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
 
 PRESETS: dict[str, Preprocessing] = {

@@ -113,7 +113,7 @@ def _torchvision_features(name: str, weights: str | Path | None, device: torch.d
     size, preprocessing = constants.crop_size[0], Preprocessing()
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (constants.mean, constants.std))
     known = {"image_size": size, "mean": list(constants.mean), "std": list(constants.std)}
-    identity = {**_identity(name, weights, file), **known, "preprocessing": preprocessing.describe()}
+    identity = {**_identity(name, weights, file), **known, "preprocessing": preprocessing.describe(reads_texts=False)}
     return NetworkFeatures(network, partial(_normalised, size, preprocessing, mean, std), identity, device)
 
 

@@ -29,7 +29,7 @@ class Need:
 NEEDS: dict[str, Need] = {
     "clip": Need("a CLIP encoder", "--clip NAME [WEIGHTS]"),
     "judge": Need("a judge", "--judge CLASS_PATH"),
-    "reader": Need("a judge that reads texts, with a method `text`", "--judge CLASS_PATH"),
+    "reader": Need("a judge that reads texts", "a --judge CLASS_PATH with a method `text`"),
     "dino": Need("a DINO model", "--dino FOLDER_OR_HUB_ID"),
     "lpips": Need("an LPIPS network", "--lpips NAME [WEIGHTS]"),
     "features": Need("features of images", "--features NAME [WEIGHTS]"),

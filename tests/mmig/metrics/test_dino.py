@@ -107,7 +107,13 @@ def test_bytes_and_floats_are_one_and_signed_images_are_refused(dino: DinoEncode
 def test_the_description_names_model_weights_and_preprocessing(dino: DinoEncoder, folder: Path, tmp_path: Path) -> None:
     described = json.loads(json.dumps(dino.describe()))
     assert (described["name"], described["class"], described["image_size"]) == (str(folder), "ViTModel", DINO_SIZE)
-    assert described["preprocessing"]["resize"] == "squash" and described["preset"] == "default"
+    assert described["mean"] == IMAGENET["image_mean"] and described["preset"] == "default"
+    assert described["preprocessing"] == {
+        "resize": "squash",
+        "short_side": None,
+        "antialias": True,
+        "input_range": "unit",
+    }
     other = load_dino(str(build_dino(tmp_path, seed=1))).describe()
     assert len(described["fingerprint"]) == 64 and other["fingerprint"] != described["fingerprint"]
 

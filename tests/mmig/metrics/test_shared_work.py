@@ -39,9 +39,9 @@ def test_each_image_and_text_is_encoded_once(encoder: ClipEncoder, monkeypatch: 
         seen["images"] += len(images)
         return encode_images(images)
 
-    def count_texts(texts: list[str]) -> Any:
+    def count_texts(texts: list[str], are_captions: bool) -> Any:
         seen["texts"] += len(texts)
-        return encode_texts(texts)
+        return encode_texts(texts, are_captions)
 
     monkeypatch.setattr(encoder, "encode_images", count_images)
     monkeypatch.setattr(encoder, "encode_texts", count_texts)

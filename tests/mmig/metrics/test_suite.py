@@ -47,7 +47,9 @@ def test_tools_say_which_needs_they_meet(encoder: ClipEncoder) -> None:
 
 
 def test_a_judge_that_cannot_read_is_refused_for_texts() -> None:
-    with pytest.raises(MetricInputError, match="reads texts"):
+    with pytest.raises(
+        MetricInputError, match="needs a judge that reads texts; give a --judge CLASS_PATH with a method"
+    ):
         MetricSuite(["caption_accuracy"], judge=lambda image, metadata: {})
 
 
