@@ -1,5 +1,6 @@
 """From the features of all rows to the distances of whole sets, with intervals."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from mmig.evaluation.rows import SampleRow
 from mmig.evaluation.summary import interval_dict
 from mmig.metrics.sets import SetMetric
 
+logger = logging.getLogger(__name__)
 NUM_SET_RESAMPLES = 100
 """Of a set; each costs as much as the distance itself."""
 
@@ -25,6 +27,9 @@ def summarise_sets(
     The value is the mean over seeds of the distance of that seed's edited images to the targets of the same keys.
     """
     targets, edited = stacked(rows)
+    if metrics:
+        told = "%s: %d samples, %d features, %d seeds, %d resamples"
+        logger.info(told, ", ".join(metrics), *targets.shape, len(edited), num_resamples)
     summary = {}
     for name, metric in metrics.items():
         skipped = Counter(row.skipped[name] for row in rows if name in row.skipped)

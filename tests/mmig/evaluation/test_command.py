@@ -154,6 +154,13 @@ def test_what_a_user_can_mend_is_one_line_and_leaves_no_result(
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
+@pytest.mark.parametrize("option", ["--clip", "--lpips", "--features"])
+def test_a_model_has_one_name_of_weights(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        evaluate.main(["--images", "a", "--data", "b", "--out", "c", option, "name", "weights", "more"])
+    assert f"{option} takes a name and at most one name of weights" in capsys.readouterr().err
+
+
 def test_an_unreadable_checkpoint_is_named(run_directory: Path, data_config: Path, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("model: {}")
     (tmp_path / "checkpoints").mkdir()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmig.base.files import write_json_lines
 from mmig.editor import EditOutput
 from mmig.evaluation.report import build_report, edit_type_table, metric_table
-from mmig.evaluation.rows import read_rows
+from mmig.evaluation.rows import SampleRow, read_rows
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor
 from mmig.evaluation.sets import set_values, stacked, summarise_sets
 from mmig.metrics.set_features import NetworkFeatures
@@ -71,6 +71,26 @@ def test_the_interval_holds_the_value_and_is_the_same_each_time() -> None:
     for name in NAMES:
         assert one[name]["low"] < one[name]["value"] < one[name]["high"]
         assert one[name]["n"] == 12
+
+
+def drawn(seed: int) -> list[SampleRow]:
+    """A set of 200 samples whose edited images lie near their targets, drawn anew for each seed."""
+    random = np.random.default_rng(seed)
+    targets = random.normal(size=(200, 4))
+    edited = 0.6 * targets + 0.9 * random.normal(size=(200, 4)) + 0.4
+    pairs = zip(edited, targets, strict=True)
+    return [SampleRow(f"{row:03d}", 0, "", {}, features={"edited": y, "target": g}) for row, (y, g) in enumerate(pairs)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_interval_is_as_wide_as_the_spread_over_sets_drawn_anew(name: str) -> None:
+    metrics = {name: suite().sets[name]}
+    values = [set_values(drawn(seed), metrics)[name] for seed in range(60)]
+    low, high = np.quantile(values, [0.025, 0.975])
+    found = [summarise_sets(drawn(seed), metrics)[name] for seed in range(4)]
+    width = np.mean([interval["high"] - interval["low"] for interval in found])
+    assert 0.7 < width / (high - low) < 1.5
+    assert sum(interval["low"] < np.mean(values) < interval["high"] for interval in found) >= 3
 
 
 def _rank(rank: int, folder: str) -> None:
