@@ -34,16 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, help="folder for report.html, metrics.json, samples.jsonl and pictures")
     parser.add_argument("--limit", type=positive, help="score only the first N samples")
     parser.add_argument("--batch-size", type=positive, help="samples edited at once (default: the data's)")
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        help="metrics by name or class path (default: as configs/evaluation says for the data, and the method's own)",
-    )
-    parser.add_argument(
-        "--clip", nargs="+", metavar="NAME [WEIGHTS]", help="open_clip model and weights, or a folder in its layout"
-    )
-    parser.add_argument("--preprocessing", help="default, crop, compat_ip2p or compat_magicbrush")
-    parser.add_argument("--judge", help="class path of the judge behind success and preservation")
+    _add_scoring(parser)
     parser.add_argument("--compare", help="folder of another evaluation: print paired differences to it")
     parser.add_argument("--published", nargs="+", help="print published numbers: magicbrush, emu_edit, mgie")
     parser.add_argument(
@@ -82,14 +73,42 @@ def build_compare_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_scoring(parser: argparse.ArgumentParser) -> None:
+    """Which metrics, and what they read beside data and edits."""
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        help="metrics by name or class path (default: as configs/evaluation says for the data, and the method's own)",
+    )
+    parser.add_argument(
+        "--clip", nargs="+", metavar="NAME [WEIGHTS]", help="open_clip model and weights, or a folder in its layout"
+    )
+    parser.add_argument("--preprocessing", help="default, crop, compat_ip2p or compat_magicbrush")
+    parser.add_argument(
+        "--dino", metavar="FOLDER_OR_HUB_ID", help="image transformer behind dino_*: facebook/dino-vits16"
+    )
+    parser.add_argument("--dino-preprocessing", help="default, crop or compat_magicbrush")
+    parser.add_argument(
+        "--lpips", nargs="+", metavar="NAME [WEIGHTS]", help="alex, vgg or squeeze, and torchvision's file of weights"
+    )
+    parser.add_argument(
+        "--features",
+        nargs="+",
+        metavar="NAME [WEIGHTS]",
+        help="what fid and kid compare: clip, dino, fid_inception or a model of torchvision, and its file of weights",
+    )
+    parser.add_argument("--judge", help="class path of the judge behind success and preservation")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run evaluate.py; what a user can mend ends in one line, not in a traceback (MMIG_TRACEBACK=1 shows it)."""
     given = sys.argv[1:] if arguments is None else arguments
     compares = given[:1] == ["compare"]
     parser = build_compare_parser() if compares else build_parser()
     parsed = parser.parse_args(given[1:] if compares else given)
-    if not compares and parsed.clip is not None and len(parsed.clip) > 2:
-        parser.error("--clip takes a name and at most one name of weights")
+    for option in () if compares else ("clip", "lpips", "features"):
+        if len(getattr(parsed, option) or ()) > 2:
+            parser.error(f"--{option} takes a name and at most one name of weights")
     parsed.command = shlex.join(["python", "evaluate.py", *given])
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for package in ("mmig", "datamodules", "experiments"):

@@ -12,6 +12,7 @@ from mmig.evaluation.grid import draw_grid
 from mmig.evaluation.kept import KeptPictures
 from mmig.evaluation.page.build import write_page
 from mmig.evaluation.runner import EvaluationResult
+from mmig.evaluation.sets import NUM_SET_RESAMPLES, summarise_sets
 from mmig.evaluation.summary import interval_of, summarise
 from mmig.metrics.published_numbers import published
 from mmig.metrics.suite import METRICS, MetricSuite
@@ -24,20 +25,27 @@ def build_report(
     result: EvaluationResult, suite: MetricSuite, facts: Mapping[str, Any], bootstrap_seed: int = 0
 ) -> dict[str, Any]:
     """Everything that metrics.json holds; `facts` name what was scored, data and split."""
-    judge, about = suite.judge, suite.describe()
-    scored = summarise(result.rows, seed=bootstrap_seed)
+    tools, about = suite.tools, suite.describe()
+    judge, scored = tools.judge, summarise(result.rows, seed=bootstrap_seed, floors=suite.floors)
+    scored |= summarise_sets(result.rows, suite.sets, seed=bootstrap_seed)
     return {
         **facts,
         "num_samples": len({row.key for row in result.rows}),
         "seeds": result.seeds,
         "response_source": result.response_source,
         "metrics": {name: {**values, **about[name]} for name, values in scored.items()},
-        "clip": suite.encoder.describe() if suite.encoder is not None else None,
+        **{name: None if tool is None else tool.describe() for name, tool in tools.encoders.items()},
         "judge": None if judge is None else f"{type(judge).__module__}.{type(judge).__qualname__}",
         "truncated_texts": _count_truncated(result),
         "duplicates_dropped": result.num_duplicates,
         "stream_faults": result.faults,
-        "bootstrap": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "seed": bootstrap_seed, "unit": "sample key"},
+        "bootstrap": {
+            "level": LEVEL,
+            "num_resamples": NUM_RESAMPLES,
+            "num_set_resamples": NUM_SET_RESAMPLES,
+            "seed": bootstrap_seed,
+            "unit": "sample key",
+        },
         "versions": package_versions(),
         "commit": git_commit(),
     }
@@ -73,10 +81,10 @@ def metric_table(report: Mapping[str, Any]) -> "Table":
     """All samples: one row a metric."""
     from rich.table import Table
 
-    encoder = report["clip"]
-    clip = "" if encoder is None else f" · CLIP {encoder.get('name')} ({encoder.get('preset', 'custom')})"
+    known = {name: report.get(name) for name in ("clip", "dino", "lpips", "features")}
+    models = "".join(f" · {_named(name, described)}" for name, described in known.items() if described)
     counts = f"{report['num_samples']} samples x {len(report['seeds'])} seeds"
-    title = f"{counts} · response {report['response_source']}{clip}"
+    title = f"{counts} · response {report['response_source']}{models}"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("metric", no_wrap=True)
     table.add_column("mean [95 % interval]", justify="right", no_wrap=True)
@@ -90,12 +98,12 @@ def metric_table(report: Mapping[str, Any]) -> "Table":
 
 
 def edit_type_table(report: Mapping[str, Any], max_metrics: int = 3) -> "Table | None":
-    """Per edit type: the first metrics only, to fit a terminal; metrics.json has all. None without edit types."""
+    """Per edit type: the first metrics only, to fit a terminal; metrics.json has all. None where there are none."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    names = list(report["metrics"])[:max_metrics]
-    if not names or not report["metrics"][names[0]]["per_edit_type"]:
+    names = [name for name, value in report["metrics"].items() if value["per_edit_type"]][:max_metrics]
+    if not names:
         return None
     table = Table(
         title="per edit type", title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
@@ -130,6 +138,13 @@ def published_table(name: str) -> "Table":
         ]
         table.add_row(row.method, row.setting, *cells)
     return table
+
+
+def _named(tool: str, described: Mapping[str, Any]) -> str:
+    """A model in a table's title: "CLIP ViT-B-32 (default)"."""
+    title = tool if tool == "features" else tool.upper()
+    preset = f" ({described.get('preset', 'custom')})" if tool in ("clip", "dino") else ""
+    return f"{title} {described.get('name')}{preset}"
 
 
 def _count_truncated(result: EvaluationResult) -> dict[str, int]:

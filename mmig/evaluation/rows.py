@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass
 class SampleRow:
@@ -21,6 +24,7 @@ class SampleRow:
         instruction: what was asked for.
         text: the text that the editor gave, "" if none.
         truncated: text fields that a metric's CLIP had to cut; as "NAME (READER)" those that the editor did.
+        features: of the images "edited" and "target" for metrics of sets, float32 [D] each; in no file.
     """
 
     key: str
@@ -31,10 +35,13 @@ class SampleRow:
     instruction: str = ""
     text: str = ""
     truncated: list[str] = field(default_factory=list)
+    features: dict[str, NDArray[np.float32]] = field(default_factory=dict, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """One line of samples.jsonl."""
-        return asdict(self)
+        line = asdict(replace(self, features={}))
+        del line["features"]
+        return line
 
 
 def gather(local: list[Any]) -> list[Any]:

@@ -36,6 +36,7 @@ from mmig.evaluation.runner import NO_PICTURE, EvaluationResult, evaluate_editor
 from mmig.evaluation.settings import ScoringSettings, build_suite, read_settings
 from mmig.evaluation.summary import compare
 from mmig.metrics.suite import METRICS, MetricSuite, build_metrics
+from mmig.metrics.tools import NEEDS, lacking
 from mmig.training.agreement import leave_process_group
 
 logger = logging.getLogger(__name__)
@@ -143,9 +144,12 @@ def choose_settings(arguments: Namespace) -> ScoringSettings:
         logger.info("scored as %s says", path)
     else:
         logger.info("no scoring settings for these data: there is no %s%s", path, looked_in(path))
-    if arguments.clip is not None:
-        settings.clip, settings.clip_weights = (*arguments.clip, None)[:2]
-    for name in ("metrics", "preprocessing", "judge"):
+    for name in ("clip", "lpips", "features"):
+        if (given := getattr(arguments, name)) is not None:
+            chosen, weights = (*given, None)[:2]
+            setattr(settings, name, chosen)
+            setattr(settings, f"{name}_weights", weights)
+    for name in ("metrics", "preprocessing", "judge", "dino", "dino_preprocessing"):
         if getattr(arguments, name) is not None:
             setattr(settings, name, getattr(arguments, name))
     return settings
@@ -158,12 +162,12 @@ def settings_path(class_path: str) -> Path:
 
 
 def left_out(suite: MetricSuite, names: Iterable[str]) -> list[str]:
-    """Which metrics the suite does not score for want of a CLIP model or a judge, and the option that gives one."""
+    """Which metrics the suite does not score for want of one of `mmig.metrics.tools.NEEDS`, and the option for it."""
     missing = {name: metric for name, metric in build_metrics(names).items() if name not in suite.names}
-    wants = {
-        "--clip NAME [WEIGHTS]": [name for name, metric in missing.items() if metric.needs_clip],
-        "--judge CLASS_PATH": [name for name, metric in missing.items() if metric.needs_judge and not suite.judge],
-    }
+    wants: dict[str, list[str]] = {need.option: [] for need in NEEDS.values()}
+    for name, metric in missing.items():
+        for need in lacking(metric, suite.tools.given):
+            wants[need.option].append(name)
     return [f"{', '.join(names)} (give {option})" for option, names in wants.items() if names]
 
 

@@ -45,6 +45,18 @@ def test_tables_show_the_value_of_one_sample_without_an_interval() -> None:
     assert [("[-]" in line) for line in types if line.strip().startswith(("add", "move"))] == [True, False]
 
 
+def test_the_title_names_every_model_that_the_numbers_depend_on() -> None:
+    models = {
+        "clip": {"name": "ViT-B-32", "preset": "crop"},
+        "dino": {"name": "dino-vits16", "preset": "default"},
+        "lpips": {"name": "alex"},
+        "features": {"name": "resnet50"},
+    }
+    title = "CLIP ViT-B-32 (crop) · DINO dino-vits16 (default) · LPIPS alex · features resnet50"
+    assert str(metric_table({**report(0.5), **models}).title).endswith(f"response none · {title}")
+    assert str(metric_table(report(0.5)).title).endswith("response none")
+
+
 def test_where_nothing_was_counted_there_is_a_dash() -> None:
     assert format_value({"value": None, "low": None, "high": None, "n": 0}) == "-"
 
