@@ -3,12 +3,15 @@
 Examples:
     python evaluate.py --checkpoint runs/NAME --data configs/data/plain.yaml --split test --seeds 2 --out DIR
     python evaluate.py --config configs/editors/identity.yaml --data configs/data/plain.yaml --out DIR
+    python evaluate.py compare DIR OTHER_DIR --out DIFFERENCES
 """
 
 import argparse
 import logging
+import shlex
+import sys
 
-from mmig.base.commands import OptionParser, one_line_errors, positive
+from mmig.base.commands import OptionParser, natural, one_line_errors, positive
 from mmig.base.processor import share_cores
 
 
@@ -28,19 +31,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, help="YAML with a `data` section, such as configs/data/plain.yaml")
     parser.add_argument("--split", default="test", help="train, val, test or a held-out split (default: test)")
     parser.add_argument("--seeds", type=positive, default=1, help="number of sampling seeds, 0 .. N-1 (default: 1)")
-    parser.add_argument("--out", required=True, help="folder for metrics.json, samples.jsonl and grid.png")
+    parser.add_argument("--out", required=True, help="folder for report.html, metrics.json, samples.jsonl and pictures")
     parser.add_argument("--limit", type=positive, help="score only the first N samples")
     parser.add_argument("--batch-size", type=positive, help="samples edited at once (default: the data's)")
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        help="metrics by name or class path (default: as configs/evaluation says for the data, and the method's own)",
-    )
-    parser.add_argument(
-        "--clip", nargs="+", metavar="NAME [WEIGHTS]", help="open_clip model and weights, or a folder in its layout"
-    )
-    parser.add_argument("--preprocessing", help="default, crop, compat_ip2p or compat_magicbrush")
-    parser.add_argument("--judge", help="class path of the judge behind success and preservation")
+    _add_scoring(parser)
     parser.add_argument("--compare", help="folder of another evaluation: print paired differences to it")
     parser.add_argument("--published", nargs="+", help="print published numbers: magicbrush, emu_edit, mgie")
     parser.add_argument(
@@ -53,21 +47,79 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--no-ema", action="store_true", help="use the trained weights instead of their average")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    _add_pictures(parser)
     return parser
+
+
+def _add_pictures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--keep-pictures",
+        type=natural,
+        default=1000,
+        metavar="N",
+        help="write the edited pictures of the first N samples to OUT/pictures, which --images reads; 0 for none "
+        "(default: 1000)",
+    )
+
+
+def build_compare_parser() -> argparse.ArgumentParser:
+    """The command line of `evaluate.py compare`."""
+    parser = OptionParser(
+        prog="evaluate.py compare", description="Hold evaluations of the same samples against the first one."
+    )
+    parser.add_argument("first", metavar="DIR", help="--out folder of an evaluation: what the others are held against")
+    parser.add_argument("others", nargs="+", metavar="OTHER_DIR", help="further ones, of the same samples")
+    parser.add_argument("--out", required=True, help="folder for report.html, metrics_compare.json and the tables")
+    return parser
+
+
+def _add_scoring(parser: argparse.ArgumentParser) -> None:
+    """Which metrics, and what they read beside data and edits."""
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        help="metrics by name or class path (default: as configs/evaluation says for the data, and the method's own)",
+    )
+    parser.add_argument(
+        "--clip", nargs="+", metavar="NAME [WEIGHTS]", help="open_clip model and weights, or a folder in its layout"
+    )
+    parser.add_argument("--preprocessing", help="default, crop, compat_ip2p or compat_magicbrush")
+    parser.add_argument(
+        "--dino", metavar="FOLDER_OR_HUB_ID", help="image transformer behind dino_*: facebook/dino-vits16"
+    )
+    parser.add_argument("--dino-preprocessing", help="default, crop or compat_magicbrush")
+    parser.add_argument(
+        "--lpips", nargs="+", metavar="NAME [WEIGHTS]", help="alex, vgg or squeeze, and torchvision's file of weights"
+    )
+    parser.add_argument(
+        "--features",
+        nargs="+",
+        metavar="NAME [WEIGHTS]",
+        help="what fid and kid compare: clip, dino, fid_inception or a model of torchvision, and its file of weights",
+    )
+    parser.add_argument("--judge", help="class path of the judge behind success and preservation")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run evaluate.py; what a user can mend ends in one line, not in a traceback (MMIG_TRACEBACK=1 shows it)."""
-    parser = build_parser()
-    parsed = parser.parse_args(arguments)
-    if parsed.clip is not None and len(parsed.clip) > 2:
-        parser.error("--clip takes a name and at most one name of weights")
+    given = sys.argv[1:] if arguments is None else arguments
+    compares = given[:1] == ["compare"]
+    parser = build_compare_parser() if compares else build_parser()
+    parsed = parser.parse_args(given[1:] if compares else given)
+    for option in () if compares else ("clip", "lpips", "features"):
+        if len(getattr(parsed, option) or ()) > 2:
+            parser.error(f"--{option} takes a name and at most one name of weights")
+    parsed.command = shlex.join(["python", "evaluate.py", *given])
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for package in ("mmig", "datamodules", "experiments"):
         logging.getLogger(package).setLevel(logging.INFO)
-    share_cores()
+    if not compares:
+        share_cores()  # its thread imports torch, which comparing does without
     with one_line_errors():
-        from mmig.run.evaluate import run
+        if compares:
+            from mmig.run.compare import run
+        else:
+            from mmig.run.evaluate import run
 
         run(parsed)
 

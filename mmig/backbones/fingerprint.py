@@ -52,6 +52,11 @@ def fingerprint(path: Source, part: str | None = None) -> str:
     return whole.hexdigest()
 
 
+def file_fingerprint(file: Path) -> str:
+    """Fingerprint of one file of weights that lies in no folder of a model: 64 hexadecimal digits."""
+    return _file_digest(file, cache_folder("fingerprints"))
+
+
 def _folders(path: str | Path, part: str | None) -> list[tuple[str, Path, bool]]:
     """(name, folder, has weights) of what to hash; a single part has no name: it is the same alone and in a
     pipeline's root.

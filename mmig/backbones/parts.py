@@ -46,6 +46,7 @@ BLIP2_PROCESSOR = Part(
     "blip2_processor", "", (("processor_config.json",), ("preprocessor_config.json",)), has_weights=False
 )
 OPEN_CLIP = Part("open_clip", "", (("open_clip_config.json",),))
+IMAGE_MODEL = Part("image_model", "", (("config.json", "preprocessor_config.json"),))
 
 PIPELINE_PARTS = (VAE, UNET, TEXT_ENCODER, TOKENIZER, SCHEDULER)
 PIPELINE = {part.name: part for part in PIPELINE_PARTS}
@@ -53,5 +54,15 @@ PIPELINE = {part.name: part for part in PIPELINE_PARTS}
 LLM_PARTS = {part.name: part for part in (LLM, LLM_TOKENIZER)}
 BLIP2_PARTS = {part.name: part for part in (BLIP2, BLIP2_PROCESSOR)}
 PARTS = {
-    part.name: part for part in (*PIPELINE_PARTS, LLM, LLM_TOKENIZER, CLIP_VISION, BLIP2, BLIP2_PROCESSOR, OPEN_CLIP)
+    part.name: part
+    for part in (
+        *PIPELINE_PARTS,
+        LLM,
+        LLM_TOKENIZER,
+        CLIP_VISION,
+        BLIP2,
+        BLIP2_PROCESSOR,
+        OPEN_CLIP,
+        IMAGE_MODEL,
+    )
 }

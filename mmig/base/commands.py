@@ -144,6 +144,14 @@ def keep_freed_memory() -> None:
             mallopt(option, size)
 
 
+def natural(text: str) -> int:
+    """Option type: a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, found {text}")
+    return value
+
+
 def positive(text: str) -> int:
     """Option type: a whole number of at least 1."""
     value = int(text)

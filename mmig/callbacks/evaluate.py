@@ -17,6 +17,7 @@ from mmig.evaluation.data import SplitBatches
 from mmig.evaluation.grid import draw_grid
 from mmig.evaluation.rows import by_key
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor
+from mmig.evaluation.sets import set_values
 from mmig.evaluation.settings import ScoringSettings, build_suite, read_settings
 from mmig.metrics.suite import MetricSuite, build_metrics
 from mmig.training.fsdp import whole_weights
@@ -131,7 +132,7 @@ class Evaluate(L.Callback):
                 device=pl_module.device,
                 num_examples=self.num_examples,
             )
-        scalars = _scalars(result)
+        scalars = _scalars(result, self._suite)
         trainer.callback_metrics.update(scalars)  # the same on every rank, for the choice of the best checkpoint
         if trainer.is_global_zero:
             self._log(trainer.loggers, scalars, result, pl_module.step)
@@ -160,13 +161,14 @@ def attended(trainer: L.Trainer, batches: Iterable[Mapping[str, Any]]) -> Iterat
         yield batch
 
 
-def _scalars(result: EvaluationResult) -> dict[str, float]:
+def _scalars(result: EvaluationResult, suite: MetricSuite) -> dict[str, float]:
     scalars = {"eval/num_samples": float(len(result.rows))}
     for name in result.rows[0].values:
         values = by_key(result.rows, name)
         if values:
-            scalars[f"eval/{name}"] = float(np.mean(list(values.values())))
-    return scalars
+            scalars[f"eval/{name}"] = max(float(np.mean(list(values.values()))), suite.floors[name])
+    of_sets = set_values(result.rows, suite.sets)
+    return scalars | {f"eval/{name}": value for name, value in of_sets.items()}
 
 
 @contextlib.contextmanager

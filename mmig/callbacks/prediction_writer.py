@@ -11,6 +11,7 @@ from mmig.base.batches import readable
 from mmig.base.files import replacing
 from mmig.editor import EditOutput
 from mmig.evaluation.pictures import to_pil
+from mmig.evaluation.places import picture_name
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -36,6 +37,5 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """Write the images of one batch; samples that could not be read have none."""
         for key, image in zip(readable(batch)["key"], to_pil(prediction.images), strict=True):
-            name = key.replace("%", "%25").replace("/", "%2F")  # so that no two keys share a file
-            with replacing(self.directory / f"{name}.png") as temporary:
+            with replacing(self.directory / picture_name(key)) as temporary:
                 image.save(temporary, format="PNG")

@@ -1,5 +1,6 @@
 """Bootstrap intervals of means and of paired differences. Pure numpy; the unit that is resampled is the sample key."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,6 +34,11 @@ class Interval:
     def excludes_zero(self) -> bool:
         """Whether zero lies outside of the interval; False where there is none."""
         return self.low > 0 or self.high < 0
+
+    def at_least(self, floor: float) -> "Interval":
+        """The same with no number below `floor`; NaN stays NaN."""
+        numbers = (self.value, self.low, self.high)
+        return Interval(*(number if math.isnan(number) else max(number, floor) for number in numbers), n=self.n)
 
     def bounds(self, spec: str, scale: float = 1.0) -> str:
         """The bounds times `scale` for a table, "[0.480, 0.540]"; "[-]" where there are none.

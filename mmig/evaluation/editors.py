@@ -16,9 +16,9 @@ from mmig.backbones.diffusion import load_vae
 from mmig.diffusion.latents import decode, encode
 from mmig.editor import EditOutput, NoSettings, ResponseSource
 from mmig.evaluation.pictures import PictureError, read_image
+from mmig.evaluation.places import TEXTS, key_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-TEXTS = "texts.json"
 SHAPE_TOLERANCE = 0.02
 """A picture whose sides have another ratio than the sample's, by more than this share, shows another cut of it."""
 Generators = torch.Generator | Sequence[torch.Generator]
@@ -138,7 +138,7 @@ def _pictures(folder: Path) -> dict[tuple[str, int], Path]:
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in SUFFIXES:
             name, _, seed = path.stem.rpartition(".")
-            place = (_key(name), int(seed)) if name and re.fullmatch(r"\d+", seed) else (_key(path.stem), 0)
+            place = (key_of(name), int(seed)) if name and re.fullmatch(r"\d+", seed) else (key_of(path.stem), 0)
             if place in found:
                 raise PictureError(
                     f"--images {folder}: {found[place].name} and {path.name} are both the picture of {place[0]!r} "
@@ -148,10 +148,6 @@ def _pictures(folder: Path) -> dict[tuple[str, int], Path]:
     if not found:
         raise PictureError(f"--images {folder}: no picture there; expected KEY.png, .jpg or .webp, or KEY.SEED.png")
     return found
-
-
-def _key(name: str) -> str:
-    return name.replace("%2F", "/").replace("%25", "%")
 
 
 def _texts(path: Path) -> dict[str, str]:

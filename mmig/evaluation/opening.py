@@ -25,6 +25,8 @@ from mmig.training.module import TrainingModule
 OPENER = "open_editor"
 """Name of such functions, so that no other code can be named there."""
 SECTIONS = ("editor", "model")
+ROLES = ("floor", "ceiling")
+"""What an editor that others are held against may be called in its configuration, `role`."""
 
 
 class OpeningError(ValueError):
@@ -136,7 +138,7 @@ def open_config(path: str | Path, device: torch.device | str = "cpu") -> Opened:
         raise SettingsError(
             f"{path}: expected one section `editor` or `model` with class_path and init_args, found {section or found}"
         )
-    facts = {"config": {"path": str(path), found[0]: section}}
+    facts = {"config": {"path": str(path), found[0]: section}, **_role(config, path)}
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the same fresh parts on every rank
@@ -146,6 +148,13 @@ def open_config(path: str | Path, device: torch.device | str = "cpu") -> Opened:
     if isinstance(built, TrainingModule):
         return _of_module(built.to(device).eval(), config, facts, str(path))
     return _of_editor(_checked(built, f"{path}: {section['class_path']}"), facts, device)
+
+
+def _role(config: Mapping[str, Any], path: Path) -> dict[str, str]:
+    role = config.get("role")
+    if role not in (None, *ROLES):
+        raise SettingsError(f"{path}: role: expected {' or '.join(ROLES)}, found {role!r}")
+    return {"role": role} if role else {}
 
 
 def open_images(folder: str | Path) -> Opened:

@@ -1,16 +1,19 @@
-"""Write and show what an evaluation found: metrics.json, samples.jsonl, grid.png, a table on the terminal."""
+"""Write and show what an evaluation found: metrics.json, samples.jsonl, pictures, a page, tables on the terminal."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmig.base.files import replacing, write_json, write_json_lines
 from mmig.base.versions import git_commit, package_versions
-from mmig.evaluation.bootstrap import LEVEL, NUM_RESAMPLES, Interval
+from mmig.evaluation.bootstrap import LEVEL, NUM_RESAMPLES
+from mmig.evaluation.finished import Finished
 from mmig.evaluation.grid import draw_grid
+from mmig.evaluation.kept import KeptPictures
+from mmig.evaluation.page.build import write_page
 from mmig.evaluation.runner import EvaluationResult
-from mmig.evaluation.summary import summarise
+from mmig.evaluation.sets import NUM_SET_RESAMPLES, summarise_sets
+from mmig.evaluation.summary import interval_of, summarise
 from mmig.metrics.published_numbers import published
 from mmig.metrics.suite import METRICS, MetricSuite
 
@@ -22,32 +25,47 @@ def build_report(
     result: EvaluationResult, suite: MetricSuite, facts: Mapping[str, Any], bootstrap_seed: int = 0
 ) -> dict[str, Any]:
     """Everything that metrics.json holds; `facts` name what was scored, data and split."""
-    judge, about = suite.judge, suite.describe()
-    scored = summarise(result.rows, seed=bootstrap_seed)
+    tools, about = suite.tools, suite.describe()
+    judge, scored = tools.judge, summarise(result.rows, seed=bootstrap_seed, floors=suite.floors)
+    scored |= summarise_sets(result.rows, suite.sets, seed=bootstrap_seed)
     return {
         **facts,
         "num_samples": len({row.key for row in result.rows}),
         "seeds": result.seeds,
         "response_source": result.response_source,
         "metrics": {name: {**values, **about[name]} for name, values in scored.items()},
-        "clip": suite.encoder.describe() if suite.encoder is not None else None,
+        **{name: None if tool is None else tool.describe() for name, tool in tools.encoders.items()},
         "judge": None if judge is None else f"{type(judge).__module__}.{type(judge).__qualname__}",
         "truncated_texts": _count_truncated(result),
         "duplicates_dropped": result.num_duplicates,
         "stream_faults": result.faults,
-        "bootstrap": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "seed": bootstrap_seed, "unit": "sample key"},
+        "bootstrap": {
+            "level": LEVEL,
+            "num_resamples": NUM_RESAMPLES,
+            "num_set_resamples": NUM_SET_RESAMPLES,
+            "seed": bootstrap_seed,
+            "unit": "sample key",
+        },
         "versions": package_versions(),
         "commit": git_commit(),
     }
 
 
-def write_report(directory: Path, result: EvaluationResult, report: Mapping[str, Any]) -> None:
-    """Write samples.jsonl, grid.png and last metrics.json, so that its presence means that all is there."""
+def write_report(
+    directory: Path, result: EvaluationResult, report: Mapping[str, Any], pictures: KeptPictures | None = None
+) -> None:
+    """Write samples.jsonl, grid.png, the pictures, report.html with its tables, and last metrics.json, so that its
+    presence means that all is there.
+    """
     (directory / "metrics.json").unlink(missing_ok=True)
     write_json_lines(directory / "samples.jsonl", [row.to_dict() for row in result.rows])
+    if pictures is not None:
+        pictures.finish(result.rows)
     if result.examples:
         with replacing(directory / "grid.png") as temporary:
             draw_grid(result.examples).save(temporary)
+    finished = Finished(directory.resolve().name, directory, dict(report), result.rows)
+    write_page(directory, [finished], str(report.get("command", "")))
     write_json(directory / "metrics.json", dict(report))
 
 
@@ -55,8 +73,7 @@ def format_value(value: Mapping[str, Any], digits: int = 3) -> str:
     """Mean and interval as "0.512 [0.480, 0.540]"; "0.512 [-]" for one sample, "-" where nothing was counted."""
     if value["value"] is None:
         return "-"
-    numbers = (math.nan if value[name] is None else value[name] for name in ("value", "low", "high"))
-    interval = Interval(*numbers, n=value["n"])
+    interval = interval_of(value)
     return f"{interval.value:.{digits}f} {interval.bounds(f'.{digits}f')}"
 
 
@@ -64,10 +81,10 @@ def metric_table(report: Mapping[str, Any]) -> "Table":
     """All samples: one row a metric."""
     from rich.table import Table
 
-    encoder = report["clip"]
-    clip = "" if encoder is None else f" · CLIP {encoder.get('name')} ({encoder.get('preset', 'custom')})"
+    known = {name: report.get(name) for name in ("clip", "dino", "lpips", "features")}
+    models = "".join(f" · {_named(name, described)}" for name, described in known.items() if described)
     counts = f"{report['num_samples']} samples x {len(report['seeds'])} seeds"
-    title = f"{counts} · response {report['response_source']}{clip}"
+    title = f"{counts} · response {report['response_source']}{models}"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("metric", no_wrap=True)
     table.add_column("mean [95 % interval]", justify="right", no_wrap=True)
@@ -81,12 +98,12 @@ def metric_table(report: Mapping[str, Any]) -> "Table":
 
 
 def edit_type_table(report: Mapping[str, Any], max_metrics: int = 3) -> "Table | None":
-    """Per edit type: the first metrics only, to fit a terminal; metrics.json has all. None without edit types."""
+    """Per edit type: the first metrics only, to fit a terminal; metrics.json has all. None where there are none."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    names = list(report["metrics"])[:max_metrics]
-    if not names or not report["metrics"][names[0]]["per_edit_type"]:
+    names = [name for name, value in report["metrics"].items() if value["per_edit_type"]][:max_metrics]
+    if not names:
         return None
     table = Table(
         title="per edit type", title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
@@ -100,19 +117,6 @@ def edit_type_table(report: Mapping[str, Any], max_metrics: int = 3) -> "Table |
         table.add_row(
             edit_type, str(max(value["n"] for value in values)), *[format_value(value, 2) for value in values]
         )
-    return table
-
-
-def difference_table(differences: Mapping[str, Interval], title: str) -> "Table":
-    """Paired differences by name, with a mark where the interval excludes zero; "-" where there is no interval."""
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for heading, justify in (("", "left"), ("difference [95 % interval]", "right"), ("n", "right"), ("zero", "left")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for name, interval in differences.items():
-        zero = ("excluded" if interval.excludes_zero else "inside") if interval.is_known else "-"
-        table.add_row(name, f"{interval.value:+.4f} {interval.bounds('+.4f')}", str(interval.n), zero)
     return table
 
 
@@ -134,6 +138,13 @@ def published_table(name: str) -> "Table":
         ]
         table.add_row(row.method, row.setting, *cells)
     return table
+
+
+def _named(tool: str, described: Mapping[str, Any]) -> str:
+    """A model in a table's title: "CLIP ViT-B-32 (default)"."""
+    title = tool if tool == "features" else tool.upper()
+    preset = f" ({described.get('preset', 'custom')})" if tool in ("clip", "dino") else ""
+    return f"{title} {described.get('name')}{preset}"
 
 
 def _count_truncated(result: EvaluationResult) -> dict[str, int]:

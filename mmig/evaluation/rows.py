@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass
@@ -23,6 +24,7 @@ class SampleRow:
         instruction: what was asked for.
         text: the text that the editor gave, "" if none.
         truncated: text fields that a metric's CLIP had to cut; as "NAME (READER)" those that the editor did.
+        features: of the images "edited" and "target" for metrics of sets, float32 [D] each; in no file.
     """
 
     key: str
@@ -33,14 +35,19 @@ class SampleRow:
     instruction: str = ""
     text: str = ""
     truncated: list[str] = field(default_factory=list)
+    features: dict[str, NDArray[np.float32]] = field(default_factory=dict, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """One line of samples.jsonl."""
-        return asdict(self)
+        line = asdict(replace(self, features={}))
+        del line["features"]
+        return line
 
 
 def gather(local: list[Any]) -> list[Any]:
     """Items of all ranks in rank order, on every rank; every rank must call it."""
+    import torch.distributed as dist  # here, so that rows on disk can be read without torch
+
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return local
     parts: list[list[Any]] = [[] for _ in range(dist.get_world_size())]

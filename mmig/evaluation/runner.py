@@ -16,7 +16,8 @@ from mmig.base.batches import move_batch, readable
 from mmig.editor import Editor, EditOutput, KnowsSeeds, check_fields
 from mmig.evaluation.grid import Example, varied
 from mmig.evaluation.rows import SampleRow, deduplicate, gather, tell_apart
-from mmig.metrics.base import SampleValues
+from mmig.metrics.bank import FeatureBank
+from mmig.metrics.base import NOT_FINITE, SampleValues
 from mmig.metrics.images import signed_to_unit, to_bytes
 from mmig.metrics.suite import MetricSuite
 from mmig.training.rng import sample_generators
@@ -57,6 +58,7 @@ def evaluate_editor(
     device: torch.device | str = "cpu",
     num_examples: int = 8,
     progress: Callable[[int], None] | None = None,
+    on_edits: Callable[[int, Mapping[str, Any], EditOutput], None] | None = None,
 ) -> EvaluationResult:
     """Edit every sample once a seed and score it.
 
@@ -71,6 +73,7 @@ def evaluate_editor(
         device: where batches are moved to.
         num_examples: how many examples to keep for a grid, of as many edit types as there are.
         progress: called with the number of edits just done.
+        on_edits: called with the seed, the batch and its edits, of this rank.
 
     Raises:
         MissingFieldError: if a sample lacks a field that the editor requires.
@@ -89,9 +92,12 @@ def evaluate_editor(
             remake = partial(suite.bank, batch) if bank is None else bank.with_edited
             bank = remake(output.images, written, output.extras)
             rows = _rows(batch, output, seed, suite.update(bank), bank.truncated())
+            _add_features(rows, suite, bank, output, with_targets=seed == seeds[0])
             found.rows.extend(zip(_positions(batch), rows, strict=True))
             if seed == seeds[0]:
                 found.show(batch, output)
+            if on_edits is not None:
+                on_edits(seed, batch, output)
             if progress is not None:
                 progress(len(bank))
     return found.gathered(seeds, editor.response_source)
@@ -122,6 +128,28 @@ class _Found:
         faults = sum((Counter(part) for part in gather([dict(self.faults)])), Counter())
         examples = varied({example.key: example for example in gather(self.examples)}.values(), self.num_examples)
         return EvaluationResult(rows, seeds, response_source, examples, num_duplicates, dict(faults))
+
+
+def _add_features(
+    rows: list[SampleRow], suite: MetricSuite, bank: FeatureBank, output: EditOutput, with_targets: bool
+) -> None:
+    """Give rows what metrics of sets compare, or the reason why they have no part in them."""
+    features = {name: value.cpu() for name, value in suite.features(bank).items()}
+    missing = output.extras.get("missing") or [False] * len(rows)
+    has_target = bank.has_image("target").tolist()
+    for number, row in enumerate(rows if features else ()):
+        of_row = {name: value[number] for name, value in features.items()}
+        if missing[number]:
+            reason = NO_PICTURE
+        elif not has_target[number]:
+            reason = "no_target"
+        elif not all(value.isfinite().all() for value in of_row.values()):
+            reason = NOT_FINITE
+        else:
+            kept = of_row if with_targets else {"edited": of_row["edited"]}
+            row.features = {name: value.numpy() for name, value in kept.items()}
+            continue
+        row.skipped |= dict.fromkeys(suite.sets, reason)
 
 
 def collect_examples(batch: Mapping[str, Any], output: EditOutput) -> list[Example]:

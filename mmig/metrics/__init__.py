@@ -1,1 +1,1 @@
-"""Metrics of instruction-guided editing: one pure per-sample function and one torchmetrics.Metric each."""
+"""Metrics of instruction-guided editing: a pure function a sample and a torchmetrics.Metric each; and of whole sets."""

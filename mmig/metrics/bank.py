@@ -1,6 +1,7 @@
 """Everything the metrics read about one edited batch; each image and each text goes through CLIP at most once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ from torch import Tensor
 from mmig.metrics.clip_encoder import ClipEncoder, TextEmbeddings
 from mmig.metrics.images import signed_to_unit
 from mmig.metrics.judge import Judge
+from mmig.metrics.lpips import Lpips
+from mmig.metrics.set_features import NetworkFeatures, SharedFeatures
+from mmig.metrics.tools import NEEDS, MetricInputError, Tools
 
-
-class MetricInputError(ValueError):
-    """A metric needs something that this evaluation was not given (a CLIP encoder, a judge)."""
+REFERENCE_ROLES = ("subject", "style")
+"""Roles of the attached pictures that an edited image is compared with (see `datamodules.sample`)."""
 
 
 class FeatureBank:
@@ -22,8 +25,7 @@ class FeatureBank:
     Args:
         batch: a batch of the schema; images in [-1,1].
         edited: edited images [B,3,H,W] in [-1,1]; resized to the batch's images if their sizes differ.
-        encoder: needed by the CLIP metrics only.
-        judge: needed by the judged metrics only.
+        tools: encoders and judge, each needed by some metrics only.
         written: texts that the editor wrote, one a sample, by what they are ("response", "caption").
         extras: whatever else the editor gave, by name (`EditOutput.extras`).
 
@@ -39,20 +41,19 @@ class FeatureBank:
         self,
         batch: Mapping[str, Any],
         edited: Tensor,
-        encoder: ClipEncoder | None = None,
-        judge: Judge | None = None,
+        tools: Tools | None = None,
         written: Mapping[str, Sequence[str]] | None = None,
         extras: Mapping[str, Any] | None = None,
     ) -> None:
         self.batch = batch
         self.extras: Mapping[str, Any] = extras or {}
         self.keys: list[str] = list(batch["key"])
-        self._encoder = encoder
-        self._judge = judge
+        self._tools = tools or Tools()
         self._written = written or {}
         self._images: dict[str, Tensor] = {}
-        self._image_embeddings: dict[str, Tensor] = {}
+        self._encoded: dict[tuple[str, str], Any] = {}
         self._text_embeddings: dict[str, TextEmbeddings] = {}
+        self._written_embeddings: dict[str, TextEmbeddings] = {}
         self._set_edited(edited)
 
     def with_edited(
@@ -62,9 +63,9 @@ class FeatureBank:
         extras: Mapping[str, Any] | None = None,
     ) -> "FeatureBank":
         """The same batch with all that the editor gave under another seed; embeddings of all the rest are shared."""
-        other = FeatureBank(self.batch, edited, self._encoder, self._judge, written, extras)
+        other = FeatureBank(self.batch, edited, self._tools, written, extras)
         other._images = {**self._images, "edited": other._images["edited"]}
-        other._image_embeddings = {name: value for name, value in self._image_embeddings.items() if name != "edited"}
+        other._encoded = {place: value for place, value in self._encoded.items() if place[1] != "edited"}
         other._text_embeddings = self._text_embeddings
         return other
 
@@ -104,26 +105,94 @@ class FeatureBank:
         Raises:
             MetricInputError: without a CLIP encoder.
         """
-        if name not in self._image_embeddings:
-            encoder = self._require_encoder()
-            low, high = encoder.preprocessing.bounds
-            self._image_embeddings[name] = encoder.encode_images(self.image(name) * (high - low) + low)
-        return self._image_embeddings[name]
+        return self._once("clip", name, lambda: self._clip_embeddings(self.image(name)))
+
+    def dino_embeddings(self, name: str) -> Tensor:
+        """DINO features of images by name, float32 [B,D], unit length.
+
+        Raises:
+            MetricInputError: without a DINO model.
+        """
+        return self._once("dino", name, lambda: self._tool("dino").encode_images(self.image(name)))
+
+    def perceptual_distance(self, first: str, second: str) -> Tensor:
+        """LPIPS of two images by name, [B], at least 0.
+
+        Raises:
+            MetricInputError: without an LPIPS network.
+            ValueError: for images that are too small for it.
+        """
+        lpips: Lpips = self._tool("lpips")
+        one, other = (
+            self._once("lpips", name, partial(lpips.encode_images, self.image(name))) for name in (first, second)
+        )
+        return lpips.distance(one, other)
+
+    def set_features(self, name: str) -> Tensor:
+        """What FID and KID compare, float32 [B,D].
+
+        Raises:
+            MetricInputError: without such features.
+        """
+        features: SharedFeatures | NetworkFeatures = self._tool("features")
+        if isinstance(features, SharedFeatures):
+            return self.image_embeddings(name) if features.name == "clip" else self.dino_embeddings(name)
+        return self._once("features", name, lambda: features.encode_images(self.image(name)))
+
+    def references(self) -> tuple[Tensor, Tensor]:
+        """Attached pictures of the roles `REFERENCE_ROLES`, of all samples one after the other.
+
+        Returns:
+            Images float32 [M,3,h,w] in [0,1], and whose they are: rows of the batch, int64 [M] on the CPU.
+        """
+        images, roles = self.batch.get("attachment_images"), self.batch.get("attachment_roles")
+        if images is None or roles is None:
+            return torch.zeros(0, 3, 1, 1), torch.zeros(0, dtype=torch.long)
+        places = [
+            (row, slot)
+            for row, slot in self.batch["has_attachment_images"].cpu().nonzero().tolist()
+            if roles[row][slot] in REFERENCE_ROLES
+        ]
+        rows, slots = torch.tensor(places, dtype=torch.long).reshape(-1, 2).unbind(1)
+        return signed_to_unit(images[rows.to(images.device), slots.to(images.device)], "attachment_images"), rows
+
+    def reference_embeddings(self) -> tuple[Tensor, Tensor]:
+        """CLIP embeddings of `references`, float32 [M,D] of unit length, and whose they are, int64 [M] on the CPU.
+
+        Raises:
+            MetricInputError: without a CLIP encoder.
+        """
+        images, rows = self.references()
+        if not len(rows):
+            return self.image_embeddings("edited")[:0], rows
+        return self._once("clip", "reference", lambda: self._clip_embeddings(images)), rows
 
     def text_embeddings(self, name: str) -> Tensor:
         """CLIP embeddings of texts by field, float32 [B,D], unit length.
 
         Raises:
             MetricInputError: without a CLIP encoder.
-            LongTextError: for a long text when the preprocessing refuses to truncate.
+            LongTextError: for a long caption when the preprocessing refuses to truncate.
         """
         if name not in self._text_embeddings:
-            self._text_embeddings[name] = self._require_encoder().encode_texts(self.text(name))
+            are_captions = name in ("source_caption", "target_caption")
+            self._text_embeddings[name] = self._tool("clip").encode_texts(self.text(name), are_captions)
         return self._text_embeddings[name].embeddings
 
+    def written_embeddings(self, kind: str) -> Tensor:
+        """CLIP embeddings of what the editor wrote, "response" or "caption", float32 [B,D], unit length.
+
+        Raises:
+            MetricInputError: without a CLIP encoder.
+        """
+        if kind not in self._written_embeddings:
+            self._written_embeddings[kind] = self._tool("clip").encode_texts(self.written(kind), are_captions=False)
+        return self._written_embeddings[kind].embeddings
+
     def truncated(self) -> dict[str, Tensor]:
-        """Fields encoded so far -> which of their texts CLIP had to cut, bool [B]."""
-        return {name: encoded.truncated for name, encoded in self._text_embeddings.items()}
+        """Texts encoded so far, by field or as "written KIND" -> which of them CLIP had to cut, bool [B]."""
+        written = {f"written {kind}": encoded for kind, encoded in self._written_embeddings.items()}
+        return {name: encoded.truncated for name, encoded in (self._text_embeddings | written).items()}
 
     def verdicts(self) -> list[dict[str, float] | None]:
         """The judge's scores, one dict a sample; None where a sample has no metadata.
@@ -131,15 +200,12 @@ class FeatureBank:
         Raises:
             MetricInputError: without a judge.
         """
-        if self._judge is None:
-            raise MetricInputError(
-                "metrics that ask a judge (joint, success, preservation) need one; give --judge CLASS_PATH"
-            )
+        judge: Judge = self._tool("judge")
         if self._verdicts is None:
             metadata = self.batch.get("metadata") or [{}] * len(self)
-            signed = torch.nan_to_num(self._image_for(self._judge) * 2 - 1).cpu()
+            signed = torch.nan_to_num(self._image_for(judge) * 2 - 1).cpu()
             self._verdicts = [
-                self._judge(image, facts) if facts else None for image, facts in zip(signed, metadata, strict=True)
+                judge(image, facts) if facts else None for image, facts in zip(signed, metadata, strict=True)
             ]
         return self._verdicts
 
@@ -149,7 +215,7 @@ class FeatureBank:
         Raises:
             MetricInputError: without a judge that can read.
         """
-        read = getattr(self._judge, "text", None)
+        read = getattr(self._tools.judge, "text", None)
         if read is None:
             raise MetricInputError(f"metric {kind}_accuracy needs a judge that reads texts, with a method `text`")
         metadata = self.batch.get("metadata") or [{}] * len(self)
@@ -173,7 +239,19 @@ class FeatureBank:
             return images
         return F.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
 
-    def _require_encoder(self) -> ClipEncoder:
-        if self._encoder is None:
-            raise MetricInputError("metrics that read CLIP embeddings need an encoder; give --clip NAME [WEIGHTS]")
-        return self._encoder
+    def _clip_embeddings(self, images: Tensor) -> Tensor:
+        encoder: ClipEncoder = self._tool("clip")
+        low, high = encoder.preprocessing.bounds
+        return encoder.encode_images(images * (high - low) + low)
+
+    def _once(self, tool: str, image: str, encode: Callable[[], Any]) -> Any:
+        """What a tool makes of an image, made at the first time that it is asked for."""
+        if (tool, image) not in self._encoded:
+            self._encoded[tool, image] = encode()
+        return self._encoded[tool, image]
+
+    def _tool(self, name: str) -> Any:
+        tool = getattr(self._tools, name)
+        if tool is None:
+            raise MetricInputError(f"a metric reads {NEEDS[name].what}, and none is there; give {NEEDS[name].option}")
+        return tool

@@ -1,5 +1,6 @@
 """The common form of every metric: per-sample values with the reasons why some have none, and their mean."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from torch import Tensor
 from torchmetrics.aggregation import MeanMetric
 
 from mmig.metrics.bank import FeatureBank
+from mmig.metrics.tools import NEEDS
 
 NOT_FINITE = "not_finite"
 """Reason for a value that is NaN or infinite although nothing was missing: a broken image, never hidden in a mean."""
@@ -37,25 +39,41 @@ def sample_values(values: Tensor, skipped: dict[str, Tensor]) -> SampleValues:
     return SampleValues(values.masked_fill(~counted, float("nan")), reasons)
 
 
-class PerSampleMetric(MeanMetric, ABC):
-    """Mean of one value a sample, independent of batch size and of the number of ranks; `update` takes the values.
-
-    torchmetrics keeps their sum and their count, both in double precision; a skipped sample's NaN is left out of both.
-    One of your own is a subclass without arguments that sets `name`; it is asked for by its class path.
+class Declared:
+    """What every metric says about itself.
 
     Attributes:
         name: what it is called in files and in the logger: letters, digits and _; of the metrics in `suite.METRICS`
             their name there.
         higher_is_better: False where a smaller value is the better one.
-        needs_clip, needs_judge: what `values` reads of the bank beside the batch.
+        floor: the least value of a mean; a mean below it is this. Values of samples are not cut.
+        needs_clip, needs_judge, needs_dino, needs_lpips, needs_features: what is read of the bank beside the batch, see
+            `tools.NEEDS`.
         needs_reader: whether the judge must read texts too.
     """
 
     name: str
     higher_is_better = True
+    floor = -math.inf
     needs_clip = False
     needs_judge = False
     needs_reader = False
+    needs_dino = False
+    needs_lpips = False
+    needs_features = False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names from `tools.NEEDS`."""
+        return tuple(name for name in NEEDS if getattr(self, f"needs_{name}"))
+
+
+class PerSampleMetric(Declared, MeanMetric, ABC):
+    """Mean of one value a sample, independent of batch size and of the number of ranks; `update` takes the values.
+
+    torchmetrics keeps their sum and their count, both in double precision; a skipped sample's NaN is left out of both.
+    One of your own is a subclass without arguments that sets `name`; it is asked for by its class path.
+    """
 
     def __init__(self) -> None:
         super().__init__(nan_strategy="ignore")
@@ -64,3 +82,7 @@ class PerSampleMetric(MeanMetric, ABC):
     @abstractmethod
     def values(self, bank: FeatureBank) -> SampleValues:
         """One value a sample of the batch."""
+
+    def compute(self) -> Tensor:
+        """Their mean over all ranks, not below `floor`; NaN where nothing was counted."""
+        return super().compute().clamp_min(self.floor)

@@ -24,6 +24,11 @@ def clip_score(image_embeddings: Tensor, text_embeddings: Tensor) -> Tensor:
     return 2.5 * cosine(image_embeddings, text_embeddings).clamp_min(0)
 
 
+def hundred_cosine(image_embeddings: Tensor, text_embeddings: Tensor) -> Tensor:
+    """100 cos of each sample, [B] in [-100,100]; torchmetrics' CLIP score is their mean, cut at zero afterwards."""
+    return 100 * cosine(image_embeddings, text_embeddings)
+
+
 def is_zero_direction(start: Tensor, end: Tensor) -> Tensor:
     """Whether two unit vectors [B,D] are the same up to rounding: bool [B]."""
     return torch.linalg.vector_norm(end - start, dim=-1) <= ZERO_DIRECTION

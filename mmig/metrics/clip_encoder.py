@@ -69,18 +69,19 @@ class ClipEncoder:
             return self.model.encode_image((pixels - self._mean) / self._std, normalize=True).float()
 
     @torch.no_grad()
-    def encode_texts(self, texts: list[str]) -> TextEmbeddings:
+    def encode_texts(self, texts: list[str], are_captions: bool = True) -> TextEmbeddings:
         """Texts -> unit embeddings; equal texts are encoded once, so their embeddings are equal to the bit.
 
         Raises:
-            LongTextError: if a text is too long and the preprocessing says "refuse".
+            LongTextError: if a caption is too long and the preprocessing says "refuse"; other texts are cut then too,
+                for the scripts that refuse know none.
         """
         unique = list(dict.fromkeys(texts))
         tokens = self.tokenizer(unique, context_length=self.context_length)
         # One slot more shows what truncation replaces: the last slot of a cut text becomes end-of-text.
         longer = self.tokenizer(unique, context_length=self.context_length + 1)
         truncated = (longer[:, : self.context_length] != tokens).any(dim=1)
-        if self.preprocessing.long_text == "refuse" and bool(truncated.any()):
+        if are_captions and self.preprocessing.long_text == "refuse" and bool(truncated.any()):
             text = unique[int(truncated.int().argmax())]
             raise LongTextError(
                 f"caption of {len(text.split())} words exceeds CLIP's {self.context_length} tokens and this "

@@ -1,7 +1,8 @@
-"""The metrics themselves: which images and texts each one compares, and when a sample is skipped.
+"""The metrics of pixels and judges: which images each one compares, and when a sample is skipped.
 
-The formulas are in clip.py and pixels.py. Edited-versus-input and edited-versus-target variants are different metrics
-with different names: published tables use one letter for both, and mixing them is meaningless.
+The formulas are in pixels.py; clip_measures.py has those that compare embeddings. Edited-versus-input and
+edited-versus-target variants are different metrics with different names: published tables use one letter for both, and
+mixing them is meaningless.
 """
 
 import math
@@ -10,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mmig.metrics import clip
+from mmig.metrics import pixels
 from mmig.metrics.bank import FeatureBank
 from mmig.metrics.base import PerSampleMetric, SampleValues, sample_values
 
@@ -34,52 +35,37 @@ class ImageDifference(ImageSimilarity):
     higher_is_better = False
 
 
-class ClipImageSimilarity(PerSampleMetric):
-    """cos(f_y, f_x) or cos(f_y, f_g): the edited image and the `reference` ("source" or "target")."""
+class PeakSignalToNoise(PerSampleMetric):
+    """PSNR of the edited image and the `reference` ("source" or "target") in decibels, at least 0.
 
-    needs_clip = True
+    A copy that is equal to the bit has an infinite one, which no mean survives: it is skipped and counted.
+    """
 
     def __init__(self, reference: str) -> None:
         super().__init__()
         self.reference = reference
 
     def values(self, bank: FeatureBank) -> SampleValues:
-        """See `mmig.metrics.clip.cosine`."""
-        values = clip.cosine(bank.image_embeddings("edited"), bank.image_embeddings(self.reference))
-        return sample_values(values, {f"no_{self.reference}": ~bank.has_image(self.reference)})
+        """See `mmig.metrics.pixels.psnr`."""
+        values = pixels.psnr(bank.image("edited"), bank.image(self.reference))
+        skipped = {f"no_{self.reference}": ~bank.has_image(self.reference), "identical_images": values.isposinf()}
+        return sample_values(values, skipped)
 
 
-class ClipTextSimilarity(PerSampleMetric):
-    """A formula (raw cosine, or CLIP score) of the edited image and one `text` field of the batch."""
+class PerceptualDistance(PerSampleMetric):
+    """LPIPS of the edited image and the `reference` ("source" or "target"), at least 0 and 0 where they agree."""
 
-    needs_clip = True
+    higher_is_better = False
+    needs_lpips = True
 
-    def __init__(self, formula: Callable[[Tensor, Tensor], Tensor] = clip.cosine, text: str = "target_caption") -> None:
+    def __init__(self, reference: str) -> None:
         super().__init__()
-        self.formula, self.text = formula, text
+        self.reference = reference
 
     def values(self, bank: FeatureBank) -> SampleValues:
-        """See `mmig.metrics.clip.cosine` and `clip_score`."""
-        values = self.formula(bank.image_embeddings("edited"), bank.text_embeddings(self.text))
-        return sample_values(values, {f"no_{self.text}": ~bank.has_text(self.text)})
-
-
-class ClipDirectionalSimilarity(PerSampleMetric):
-    """cos(f_y - f_x, t_out - t_in); a zero direction of text or image has no value and is counted as skipped."""
-
-    needs_clip = True
-
-    def values(self, bank: FeatureBank) -> SampleValues:
-        """See `mmig.metrics.clip.directional_similarity`."""
-        source, edited = bank.image_embeddings("source"), bank.image_embeddings("edited")
-        before, after = bank.text_embeddings("source_caption"), bank.text_embeddings("target_caption")
-        skipped = {
-            "no_source": ~bank.has_image("source"),
-            "no_caption": ~(bank.has_text("source_caption") & bank.has_text("target_caption")),
-            "zero_text_direction": clip.is_zero_direction(before, after),
-            "zero_image_direction": clip.is_zero_direction(source, edited),
-        }
-        return sample_values(clip.directional_similarity(source, edited, before, after), skipped)
+        """See `mmig.metrics.lpips.Lpips.distance`."""
+        values = bank.perceptual_distance("edited", self.reference)
+        return sample_values(values, {f"no_{self.reference}": ~bank.has_image(self.reference)})
 
 
 class Judged(PerSampleMetric):

@@ -1,4 +1,4 @@
-"""Per-sample pixel metrics: L1, L2, SSIM. Pure functions of images [B,3,H,W] in [0,1], one value a sample."""
+"""Per-sample pixel metrics: L1, L2, PSNR, SSIM. Pure functions of images [B,3,H,W] in [0,1], one value a sample."""
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,14 @@ def l2(images: Tensor, references: Tensor) -> Tensor:
     """Mean squared difference over channels and pixels, [B] in [0,1] (MagicBrush table)."""
     images, references = _pair(images, references)
     return (images - references).square().flatten(1).mean(1)
+
+
+def psnr(images: Tensor, references: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio -10 log10(l2) in decibels of images with peak 1, [B], at least 0.
+
+    Infinite for equal images; the mean of such values over a set says nothing, see `measures.PeakSignalToNoise`.
+    """
+    return -10 * l2(images, references).log10()
 
 
 def ssim(images: Tensor, references: Tensor) -> Tensor:

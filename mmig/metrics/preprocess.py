@@ -1,4 +1,4 @@
-"""How an image and a caption enter CLIP: declared, because each choice moves the score.
+"""How an image and a caption enter an encoder: declared, because each choice moves the score.
 
 Presets named `compat_*` reproduce published scripts, defects included, and only serve to compare with their numbers.
 """
@@ -19,10 +19,11 @@ class PreprocessingError(ValueError):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Declared preprocessing of one CLIP encoder.
+    """Declared preprocessing of one encoder.
 
     Attributes:
         resize: "squash" to a square, keeping all of the image, or "crop": short side, then centre crop.
+        short_side: pixels of the short side before a crop; None for the side of the crop itself.
         antialias: low-pass before shrinking; without it fine texture turns into noise.
         input_range: what the normalisation is fed, "unit" [0,1], or "signed" [-1,1], the defect of InstructPix2Pix.
         long_text: "truncate" a long caption, keeping its end-of-text token, or "refuse" it.
@@ -30,6 +31,7 @@ class Preprocessing:
     """
 
     resize: Literal["squash", "crop"] = "squash"
+    short_side: int | None = None
     antialias: bool = True
     input_range: Literal["unit", "signed"] = "unit"
     long_text: Literal["truncate", "refuse"] = "truncate"
@@ -40,9 +42,10 @@ class Preprocessing:
         """Smallest and largest legal value of a float image."""
         return (-1.0, 1.0) if self.input_range == "signed" else (0.0, 1.0)
 
-    def describe(self) -> dict[str, Any]:
-        """What metrics.json stores."""
-        return {key: value for key, value in asdict(self).items() if key != "expected_models"}
+    def describe(self, reads_texts: bool = True) -> dict[str, Any]:
+        """What metrics.json stores; of texts only where the encoder reads any."""
+        left_out = {"expected_models"} if reads_texts else {"expected_models", "long_text"}
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
 
 PRESETS: dict[str, Preprocessing] = {
@@ -90,8 +93,8 @@ def prepare_images(images: Tensor, size: int, preprocessing: Preprocessing) -> T
     height, width = images.shape[-2:]
     if preprocessing.resize == "squash":
         return _bicubic(images, (size, size), preprocessing)
-    shorter = min(height, width)
-    resized = (size * height // shorter, size * width // shorter)
+    shorter, wanted = min(height, width), preprocessing.short_side or size
+    resized = (wanted * height // shorter, wanted * width // shorter)
     images = _bicubic(images, resized, preprocessing)
     top, left = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
     return images[..., top : top + size, left : left + size]

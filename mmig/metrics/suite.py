@@ -2,45 +2,75 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from mmig.base.settings import RefusedSettingsError, imported
-from mmig.metrics import clip, pixels
-from mmig.metrics.bank import FeatureBank, MetricInputError
+from mmig.metrics import clip, pixels, texts
+from mmig.metrics.bank import FeatureBank
 from mmig.metrics.base import PerSampleMetric, SampleValues
 from mmig.metrics.clip_encoder import ClipEncoder
-from mmig.metrics.judge import Judge, can_read
-from mmig.metrics.measures import (
+from mmig.metrics.clip_measures import (
     ClipDirectionalSimilarity,
     ClipImageSimilarity,
+    ClipReferenceSimilarity,
+    ClipScoreTorchmetrics,
     ClipTextSimilarity,
+    ClipWrittenSimilarity,
+    DinoSimilarity,
+)
+from mmig.metrics.judge import Judge
+from mmig.metrics.measures import (
     ImageDifference,
     ImageSimilarity,
     Judged,
     JudgedText,
+    PeakSignalToNoise,
+    PerceptualDistance,
 )
+from mmig.metrics.sets import FrechetDistance, KernelDistance, SetMetric
+from mmig.metrics.texts import TextOverlap
+from mmig.metrics.tools import Tools, check_given, lacking
 
-METRICS: dict[str, Callable[[], PerSampleMetric]] = {
+METRICS: dict[str, Callable[[], PerSampleMetric | SetMetric]] = {
     "joint": partial(Judged, "success", "preservation"),
     "success": partial(Judged, "success"),
     "preservation": partial(Judged, "preservation"),
     "response_accuracy": partial(JudgedText, "response"),
     "caption_accuracy": partial(JudgedText, "caption"),
     "clip_score": partial(ClipTextSimilarity, clip.clip_score),
+    "clip_score_torchmetrics": ClipScoreTorchmetrics,
     "clip_text_similarity": ClipTextSimilarity,
     "clip_response_similarity": partial(ClipTextSimilarity, text="response"),
+    "clip_expressive_similarity": partial(ClipTextSimilarity, text="expressive", image="target"),
+    "clip_expressive_similarity_input": partial(ClipTextSimilarity, text="expressive", image="source"),
+    "clip_written_similarity": partial(ClipWrittenSimilarity, "target"),
+    "clip_written_similarity_input": partial(ClipWrittenSimilarity, "source"),
     "clip_directional_similarity": ClipDirectionalSimilarity,
     "clip_image_similarity_input": partial(ClipImageSimilarity, "source"),
     "clip_image_similarity_target": partial(ClipImageSimilarity, "target"),
+    "clip_image_similarity_reference": ClipReferenceSimilarity,
+    "dino_input": partial(DinoSimilarity, "source"),
+    "dino_target": partial(DinoSimilarity, "target"),
+    "lpips_input": partial(PerceptualDistance, "source"),
+    "lpips_target": partial(PerceptualDistance, "target"),
     "l1_input": partial(ImageDifference, pixels.l1, "source"),
     "l1_target": partial(ImageDifference, pixels.l1, "target"),
+    "l2_input": partial(ImageDifference, pixels.l2, "source"),
     "l2_target": partial(ImageDifference, pixels.l2, "target"),
+    "psnr_input": partial(PeakSignalToNoise, "source"),
+    "psnr_target": partial(PeakSignalToNoise, "target"),
     "ssim_input": partial(ImageSimilarity, pixels.ssim, "source"),
     "ssim_target": partial(ImageSimilarity, pixels.ssim, "target"),
+    "response_bleu": partial(TextOverlap, texts.bleu, "response", "response", texts.BLEU_ORDER),
+    "response_rouge_l": partial(TextOverlap, texts.rouge_l, "response", "response"),
+    "caption_bleu": partial(TextOverlap, texts.bleu, "caption", "target_caption", texts.BLEU_ORDER),
+    "caption_rouge_l": partial(TextOverlap, texts.rouge_l, "caption", "target_caption"),
+    "fid": FrechetDistance,
+    "kid": KernelDistance,
 }
 """The metrics that are known by name: on the command line, in files and in the logger."""
 
@@ -49,8 +79,8 @@ class UnknownMetricError(ValueError):
     """A metric was asked for by a name or class path that no metric has."""
 
 
-def build_metric(name: str) -> PerSampleMetric:
-    """The metric of a name in `METRICS`, or of the class path of a `PerSampleMetric` that takes no arguments.
+def build_metric(name: str) -> PerSampleMetric | SetMetric:
+    """The metric of a name in `METRICS`, or of the class path of a metric that takes no arguments.
 
     Raises:
         UnknownMetricError: naming the unknown one, the nearest known one and all that exist; or what is wrong with a
@@ -68,13 +98,13 @@ def build_metric(name: str) -> PerSampleMetric:
     return _open_metric(name)
 
 
-def _open_metric(class_path: str) -> PerSampleMetric:
+def _open_metric(class_path: str) -> PerSampleMetric | SetMetric:
     try:
         found = imported(class_path)
     except RefusedSettingsError as error:
         raise UnknownMetricError(f"metrics: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, PerSampleMetric)):
-        kind = "PerSampleMetric of mmig/metrics/base.py"
+    if not (isinstance(found, type) and issubclass(found, PerSampleMetric | SetMetric)):
+        kind = "PerSampleMetric of mmig/metrics/base.py, or SetMetric of sets.py"
         raise UnknownMetricError(f"metrics: {class_path}: expected a subclass of {kind}, found {found!r}")
     own = getattr(found, "name", None)
     if not isinstance(own, str) or not re.fullmatch(r"\w+", own):
@@ -84,13 +114,13 @@ def _open_metric(class_path: str) -> PerSampleMetric:
     return found()
 
 
-def build_metrics(names: Iterable[str]) -> dict[str, PerSampleMetric]:
+def build_metrics(names: Iterable[str]) -> dict[str, PerSampleMetric | SetMetric]:
     """Metrics by their own names, from names and class paths; one that is asked for again is there once.
 
     Raises:
         UnknownMetricError: as of `build_metric`, or two classes with one name.
     """
-    built: dict[str, PerSampleMetric] = {}
+    built: dict[str, PerSampleMetric | SetMetric] = {}
     for name in dict.fromkeys(names):
         metric = build_metric(name)
         if metric.name in built:
@@ -100,61 +130,58 @@ def build_metrics(names: Iterable[str]) -> dict[str, PerSampleMetric]:
     return built
 
 
-def class_path(metric: PerSampleMetric) -> str:
+def class_path(metric: PerSampleMetric | SetMetric) -> str:
     """Where a metric is defined."""
     return f"{type(metric).__module__}.{type(metric).__qualname__}"
 
 
-def computable(has_encoder: bool, judge: Judge | None, names: Iterable[str] = METRICS) -> list[str]:
-    """Those of the metrics that can be computed with what there is, as they are named."""
+def computable(given: Collection[str], names: Iterable[str] = METRICS) -> list[str]:
+    """Those of the metrics that can be computed with what there is (names from `tools.NEEDS`), as they are named."""
     built = {name: build_metric(name) for name in dict.fromkeys(names)}
-    return [
-        name
-        for name, metric in built.items()
-        if (has_encoder or not metric.needs_clip)
-        and (judge is not None or not metric.needs_judge)
-        and (can_read(judge) or not metric.needs_reader)
-    ]
+    return [name for name, metric in built.items() if not lacking(metric, given)]
 
 
 class MetricSuite(nn.Module):
-    """Metrics by name, with the CLIP encoder and the judge that they share.
+    """Metrics by name, with the encoders and the judge that they share.
 
     Args:
         names: names from `METRICS`, or class paths.
         encoder: needed by metrics with `needs_clip`.
         judge: needed by metrics with `needs_judge`.
+        further: what else there is of `Tools`, by name.
 
     Raises:
         UnknownMetricError: as of `build_metrics`.
         MetricInputError: for a metric whose encoder or judge was not given.
     """
 
-    def __init__(self, names: Iterable[str], encoder: ClipEncoder | None = None, judge: Judge | None = None) -> None:
+    def __init__(
+        self, names: Iterable[str], encoder: ClipEncoder | None = None, judge: Judge | None = None, **further: Any
+    ) -> None:
         super().__init__()
         built = build_metrics(names)
-        for name, metric in built.items():
-            if metric.needs_clip and encoder is None:
-                raise MetricInputError(f"metric {name!r} needs a CLIP encoder; give --clip NAME [WEIGHTS]")
-            if metric.needs_judge and judge is None:
-                raise MetricInputError(f"metric {name!r} needs a judge; give --judge CLASS_PATH")
-            if metric.needs_reader and not can_read(judge):
-                raise MetricInputError(f"metric {name!r} needs a judge that reads texts, with a method `text`")
-        self.metrics = nn.ModuleDict(built)
-        self.encoder = encoder
-        self.judge = judge
+        self.tools = Tools(encoder, judge, **further)
+        for metric in built.values():
+            check_given(metric, self.tools.given)
+        self.sets = {name: metric for name, metric in built.items() if isinstance(metric, SetMetric)}
+        self.metrics = nn.ModuleDict({name: metric for name, metric in built.items() if name not in self.sets})
 
     @property
     def names(self) -> list[str]:
-        """Names in the order in which they were declared."""
-        return list(self.metrics)
+        """Names in the order in which they were declared, those of whole sets behind the others."""
+        return [*self.metrics, *self.sets]
+
+    @property
+    def floors(self) -> dict[str, float]:
+        """The least value of the mean of each metric."""
+        return {name: metric.floor for name, metric in self.metrics.items()}
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Of each metric whether higher is better, and the class of one that mmig does not know by name."""
         return {
             name: {"higher_is_better": metric.higher_is_better}
             | ({} if name in METRICS else {"class_path": class_path(metric)})
-            for name, metric in self.metrics.items()
+            for name, metric in (*self.metrics.items(), *self.sets.items())
         }
 
     def bank(
@@ -165,7 +192,7 @@ class MetricSuite(nn.Module):
         extras: Mapping[str, Any] | None = None,
     ) -> FeatureBank:
         """The embedding bank of a batch, its edited images (both in [-1,1]), the editor's texts by kind and extras."""
-        return FeatureBank(batch, edited, self.encoder, self.judge, written, extras)
+        return FeatureBank(batch, edited, self.tools, written, extras)
 
     def update(self, bank: FeatureBank) -> dict[str, SampleValues]:
         """Count a batch in every metric and return its per-sample values."""
@@ -174,8 +201,12 @@ class MetricSuite(nn.Module):
             metric.update(values[name].values.to(metric.device))
         return values
 
+    def features(self, bank: FeatureBank) -> dict[str, Tensor]:
+        """What the metrics of sets compare, of the images "edited" and "target", float32 [B,D]; {} without such."""
+        return {name: bank.set_features(name) for name in ("edited", "target")} if self.sets else {}
+
     def compute(self) -> dict[str, float]:
-        """Mean of every metric over all ranks; NaN where nothing was counted."""
+        """Mean of every metric of samples over all ranks; NaN where nothing was counted."""
         return {name: float(metric.compute()) for name, metric in self.metrics.items()}
 
     def reset(self) -> None:

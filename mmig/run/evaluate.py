@@ -19,11 +19,13 @@ from mmig.base.batches import chosen_device
 from mmig.base.paths import looked_in, resolved
 from mmig.editor import Editor, in_layers
 from mmig.evaluation.data import data_section, split_batches
+from mmig.evaluation.differences import difference_table
+from mmig.evaluation.kept import KeptPictures
 from mmig.evaluation.opening import Opened, open_named
 from mmig.evaluation.overrides import with_sampling
+from mmig.evaluation.places import FOLDER
 from mmig.evaluation.report import (
     build_report,
-    difference_table,
     edit_type_table,
     metric_table,
     published_table,
@@ -34,6 +36,7 @@ from mmig.evaluation.runner import NO_PICTURE, EvaluationResult, evaluate_editor
 from mmig.evaluation.settings import ScoringSettings, build_suite, read_settings
 from mmig.evaluation.summary import compare
 from mmig.metrics.suite import METRICS, MetricSuite, build_metrics
+from mmig.metrics.tools import NEEDS, lacking
 from mmig.training.agreement import leave_process_group
 
 logger = logging.getLogger(__name__)
@@ -50,6 +53,7 @@ def run(arguments: Namespace) -> None:
     build_metrics(settings.metrics)
     published = [published_table(name) for name in arguments.published or ()]
     compared = None if arguments.compare is None else read_compared(Path(arguments.compare))
+    pictures = pictures_to_keep(arguments)
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = _start(arguments.device, world_size)
     try:
@@ -62,18 +66,40 @@ def run(arguments: Namespace) -> None:
             logger.info("not scored: %s", "; ".join(hints))
         editor = in_layers(opened.editor) if arguments.layered else opened.editor
         editor = with_sampling(editor, arguments.sampling)
+        if pictures is not None and rank == 0:
+            pictures.clear()  # before the ranks wait for each other below
         batches = split_batches(
             Path(arguments.data), arguments.split, arguments.batch_size, rank, world_size, arguments.limit
         )
         num_edits = None if batches.num_samples is None else batches.num_samples * arguments.seeds
         with _progress(num_edits, shown=rank == 0) as advance:
-            result = evaluate_editor(editor, batches, suite, range(arguments.seeds), device=device, progress=advance)
+            result = evaluate_editor(
+                editor, batches, suite, range(arguments.seeds), device=device, progress=advance, on_edits=pictures
+            )
         if arguments.images:
             check_pictures(result, arguments.images)
         if rank == 0:
-            _report(arguments, suite, result, facts_of(arguments, opened, editor), published, compared)
+            report = build_report(result, suite, facts_of(arguments, opened, editor))
+            write_report(Path(arguments.out), result, report, pictures)
+            _show(arguments, report, published)
+            if compared is not None:
+                _show_differences(arguments, result.rows, compared)
     finally:
+        if pictures is not None and rank == 0:
+            pictures.clear()
         leave_process_group()
+
+
+def pictures_to_keep(arguments: Namespace) -> KeptPictures | None:
+    """What keeps the edited pictures beside the rows; None where they are scored from there.
+
+    Raises:
+        ValueError: the place is taken.
+    """
+    place = Path(arguments.out).resolve() / FOLDER
+    if arguments.images and Path(arguments.images).resolve().is_relative_to(place):
+        return None
+    return KeptPictures(Path(arguments.out), arguments.keep_pictures)
 
 
 def check_pictures(result: EvaluationResult, folder: str) -> None:
@@ -102,6 +128,7 @@ def facts_of(arguments: Namespace, opened: Opened, editor: Editor) -> dict[str, 
         "required_fields": list(editor.required_fields),
         "data": {"config": str(arguments.data), **data_section(Path(arguments.data))},
         "split": arguments.split,
+        "command": arguments.command,
         "limit": arguments.limit,
         "layered": arguments.layered,
         "sampling": asdict(editor.sampling),
@@ -117,9 +144,12 @@ def choose_settings(arguments: Namespace) -> ScoringSettings:
         logger.info("scored as %s says", path)
     else:
         logger.info("no scoring settings for these data: there is no %s%s", path, looked_in(path))
-    if arguments.clip is not None:
-        settings.clip, settings.clip_weights = (*arguments.clip, None)[:2]
-    for name in ("metrics", "preprocessing", "judge"):
+    for name in ("clip", "lpips", "features"):
+        if (given := getattr(arguments, name)) is not None:
+            chosen, weights = (*given, None)[:2]
+            setattr(settings, name, chosen)
+            setattr(settings, f"{name}_weights", weights)
+    for name in ("metrics", "preprocessing", "judge", "dino", "dino_preprocessing"):
         if getattr(arguments, name) is not None:
             setattr(settings, name, getattr(arguments, name))
     return settings
@@ -132,12 +162,12 @@ def settings_path(class_path: str) -> Path:
 
 
 def left_out(suite: MetricSuite, names: Iterable[str]) -> list[str]:
-    """Which metrics the suite does not score for want of a CLIP model or a judge, and the option that gives one."""
+    """Which metrics the suite does not score for want of one of `mmig.metrics.tools.NEEDS`, and the option for it."""
     missing = {name: metric for name, metric in build_metrics(names).items() if name not in suite.names}
-    wants = {
-        "--clip NAME [WEIGHTS]": [name for name, metric in missing.items() if metric.needs_clip],
-        "--judge CLASS_PATH": [name for name, metric in missing.items() if metric.needs_judge and not suite.judge],
-    }
+    wants: dict[str, list[str]] = {need.option: [] for need in NEEDS.values()}
+    for name, metric in missing.items():
+        for need in lacking(metric, suite.tools.given):
+            wants[need.option].append(name)
     return [f"{', '.join(names)} (give {option})" for option, names in wants.items() if names]
 
 
@@ -170,17 +200,7 @@ def _progress(total: int | None, shown: bool) -> Iterator[Callable[[int], None]]
         yield lambda num_done: progress.advance(task, num_done)
 
 
-def _report(
-    arguments: Namespace,
-    suite: MetricSuite,
-    result: EvaluationResult,
-    facts: dict[str, Any],
-    published: list[Table],
-    compared: list[SampleRow] | None,
-) -> None:
-    report = build_report(result, suite, facts)
-    directory = Path(arguments.out)
-    write_report(directory, result, report)
+def _show(arguments: Namespace, report: dict[str, Any], published: list[Table]) -> None:
     console = Console()
     console.print(metric_table(report))
     per_type = edit_type_table(report)
@@ -192,6 +212,10 @@ def _report(
         counts = ", ".join(f"{name} {count}" for name, count in cut.items())
         told = f"of {report['num_samples']} samples a text was longer than what reads it: {counts}"
         console.print(told, highlight=False, markup=False)
-    if compared is not None:
-        console.print(difference_table(compare(result.rows, compared), f"{directory} minus {arguments.compare}"))
-    console.print(f"written: {directory / 'metrics.json'}, samples.jsonl, grid.png", style="dim", highlight=False)
+    written = "report.html, table.md, table.tex, samples.jsonl, grid.png, pictures/"
+    console.print(f"written: {Path(arguments.out) / 'metrics.json'}, {written}", style="dim", highlight=False)
+
+
+def _show_differences(arguments: Namespace, rows: list[SampleRow], compared: list[SampleRow]) -> None:
+    table = difference_table(compare(rows, compared), f"{arguments.out} minus {arguments.compare}")
+    Console().print(table)

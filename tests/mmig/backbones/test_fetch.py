@@ -96,7 +96,7 @@ def test_references_are_found_anywhere_in_a_config():
                 "lr": 1e-4,
             }
         },
-        "callbacks": [{"clip": "ViT-B-32", "clip_weights": "laion2b_s34b_b79k"}],
+        "callbacks": [{"clip": "ViT-B-32", "clip_weights": "laion2b_s34b_b79k", "dino": "facebook/dino-vits16"}],
     }
     found = {(each.path, each.weights, len(each.parts)) for each in find_references(config, "c.yaml")}
     assert found == {
@@ -104,6 +104,7 @@ def test_references_are_found_anywhere_in_a_config():
         ("owner/llama", None, 2),
         ("ViT-L-14-quickgelu", "openai", 1),
         ("ViT-B-32", "laion2b_s34b_b79k", 1),
+        ("facebook/dino-vits16", None, 1),
     }
 
 

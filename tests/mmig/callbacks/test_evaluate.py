@@ -22,6 +22,8 @@ from mmig.metrics.suite import UnknownMetricError
 from mmig.run.curves import Curves
 from mmig.training.optim import OptimizerConfig
 from tests.mmig.evaluation.support import CopyModule, FewBatches, random_samples, write_data
+from tests.tiny_fixtures import build_open_clip
+from tests.tiny_vision import build_dino
 
 SCORING = ScoringSettings(
     metrics=["l1_input", "ssim_target", "success"], judge="tests.mmig.evaluation.support.BrightJudge"
@@ -210,6 +212,17 @@ def test_metrics_of_the_module_are_scored_beside_those_of_the_data(tmp_path: Pat
     rows = Evaluate(1, scoring=scoring).evaluate(trainer, LoudModule()).rows
     assert list(rows[0].values) == ["l1_input", "copied"]
     assert all(row.values["copied"] == pytest.approx(row.values["l1_input"], abs=1e-6) for row in rows)
+
+
+def test_a_distance_of_sets_and_a_floor_are_logged_too(tmp_path: Path) -> None:
+    dino, clip = str(build_dino(tmp_path / "dino")), str(build_open_clip(tmp_path / "clip"))
+    names = ["fid", "dino_target", "clip_text_similarity", "clip_score_torchmetrics"]
+    _, trainer = fit(tmp_path, [], steps=1, logger=False)
+    scoring = ScoringSettings(metrics=names, dino=dino, clip=clip, features="dino")
+    rows = Evaluate(1, scoring=scoring).evaluate(trainer, CopyModule()).rows
+    found = {name: float(trainer.callback_metrics[f"eval/{name}"]) for name in names}
+    assert "fid" not in rows[0].values and found["fid"] > 0
+    assert found["clip_score_torchmetrics"] == pytest.approx(max(100 * found["clip_text_similarity"], 0), abs=1e-4)
 
 
 def test_a_class_path_in_the_scoring_is_known_before_training(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from mmig.metrics.suite import METRICS
 from mmig.run.evaluate import settings_path
 from tests.mmig.evaluation.support import random_samples, write_data
 from tests.tiny_fixtures import build_open_clip
+from tests.tiny_vision import build_dino, build_lpips_backbone
 
 JUDGE = "tests.mmig.evaluation.support.BrightJudge"
 
@@ -27,9 +28,27 @@ JUDGE = "tests.mmig.evaluation.support.BrightJudge"
 def finished(run_directory: Path, data_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an evaluation with every metric and two seeds."""
     out = tmp_path_factory.mktemp("evaluation")
-    clip = str(build_open_clip(out / "clip"))
+    clip, dino = str(build_open_clip(out / "models/clip")), str(build_dino(out / "models/dino"))
+    lpips = str(build_lpips_backbone(out / "models/squeeze.pth", "squeezenet1_1"))
     given = ["--checkpoint", str(run_directory), "--data", str(data_config), "--seeds", "2", "--out", str(out)]
-    evaluate.main([*given, "--clip", clip, "--judge", JUDGE, "--device", "cpu"])
+    evaluate.main(
+        [
+            *given,
+            "--clip",
+            clip,
+            "--judge",
+            JUDGE,
+            "--device",
+            "cpu",
+            "--dino",
+            dino,
+            "--lpips",
+            "squeeze",
+            lpips,
+            "--features",
+            "dino",
+        ]
+    )
     return out
 
 
@@ -42,6 +61,9 @@ def test_metrics_json_holds_value_interval_count_and_skips_of_every_metric(finis
     assert report["metrics"]["clip_response_similarity"]["skipped"] == {"no_response": 10}
     assert report["metrics"]["clip_response_similarity"]["value"] is None
     assert set(l1["per_edit_type"]) == {"add", "recolour"}
+    fid = report["metrics"]["fid"]
+    assert 0 < fid["low"] <= fid["value"] <= fid["high"]
+    assert (fid["n"], fid["skipped"], fid["per_edit_type"], fid["higher_is_better"]) == (5, {}, {}, False)
 
 
 def test_metrics_json_says_what_the_numbers_depend_on(finished: Path) -> None:
@@ -52,7 +74,9 @@ def test_metrics_json_says_what_the_numbers_depend_on(finished: Path) -> None:
     assert report["weights"] == "ema"
     assert report["checkpoint"].endswith("step-00000003.ckpt")
     assert report["clip"]["preprocessing"]["resize"] == "squash"
-    assert len(report["clip"]["fingerprint"]) == 64
+    assert (report["dino"]["class"], report["lpips"]["backbone"]) == ("ViTModel", "squeezenet1_1")
+    assert report["features"] == {"name": "dino", "unit_length": True}
+    assert all(len(report[name]["fingerprint"]) == 64 for name in ("clip", "dino", "lpips"))
     assert report["versions"]["torch"]
 
 
@@ -70,7 +94,9 @@ def test_the_grid_shows_a_row_a_sample(finished: Path) -> None:
 
 
 def test_nothing_temporary_is_left(finished: Path) -> None:
-    assert {path.name for path in finished.iterdir()} == {"metrics.json", "samples.jsonl", "grid.png", "clip"}
+    assert {path.name for path in finished.iterdir()} == {
+        *("metrics.json", "samples.jsonl", "grid.png", "pictures", "report.html", "table.md", "table.tex", "models")
+    }
 
 
 def test_ema_weights_are_used_unless_told_otherwise(
@@ -107,6 +133,14 @@ def test_batch_size_and_limit_do_not_change_a_sample(run_directory: Path, data_c
         (["--split", "unseen_pairs"], "unseen_pairs"),
         (["--split", "val"], "no split 'val'"),
         (["--clip", "/no/such/folder"], "no such folder"),
+        (["--metrics", "dino_input"], "metric 'dino_input' needs a DINO model; give --dino"),
+        (["--dino", "/no/such/folder"], "image_model: the folder /no/such/folder does not exist"),
+        (["--metrics", "fid"], "metric 'fid' needs features of images; give --features NAME [WEIGHTS]"),
+        (["--features", "dino"], "features: 'dino' are those of --dino FOLDER_OR_HUB_ID; give that too"),
+        (["--features", "resnet1"], "torchvision has no model 'resnet1'"),
+        (["--features", "fid_inception"], "fid_inception needs the file weights-inception-2015-12-05"),
+        (["--lpips", "alexnet"], "lpips: 'alexnet' is unknown; expected one of alex, vgg, squeeze"),
+        (["--lpips", "alex", "/no/such/file.pth"], "alexnet: weights: /no/such/file.pth is no file"),
         (["--device", "banana"], "--device banana: cannot be used"),
     ],
 )
@@ -120,6 +154,13 @@ def test_what_a_user_can_mend_is_one_line_and_leaves_no_result(
     assert str(stopped.value).startswith("error: ")
     assert "\n" not in str(stopped.value)
     assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("option", ["--clip", "--lpips", "--features"])
+def test_a_model_has_one_name_of_weights(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        evaluate.main(["--images", "a", "--data", "b", "--out", "c", option, "name", "weights", "more"])
+    assert f"{option} takes a name and at most one name of weights" in capsys.readouterr().err
 
 
 def test_an_unreadable_checkpoint_is_named(run_directory: Path, data_config: Path, tmp_path: Path) -> None:
@@ -194,6 +235,8 @@ def test_several_processes_find_what_one_finds(
     values = [[row.values["l1_target"] for row in rows] for rows in (one, more)]
     assert values[0] == pytest.approx(values[1], abs=1e-6)
     reports = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "more")]
+    pictures = [{path.name for path in (tmp_path / name / "pictures").glob("*.png")} for name in ("one", "more")]
+    assert pictures[0] == pictures[1] == {f"{row.key}.png" for row in one}
     assert reports[0]["stream_faults"] == reports[1]["stream_faults"] != {}
 
 
@@ -211,51 +254,11 @@ def test_it_says_which_settings_it_looked_for_and_what_is_not_scored(
     (said,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("not scored")]
     scored = json.loads((tmp_path / "metrics.json").read_text())["metrics"].keys()
     assert {name for name in METRICS if name in said} == METRICS.keys() - scored
-    assert "clip_image_similarity_target (give --clip NAME [WEIGHTS])" in said
-    assert said.endswith("caption_accuracy (give --judge CLASS_PATH)")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "--compare .*old: no samples.jsonl there; give the --out folder"),
-        (b"", "samples.jsonl, line 1: expected a row of evaluate.py, found ''"),
-        (b'{"key": "a", "seed": 0, "edit_type": "", "values": 3}\n', "samples.jsonl, line 1"),
-        (b"\xff\xfe\n", "samples.jsonl, line 1"),
-    ],
-)
-def test_what_to_compare_with_is_read_before_anything_is_edited(
-    content: bytes | None,
-    message: str,
-    run_directory: Path,
-    data_config: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (tmp_path / "old").mkdir()
-    if content is not None:
-        (tmp_path / "old" / "samples.jsonl").write_bytes(content)
-    monkeypatch.setattr("mmig.run.evaluate.open_named", lambda *_, **__: pytest.fail("too late"))
-    given = ["--checkpoint", str(run_directory), "--data", str(data_config), "--out", str(tmp_path / "out")]
-    with pytest.raises(SystemExit, match=message):
-        evaluate.main([*given, "--compare", str(tmp_path / "old")])
-
-
-def test_an_unknown_published_table_is_named_before_anything_is_edited(
-    run_directory: Path, data_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mmig.run.evaluate.open_named", lambda *_, **__: pytest.fail("too late"))
-    given = ["--checkpoint", str(run_directory), "--data", str(data_config), "--out", str(tmp_path)]
-    with pytest.raises(SystemExit, match=r"published numbers: 'emu' is unknown; expected one of emu_edit"):
-        evaluate.main([*given, "--published", "emu"])
-
-
-def test_published_tables_are_printed_apart_with_their_doubts(
-    run_directory: Path, data_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = ["--checkpoint", str(run_directory), "--data", str(data_config), "--metrics", "l1_target"]
-    evaluate.main([*given, "--out", str(tmp_path), "--published", "emu_edit"])
-    assert "0.109?" in capsys.readouterr().out
+    assert "clip_image_similarity_reference (give --clip NAME [WEIGHTS])" in said
+    assert "caption_accuracy (give --judge CLASS_PATH)" in said
+    assert "dino_input, dino_target (give --dino FOLDER_OR_HUB_ID)" in said
+    assert "lpips_input, lpips_target (give --lpips NAME [WEIGHTS])" in said
+    assert said.endswith("fid, kid (give --features NAME [WEIGHTS])")
 
 
 def _free_port() -> int:

@@ -265,6 +265,7 @@ NEEDS = {
     "tiny": ("source", "response"),
     "tiny_instruction": ("source", "instruction"),
 }
+ROLES = {"identity": "floor", "vae_ceiling": "ceiling", "oracle_text": "ceiling"}
 
 
 @pytest.mark.parametrize("path", sorted(EDITORS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -272,7 +273,15 @@ def test_every_editor_configuration_opens_and_edits(path: Path, root: Path, monk
     monkeypatch.chdir(root)
     opened, batch = open_config(path), edit_batch(1)
     assert opened.editor.required_fields == NEEDS[path.stem]
+    assert opened.facts.get("role") == ROLES.get(path.stem)
     if hasattr(opened.editor.sampling, "num_steps"):
         assert opened.editor.sampling.num_steps >= 20
     else:
         assert opened.editor(batch, sample_generators(0, batch["key"])).images.shape == batch["source"].shape
+
+
+def test_a_role_that_no_page_knows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "editor.yaml"
+    path.write_text("role: best\neditor: {class_path: mmig.evaluation.editors.Identity}\n")
+    with pytest.raises(SettingsError, match="role: expected floor or ceiling, found 'best'"):
+        open_config(path)

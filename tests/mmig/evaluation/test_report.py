@@ -5,7 +5,8 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-from mmig.evaluation.report import difference_table, edit_type_table, format_value, metric_table
+from mmig.evaluation.differences import difference_table
+from mmig.evaluation.report import edit_type_table, format_value, metric_table
 from mmig.evaluation.rows import SampleRow
 from mmig.evaluation.summary import compare, summarise
 
@@ -42,6 +43,18 @@ def test_tables_show_the_value_of_one_sample_without_an_interval() -> None:
     assert "0.500 [-]" in shown(metric_table(report(0.5)))
     types = shown(edit_type_table(report(0.5, 0.25, 0.75))).splitlines()
     assert [("[-]" in line) for line in types if line.strip().startswith(("add", "move"))] == [True, False]
+
+
+def test_the_title_names_every_model_that_the_numbers_depend_on() -> None:
+    models = {
+        "clip": {"name": "ViT-B-32", "preset": "crop"},
+        "dino": {"name": "dino-vits16", "preset": "default"},
+        "lpips": {"name": "alex"},
+        "features": {"name": "resnet50"},
+    }
+    title = "CLIP ViT-B-32 (crop) · DINO dino-vits16 (default) · LPIPS alex · features resnet50"
+    assert str(metric_table({**report(0.5), **models}).title).endswith(f"response none · {title}")
+    assert str(metric_table(report(0.5)).title).endswith("response none")
 
 
 def test_where_nothing_was_counted_there_is_a_dash() -> None:

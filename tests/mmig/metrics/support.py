@@ -4,9 +4,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mmig.metrics.clip_encoder import ClipEncoder, load_encoder
 from tests.tiny_fixtures import build_open_clip
+
+
+class EvenJudge:
+    """Calls even samples right; remembers how often it was asked."""
+
+    def __init__(self) -> None:
+        self.num_calls = 0
+
+    def __call__(self, image: Tensor, metadata: dict[str, Any]) -> dict[str, float]:
+        assert image.shape == (3, 64, 64)
+        self.num_calls += 1
+        return {"success": float(metadata["truth"] % 2 == 0), "preservation": 1.0}
+
+    def text(self, text: str, metadata: dict[str, Any]) -> bool:
+        return text == "right"
 
 
 def random_batch(num_samples: int, seed: int = 0, size: int = 64) -> dict[str, Any]:
@@ -22,11 +38,23 @@ def random_batch(num_samples: int, seed: int = 0, size: int = 64) -> dict[str, A
         "has_target": flags.clone(),
         "instruction": [f"make it {colours[row % 4]}" for row in range(num_samples)],
         "response": [f"a {colours[row % 4]} ball" for row in range(num_samples)],
+        "expressive": [f"the ball becomes {colours[row % 4]} in place {row}" for row in range(num_samples)],
         "source_caption": [f"a grey ball and {row} dots" for row in range(num_samples)],
         "target_caption": [f"a {colours[row % 4]} ball and {row} dots" for row in range(num_samples)],
         "edit_type": ["recolour" if row % 2 else "add" for row in range(num_samples)],
         "metadata": [{"truth": row} for row in range(num_samples)],
     }
+
+
+def with_references(batch: dict[str, Any], roles: list[list[str]], size: int = 48) -> dict[str, Any]:
+    """The batch with a random picture for each role of each sample; "" leaves a slot empty."""
+    width = max(len(of_sample) for of_sample in roles)
+    padded = [of_sample + [""] * (width - len(of_sample)) for of_sample in roles]
+    random = torch.Generator().manual_seed(7)
+    images = torch.rand(len(roles), width, 3, size, size, generator=random) * 2 - 1
+    has_images = torch.tensor([[bool(role) for role in of_sample] for of_sample in padded])
+    attached = {"attachment_images": images, "has_attachment_images": has_images, "attachment_roles": padded}
+    return {**batch, **attached}
 
 
 def random_images(num_samples: int, seed: int = 1, size: int = 64) -> torch.Tensor:

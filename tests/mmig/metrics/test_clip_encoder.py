@@ -10,6 +10,8 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 from mmig.metrics.clip_encoder import ClipEncoder, LongTextError, load_encoder
 from mmig.metrics.images import ImageRangeError
 from mmig.metrics.preprocess import PRESETS, PreprocessingError, prepare_images, preset
+from mmig.metrics.suite import MetricSuite
+from tests.mmig.metrics.support import random_batch, random_images
 
 
 def cat(height: int = 300, width: int = 451) -> torch.Tensor:
@@ -94,6 +96,20 @@ def test_magicbrush_refuses_a_long_caption(encoder: ClipEncoder) -> None:
     strict = ClipEncoder(_parts(encoder), PRESETS["compat_magicbrush"])
     with pytest.raises(LongTextError, match="tokens"):
         strict.encode_texts(["a red ball " * 100])
+
+
+def test_magicbrush_cuts_and_counts_a_long_text_that_is_no_caption(encoder: ClipEncoder) -> None:
+    strict = ClipEncoder(_parts(encoder), PRESETS["compat_magicbrush"])
+    names = ["clip_expressive_similarity", "clip_written_similarity", "clip_score"]
+    suite, batch, written = MetricSuite(names, strict), random_batch(2), {"response": ["a red ball " * 100, "a ball"]}
+    batch["expressive"][1] = "the ball becomes red " * 100
+    bank = suite.bank(batch, random_images(2), written)
+    assert all(values.reasons == [None, None] for values in suite.update(bank).values())
+    cut = {name: flags.tolist() for name, flags in bank.truncated().items()}
+    assert cut == {"expressive": [False, True], "written response": [True, False], "target_caption": [False, False]}
+    batch["target_caption"][0] = "a red ball " * 100
+    with pytest.raises(LongTextError):
+        suite.update(suite.bank(batch, random_images(2), written))
 
 
 def test_equal_texts_have_equal_features_to_the_bit(encoder: ClipEncoder) -> None:

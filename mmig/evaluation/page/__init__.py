@@ -1,0 +1,1 @@
+"""report.html and its tables: what evaluations found, in one file that opens without a network."""
