@@ -1,9 +1,12 @@
 """Edits of an evaluation that has not ended: a file a rank that grows line by line, and what a resume reads of it."""
 
 import base64
+import errno
+import fcntl
 import io
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +25,8 @@ FOLDER = ".rows.part"
 """In the folder of an evaluation, until it has ended."""
 HEADER = "evaluation.json"
 """What the rows are of."""
+LOCK = "lock"
+"""Held by rank 0 of the evaluation that writes there."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class Unfinished:
     def __init__(self, directory: Path, rank: int = 0) -> None:
         self.folder = directory / FOLDER
         self._own = self.folder / f"{rank}.jsonl"
+        self._lock: int | None = None
 
     def begin(self, facts: Mapping[str, Any]) -> list[FinishedEdit]:
         """The finished edits of an evaluation of the same facts (values of JSON), whatever number of ranks made them.
@@ -85,19 +91,19 @@ class Unfinished:
         Those of another evaluation are dropped, and a line says so. On rank 0, before any rank adds something.
 
         Raises:
-            ValueError: naming a file that evaluate.py did not write.
+            ValueError: naming a file that evaluate.py did not write; or another process evaluates into this folder.
         """
+        self._hold()
         before = self._header()
         changed = None if before is None else difference(before, facts)
         if changed is None and before is not None:
             return list(self._read())
         if changed is not None and self.has_edits:
             count = sum(path.read_bytes().count(b"\n") for path in self._files())
-            told = (
-                "%s: begins anew; %d edits of an evaluation that did not end are dropped, for they are of another: %s"
-            )
+            told = "%s: begins anew; %d edits of an evaluation that did not end are dropped, for %s"
             logger.info(told, self.folder.parent, count, changed)
-        self.clear()
+        for path in self._files():  # before the facts are others
+            path.unlink()
         write_json(self.folder / HEADER, dict(facts))
         return []
 
@@ -110,10 +116,39 @@ class Unfinished:
         """Forget everything; on rank 0."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def leave(self) -> bool:
+        """Let other processes in; whether no edit is there to go on with, so that all traces have gone and may go.
+
+        False where this process has not begun, for then what is there belongs to another.
+        """
+        if self._lock is None:
+            return False
+        is_empty = not self.has_edits
+        if is_empty:
+            self.clear()
+        os.close(self._lock)
+        self._lock = None
+        return is_empty
+
     @property
     def has_edits(self) -> bool:
         """Whether any rank has written a whole edit."""
         return any(b"\n" in path.read_bytes() for path in self._files())
+
+    def _hold(self) -> None:
+        """Keep other processes out, as long as this one lives; its children, which may outlive it, hold nothing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.folder / LOCK, os.O_CREAT | os.O_WRONLY)
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                return  # a file system without locks
+            os.close(self._lock)
+            self._lock = None
+            raise ValueError(
+                f"--out {self.folder.parent}: another process evaluates into this folder; wait for it, or give another"
+            ) from error
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.jsonl"))

@@ -88,10 +88,8 @@ def run(arguments: Namespace) -> None:
             if compared is not None:
                 _show_differences(arguments, result.rows, compared)
     finally:
-        if rank == 0 and not unfinished.has_edits:  # else the same command goes on from here
-            unfinished.clear()
-            if pictures is not None:
-                pictures.clear()
+        if unfinished.leave() and pictures is not None:  # else the same command goes on from here
+            pictures.clear()
         leave_process_group()
 
 

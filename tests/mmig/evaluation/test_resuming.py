@@ -184,6 +184,19 @@ def test_another_command_begins_anew_and_says_why(
     check_equal(out, tmp_path / "fresh" / "out", exact=True)
 
 
+def test_two_processes_do_not_evaluate_into_one_folder(simple: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with running([*simple, "--out", str(out)], **{STOP_AFTER: "2", HOW: "hang"}) as processes:
+        wait_for_edits(out, 2, processes)
+        for options in ([], ["--limit", "1"]):
+            with pytest.raises(SystemExit, match="another process evaluates into this folder; wait for it"):
+                evaluate.main([*simple, *options, "--out", str(out)])
+        assert num_edits(out) == 2
+        assert len(list((out / ".pictures.part").glob("*.png"))) == 2
+    evaluate.main([*simple, "--out", str(out)])
+    assert not list(out.glob(".*"))
+
+
 def test_a_finished_evaluation_is_done_anew(simple: list[str], log: Path, tmp_path: Path) -> None:
     for _ in range(2):
         evaluate.main([*simple, "--out", str(tmp_path / "out")])
