@@ -40,7 +40,7 @@ class KeptPictures:
 
     def __init__(self, directory: Path, limit: int) -> None:
         self.folder, self.limit = directory / FOLDER, limit
-        self._part = directory / f".{FOLDER}.part"
+        self._part, self._old = directory / f".{FOLDER}.part", directory / f".{FOLDER}.old"
         self._was_there = directory.exists()
         self._keys: set[str] = set()
         if self.folder.exists() and not (self.folder / MARK).is_file():
@@ -59,6 +59,7 @@ class KeptPictures:
             self.clear()
         elif not self._part.exists() and self.folder.exists():
             os.replace(self.folder, self._part)
+        shutil.rmtree(self._old, ignore_errors=True)
         self._part.mkdir(parents=True, exist_ok=True)
         for half in self._part.rglob(".*.png"):  # a process that was killed was writing it; no key begins with a dot
             half.unlink()
@@ -94,11 +95,13 @@ class KeptPictures:
         names = {picture_name(row.key, row.seed).removesuffix(".png"): row.text for row in rows if "." not in row.key}
         if texts := {name: text for name, text in names.items() if text and name in there}:
             write_json(self._part / TEXTS, texts)
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
         if there:
             write_json(self._part / MARK, {"pictures": len(there), "limit": self.limit})
+        if self.folder.exists():
+            os.replace(self.folder, self._old)  # so that at no moment a part of it lies under its name
+        if there:
             os.replace(self._part, self.folder)
+        shutil.rmtree(self._old, ignore_errors=True)
 
     def _chosen(self, batch: Mapping[str, Any]) -> set[str]:
         """Keys of a batch that are among the first samples; where the data do not say which these are, this rank's."""

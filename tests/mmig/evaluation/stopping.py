@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from PIL import Image
 
 import evaluate
 from datamodules.schema import Batch
-from mmig.editor import EditOutput
+from mmig.base.settings import call
+from mmig.editor import EditOutput, with_settings
 from mmig.evaluation.rows import read_rows
 from mmig.evaluation.unfinished import FOLDER
 from mmig.metrics.bank import FeatureBank
@@ -35,11 +37,17 @@ LIMIT = 120
 """Seconds that a process may take."""
 
 
-class CountingCopy(NoisyCopy):
-    """Writes down every edit by its key and the seed of its generator, and may stop."""
+class Counting:
+    """Any editor; writes down every edit by its key and the seed of its generator, and may stop.
 
-    def __init__(self, strength: float = 0.1) -> None:
-        super().__init__(strength)
+    Args:
+        inner: class_path and init_args of the editor; None for `NoisyCopy`.
+    """
+
+    def __init__(self, inner: dict[str, Any] | None = None) -> None:
+        self.inner = NoisyCopy() if inner is None else call(inner)
+        self.sampling = self.inner.sampling
+        self.required_fields, self.response_source = self.inner.required_fields, self.inner.response_source
         self._count = 0
 
     def __call__(self, batch: Batch, generator: Sequence[torch.Generator]) -> EditOutput:
@@ -51,7 +59,7 @@ class CountingCopy(NoisyCopy):
         if LOG in os.environ:
             with open(os.environ[LOG], "a", encoding="utf-8") as log:
                 log.writelines(f"{key} {of.initial_seed()}\n" for key, of in zip(batch["key"], generator, strict=True))
-        return super().__call__(batch, generator)
+        return with_settings(self.inner, asdict(self.sampling))(batch, generator)
 
 
 class Patchy(PerSampleMetric):
@@ -66,7 +74,7 @@ class Patchy(PerSampleMetric):
 
 def write_config(path: Path, **arguments: Any) -> Path:
     """YAML of the editor, for --config."""
-    section = {"class_path": f"{__name__}.CountingCopy", "init_args": arguments}
+    section = {"class_path": f"{__name__}.Counting", "init_args": arguments}
     path.write_text(yaml.safe_dump({"editor": section}))
     return path
 
@@ -121,6 +129,14 @@ def kill_after(out: Path, edits: int, arguments: Sequence[str], num_ranks: int =
     with running([*arguments, "--out", str(out)], num_ranks, **stop) as processes:
         wait_for_edits(out, before + edits * num_ranks, processes)
     assert [process.exitcode for process in processes] == [-signal.SIGKILL] * num_ranks
+
+
+def finish(out: Path, arguments: Sequence[str], num_ranks: int = 1) -> None:
+    """Run it to its end in processes of its own, of one thread each, as `kill_after` does: bits depend on threads."""
+    with running([*arguments, "--out", str(out)], num_ranks) as processes:
+        for process in processes:
+            process.join(LIMIT)
+        assert [process.exitcode for process in processes] == [0] * num_ranks
 
 
 def interrupt_after(out: Path, edits: int, arguments: Sequence[str]) -> None:

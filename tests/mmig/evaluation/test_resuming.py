@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import yaml
 
 import evaluate
 from mmig.evaluation.unfinished import FOLDER
@@ -17,6 +18,7 @@ from tests.mmig.evaluation.stopping import (
     Patchy,
     check_edited_once,
     check_equal,
+    finish,
     interrupt_after,
     kill_after,
     num_edits,
@@ -50,7 +52,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def undisturbed(given: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of that evaluation."""
     out = tmp_path_factory.mktemp("undisturbed") / "whole"
-    evaluate.main([*given, "--out", str(out)])
+    finish(out, given)
     return out
 
 
@@ -62,14 +64,14 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_killed_twice_it_finds_bit_for_bit_what_one_finds_that_was_not_and_edits_nothing_twice(
-    given: list[str], undisturbed: Path, log: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    given: list[str], undisturbed: Path, log: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "whole"
     kill_after(out, 2, given)  # between the two seeds of a batch
     assert num_edits(out) == 2
     kill_after(out, 10, given)
-    evaluate.main([*given, "--out", str(out)])
-    assert f"resumed: 12 of {NUM_EDITS} edits were there" in caplog.messages
+    assert num_edits(out) == 12
+    finish(out, given)
     check_equal(out, undisturbed, exact=True)
     assert json.loads((out / "metrics.json").read_text())["metrics"]["patchy"]["skipped"]["not_finite"] > 0
     edits = log.read_text().splitlines()
@@ -84,7 +86,7 @@ def test_two_ranks_are_killed_and_one_goes_on_in_other_batches(
     kill_after(out, 4, given, num_ranks=2)
     assert sorted(path.name for path in (out / FOLDER).glob("*.jsonl")) == ["0.jsonl", "1.jsonl"]
     kill_after(out, 3, [*given, "--batch-size", "3"])
-    evaluate.main([*given, "--out", str(out), "--batch-size", "4"])
+    finish(out, [*given, "--batch-size", "4"])
     check_equal(out, undisturbed, exact=False)
     assert len(log.read_text().splitlines()) == NUM_EDITS
 
@@ -97,10 +99,7 @@ def test_any_number_of_ranks_goes_on_with_what_any_other_left(
     out = tmp_path / "whole"
     for number in ranks[:-1]:
         kill_after(out, 2, given, num_ranks=number)
-    with running([*given, "--out", str(out)], ranks[-1]) as processes:
-        for process in processes:
-            process.join(LIMIT)
-            assert process.exitcode == 0
+    finish(out, given, ranks[-1])
     check_equal(out, undisturbed, exact=False)
     assert len(log.read_text().splitlines()) == NUM_EDITS
 
@@ -112,8 +111,25 @@ def test_whenever_it_is_killed_it_finds_the_same(
 ) -> None:
     out = tmp_path / "whole"
     kill_after(out, first, given)
-    evaluate.main([*given, "--out", str(out)])
+    finish(out, given)
     check_equal(out, undisturbed, exact=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_diffusion_model_finds_the_same_too_to_the_bit_in_the_same_batches(
+    size: int, root: Path, tmp_path: Path
+) -> None:
+    section = yaml.safe_load((root / "configs/editors/tiny_instruction.yaml").read_text())["editor"]
+    section["init_args"]["sampling"]["num_steps"] = 2
+    wrapped = write_config(tmp_path / "editor.yaml", inner=section)
+    data = write_data(tmp_path / "data", random_samples(6))
+    metrics = ["--clip", "assets/tiny/clip-eval", "--metrics", "l1_target", "clip_directional_similarity"]
+    given = ["--config", str(wrapped), "--data", str(data), "--device", "cpu", *metrics]
+    finish(tmp_path / "one" / "out", given)
+    kill_after(tmp_path / "two" / "out", 2, given)
+    finish(tmp_path / "two" / "out", [*given, "--batch-size", str(size)])
+    check_equal(tmp_path / "two" / "out", tmp_path / "one" / "out", exact=size == 2)
 
 
 def test_ctrl_c_ends_it_with_130_in_one_line_and_keeps_what_is_finished(
@@ -203,12 +219,16 @@ def test_a_finished_evaluation_is_done_anew(simple: list[str], log: Path, tmp_pa
     assert len(log.read_text().splitlines()) == 10
 
 
-def test_a_mistake_in_a_later_command_loses_nothing(simple: list[str], log: Path, tmp_path: Path) -> None:
+def test_a_mistake_in_a_later_command_loses_nothing_and_it_says_what_was_there(
+    simple: list[str], log: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     interrupt_after(out, 4, simple)
     with pytest.raises(SystemExit, match="no split"):
         evaluate.main([*simple, "--split", "val", "--out", str(out)])
     evaluate.main([*simple, "--out", str(out)])
+    assert "resumed: 4 of 5 edits were there" in caplog.messages
+    assert capsys.readouterr().err.count(" 5/5 ") == 1  # where the bar ends that began at 4
     check_edited_once(log, 5)
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from mmig.evaluation.data import SplitBatches, split_batches
+from mmig.evaluation.examples import places
 from mmig.evaluation.identity import identity, stamp
 from mmig.evaluation.kept import KeptPictures
 from mmig.evaluation.rows import SampleRow
@@ -16,7 +18,7 @@ from mmig.evaluation.runner import evaluate_editor
 from mmig.evaluation.samples_table import write_samples_table
 from mmig.evaluation.unfinished import FOLDER, FinishedEdit, Unfinished, difference
 from mmig.metrics.suite import MetricSuite
-from tests.mmig.evaluation.support import NoisyCopy, batches, pick
+from tests.mmig.evaluation.support import NoisyCopy, batches, pick, random_samples, write_data
 from tests.mmig.metrics.support import random_batch
 
 FACTS = {"split": "test", "sampling": {"num_steps": 20}}
@@ -206,3 +208,35 @@ def test_a_seeds_generator_is_that_of_the_sample_whatever_is_left_of_a_batch() -
     evaluate_editor(Watching(), batches(random_batch(4), 4), suite, finished=[kept[0], kept[2]])
     left = {key: seed for key, seed in seen[0].items() if key in (kept[1].row.key, kept[3].row.key)}
     assert seen[1] == left
+
+
+@pytest.mark.parametrize(("world_size", "limit"), [(1, None), (2, None), (3, 7)])
+def test_a_rank_knows_its_places_before_it_reads(world_size: int, limit: int | None, tmp_path: Path) -> None:
+    data = write_data(tmp_path, random_samples(8))
+    for rank in range(world_size):
+        part = SplitBatches(split_batches(data, "test").loader, rank, world_size, limit)
+        known = part.places
+        assert known == {place for batch in part for place in places(batch)}
+        assert len(known) == part.num_samples
+
+
+def test_places_of_a_loader_that_cannot_be_parted_are_those_of_the_split() -> None:
+    given = list(batches(random_batch(8), 3))
+    parts = [SplitBatches(given, rank, 2, 7) for rank in (0, 1)]
+    found = {
+        place: key for part in parts for batch in part for place, key in zip(places(batch), batch["key"], strict=True)
+    }
+    assert [part.places for part in parts] == [None, None]
+    assert found == dict(enumerate(random_batch(8)["key"][:7]))
+
+
+def test_half_removed_pictures_of_an_earlier_evaluation_never_lie_under_their_name(tmp_path: Path) -> None:
+    batch = {**random_batch(2), "number": [0, 1]}
+    for _ in range(2):
+        pictures = KeptPictures(tmp_path, 5)
+        pictures.begin(resumed=False)
+        rows = evaluate_editor(NoisyCopy(), [batch], MetricSuite(["l1_target"]), on_pictures=pictures).rows
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mmig.evaluation.kept.shutil.rmtree", lambda *_, **__: None)  # killed before it
+            pictures.finish(rows)
+        assert KeptPictures(tmp_path, 5).folder.is_dir()
