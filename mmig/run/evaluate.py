@@ -17,7 +17,7 @@ from rich.table import Table
 
 from mmig.base.batches import chosen_device
 from mmig.base.paths import looked_in, resolved
-from mmig.editor import Editor, in_layers
+from mmig.editor import Editor, KnowsSeeds, in_layers
 from mmig.evaluation.data import SplitBatches, data_section, split_batches
 from mmig.evaluation.differences import difference_table
 from mmig.evaluation.identity import identity
@@ -63,8 +63,7 @@ def run(arguments: Namespace) -> None:
         named = arguments.checkpoint, arguments.config, arguments.images
         opened = open_named(*named, ema=not arguments.no_ema, device=device)
         suite = _suite(settings, opened, arguments, device)
-        editor = in_layers(opened.editor) if arguments.layered else opened.editor
-        editor = with_sampling(editor, arguments.sampling)
+        editor = _editor(opened, arguments)
         batches = split_batches(
             Path(arguments.data), arguments.split, arguments.batch_size, rank, world_size, arguments.limit
         )
@@ -91,6 +90,16 @@ def run(arguments: Namespace) -> None:
         if unfinished.leave() and pictures is not None:  # else the same command goes on from here
             pictures.clear()
         leave_process_group()
+
+
+def _editor(opened: Opened, arguments: Namespace) -> Editor:
+    """What edits, as the options want it."""
+    editor = in_layers(opened.editor) if arguments.layered else opened.editor
+    editor = with_sampling(editor, arguments.sampling)
+    if isinstance(editor, KnowsSeeds):
+        for seed in range(arguments.seeds):
+            editor.at_seed(seed)  # one that it has no results of is refused before anything is scored
+    return editor
 
 
 def _suite(settings: ScoringSettings, opened: Opened, arguments: Namespace, device: torch.device) -> MetricSuite:
