@@ -132,19 +132,23 @@ def test_a_diffusion_model_finds_the_same_too_to_the_bit_in_the_same_batches(
     check_equal(tmp_path / "two" / "out", tmp_path / "one" / "out", exact=size == 2)
 
 
+@pytest.mark.parametrize("num_ranks", [1, 2])
 def test_ctrl_c_ends_it_with_130_in_one_line_and_keeps_what_is_finished(
-    given: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    num_ranks: int, given: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    with running([*given, "--out", str(out)], **{STOP_AFTER: "4", HOW: "hang"}) as (process,):
-        wait_for_edits(out, 4, [process])
-        os.kill(process.pid, signal.SIGINT)
-        process.join(LIMIT)
-        assert process.exitcode == 130
+    with running([*given, "--out", str(out)], num_ranks, **{STOP_AFTER: "4", HOW: "hang"}) as processes:
+        wait_for_edits(out, 4 * num_ranks, processes)
+        for process in processes:
+            os.kill(process.pid, signal.SIGINT)
+        for process in processes:
+            process.join(LIMIT)
+        assert [process.exitcode for process in processes] == [130] * num_ranks
     error = capfd.readouterr().err
     assert error.rstrip().splitlines()[-1] == "interrupted"
+    assert error.count("interrupted") == 1
     assert "Traceback" not in error
-    assert num_edits(out) == 4
+    assert num_edits(out) == 4 * num_ranks
     assert not (out / "metrics.json").exists()
 
 
