@@ -33,7 +33,7 @@ from tests.mmig.evaluation.support import NoisyCopy
 LOG, STOP_AFTER, HOW = "COUNTING_LOG", "COUNTING_STOP_AFTER", "COUNTING_HOW"
 """In the environment, for the configuration must stay the same: where edits are written down; before which edit of a
 process it stops; "hang" or "interrupt"."""
-LIMIT = 120
+LIMIT = 240
 """Seconds that a process may take."""
 
 
