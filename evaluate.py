@@ -31,7 +31,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, help="YAML with a `data` section, such as configs/data/plain.yaml")
     parser.add_argument("--split", default="test", help="train, val, test or a held-out split (default: test)")
     parser.add_argument("--seeds", type=positive, default=1, help="number of sampling seeds, 0 .. N-1 (default: 1)")
-    parser.add_argument("--out", required=True, help="folder for report.html, metrics.json, samples.jsonl and pictures")
+    parser.add_argument(
+        "--out",
+        required=True,
+        help="folder for report.html, metrics.json, samples.jsonl and pictures; the same command goes on with an "
+        "evaluation that did not end there",
+    )
     parser.add_argument("--limit", type=positive, help="score only the first N samples")
     parser.add_argument("--batch-size", type=positive, help="samples edited at once (default: the data's)")
     _add_scoring(parser)

@@ -24,7 +24,8 @@ class SplitBatches:
     samples alone; all ranks get equally many batches, of which the last may be empty. Any other loader is read as it
     is, and its rows are chosen here: under a trainer (`is_shared`) it yields what is this rank's already, of which
     every rank takes its share of `limit`; else it yields everything, of which a rank takes every `world_size`-th sample
-    and rank 0 the faults, so that they count once.
+    and rank 0 the faults, so that they count once. Batches of such a loader say under `number` which samples of the
+    split they hold.
 
     Attributes:
         num_samples: samples of this rank; None if only reading them can tell.
@@ -41,6 +42,18 @@ class SplitBatches:
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         return iter(self.loader) if self._is_part else self._chosen_rows()
 
+    @property
+    def places(self) -> frozenset[int] | None:
+        """Places in the split of this rank's samples, as batches say them; None if only reading them can tell."""
+        if not hasattr(self.loader, "remaining"):
+            return None
+        return frozenset(place for part in self.loader.remaining() for place in part)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the content that the samples come from, of data in shards; else None."""
+        return getattr(getattr(self.loader, "mixture", None), "fingerprint", None)
+
     def _chosen_rows(self) -> Iterator[Mapping[str, Any]]:
         num_read, step = 0, self.world_size if self.is_shared else 1
         for batch in self.loader:
@@ -49,6 +62,7 @@ class SplitBatches:
             numbers = range(start, start + size * step, step)  # of the samples, over all ranks
             rows = [row for row, number in enumerate(numbers) if self._is_ours(number)]
             part = dict(batch) if len(rows) == size else take(batch, rows)
+            part["number"] = [numbers[row] for row in rows]
             yield part if self.is_shared or self.rank == 0 else {**part, "faults": []}
             num_read += size
             if self.limit is not None and num_read * step >= self.limit:  # on all ranks after the same batch

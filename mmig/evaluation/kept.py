@@ -15,10 +15,10 @@ from PIL import Image
 
 from mmig.base.files import replacing, write_json
 from mmig.editor import EditOutput
+from mmig.evaluation.examples import collect_examples, places
 from mmig.evaluation.grid import Example
 from mmig.evaluation.places import FOLDER, MARK, TEXTS, picture_name
 from mmig.evaluation.rows import SampleRow
-from mmig.evaluation.runner import collect_examples
 
 logger = logging.getLogger(__name__)
 ORIGINALS = ("source", "target")
@@ -40,7 +40,7 @@ class KeptPictures:
 
     def __init__(self, directory: Path, limit: int) -> None:
         self.folder, self.limit = directory / FOLDER, limit
-        self._part = directory / f".{FOLDER}.part"
+        self._part, self._old = directory / f".{FOLDER}.part", directory / f".{FOLDER}.old"
         self._was_there = directory.exists()
         self._keys: set[str] = set()
         if self.folder.exists() and not (self.folder / MARK).is_file():
@@ -49,8 +49,23 @@ class KeptPictures:
                 "another --out, or move them away"
             )
 
+    def begin(self, resumed: bool) -> None:
+        """Make room for pictures, or go on with those of an evaluation that did not end; on rank 0, before any writes.
+
+        The folder of unfinished ones is there from here on, so that where it is missing on a resume the evaluation had
+        put them in their place already.
+        """
+        if not resumed:
+            self.clear()
+        elif not self._part.exists() and self.folder.exists():
+            os.replace(self.folder, self._part)
+        shutil.rmtree(self._old, ignore_errors=True)
+        self._part.mkdir(parents=True, exist_ok=True)
+        for half in self._part.rglob(".*.png"):  # a process that was killed was writing it; no key begins with a dot
+            half.unlink()
+
     def clear(self) -> None:
-        """Remove what an evaluation that did not end has left; on rank 0, before any rank writes and after all have."""
+        """Remove what an evaluation that did not end has left; on rank 0, after all ranks have written."""
         shutil.rmtree(self._part, ignore_errors=True)
         if not self._was_there and self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
             self.folder.parent.rmdir()
@@ -80,18 +95,20 @@ class KeptPictures:
         names = {picture_name(row.key, row.seed).removesuffix(".png"): row.text for row in rows if "." not in row.key}
         if texts := {name: text for name, text in names.items() if text and name in there}:
             write_json(self._part / TEXTS, texts)
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
         if there:
             write_json(self._part / MARK, {"pictures": len(there), "limit": self.limit})
+        if self.folder.exists():
+            os.replace(self.folder, self._old)  # so that at no moment a part of it lies under its name
+        if there:
             os.replace(self._part, self.folder)
+        shutil.rmtree(self._old, ignore_errors=True)
 
     def _chosen(self, batch: Mapping[str, Any]) -> set[str]:
-        """Keys of a batch that are among the first samples; where no stream says which these are, this rank's first."""
-        if "repeated" in batch:
-            places = zip(batch["key"], batch["position"].tolist(), strict=True)
-            return {key for key, position in places if position < self.limit}
-        return set(batch["key"][: max(0, self.limit - len(self._keys))])
+        """Keys of a batch that are among the first samples; where the data do not say which these are, this rank's."""
+        placed = list(zip(batch["key"], places(batch), strict=True))
+        if any(place is None for _, place in placed):
+            return set(batch["key"][: max(0, self.limit - len(self._keys))])
+        return {key for key, place in placed if place < self.limit}
 
     def _save_originals(self, example: Example) -> None:
         name = picture_name(example.key)

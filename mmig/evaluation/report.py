@@ -12,6 +12,7 @@ from mmig.evaluation.grid import draw_grid
 from mmig.evaluation.kept import KeptPictures
 from mmig.evaluation.page.build import write_page
 from mmig.evaluation.runner import EvaluationResult
+from mmig.evaluation.samples_table import write_samples_table
 from mmig.evaluation.sets import NUM_SET_RESAMPLES, summarise_sets
 from mmig.evaluation.summary import interval_of, summarise
 from mmig.metrics.published_numbers import published
@@ -54,17 +55,19 @@ def build_report(
 def write_report(
     directory: Path, result: EvaluationResult, report: Mapping[str, Any], pictures: KeptPictures | None = None
 ) -> None:
-    """Write samples.jsonl, grid.png, the pictures, report.html with its tables, and last metrics.json, so that its
-    presence means that all is there.
+    """Write samples.jsonl, samples.parquet, grid.png, the pictures, report.html with its tables, and last metrics.json,
+    so that its presence means that all is there.
     """
     (directory / "metrics.json").unlink(missing_ok=True)
     write_json_lines(directory / "samples.jsonl", [row.to_dict() for row in result.rows])
+    system = directory.resolve().name
+    write_samples_table(directory / "samples.parquet", system, report, result.rows)
     if pictures is not None:
         pictures.finish(result.rows)
     if result.examples:
         with replacing(directory / "grid.png") as temporary:
             draw_grid(result.examples).save(temporary)
-    finished = Finished(directory.resolve().name, directory, dict(report), result.rows)
+    finished = Finished(system, directory, dict(report), result.rows)
     write_page(directory, [finished], str(report.get("command", "")))
     write_json(directory / "metrics.json", dict(report))
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,13 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datamodules.schema import take
 from mmig.base.batches import move_batch, readable
 from mmig.editor import Editor, EditOutput, KnowsSeeds, check_fields
-from mmig.evaluation.grid import Example, varied
+from mmig.evaluation.examples import PlacedExample, chosen, edited_pixels, examples_of, places
+from mmig.evaluation.grid import Example
 from mmig.evaluation.rows import SampleRow, deduplicate, gather, tell_apart
+from mmig.evaluation.unfinished import FinishedEdit
 from mmig.metrics.bank import FeatureBank
 from mmig.metrics.base import NOT_FINITE, SampleValues
-from mmig.metrics.images import signed_to_unit, to_bytes
 from mmig.metrics.suite import MetricSuite
 from mmig.training.rng import sample_generators
 
@@ -58,7 +60,9 @@ def evaluate_editor(
     device: torch.device | str = "cpu",
     num_examples: int = 8,
     progress: Callable[[int], None] | None = None,
-    on_edits: Callable[[int, Mapping[str, Any], EditOutput], None] | None = None,
+    on_pictures: Callable[[int, Mapping[str, Any], EditOutput], None] | None = None,
+    on_edits: Callable[[list[FinishedEdit]], None] | None = None,
+    finished: Iterable[FinishedEdit] = (),
 ) -> EvaluationResult:
     """Edit every sample once a seed and score it.
 
@@ -73,60 +77,104 @@ def evaluate_editor(
         device: where batches are moved to.
         num_examples: how many examples to keep for a grid, of as many edit types as there are.
         progress: called with the number of edits just done.
-        on_edits: called with the seed, the batch and its edits, of this rank.
+        on_pictures: called with the seed, the batch and its edits, of this rank.
+        on_edits: called next, with what the edits of that batch under that seed scored.
+        finished: what such calls were given in an earlier process, on whatever rank and in whatever batches: these
+            samples are read, but not edited. The same list on every rank.
 
     Raises:
         MissingFieldError: if a sample lacks a field that the editor requires.
         ValueError: if there is no sample.
     """
-    seeds, found = list(seeds), _Found(num_examples)
+    seeds, found = list(seeds), _Found(num_examples, {edit.identity: edit for edit in finished})
+    shown: Counter[str] = Counter()
     for whole_batch in batches:
-        found.faults.update(fault["reason"] for fault in whole_batch.get("faults", ()))
-        batch = move_batch(readable(whole_batch), device)
+        batch = readable(whole_batch)
+        found.see(batch, seeds)
         check_fields(editor, batch)
-        bank = None
-        for seed in seeds if batch["key"] else ():
+        bank = of_bank = None
+        for seed, part in found.left(batch, seeds, device):
             of_seed = editor.at_seed(seed) if isinstance(editor, KnowsSeeds) else editor
-            output = of_seed(batch, sample_generators(seed, batch["key"]))
+            output = of_seed(part, sample_generators(seed, part["key"]))
             written = {"response": output.texts, "caption": output.extras.get("captions") or ()}
-            remake = partial(suite.bank, batch) if bank is None else bank.with_edited
-            bank = remake(output.images, written, output.extras)
-            rows = _rows(batch, output, seed, suite.update(bank), bank.truncated())
+            remake = bank.with_edited if bank is not None and part is of_bank else partial(suite.bank, part)
+            bank, of_bank = remake(output.images, written, output.extras), part
+            rows = _rows(part, output, seed, suite.update(bank), bank.truncated())
             _add_features(rows, suite, bank, output, with_targets=seed == seeds[0])
-            found.rows.extend(zip(_positions(batch), rows, strict=True))
-            if seed == seeds[0]:
-                found.show(batch, output)
+            pictures = found.show(part, output, shown) if seed == seeds[0] else [None] * len(rows)
+            of_rows = zip(rows, places(part), _positions(part), pictures, strict=True)
+            edits = [FinishedEdit(*of_row) for of_row in of_rows]
+            found.rows += [(edit.position, edit.row) for edit in edits]
+            if on_pictures is not None:
+                on_pictures(seed, part, output)
             if on_edits is not None:
-                on_edits(seed, batch, output)
+                on_edits(edits)
             if progress is not None:
-                progress(len(bank))
+                progress(len(edits))
     return found.gathered(seeds, editor.response_source)
 
 
 @dataclass
 class _Found:
-    """What one rank has collected."""
+    """What one rank has collected.
 
-    num_examples: int
+    Attributes:
+        num_shown: how many examples a grid has.
+        finished: edits of an earlier process, by identity.
+    """
+
+    num_shown: int
+    finished: dict[tuple[str, int | None, int], FinishedEdit]
     rows: list[tuple[int | None, SampleRow]] = field(default_factory=list)
-    examples: list[Example] = field(default_factory=list)
+    examples: list[PlacedExample] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
+    num_seen: int = 0
 
-    def show(self, batch: Mapping[str, Any], output: EditOutput) -> None:
-        """Keep the first examples of every edit type."""
-        seen = Counter(example.edit_type for example in self.examples)
-        for example in collect_examples(batch, output):
-            if seen[example.edit_type] < self.num_examples:
+    def left(
+        self, batch: Mapping[str, Any], seeds: Sequence[int], device: torch.device | str
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Seeds with the samples of a batch that are to be edited under them; the same object where it is the same."""
+        before: tuple[int, ...] = ()
+        part: dict[str, Any] = {}
+        for seed in seeds:
+            identities = zip(batch["key"], places(batch), strict=True)
+            rows = tuple(row for row, sample in enumerate(identities) if (*sample, seed) not in self.finished)
+            if rows and rows != before:
+                part = move_batch(batch if len(rows) == len(batch["key"]) else take(batch, rows), device)
+                before = rows
+            if rows:
+                yield seed, part
+
+    def see(self, batch: Mapping[str, Any], seeds: Sequence[int]) -> None:
+        """Count a batch, of which samples may be finished, and take the examples from among these."""
+        self.faults.update(fault["reason"] for fault in batch.get("faults", ()))
+        self.num_seen += len(batch["key"]) * len(seeds)
+        if self.finished:
+            samples = zip(batch["key"], places(batch), strict=True)
+            edits = [self.finished.get((*sample, seeds[0])) for sample in samples]
+            pictures = [None if edit is None else edit.picture for edit in edits]
+            shown = examples_of(batch, pictures) if any(pixels is not None for pixels in pictures) else ()
+            self.examples += [found for found in zip(places(batch), shown, strict=False) if found[1] is not None]
+
+    def show(self, batch: Mapping[str, Any], output: EditOutput, seen: Counter[str]) -> list[NDArray[np.uint8] | None]:
+        """Keep the first examples of every edit type, of which `seen` has so many; returns their edited pictures."""
+        pictures: list[NDArray[np.uint8] | None] = [None] * len(batch["key"])
+        for row, example in enumerate(examples_of(batch, edited_pixels(output))):
+            if example is not None and seen[example.edit_type] < self.num_shown:
                 seen[example.edit_type] += 1
-                self.examples.append(example)
+                self.examples.append((places(batch)[row], example))
+                pictures[row] = example.edited
+        return pictures
 
     def gathered(self, seeds: list[int], response_source: str) -> EvaluationResult:
-        """The results of all ranks as one."""
-        rows, num_duplicates = deduplicate(tell_apart(gather(self.rows)))
+        """The results of all ranks, and of the processes before them, as one."""
+        before = [(edit.position, edit.row) for edit in self.finished.values()]
+        rows, _ = deduplicate(tell_apart([*before, *gather(self.rows)]))
         if not rows:
             raise ValueError("evaluation: expected at least one sample, found none; check the split and --limit")
         faults = sum((Counter(part) for part in gather([dict(self.faults)])), Counter())
-        examples = varied({example.key: example for example in gather(self.examples)}.values(), self.num_examples)
+        examples = chosen(gather(self.examples), self.num_shown)
+        num_duplicates = sum(gather([self.num_seen])) - len(rows)
         return EvaluationResult(rows, seeds, response_source, examples, num_duplicates, dict(faults))
 
 
@@ -152,46 +200,12 @@ def _add_features(
         row.skipped |= dict.fromkeys(suite.sets, reason)
 
 
-def collect_examples(batch: Mapping[str, Any], output: EditOutput) -> list[Example]:
-    """What a grid shows of every sample of a batch of which there is an image."""
-    images = {name: to_bytes(signed_to_unit(batch[name], name)) for name in ("source", "target") if name in batch}
-    edited = to_bytes(signed_to_unit(output.images, "edited"))
-    missing = output.extras.get("missing") or [False] * len(batch["key"])
-    return [
-        Example(
-            key=key,
-            source=images["source"][row].numpy() if _has(batch, "source", row) else None,
-            edited=edited[row].numpy(),
-            target=images["target"][row].numpy() if _has(batch, "target", row) else None,
-            instruction=batch["instruction"][row] or batch["response"][row] or batch["target_caption"][row],
-            edit_type=batch["edit_type"][row],
-            references=_references(batch, row),
-        )
-        for row, key in enumerate(batch["key"])
-        if not missing[row]
-    ]
-
-
-def _references(batch: Mapping[str, Any], row: int) -> tuple[NDArray[np.uint8], ...]:
-    """Attached pictures of a sample; an answer is none that the editor has seen."""
-    if "attachment_images" not in batch:
-        return ()
-    images, flags = batch["attachment_images"][row], batch["has_attachment_images"][row].tolist()
-    roles = batch["attachment_roles"][row]
-    shown = [number for number, there in enumerate(flags) if there and roles[number] != "answer"]
-    return tuple(to_bytes(signed_to_unit(images[shown], "attachment_images")).numpy())
-
-
 def _positions(batch: Mapping[str, Any]) -> list[int | None]:
     """Place of each sample in the split; None for one that repeats another, and where no stream says which do."""
     if "repeated" not in batch:
         return [None] * len(batch["key"])
-    places = zip(batch["position"].tolist(), batch["repeated"].tolist(), strict=True)
-    return [None if repeated else position for position, repeated in places]
-
-
-def _has(batch: Mapping[str, Any], name: str, row: int) -> bool:
-    return name in batch and bool(batch.get(f"has_{name}", torch.ones(row + 1, dtype=torch.bool))[row])
+    placed = zip(places(batch), batch["repeated"].tolist(), strict=True)
+    return [None if repeated else place for place, repeated in placed]
 
 
 def _rows(

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from rich.table import Table
 
 from mmig.base.batches import chosen_device
 from mmig.base.paths import looked_in, resolved
-from mmig.editor import Editor, in_layers
-from mmig.evaluation.data import data_section, split_batches
+from mmig.editor import Editor, KnowsSeeds, in_layers
+from mmig.evaluation.data import SplitBatches, data_section, split_batches
 from mmig.evaluation.differences import difference_table
+from mmig.evaluation.identity import identity
 from mmig.evaluation.kept import KeptPictures
 from mmig.evaluation.opening import Opened, open_named
 from mmig.evaluation.overrides import with_sampling
@@ -31,10 +32,11 @@ from mmig.evaluation.report import (
     published_table,
     write_report,
 )
-from mmig.evaluation.rows import SampleRow, read_rows
+from mmig.evaluation.rows import SampleRow, gather, read_rows
 from mmig.evaluation.runner import NO_PICTURE, EvaluationResult, evaluate_editor
 from mmig.evaluation.settings import ScoringSettings, build_suite, read_settings
 from mmig.evaluation.summary import compare
+from mmig.evaluation.unfinished import FinishedEdit, Unfinished
 from mmig.metrics.suite import METRICS, MetricSuite, build_metrics
 from mmig.metrics.tools import NEEDS, lacking
 from mmig.training.agreement import leave_process_group
@@ -55,39 +57,71 @@ def run(arguments: Namespace) -> None:
     compared = None if arguments.compare is None else read_compared(Path(arguments.compare))
     pictures = pictures_to_keep(arguments)
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    unfinished = Unfinished(Path(arguments.out), rank)
     device = _start(arguments.device, world_size)
     try:
         named = arguments.checkpoint, arguments.config, arguments.images
         opened = open_named(*named, ema=not arguments.no_ema, device=device)
-        declared = () if arguments.metrics else opened.metrics
-        suite = build_suite(settings, device, declared)
-        wanted = [*(() if settings.metrics else METRICS), *declared]
-        if rank == 0 and (hints := left_out(suite, wanted)):
-            logger.info("not scored: %s", "; ".join(hints))
-        editor = in_layers(opened.editor) if arguments.layered else opened.editor
-        editor = with_sampling(editor, arguments.sampling)
-        if pictures is not None and rank == 0:
-            pictures.clear()  # before the ranks wait for each other below
+        suite = _suite(settings, opened, arguments, device)
+        editor = _editor(opened, arguments)
         batches = split_batches(
             Path(arguments.data), arguments.split, arguments.batch_size, rank, world_size, arguments.limit
         )
-        num_edits = None if batches.num_samples is None else batches.num_samples * arguments.seeds
-        with _progress(num_edits, shown=rank == 0) as advance:
-            result = evaluate_editor(
-                editor, batches, suite, range(arguments.seeds), device=device, progress=advance, on_edits=pictures
-            )
-        if arguments.images:
-            check_pictures(result, arguments.images)
+        facts = facts_of(arguments, opened, editor)
+        finished: list[FinishedEdit] = []
         if rank == 0:
-            report = build_report(result, suite, facts_of(arguments, opened, editor))
+            finished = unfinished.begin(_identity(arguments, facts, suite, batches))
+            if pictures is not None:
+                pictures.begin(resumed=bool(finished))
+        finished = gather(finished)  # no rank writes before
+        options = {"device": device, "on_pictures": pictures, "on_edits": unfinished.add, "finished": finished}
+        with _progress(batches, arguments.seeds, finished, shown=rank == 0) as advance:
+            result = evaluate_editor(editor, batches, suite, range(arguments.seeds), progress=advance, **options)
+        if rank == 0:
+            if arguments.images:
+                check_pictures(result, arguments.images, unfinished)
+            report = build_report(result, suite, facts)
             write_report(Path(arguments.out), result, report, pictures)
+            unfinished.clear()
             _show(arguments, report, published)
             if compared is not None:
                 _show_differences(arguments, result.rows, compared)
     finally:
-        if pictures is not None and rank == 0:
+        if unfinished.leave() and pictures is not None:  # else the same command goes on from here
             pictures.clear()
         leave_process_group()
+
+
+def _editor(opened: Opened, arguments: Namespace) -> Editor:
+    """What edits, as the options want it."""
+    editor = in_layers(opened.editor) if arguments.layered else opened.editor
+    editor = with_sampling(editor, arguments.sampling)
+    if isinstance(editor, KnowsSeeds):
+        for seed in range(arguments.seeds):
+            editor.at_seed(seed)  # one that it has no results of is refused before anything is scored
+    return editor
+
+
+def _suite(settings: ScoringSettings, opened: Opened, arguments: Namespace, device: torch.device) -> MetricSuite:
+    """The metrics; on rank 0 it says which are left out."""
+    declared = () if arguments.metrics else opened.metrics
+    suite = build_suite(settings, device, declared)
+    wanted = [*(() if settings.metrics else METRICS), *declared]
+    if os.environ.get("RANK", "0") == "0" and (hints := left_out(suite, wanted)):
+        logger.info("not scored: %s", "; ".join(hints))
+    return suite
+
+
+def _identity(arguments: Namespace, facts: dict[str, Any], suite: MetricSuite, batches: SplitBatches) -> dict[str, Any]:
+    """What must be the same for a command to go on with what an earlier one has finished."""
+    return identity(
+        facts,
+        suite,
+        seeds=range(arguments.seeds),
+        keep_pictures=arguments.keep_pictures,
+        data_fingerprint=batches.fingerprint,
+        out=Path(arguments.out),
+    )
 
 
 def pictures_to_keep(arguments: Namespace) -> KeptPictures | None:
@@ -102,12 +136,20 @@ def pictures_to_keep(arguments: Namespace) -> KeptPictures | None:
     return KeptPictures(Path(arguments.out), arguments.keep_pictures)
 
 
-def check_pictures(result: EvaluationResult, folder: str) -> None:
-    """Refuse scores of pictures that belong to other samples.
+def check_pictures(result: EvaluationResult, folder: str, unfinished: Unfinished) -> None:
+    """Refuse scores of pictures that belong to other samples, and forget them.
 
     Raises:
         ValueError: no sample has a picture, or several samples share a key, and so a picture.
     """
+    try:
+        _check_pictures(result, folder)
+    except ValueError:
+        unfinished.clear()
+        raise
+
+
+def _check_pictures(result: EvaluationResult, folder: str) -> None:
     if all(NO_PICTURE in row.skipped.values() for row in result.rows):
         raise ValueError(
             f"--images {folder}: no picture of any sample, such as {result.rows[0].key!r}; name the pictures by the "
@@ -193,10 +235,20 @@ def _start(device: str, world_size: int) -> torch.device:
 
 
 @contextlib.contextmanager
-def _progress(total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
+def _progress(
+    batches: SplitBatches, num_seeds: int, finished: Sequence[FinishedEdit], shown: bool
+) -> Iterator[Callable[[int], None]]:
+    """A bar of this rank's edits, which begins at those that are finished; a line says how many of all ranks' are."""
+    numbers = gather([batches.num_samples])
+    if finished and shown:
+        of_all = "" if None in numbers else f" of {sum(numbers) * num_seeds}"
+        logger.info("resumed: %d%s edits were there", len(finished), of_all)
+    places = batches.places
+    done = len(finished) if places is None else sum(edit.place in places for edit in finished)
     columns = (TextColumn("editing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not shown, console=Console(stderr=True)) as progress:
-        task = progress.add_task("editing", total=total)
+        total = None if batches.num_samples is None else batches.num_samples * num_seeds
+        task = progress.add_task("editing", total=total, completed=done)
         yield lambda num_done: progress.advance(task, num_done)
 
 
@@ -212,7 +264,7 @@ def _show(arguments: Namespace, report: dict[str, Any], published: list[Table]) 
         counts = ", ".join(f"{name} {count}" for name, count in cut.items())
         told = f"of {report['num_samples']} samples a text was longer than what reads it: {counts}"
         console.print(told, highlight=False, markup=False)
-    written = "report.html, table.md, table.tex, samples.jsonl, grid.png, pictures/"
+    written = "report.html, table.md, table.tex, samples.jsonl, samples.parquet, grid.png, pictures/"
     console.print(f"written: {Path(arguments.out) / 'metrics.json'}, {written}", style="dim", highlight=False)
 
 

@@ -95,7 +95,17 @@ def test_the_grid_shows_a_row_a_sample(finished: Path) -> None:
 
 def test_nothing_temporary_is_left(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
-        *("metrics.json", "samples.jsonl", "grid.png", "pictures", "report.html", "table.md", "table.tex", "models")
+        *(
+            "metrics.json",
+            "samples.jsonl",
+            "samples.parquet",
+            "grid.png",
+            "pictures",
+            "report.html",
+            "table.md",
+            "table.tex",
+            "models",
+        )
     }
 
 
