@@ -6,7 +6,7 @@ Ours is what train.py runs, with all its callbacks and logs. Theirs is `bench/to
 documentation of the script. Steps alternate one by one in this process on one thread; the figure is the median of the
 pairs' ratios. On a machine with other work the ratio of processor times, printed beside, says more.
 
-    python bench/diffusers_recipe.py [--steps 24] [--shapes tiny] [--precision float32]
+    python bench/diffusers_recipe.py [--steps 24] [--shapes tiny] [--batch 16] [--precision float32]
 
 `--shapes tiny` is assets/tiny at 64 px in batches of 16; `published` takes the published shapes in small with random
 weights: a quarter of the widths, 128 px, batches of 4.
@@ -20,7 +20,7 @@ import io
 import os
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from datamodules.schema import Sample
 from datamodules.shard_data import ShardData
 from datamodules.shards import write_shards
 from datamodules.tinyworld.sample import make_sample
-from mmig.base.commands import OptionParser
+from mmig.base.commands import OptionParser, positive
 
 GOAL = 1.1
 SAMPLES, WARM_UP = 64, 3
@@ -158,6 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=24, help="measured steps a side")
     parser.add_argument("--shapes", choices=SHAPES, default="tiny")
+    parser.add_argument("--batch", type=positive, help="samples a step (default: that of the shapes)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     options = parser.parse_args(arguments)
     quiet_and_single()
@@ -165,7 +166,9 @@ def main(arguments: list[str] | None = None) -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        times = measure(SHAPES[options.shapes](folder / "shapes"), options.steps, options.precision, folder)
+        shapes = SHAPES[options.shapes](folder / "shapes")
+        shapes = replace(shapes, batch=options.batch or shapes.batch)
+        times = measure(shapes, options.steps, options.precision, folder)
     print(line("diffusers_recipe", times), flush=True)
 
 

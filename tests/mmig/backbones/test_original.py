@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from mmig.backbones.__main__ import main
 from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
 from mmig.backbones.original import _translated, convert_original
 from mmig.backbones.parts import UNET, VAE, BackboneError
+from tests.mmig.backbones.hub_server import serve
+from tests.mmig.backbones.test_fetch import _run
 from tests.original_layout import average_names, original_state, original_unet, original_vae
 from tests.tiny_fixtures import build_stable_diffusion, build_unet
 
@@ -205,6 +208,19 @@ def test_the_command_writes_the_folder_once(
     assert capsys.readouterr().out == f"{file} -> {tmp_path / 'out'}\n"
     assert main(command) == 1
     assert capsys.readouterr().err == f"error: {tmp_path / 'out'}: exists already; give a new folder\n"
+
+
+def test_of_a_pipeline_on_the_hub_no_weights_are_fetched(
+    folder: Path, editing_unet: Path, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "hub" / "someone" / "sd")
+    file = saved(state, tmp_path / "model.safetensors")
+    with serve(tmp_path / "hub", []) as address:
+        command = ("convert-original", file, "--like", "someone/sd", "--out", tmp_path / "out")
+        done = _run(*command, home=tmp_path / "home", endpoint=address)
+    assert done.returncode == 0, done.stderr
+    assert equal(load_unet(tmp_path / "out"), load_unet(editing_unet))
+    assert list((tmp_path / "home").rglob("config.json")) and not list((tmp_path / "home").rglob("*.safetensors"))
 
 
 def test_a_file_of_the_original_code_given_as_a_backbone_names_the_command(
