@@ -37,7 +37,7 @@ from bench.tools.clock import Pairs
 from bench.tools.gpu_steps import eight_channels
 from bench.tools.loops import Alternating
 from bench.tools.process import quiet_and_single
-from bench.tools.recipe import Recipe, RecipeSettings
+from bench.tools.recipe import Pair, Recipe, RecipeSettings
 from bench.tools.set_up import set_up
 from datamodules.encode import encode
 from datamodules.schema import Sample
@@ -92,7 +92,7 @@ def samples() -> list[Sample]:
     ]
 
 
-def encoded(sample: Sample) -> tuple[bytes, bytes, str]:
+def encoded(sample: Sample) -> Pair:
     """A pair as our shards hold it, for the other side."""
     files = encode(sample)
     return files["source.png"], files["target.png"], sample["instruction"]

@@ -1,10 +1,10 @@
 """diffusers' public InstructPix2Pix training (examples/instruct_pix2pix), written anew from its documentation.
 
-What that script does a step is here, with the libraries that it uses: pairs decoded and transformed in the loading
-process, both images and both texts (the empty one too) encoded in every step, drops from one draw a sample, the mean
-squared error of the noise, accelerate's backward and clipping, torch's plain AdamW, diffusers' EMAModel, a TensorBoard
-entry and a progress bar each step. Not here: arguments, downloads, checkpoints, validation; reading the pairs from a
-parquet file, in place of which they lie encoded in memory.
+What that script does a step is here, with the libraries that it uses: rows of a dataset of `datasets`, decoded and
+transformed as they are read, both images and both texts (the empty one too) encoded in every step, drops from one draw
+a sample, the mean squared error of the noise, accelerate's backward and clipping, torch's plain AdamW, diffusers'
+EMAModel, a TensorBoard entry and a progress bar each step. Not here: arguments, downloads, checkpoints, validation. The
+dataset's table is in memory, not in a file.
 """
 
 import io
@@ -14,6 +14,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,14 +22,16 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
+from huggingface_hub.utils import tqdm
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision.transforms import RandomCrop
-from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 Entry = dict[str, Any]
+Pair = tuple[bytes, bytes, str]
+"""Bytes of source and target, and the instruction."""
 
 
 @dataclass(frozen=True)
@@ -66,38 +69,44 @@ class Drawn:
     uniform: Tensor
 
 
-class EditPairs(Dataset[Entry]):
-    """Encoded pairs, decoded and transformed a batch at a time: squashed to a square, one crop for a whole batch.
+class Preprocess:
+    """What is done to a batch of the dataset's rows as they are read: images squashed to a square, one crop for all.
 
     Args:
-        pairs: bytes of source and target, and the instruction.
         tokenizer: CLIP's. resolution: pixels.
     """
 
-    def __init__(self, pairs: Sequence[tuple[bytes, bytes, str]], tokenizer: Any, resolution: int) -> None:
-        self.pairs, self.tokenizer, self.resolution = pairs, tokenizer, resolution
+    def __init__(self, tokenizer: Any, resolution: int) -> None:
+        self.tokenizer, self.resolution = tokenizer, resolution
         self.crop = RandomCrop(resolution)
 
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitems__(self, places: Sequence[int]) -> list[Entry]:
-        """The samples at these places: images float32 [3,R,R] in [-1,1] and ids int64 [L]."""
-        sources, targets, texts = zip(*(self.pairs[place] for place in places), strict=True)
-        stacked = np.concatenate([np.stack([self._pixels(data) for data in side]) for side in (sources, targets)])
-        images = self.crop(2 * (torch.tensor(stacked) / 255) - 1)
+    def __call__(self, rows: dict[str, list[Any]]) -> dict[str, Any]:
+        """Columns `source` and `target`, float32 [B,3,R,R] in [-1,1], and `ids`, int64 [B,L]."""
+        sides = [np.stack([self._pixels(image) for image in rows[f"{side}_image"]]) for side in ("input", "edited")]
+        images = self.crop(2 * (torch.tensor(np.concatenate(sides)) / 255) - 1)
         source, target = images.chunk(2)
-        ids = self._ids(texts)
-        return [{"source": source[row], "target": target[row], "ids": ids[row]} for row in range(len(places))]
+        return {"source": source, "target": target, "ids": self._ids(rows["edit_prompt"])}
 
-    def _pixels(self, data: bytes) -> np.ndarray:
-        image = Image.open(io.BytesIO(data)).convert("RGB").resize((self.resolution, self.resolution))
-        return np.array(image).transpose(2, 0, 1)
+    def _pixels(self, image: Image.Image) -> np.ndarray:
+        return np.array(image.convert("RGB").resize((self.resolution, self.resolution))).transpose(2, 0, 1)
 
     def _ids(self, texts: Sequence[str]) -> Tensor:
         length = self.tokenizer.model_max_length
         options = {"max_length": length, "padding": "max_length", "truncation": True, "return_tensors": "pt"}
         return self.tokenizer(list(texts), **options).input_ids
+
+
+def dataset_of(pairs: Sequence[Pair]) -> datasets.Dataset:
+    """Rows as on the hub: both images encoded, decoded when they are read, and the instruction."""
+    sources, targets, texts = zip(*pairs, strict=True)
+    columns = {
+        "input_image": [{"bytes": data, "path": None} for data in sources],
+        "edit_prompt": list(texts),
+        "edited_image": [{"bytes": data, "path": None} for data in targets],
+    }
+    image, text = datasets.Image(), datasets.Value("string")
+    kinds = datasets.Features({"input_image": image, "edit_prompt": text, "edited_image": image})
+    return datasets.Dataset.from_dict(columns, features=kinds)
 
 
 def together(entries: list[Entry]) -> dict[str, Tensor]:
@@ -113,14 +122,14 @@ class Recipe:
 
     Args:
         unet: folder of a UNet of 8 channels. backbone: folder of the pipeline with all else.
-        pairs: as of `EditPairs`. settings: its arguments. logs: folder of its log.
+        pairs: what it trains on. settings: its arguments. logs: folder of its log.
     """
 
     def __init__(
         self,
         unet: Path,
         backbone: Path,
-        pairs: Sequence[tuple[bytes, bytes, str]],
+        pairs: Sequence[Pair],
         settings: RecipeSettings,
         logs: Path,
     ) -> None:
@@ -130,7 +139,7 @@ class Recipe:
         )
         self.dtype = torch.bfloat16 if settings.mixed_precision == "bf16" else torch.float32
         self._load(unet, backbone)
-        data = EditPairs(pairs, self.tokenizer, settings.resolution)
+        data = dataset_of(pairs).with_transform(Preprocess(self.tokenizer, settings.resolution))
         loader = DataLoader(data, settings.batch_size, shuffle=True, collate_fn=together, num_workers=0)
         optimizer = torch.optim.AdamW(
             self.unet.parameters(), lr=settings.lr, betas=(0.9, 0.999), weight_decay=settings.weight_decay, eps=1e-8
