@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mmig.backbones.fetch import fetch, read_references
 from mmig.backbones.fingerprint import fingerprint
-from mmig.backbones.original import convert_original
 from mmig.backbones.parts import PARTS, BackboneError
 from mmig.base.commands import OptionParser, one_line_errors
 
@@ -21,6 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(fingerprint(options.path, options.part))
             return 0
         if options.command == "convert-original":
+            from mmig.backbones.original import convert_original  # the one command that needs torch
+
             print(f"{options.file} -> {convert_original(options.file, options.like, options.out, options.weights)}")
             return 0
         return _fetch_all(options.config, options.to)
