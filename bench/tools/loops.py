@@ -4,9 +4,10 @@ They alternate step by step: the trainer's loader runs the hand-written loop's s
 sides of a pair therefore see the same load of the machine, the same batch and the same draws.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from itertools import cycle, islice
+from itertools import chain, islice, repeat
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -18,6 +19,17 @@ from mmig.callbacks.ema import ema_decay
 from mmig.training.module import TrainingModule
 from mmig.training.optim import build_optimizer, lr_factor, parameters_by_group
 from mmig.training.rng import Draws
+
+
+class Loop(Protocol):
+    """Training steps that somebody else takes."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are taken."""
+
+    def step(self, batch: Batch) -> None:
+        """Take one, on this batch or on data of its own."""
 
 
 class BareLoop:
@@ -43,6 +55,11 @@ class BareLoop:
         self.weights = [parameter.detach() for members in self.groups.values() for parameter in members]
         self.averages = [weight.clone() for weight in self.weights]
         self.taken = 0
+
+    @property
+    def device(self) -> torch.device:
+        """The module's."""
+        return self.module.device
 
     def step(self, batch: Batch) -> None:
         """Take one step on a batch."""
@@ -73,12 +90,13 @@ class Alternating:
     """A trainer's loader that runs the hand-written loop's step before each batch, and times both.
 
     Args:
-        batches: given endlessly, `warm_up + steps` in all.
+        batches: given endlessly, `warm_up + steps` in all; where they are a stream, the trainer's time is that of
+            reading them too.
         loop: the other side.
         steps: that count. warm_up: that come first and do not.
     """
 
-    def __init__(self, batches: list[Batch], loop: BareLoop, steps: int, warm_up: int) -> None:
+    def __init__(self, batches: Iterable[Batch], loop: Loop, steps: int, warm_up: int) -> None:
         self.batches, self.loop, self.warm_up = batches, loop, warm_up
         self.length = warm_up + steps
         self._bare: list[Instant] = []
@@ -89,12 +107,13 @@ class Alternating:
 
     def __iter__(self) -> Iterator[Batch]:
         given: Instant | None = None
-        for batch in islice(cycle(self.batches), self.length):
-            asked = now(self.loop.module.device)
+        endless = chain.from_iterable(iter(self.batches) for _ in repeat(None))
+        for batch in islice(endless, self.length):
+            asked = now(self.loop.device)
             if given is not None:
                 self._trainer.append(since(given, asked))
             self.loop.step(batch)
-            given = now(self.loop.module.device)
+            given = now(self.loop.device)
             self._bare.append(since(asked, given))
             yield batch
 

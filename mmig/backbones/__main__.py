@@ -1,7 +1,8 @@
 """Command line: `python -m mmig.backbones fetch --config FILE [--config FILE ...] [--to DIR]`, `... fingerprint PATH
-[--part NAME]`.
+[--part NAME]`, `... convert-original FILE --like PATH --out DIR [--weights average|trained]`.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -13,7 +14,24 @@ from mmig.base.commands import OptionParser, one_line_errors
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    parser = OptionParser(prog="python -m mmig.backbones", description="Fetch and identify pretrained parts.")
+    options = _parse(arguments)
+    try:
+        if options.command == "fingerprint":
+            print(fingerprint(options.path, options.part))
+            return 0
+        if options.command == "convert-original":
+            from mmig.backbones.original import convert_original  # the one command that needs torch
+
+            print(f"{options.file} -> {convert_original(options.file, options.like, options.out, options.weights)}")
+            return 0
+        return _fetch_all(options.config, options.to)
+    except BackboneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = OptionParser(prog="python -m mmig.backbones", description="Fetch, identify and convert pretrained parts.")
     commands = parser.add_subparsers(dest="command", required=True)
     fetching = commands.add_parser("fetch", help="download every backbone that configs name, check local folders")
     fetching.add_argument(
@@ -25,15 +43,18 @@ def main(arguments: list[str] | None = None) -> int:
     naming = commands.add_parser("fingerprint", help="print the fingerprint of a model folder or hub id")
     naming.add_argument("path", help="hub id or local folder")
     naming.add_argument("--part", choices=sorted(PARTS), help="which part of it")
-    options = parser.parse_args(arguments)
-    try:
-        if options.command == "fingerprint":
-            print(fingerprint(options.path, options.part))
-            return 0
-        return _fetch_all(options.config, options.to)
-    except BackboneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    converting = commands.add_parser("convert-original", help="write a checkpoint of the original code as a folder")
+    converting.add_argument("file", type=Path, help=".ckpt or .safetensors of Stable Diffusion 1.x or InstructPix2Pix")
+    converting.add_argument(
+        "--like",
+        required=True,
+        help="hub id or folder of a pipeline of its sizes: gives configurations, tokenizer, scheduler",
+    )
+    converting.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder")
+    converting.add_argument(
+        "--weights", choices=("average", "trained"), default="average", help="of the UNet (default: their average)"
+    )
+    return parser.parse_args(arguments)
 
 
 def _fetch_all(configs: list[Path], to: Path | None) -> int:

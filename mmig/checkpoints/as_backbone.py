@@ -45,7 +45,8 @@ def _export(run: Path, folder: Path) -> None:
         config = run_config(run, read_checkpoint(run, outline=True))
         module = load_module(run, quantised=False)
     except CheckpointError as error:
-        raise BackboneError(f"{run}: a file or run that cannot serve as a backbone: {error}") from error
+        hint = "; one of the original code: python -m mmig.backbones convert-original" if run.is_file() else ""
+        raise BackboneError(f"{run}: a file or run that cannot serve as a backbone: {error}{hint}") from error
     if type(module).export is TrainingModule.export:
         raise BackboneError(f"{run}: {type(module).__name__} has no export, so no part of it can serve as a backbone")
     module.export(partial, config)

@@ -60,12 +60,33 @@ def test_mixed_texts_are_drawn_evenly_from_those_a_sample_has() -> None:
         assert shares == pytest.approx([expected] * count, abs=0.06)
 
 
-def test_the_widened_unet_ignores_the_source_at_first(folder: Path) -> None:
-    widened, narrow = module(folder).unet, load_unet(folder)
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels_last", "contiguous"])
+@pytest.mark.parametrize("image", ["zero", "any"])
+def test_the_widened_unet_computes_what_the_old_one_does_to_the_bit(
+    folder: Path, image: str, layout: torch.memory_format
+) -> None:
+    """In float32 on the CPU, both in one memory format: any image while the new weights are zero, a zero image whatever
+    they have become.
+    """
+    widened, narrow = (unet.to(memory_format=layout) for unet in (module(folder).unet, load_unet(folder)))
     noisy, tokens, timesteps = torch.randn(2, 4, 16, 16), torch.randn(2, 77, 32), torch.tensor([5, 800])
-    image = Conditioning(tokens, image_latents=torch.randn(2, 4, 16, 16))
-    expected = denoise(narrow, noisy, timesteps, Conditioning(tokens))
-    torch.testing.assert_close(denoise(widened, noisy, timesteps, image), expected, atol=1e-5, rtol=1e-4)
+    source = torch.randn_like(noisy)
+    if image == "zero":
+        source.zero_()
+        torch.nn.init.normal_(widened.conv_in.weight.data[:, 4:])
+    with torch.no_grad():
+        found = denoise(widened, noisy, timesteps, Conditioning(tokens, image_latents=source))
+        expected = denoise(narrow, noisy, timesteps, Conditioning(tokens))
+    assert torch.equal(found, expected)
+
+
+def test_widening_keeps_bias_and_old_weights_and_adds_zeros(folder: Path) -> None:
+    widened, narrow = module(folder).unet, load_unet(folder)
+    old, new = narrow.conv_in, widened.conv_in
+    assert torch.equal(new.weight[:, :4], old.weight) and not new.weight[:, 4:].any()
+    assert torch.equal(new.bias, old.bias) and old.bias.any()
+    others = {name: value for name, value in narrow.state_dict().items() if not name.startswith("conv_in.")}
+    assert all(torch.equal(widened.state_dict()[name], value) for name, value in others.items())
 
 
 def test_the_image_condition_is_the_unscaled_mode(folder: Path) -> None:
