@@ -38,6 +38,7 @@ from datamodules.schema import Batch
 from mmig.base.commands import OptionParser
 from mmig.callbacks.ema import EMA
 from mmig.callbacks.progress import StepProgressBar
+from mmig.run.precision import SINGLE
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
@@ -112,11 +113,11 @@ def measure_denoiser(batches: list[Batch], steps: int, warm_up: int, depth: int)
 
 
 def measure_stage(number: int, batches: list[Batch], steps: int, warm_up: int) -> tuple[Pairs, BareLoop, L.Trainer]:
-    """Alternate steps of a stage as configs/demo has it; also returns what took them."""
+    """Alternate steps of a stage as configs/demo has it, in float32; also returns what took them."""
     config = ROOT / f"configs/demo/stage{number}.yaml"
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        module, trainer = set_up(config, Path(folder), steps + warm_up)
-        bare, _ = set_up(config, Path(folder), steps + warm_up)
+        module, trainer = set_up(config, Path(folder), steps + warm_up, SINGLE)
+        bare, _ = set_up(config, Path(folder), steps + warm_up, SINGLE)
         loop = BareLoop(bare, steps + warm_up, average_of(trainer).decay)
         loader = Alternating(batches, loop, steps, warm_up)
         trainer.fit(module, loader)

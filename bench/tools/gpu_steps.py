@@ -219,7 +219,8 @@ class BuiltInstructPix2Pix(InstructPix2PixModule):
         self.tokenizer, self.scheduler = parts["tokenizer"], parts["scheduler"]
         self.process = NoiseProcess.from_scheduler(self.scheduler)
         self.text, self.drop, self.generation = "instruction", 0.05, 0.0
-        self.target_latents, self.weighting, self.timestep_exponent = "sample", "uniform", 1.0
+        self.target_latents, self.edit_weight = "sample", 1.0
+        self.weighting, self.timestep_exponent = "uniform", 1.0
         self.features = LatentFeatures(self)
 
 

@@ -20,7 +20,7 @@ class SetUp(MMIGCLI):
         """Nothing: the caller trains."""
 
 
-def set_up(config: Path, runs: Path, steps: int) -> tuple[TrainingModule, L.Trainer]:
+def set_up(config: Path, runs: Path, steps: int, precision: str | None = None) -> tuple[TrainingModule, L.Trainer]:
     """Module and trainer of `train.py fit --config CONFIG` for some steps on the CPU, without validation.
 
     Every callback and logger that a run has is there, except those of the configuration that evaluate images.
@@ -29,6 +29,7 @@ def set_up(config: Path, runs: Path, steps: int) -> tuple[TrainingModule, L.Trai
         config: absolute; paths in it are taken from the repository's root.
         runs: folder of runs; logs and the last checkpoint go there.
         steps: of the run.
+        precision: None for the configuration's.
     """
     callbacks = [{"class_path": "mmig.methods.mmig.collapse.CollapseGuard"}]
     arguments = {
@@ -41,6 +42,8 @@ def set_up(config: Path, runs: Path, steps: int) -> tuple[TrainingModule, L.Trai
         "trainer.callbacks": json.dumps(callbacks),
         "checkpoint.every_n_steps": NEVER,
     }
+    if precision is not None:
+        arguments["trainer.precision"] = precision
     with contextlib.chdir(ROOT):
         made = SetUp(["fit", *(f"--{name}={value}" for name, value in arguments.items())])
     return made.model, made.trainer
