@@ -24,7 +24,7 @@ def noise_loss(
     Returns:
         Mean over C, h and w of the squared difference, [B].
     """
-    squared = (prediction.float() - target.float()).square().mean(dim=1, keepdim=True)
+    squared = (prediction.float() - target.float()).square()
     if positions is not None:
         squared = squared * (positions / positions.mean(dim=(2, 3), keepdim=True))
     error = squared.flatten(1).mean(dim=1)
