@@ -40,7 +40,7 @@ def identity(
     """
     data = dict(facts["data"])
     arguments = {name: value for name, value in (data.get("init_args") or {}).items() if name not in BATCHING}
-    judge, named = suite.tools.judge, {name: facts[name] for name in SCORED if name in facts}
+    named = {name: facts[name] for name in SCORED if name in facts}
     found = {
         **{name: value for name, value in facts.items() if name not in NO_FACTS},
         "files": {str(path): stamp(path, out) for path in sorted(set(_paths(named)))},
@@ -48,8 +48,7 @@ def identity(
         "seeds": list(seeds),
         "keep_pictures": keep_pictures,
         "metrics": suite.describe(),
-        "models": {name: None if tool is None else tool.describe() for name, tool in suite.tools.encoders.items()},
-        "judge": None if judge is None else f"{type(judge).__module__}.{type(judge).__qualname__}",
+        "models": suite.tools.describe(),
         "versions": package_versions(),
     }
     return json.loads(json.dumps(found, default=str))

@@ -26,8 +26,7 @@ def build_report(
     result: EvaluationResult, suite: MetricSuite, facts: Mapping[str, Any], bootstrap_seed: int = 0
 ) -> dict[str, Any]:
     """Everything that metrics.json holds; `facts` name what was scored, data and split."""
-    tools, about = suite.tools, suite.describe()
-    judge, scored = tools.judge, summarise(result.rows, seed=bootstrap_seed, floors=suite.floors)
+    about, scored = suite.describe(), summarise(result.rows, seed=bootstrap_seed, floors=suite.floors)
     scored |= summarise_sets(result.rows, suite.sets, seed=bootstrap_seed)
     return {
         **facts,
@@ -35,8 +34,7 @@ def build_report(
         "seeds": result.seeds,
         "response_source": result.response_source,
         "metrics": {name: {**values, **about[name]} for name, values in scored.items()},
-        **{name: None if tool is None else tool.describe() for name, tool in tools.encoders.items()},
-        "judge": None if judge is None else f"{type(judge).__module__}.{type(judge).__qualname__}",
+        **suite.tools.describe(),
         "truncated_texts": _count_truncated(result),
         "duplicates_dropped": result.num_duplicates,
         "stream_faults": result.faults,

@@ -52,6 +52,12 @@ class Tools:
         """All but the judge, by name; each can describe itself for metrics.json."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "judge"}
 
+    def describe(self) -> dict[str, Any]:
+        """For metrics.json: what each encoder says of itself and the class of the judge, by name; None where absent."""
+        described = {name: None if tool is None else tool.describe() for name, tool in self.encoders.items()}
+        judge = None if self.judge is None else f"{type(self.judge).__module__}.{type(self.judge).__qualname__}"
+        return {**described, "judge": judge}
+
     @property
     def given(self) -> set[str]:
         """Names from `NEEDS`."""
