@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def is_late(claim: Claim, file: Path, root: Path) -> bool:
     return any(claim not in claims_at(commit, file) for commit in commits)
 
 
+@cache
 def claims_at(commit: str, file: Path) -> list[Claim]:
     """The claims of the file at a commit of its repository; none where it was not there."""
     place = file.resolve()

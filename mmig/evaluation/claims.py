@@ -64,6 +64,11 @@ class Claim:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"claim {self.name}: seeds: expected different ones, found {list(self.seeds)}")
 
+    @property
+    def sign(self) -> float:
+        """1 where first is to be higher, -1 where lower."""
+        return 1.0 if self.direction == "higher" else -1.0
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -145,8 +150,9 @@ def gains(claim: Claim, first: Scores, second: Scores) -> NDArray[np.float64]:
             raise ValueError("the evaluations are of different samples")
     if len(keys) < claim.keys:
         raise ValueError(f"{len(keys)} samples have a value of {claim.measure}, claimed are {claim.keys}")
-    sign = 1.0 if claim.direction == "higher" else -1.0
-    rows = [[sign * (first[seed][key] - second[seed][key]) - claim.margin for key in keys] for seed in claim.seeds]
+    rows = [
+        [claim.sign * (first[seed][key] - second[seed][key]) - claim.margin for key in keys] for seed in claim.seeds
+    ]
     return np.array(rows, dtype=np.float64)
 
 
@@ -170,18 +176,17 @@ def judge_claims(claims: Sequence[Claim], measured: Mapping[str, NDArray[np.floa
             outcomes[claim.name] = Outcome(claim, "not measured", note=found)
         else:
             values[claim.name] = found
-    standing = True
+    standing, by_name = True, {claim.name: claim for claim in claims}
     for number, name in enumerate(sorted(values, key=lambda name: (-_evidence(values[name]), name))):
-        claim = next(claim for claim in claims if claim.name == name)
         level = 1 - ALPHA / (len(claims) - number)
         interval = mean_interval(values[name].mean(axis=0), NUM_RESAMPLES, level)
         standing = standing and interval.excludes_zero
-        outcomes[name] = _outcome(claim, interval, values[name].mean(axis=1), standing)
+        outcomes[name] = _outcome(by_name[name], interval, values[name].mean(axis=1), standing)
     return [outcomes[claim.name] for claim in claims]
 
 
 def _outcome(claim: Claim, gain: Interval, by_seed: NDArray[np.float64], standing: bool) -> Outcome:
-    sign = 1.0 if claim.direction == "higher" else -1.0
+    sign = claim.sign
     ends = sorted(sign * (end + claim.margin) for end in (gain.low, gain.high))
     difference = Interval(sign * (gain.value + claim.margin), ends[0], ends[1], gain.n)
     differences = tuple(float(sign * (value + claim.margin)) for value in by_seed)
