@@ -1,12 +1,16 @@
 """Shared by the metric tests: a random batch in the schema and a tiny random CLIP encoder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
+from datamodules.schema import take
 from mmig.metrics.clip_encoder import ClipEncoder, load_encoder
+from mmig.metrics.suite import MetricSuite
 from tests.tiny_fixtures import build_open_clip
 
 
@@ -65,3 +69,28 @@ def random_images(num_samples: int, seed: int = 1, size: int = 64) -> torch.Tens
 def tiny_encoder(folder: Path, preprocessing: str = "default") -> ClipEncoder:
     """An open_clip model with random weights."""
     return load_encoder(str(build_open_clip(folder)), None, preprocessing)
+
+
+def in_batches(
+    names: Sequence[str], tool: str, encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[dict[str, float]], list[int]]:
+    """Means of the metrics of eight samples and two seeds, in batches of 1, 3 and 8, and how many images were encoded.
+
+    Args:
+        names: of the metrics. tool: what they call `encoder`, whose `encode_images` is counted.
+    """
+    batch, edited, seen = random_batch(8), random_images(8), []
+    encode = encoder.encode_images
+    monkeypatch.setattr(encoder, "encode_images", lambda images: seen.append(len(images)) or encode(images))
+    results, encoded = [], []
+    for size in (1, 3, 8):
+        suite = MetricSuite(names, **{tool: encoder})
+        for start in range(0, 8, size):
+            rows = slice(start, start + size)
+            bank = suite.bank(take(batch, rows), edited[rows])
+            suite.update(bank)
+            suite.update(bank.with_edited(edited[rows].flip(-1)))
+        results.append(suite.compute())
+        encoded.append(sum(seen))
+        seen.clear()
+    return results, encoded

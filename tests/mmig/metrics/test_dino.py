@@ -12,14 +12,13 @@ from skimage import data
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 from transformers import AutoModel
 
-from datamodules.schema import take
 from mmig.backbones.parts import BackboneError
 from mmig.metrics.dino_encoder import DINO_PRESETS, DinoEncoder, load_dino
 from mmig.metrics.images import ImageRangeError
 from mmig.metrics.preprocess import PreprocessingError, prepare_images
 from mmig.metrics.suite import MetricSuite
 from mmig.metrics.tools import MetricInputError
-from tests.mmig.metrics.support import random_batch, random_images
+from tests.mmig.metrics.support import in_batches, random_batch, random_images
 from tests.tiny_fixtures import build_clip_vision
 from tests.tiny_vision import DINO_SIZE, IMAGENET, build_dino
 
@@ -72,20 +71,8 @@ def test_the_same_image_has_similarity_one_and_not_more(dino: DinoEncoder) -> No
 def test_neither_batch_size_nor_seeds_change_a_value_and_each_image_is_encoded_once(
     dino: DinoEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch, edited, seen = random_batch(8), random_images(8), []
-    encode = dino.encode_images
-    monkeypatch.setattr(dino, "encode_images", lambda images: seen.append(len(images)) or encode(images))
-    results = []
-    for size in (1, 3, 8):
-        suite = MetricSuite(NAMES, dino=dino)
-        for start in range(0, 8, size):
-            rows = slice(start, start + size)
-            bank = suite.bank(take(batch, rows), edited[rows])
-            suite.update(bank)
-            suite.update(bank.with_edited(edited[rows].flip(-1)))
-        results.append(suite.compute())
-        assert sum(seen) == 4 * 8  # source, target, and two edited ones
-        seen.clear()
+    results, encoded = in_batches(NAMES, "dino", dino, monkeypatch)
+    assert encoded == [4 * 8] * 3  # source, target, and two edited ones
     for other in results[1:]:
         assert other == pytest.approx(results[0], abs=1e-6)
 

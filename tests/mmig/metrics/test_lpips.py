@@ -9,13 +9,12 @@ import torchmetrics
 import torchvision
 from torchmetrics.functional.image.lpips import _LPIPS
 
-from datamodules.schema import take
 from mmig.backbones.parts import BackboneError
 from mmig.metrics.images import ImageRangeError
 from mmig.metrics.lpips import BACKBONES, MIN_SIZE, Lpips, LpipsError, load_lpips
 from mmig.metrics.suite import MetricSuite
 from mmig.metrics.tools import MetricInputError
-from tests.mmig.metrics.support import random_batch, random_images
+from tests.mmig.metrics.support import in_batches, random_batch, random_images
 from tests.tiny_vision import build_lpips_backbone
 
 NAMES = ["lpips_input", "lpips_target"]
@@ -85,20 +84,8 @@ def test_distance_is_to_input_or_target_and_zero_for_a_copy(squeeze: Lpips) -> N
 def test_neither_batch_size_nor_seeds_change_a_value_and_each_image_is_encoded_once(
     squeeze: Lpips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch, edited, seen = random_batch(8), random_images(8), []
-    encode = squeeze.encode_images
-    monkeypatch.setattr(squeeze, "encode_images", lambda images: seen.append(len(images)) or encode(images))
-    results = []
-    for size in (1, 3, 8):
-        suite = MetricSuite(NAMES, lpips=squeeze)
-        for start in range(0, 8, size):
-            rows = slice(start, start + size)
-            bank = suite.bank(take(batch, rows), edited[rows])
-            suite.update(bank)
-            suite.update(bank.with_edited(edited[rows].flip(-1)))
-        results.append(suite.compute())
-        assert sum(seen) == 4 * 8  # source, target, and two edited ones
-        seen.clear()
+    results, encoded = in_batches(NAMES, "lpips", squeeze, monkeypatch)
+    assert encoded == [4 * 8] * 3  # source, target, and two edited ones
     for other in results[1:]:
         assert other == pytest.approx(results[0], rel=1e-5)
 
