@@ -145,12 +145,7 @@ def measure(shapes: Shapes, steps: int, precision: str, folder: Path) -> Pairs:
 
 def line(name: str, times: Pairs) -> str:
     """What is printed of a measurement."""
-    (recipe, ours), (recipe_cpu, ours_cpu) = (times.seconds(clock) for clock in (0, 1))
-    return (
-        f"{name} ratio {times.ratio():.3f} (goal >= {GOAL}; the recipe {1e3 * recipe:.0f} ms, ours {1e3 * ours:.0f} ms "
-        f"a step; by processor time {times.ratio(1):.3f}, {1e3 * recipe_cpu:.0f} and {1e3 * ours_cpu:.0f} ms; "
-        f"{len(times.base)} pairs, load {os.getloadavg()[0]:.1f})"
-    )
+    return times.line(name, GOAL, "the recipe", "ours", digits=0)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -20,7 +20,8 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.tools.learning_curves import Look, draw_curves, minutes_to, table
+from bench.tools.learning_curves import LearningCurve, Look, draw_curves, minutes_to, table
+from bench.tools.set_up import NEVER, UNDISTURBED, SetUp
 from mmig.base.commands import OptionParser, positive
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,17 +45,12 @@ def curve(configs: Sequence[Path], seed: int, minutes: float, samples: int, runs
         samples: of the validation split that are edited at each look.
         runs: folder for the log.
     """
-    from bench.tools.learning_curves import LearningCurve
-    from bench.tools.set_up import NEVER, SetUp
-
     files = [word for path in configs for word in ("--config", str(path.resolve()))]
     given = {
         "runs": runs,
         "trainer.max_steps": NEVER,
-        "trainer.val_check_interval": NEVER,
-        "trainer.limit_val_batches": 0,
         "trainer.callbacks": "[]",
-        "checkpoint.every_n_steps": NEVER,
+        **UNDISTURBED,
         "model.init_args.seed": seed,
         "data.init_args.seed": seed,
         "seed_everything": seed,

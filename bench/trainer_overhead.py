@@ -131,12 +131,7 @@ def average_of(trainer: L.Trainer) -> EMA:
 
 def line(name: str, times: Pairs) -> str:
     """What is printed of a measurement."""
-    (bare, trainer), (bare_cpu, trainer_cpu) = (times.seconds(clock) for clock in (0, 1))
-    return (
-        f"{name} ratio {times.ratio():.3f} (goal >= {GOAL}; bare {1e3 * bare:.1f} ms, Lightning {1e3 * trainer:.1f} ms "
-        f"a step; by processor time {times.ratio(1):.3f}, {1e3 * bare_cpu:.1f} and {1e3 * trainer_cpu:.1f} ms; "
-        f"{len(times.base)} pairs, load {os.getloadavg()[0]:.1f})"
-    )
+    return times.line(name, GOAL, "bare", "Lightning")
 
 
 def main(arguments: list[str] | None = None) -> None:

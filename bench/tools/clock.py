@@ -1,5 +1,6 @@
 """Wall-clock and processor time of things that are done in turn."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,6 +48,17 @@ class Pairs:
     def seconds(self, clock: int = 0) -> tuple[float, float]:
         """Medians of both, base and own."""
         return seconds(self.base, clock), seconds(self.own, clock)
+
+    def line(self, name: str, goal: float, base: str, own: str, digits: int = 1) -> str:
+        """What is printed of them; `base` and `own` are what the two things are called, `digits` of milliseconds."""
+        (first, second), (first_cpu, second_cpu) = (
+            [f"{1e3 * each:.{digits}f}" for each in self.seconds(clock)] for clock in (0, 1)
+        )
+        return (
+            f"{name} ratio {self.ratio():.3f} (goal >= {goal}; {base} {first} ms, {own} {second} ms a step; "
+            f"by processor time {self.ratio(1):.3f}, {first_cpu} and {second_cpu} ms; "
+            f"{len(self.base)} pairs, load {os.getloadavg()[0]:.1f})"
+        )
 
 
 def alternate(

@@ -57,8 +57,8 @@ class LearningCurve(L.Callback):
         """Look when it is due; the clock stands still meanwhile."""
         self._spent += (time.process_time() - self._since) / 60
         if self._spent >= self.due[len(self.looks)]:
-            rows = self.editing.evaluate(trainer, pl_module).rows
-            values = [float(np.mean([row.values[name] for row in rows])) for name in METRICS]
+            self.editing.evaluate(trainer, pl_module)
+            values = [float(trainer.callback_metrics[f"eval/{name}"]) for name in METRICS]
             samples = pl_module.step * trainer.datamodule.global_batch_size
             self.looks.append(Look(self._spent, samples, *values))
             trainer.should_stop = len(self.looks) == len(self.due)
@@ -75,13 +75,22 @@ def minutes_to(looks: Sequence[Look], target: float) -> float | None:
     return None
 
 
-def table(curves: Mapping[str, Sequence[Sequence[Look]]], target: float) -> str:
+Curves = Mapping[str, Sequence[Sequence[Look]]]
+"""Row -> the looks of each training seed."""
+
+
+def best_first(curves: Curves) -> list[tuple[str, Sequence[Sequence[Look]]]]:
+    """Rows by what they reached at the end, means of their seeds."""
+    return sorted(curves.items(), key=lambda item: -mean(looks[-1].joint for looks in item[1]))
+
+
+def table(curves: Curves, target: float) -> str:
     """Markdown: a line a row, sorted by what it reached at the end; of several seeds each one's minutes, and means."""
     lines = [
         f"| row | minutes to {100 * target:.0f} % joint | samples | joint at the end | success | preservation |",
         "|---|---|---|---|---|---|",
     ]
-    for row, seeds in sorted(curves.items(), key=lambda item: -mean(looks[-1].joint for looks in item[1])):
+    for row, seeds in best_first(curves):
         reached = [minutes_to(looks, target) for looks in seeds]
         minutes = ", ".join("not reached" if each is None else f"{each:.1f}" for each in reached)
         ends = [looks[-1] for looks in seeds]
@@ -90,7 +99,7 @@ def table(curves: Mapping[str, Sequence[Sequence[Look]]], target: float) -> str:
     return "\n".join(lines)
 
 
-def draw_curves(curves: Mapping[str, Sequence[Sequence[Look]]], target: float, path: Path) -> None:
+def draw_curves(curves: Curves, target: float, path: Path) -> None:
     """Joint share against minutes, a line a row, the mean of its seeds."""
     import matplotlib as mpl
 
@@ -98,8 +107,7 @@ def draw_curves(curves: Mapping[str, Sequence[Sequence[Look]]], target: float, p
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.2), dpi=120, layout="constrained")
-    ordered = sorted(curves.items(), key=lambda item: -mean(looks[-1].joint for looks in item[1]))
-    for number, (row, seeds) in enumerate(ordered):
+    for number, (row, seeds) in enumerate(best_first(curves)):
         minutes = np.mean([[0, *(look.minutes for look in looks)] for looks in seeds], axis=0)
         joint = np.mean([[0, *(100 * look.joint for look in looks)] for looks in seeds], axis=0)
         axes.plot(minutes, joint, marker="o", markersize=3, color=f"C{number % 10}", label=row)

@@ -11,6 +11,8 @@ from mmig.training.module import TrainingModule
 
 ROOT = Path(__file__).resolve().parents[2]
 NEVER = 10**9
+UNDISTURBED = {"trainer.val_check_interval": NEVER, "trainer.limit_val_batches": 0, "checkpoint.every_n_steps": NEVER}
+"""Options of a run that only trains."""
 
 
 class SetUp(MMIGCLI):
@@ -37,10 +39,8 @@ def set_up(config: Path, runs: Path, steps: int, precision: str | None = None) -
         "runs": runs,
         "trainer.max_steps": steps,
         "trainer.accelerator": "cpu",
-        "trainer.val_check_interval": NEVER,
-        "trainer.limit_val_batches": 0,
         "trainer.callbacks": json.dumps(callbacks),
-        "checkpoint.every_n_steps": NEVER,
+        **UNDISTURBED,
     }
     if precision is not None:
         arguments["trainer.precision"] = precision
