@@ -27,7 +27,7 @@ from mmig.base.commands import OptionParser, positive
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "configs" / "results" / "learning"
 BASE = "base"
-LOOKS = 5
+LOOKS = 3
 """How often the edits are looked at in a training."""
 
 
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", type=Path, default=sorted(ROWS.glob("*.yaml")), help=f"default: {ROWS}")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--minutes", type=float, default=10, help="of processor time that each row trains")
+    parser.add_argument("--minutes", type=float, default=6, help="of processor time that each row trains")
     parser.add_argument("--samples", type=positive, default=100, help="validation samples that are edited at a look")
     parser.add_argument("--target", type=float, default=0.2, help="joint share that minutes are counted to")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"), help="what was measured, a file a row")

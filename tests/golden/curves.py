@@ -71,7 +71,7 @@ def instruct_pix2pix(folders: TinyBackbones) -> TrainingModule:
         {"sdm": 1.0},
         str(folders.stable_diffusion),
         str(folders.stable_diffusion),
-        text="mixed",
+        text={"instruction": 1, "response": 1, "target_caption": 1},
         generation=0.25,
         weighting="min_snr",
         sampling=EditSampling(3, 3.0, 1.5),

@@ -1,7 +1,9 @@
 """Training of InstructPix2Pix: source latents on extra input channels, text through cross-attention."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,8 +30,8 @@ from mmig.training.rng import Draws
 from mmig.training.terms import LossTerm
 
 Latents = Literal["mode", "sample"]
-TextSource = Literal["instruction", "response", "target_caption", "mixed"]
 TEXT_FIELDS: tuple[TextField, ...] = ("instruction", "response", "target_caption")
+TextSource = TextField | dict[TextField, float]
 OPENED_BY = "mmig.methods.instruct_pix2pix.pipeline.open_editor"
 ABOUT = """Instruction-guided image editing with InstructPix2Pix (Brooks et al. 2023): a latent diffusion model that \
 sees the source image on extra input channels and follows {text}.
@@ -57,8 +59,8 @@ class InstructPix2PixModule(LatentModule):
         loss_weights: of `sdm`.
         unet: folder or hub id of the UNet to start from, whose 4 input channels are widened to 8 (new ones zero, bias
             kept); or the sizes of a fresh one.
-        text: which text the UNet is given: the instruction, the response, the target caption, or one of the three,
-            drawn evenly a sample ("mixed").
+        text: which text the UNet is given: the instruction, the response, the target caption; or one of those with a
+            share, drawn for each sample ({instruction: 2, response: 1}: the instruction of two in three).
         drop: d above.
         generation: part of the remaining samples that train text-to-image: no source, the target caption. The first 4
             input channels are then a text-to-image UNet. Not in the published recipe.
@@ -100,6 +102,7 @@ class InstructPix2PixModule(LatentModule):
             self.unet = fresh_unet(unet, 2 * channels, channels, self.text_encoder.config.hidden_size)
         self.unet.to(memory_format=torch.channels_last)
         self.text: TextSource = text
+        text_shares(text)
         self.sampling = sampling
         self.drop = drop
         self.generation = generation
@@ -147,7 +150,7 @@ class InstructPix2PixModule(LatentModule):
 
     def _frozen_features(self) -> list[CachedFeature]:
         """Features that may be cached: both posteriors, and every text that may be chosen."""
-        fields = {*(TEXT_FIELDS if self.text == "mixed" else (self.text,))}
+        fields = {*text_shares(self.text)}
         if self.generation > 0:
             fields.add("target_caption")
         latents = map(self.features.of_latents, ("source", "target"))
@@ -159,7 +162,7 @@ class InstructPix2PixModule(LatentModule):
         return frozenset({"source", "target"})
 
     def make_pipeline(self) -> Editor:
-        """Edits the source by the text that the UNet was trained on (the instruction where it was `mixed`)."""
+        """Edits the source by the text that the UNet was trained on (of several: the instruction if it is one)."""
         return InstructPix2PixPipeline(
             self.vae,
             self.unet,
@@ -175,20 +178,36 @@ class InstructPix2PixModule(LatentModule):
         save_pipeline(folder, "StableDiffusionInstructPix2PixPipeline", self.pipeline_parts)
         sampling = None if self.sampling is None else asdict(self.sampling)
         write_editor(folder, OPENED_BY, text=self._edit_text, sampling=sampling)
-        followed = "an instruction" if self.text == "mixed" else f"the {self.text.replace('_', ' ')} of an edit"
+        text = self._edit_text.replace("_", " ")
+        followed = "an instruction" if text == "instruction" else f"the {text} of an edit"
         return ABOUT.replace("{text}", followed)
 
     @property
     def _edit_text(self) -> TextField:
-        return "instruction" if self.text == "mixed" else self.text
+        return next(name for name in TEXT_FIELDS if name in text_shares(self.text))
+
+
+def text_shares(text: TextSource) -> dict[TextField, float]:
+    """The texts that are drawn and the share of each, in the order of `TEXT_FIELDS`.
+
+    Raises:
+        ValueError: there is none or an unknown one, or a share is not positive.
+    """
+    shares = text if isinstance(text, dict) else {text: 1.0}
+    known = set(shares) <= set(TEXT_FIELDS)
+    if not shares or not known or not all(0 < share < math.inf for share in shares.values()):
+        raise ValueError(f"text: expected positive shares of {', '.join(TEXT_FIELDS)}, found {shares}")
+    return {name: shares[name] for name in TEXT_FIELDS if name in shares}
 
 
 def condition_fields(batch: Batch, text: TextSource, draws: Draws) -> list[str]:
-    """Which text of each sample; "mixed" draws evenly from those of the three that the sample has ("" if none)."""
-    if text != "mixed":
+    """Which text of each sample; of several one that the sample has ("" if it has none), drawn by their shares."""
+    if not isinstance(text, dict):
         return [text] * len(batch["key"])
     chosen = []
     for row, draw in enumerate(draws.uniform("text").tolist()):
-        given = [name for name in TEXT_FIELDS if batch[name][row]] or [""]
-        chosen.append(given[int(draw * len(given))])
+        given = {name: share for name, share in text_shares(text).items() if batch[name][row]} or {"": 1.0}
+        bounds = accumulate(given.values())
+        total = sum(given.values())
+        chosen.append(next(name for name, bound in zip(given, bounds, strict=True) if draw * total < bound))
     return chosen

@@ -61,7 +61,7 @@ def test_other_stages_have_the_same_losses(folders: TinyBackbones, kind: type) -
     [
         {"drop": 0.2},
         {"drop": 0.0, "target_latents": "mode", "text": "response"},
-        {"drop": 0.1, "text": "mixed", "generation": 0.5},
+        {"drop": 0.1, "text": {"instruction": 1, "response": 1, "target_caption": 1}, "generation": 0.5},
     ],
 )
 def test_instruct_pix2pix_has_the_same_losses(folders: TinyBackbones, settings: dict[str, Any]) -> None:

@@ -9,8 +9,8 @@ import torch
 from mmig.backbones.diffusion import load_unet, load_vae
 from mmig.diffusion.conditioning import Conditioning, condition_drops, denoise
 from mmig.diffusion.fresh import UNetSize
-from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule, condition_fields
-from mmig.methods.instruct_pix2pix.pipeline import EditSampling
+from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule, condition_fields, text_shares
+from mmig.methods.instruct_pix2pix.pipeline import EditSampling, TextField
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.mmig.batches import edit_batch
@@ -48,16 +48,31 @@ def test_drops_differ_between_samples_and_repeat_for_the_same_one() -> None:
     assert not torch.equal(uniform[:100] < 0.1, uniform[100:] < 0.1)
 
 
-def test_mixed_texts_are_drawn_evenly_from_those_a_sample_has() -> None:
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [
+        ({"instruction": 1, "response": 1, "target_caption": 1}, [(3, [1 / 3, 1 / 3, 1 / 3]), (2, [1 / 2, 1 / 2])]),
+        ({"target_caption": 1, "instruction": 3}, [(2, [1 / 4, 3 / 4]), (2, [1 / 4, 3 / 4])]),
+    ],
+)
+def test_texts_are_drawn_by_their_shares_from_those_a_sample_has(
+    shares: dict[TextField, float], expected: list[tuple[int, list[float]]]
+) -> None:
     batch = full_batch(4)
     size = 3000
     repeated = {name: value * (size // 4) if isinstance(value, list) else value for name, value in batch.items()}
-    texts = condition_fields(repeated, "mixed", Draws(0, range(size)))
-    for row, (count, expected) in enumerate([(3, 1 / 3), (3, 1 / 3), (3, 1 / 3), (2, 1 / 2)]):
+    texts = condition_fields(repeated, shares, Draws(0, range(size)))
+    for row, (count, parts) in zip(range(2, 4), expected, strict=True):
         chosen = [text for index, text in enumerate(texts) if index % 4 == row]
-        shares = [chosen.count(text) / len(chosen) for text in set(chosen)]
-        assert len(shares) == count  # the fourth sample has no response
-        assert shares == pytest.approx([expected] * count, abs=0.06)
+        found = sorted(chosen.count(text) / len(chosen) for text in set(chosen))
+        assert len(found) == count  # the fourth sample has no response
+        assert found == pytest.approx(parts, abs=0.06)
+
+
+@pytest.mark.parametrize("text", [{}, {"instruction": 0.0}, {"instruction": 1.0, "response": -0.5}, {"caption": 1}])
+def test_shares_of_texts_must_be_positive(text: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="expected positive shares of instruction, response, target_caption, found"):
+        text_shares(text)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels_last", "contiguous"])
