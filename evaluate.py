@@ -3,6 +3,7 @@
 Examples:
     python evaluate.py --checkpoint runs/NAME --data configs/data/plain.yaml --split test --seeds 2 --out DIR
     python evaluate.py --config configs/editors/identity.yaml --data configs/data/plain.yaml --out DIR
+    python evaluate.py --protocol magicbrush --checkpoint runs/NAME --out DIR
     python evaluate.py compare DIR OTHER_DIR --out DIFFERENCES
 """
 
@@ -18,32 +19,26 @@ from mmig.base.processor import share_cores
 def build_parser() -> argparse.ArgumentParser:
     """The command line; nothing heavy is imported to show its help."""
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    scored = parser.add_mutually_exclusive_group(required=True)
-    scored.add_argument(
-        "--checkpoint", help="run directory, a checkpoint or .safetensors file of one, or an exported folder"
-    )
-    scored.add_argument(
-        "--config", metavar="YAML", help="score without a run: its section `editor`, or `model` before training"
-    )
-    scored.add_argument(
-        "--images", metavar="DIR", help="ready-made pictures KEY.png, .jpg or .webp, or KEY.SEED.png; texts.json beside"
-    )
-    parser.add_argument("--data", required=True, help="YAML with a `data` section, such as configs/data/plain.yaml")
-    parser.add_argument("--split", default="test", help="train, val, test or a held-out split (default: test)")
-    parser.add_argument("--seeds", type=positive, default=1, help="number of sampling seeds, 0 .. N-1 (default: 1)")
+    _add_systems(parser)
+    _add_samples(parser)
     parser.add_argument(
         "--out",
         required=True,
         help="folder for report.html, metrics.json, samples.jsonl and pictures; the same command goes on with an "
         "evaluation that did not end there",
     )
-    parser.add_argument("--limit", type=positive, help="score only the first N samples")
     parser.add_argument("--batch-size", type=positive, help="samples edited at once (default: the data's)")
     _add_scoring(parser)
     parser.add_argument("--compare", help="folder of another evaluation: print paired differences to it")
-    parser.add_argument("--published", nargs="+", help="print published numbers: magicbrush, emu_edit, mgie")
     parser.add_argument(
         "--sampling", nargs="+", default=[], metavar="NAME=VALUE", help="other sampling settings, as response=generated"
+    )
+    parser.add_argument(
+        "--grid",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE,VALUE",
+        help="an evaluation at each of these sampling settings, as image_guidance_scale=1.0,1.4,1.8, and their curve",
     )
     parser.add_argument(
         "--layered",
@@ -54,6 +49,48 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     _add_pictures(parser)
     return parser
+
+
+def _add_systems(parser: argparse.ArgumentParser) -> None:
+    """What is scored: one system or several."""
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        metavar="PATH",
+        help="run directories, checkpoint or .safetensors files of some, or exported folders",
+    )
+    parser.add_argument(
+        "--config",
+        nargs="+",
+        metavar="YAML",
+        help="score without a run: its section `editor`, or `model` before training",
+    )
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        metavar="DIR",
+        help="ready-made pictures KEY.png, .jpg or .webp, or KEY.SEED.png; texts.json beside",
+    )
+
+
+def _add_samples(parser: argparse.ArgumentParser) -> None:
+    """On which samples."""
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        metavar="YAML",
+        help="with a `data` section, such as configs/data/plain.yaml; of a protocol PART=YAML for data elsewhere",
+    )
+    parser.add_argument(
+        "--protocol",
+        metavar="NAME",
+        help="how a paper measures, its data, metrics and models: a file of configs/evaluation/protocols, or a YAML",
+    )
+    parser.add_argument("--split", help="train, val, test or a held-out split (default: the protocol's, or test)")
+    parser.add_argument(
+        "--seeds", type=positive, help="number of sampling seeds, 0 .. N-1 (default: the protocol's, or 1)"
+    )
+    parser.add_argument("--limit", type=positive, help="score only the first N samples")
 
 
 def _add_pictures(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch and the hub's client are imported anywhere.
@@ -53,3 +54,13 @@ def files() -> list[Path]:
     )
     names = sorted(name for name in listed.stdout.split("\0") if name)
     return [Path(name) for name in names if (ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="module")
+def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of the library `datasets` for the tests of a file, in the place of the user's; for those that look for
+    tables.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets-cache")
+        yield

@@ -101,7 +101,8 @@ class KeptPictures:
             os.replace(self.folder, self._old)  # so that at no moment a part of it lies under its name
         if there:
             os.replace(self._part, self.folder)
-        shutil.rmtree(self._old, ignore_errors=True)
+        for left in (self._part, self._old):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _chosen(self, batch: Mapping[str, Any]) -> set[str]:
         """Keys of a batch that are among the first samples; where the data do not say which these are, this rank's."""

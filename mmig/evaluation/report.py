@@ -15,8 +15,7 @@ from mmig.evaluation.runner import EvaluationResult
 from mmig.evaluation.samples_table import write_samples_table
 from mmig.evaluation.sets import NUM_SET_RESAMPLES, summarise_sets
 from mmig.evaluation.summary import interval_of, summarise
-from mmig.metrics.published_numbers import published
-from mmig.metrics.suite import METRICS, MetricSuite
+from mmig.metrics.suite import MetricSuite
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -118,26 +117,6 @@ def edit_type_table(report: Mapping[str, Any], max_metrics: int = 3) -> "Table |
         table.add_row(
             edit_type, str(max(value["n"] for value in values)), *[format_value(value, 2) for value in values]
         )
-    return table
-
-
-def published_table(name: str) -> "Table":
-    """Published numbers, printed apart from ours; "?" marks a number that nobody of us has read in its paper."""
-    from rich.table import Table
-
-    published_numbers = published(name)
-    title = f'published: {published_numbers.title} ("?" = unverified)'
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("method")
-    table.add_column("setting")
-    for metric, printed in published_numbers.metrics.items():
-        table.add_column(f"{printed}\n{metric}" if metric in METRICS else printed, justify="right")
-    for row in published_numbers.rows:
-        cells = [
-            f"{row.values[metric]:g}{'' if row.is_verified(metric) else '?'}" if metric in row.values else "-"
-            for metric in published_numbers.metrics
-        ]
-        table.add_row(row.method, row.setting, *cells)
     return table
 
 

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,8 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from mmig.base.batches import chosen_device
-from mmig.base.paths import looked_in, resolved
 from mmig.editor import Editor, KnowsSeeds, in_layers
 from mmig.evaluation.data import SplitBatches, data_section, split_batches
 from mmig.evaluation.differences import difference_table
@@ -29,45 +27,68 @@ from mmig.evaluation.report import (
     build_report,
     edit_type_table,
     metric_table,
-    published_table,
     write_report,
 )
 from mmig.evaluation.rows import SampleRow, gather, read_rows
 from mmig.evaluation.runner import NO_PICTURE, EvaluationResult, evaluate_editor
-from mmig.evaluation.settings import ScoringSettings, build_suite, read_settings
+from mmig.evaluation.settings import ScoringSettings, build_suite
 from mmig.evaluation.summary import compare
 from mmig.evaluation.unfinished import FinishedEdit, Unfinished
 from mmig.metrics.suite import METRICS, MetricSuite, build_metrics
-from mmig.metrics.tools import NEEDS, lacking
+from mmig.run.jobs import Job, Plan, planned, point_name
+from mmig.run.scoring import choose_settings, left_out
+from mmig.run.summary import summarise_plan
 from mmig.training.agreement import leave_process_group
 
 logger = logging.getLogger(__name__)
 
 
 def run(arguments: Namespace) -> None:
-    """Evaluate a run, a configuration or a folder of pictures and write its report; under torchrun every rank takes its
-    part of the data.
+    """Evaluate every system on all that is asked for and write reports; under torchrun every rank takes its part of the
+    data. One evaluation or many: those that a killed command had finished are not edited again.
 
     Raises:
         ValueError: for settings, data or an editor that cannot be used.
     """
-    settings = choose_settings(arguments)
-    build_metrics(settings.metrics)
-    published = [published_table(name) for name in arguments.published or ()]
-    compared = None if arguments.compare is None else read_compared(Path(arguments.compare))
-    pictures = pictures_to_keep(arguments)
+    plan = planned(arguments)
+    settings = [choose_settings(job.arguments, job.part.scoring if job.part else None) for job in plan.jobs]
+    for chosen in settings:
+        build_metrics(chosen.metrics)
+    compared = None if arguments.compare is None else read_compared(Path(arguments.compare), plan)
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    unfinished = Unfinished(Path(arguments.out), rank)
     device = _start(arguments.device, world_size)
+    try:
+        for number, (job, chosen) in enumerate(zip(plan.jobs, settings, strict=True), start=1):
+            if rank == 0 and len(plan.jobs) > 1:
+                _announce(job, number, len(plan.jobs))
+            rows = evaluate_one(job, chosen, device, rank, world_size)
+        if rank == 0:
+            for job in plan.jobs:
+                Unfinished(job.out).clear()
+            if compared is not None:
+                table = difference_table(compare(rows, compared), f"{arguments.out} minus {arguments.compare}")
+                Console().print(table)
+            if len(plan.jobs) > 1 or plan.protocol:
+                summarise_plan(plan, Path(arguments.out), arguments.command)
+    finally:
+        leave_process_group()
+
+
+def evaluate_one(
+    job: Job, settings: ScoringSettings, device: torch.device, rank: int, world_size: int
+) -> list[SampleRow]:
+    """One evaluation, with its report; its finished edits stay beside until all of the command have ended."""
+    arguments = job.arguments
+    pictures, unfinished = pictures_to_keep(arguments), Unfinished(job.out, rank)
     try:
         named = arguments.checkpoint, arguments.config, arguments.images
         opened = open_named(*named, ema=not arguments.no_ema, device=device)
-        suite = _suite(settings, opened, arguments, device)
+        suite = _suite(settings, opened, device, alone=job.part is not None or bool(arguments.metrics))
         editor = _editor(opened, arguments)
         batches = split_batches(
             Path(arguments.data), arguments.split, arguments.batch_size, rank, world_size, arguments.limit
         )
-        facts = facts_of(arguments, opened, editor)
+        facts = facts_of(arguments, opened, editor, settings)
         finished: list[FinishedEdit] = []
         if rank == 0:
             finished = unfinished.begin(_identity(arguments, facts, suite, batches))
@@ -81,15 +102,12 @@ def run(arguments: Namespace) -> None:
             if arguments.images:
                 check_pictures(result, arguments.images, unfinished)
             report = build_report(result, suite, facts)
-            write_report(Path(arguments.out), result, report, pictures)
-            unfinished.clear()
-            _show(arguments, report, published)
-            if compared is not None:
-                _show_differences(arguments, result.rows, compared)
+            write_report(job.out, result, report, pictures)
+            _show(arguments, report)
+        return result.rows
     finally:
         if unfinished.leave() and pictures is not None:  # else the same command goes on from here
             pictures.clear()
-        leave_process_group()
 
 
 def _editor(opened: Opened, arguments: Namespace) -> Editor:
@@ -102,9 +120,15 @@ def _editor(opened: Opened, arguments: Namespace) -> Editor:
     return editor
 
 
-def _suite(settings: ScoringSettings, opened: Opened, arguments: Namespace, device: torch.device) -> MetricSuite:
-    """The metrics; on rank 0 it says which are left out."""
-    declared = () if arguments.metrics else opened.metrics
+def _announce(job: Job, number: int, of: int) -> None:
+    """A line before each of several evaluations."""
+    words = [job.system, job.part.name if job.part else "", point_name(job.point)]
+    Console().rule(f"[bold]{number} of {of}: {', '.join(filter(None, words))}", align="left")
+
+
+def _suite(settings: ScoringSettings, opened: Opened, device: torch.device, alone: bool) -> MetricSuite:
+    """The metrics, with the editor's own unless the settings' are wanted alone; rank 0 says which are left out."""
+    declared = () if alone else opened.metrics
     suite = build_suite(settings, device, declared)
     wanted = [*(() if settings.metrics else METRICS), *declared]
     if os.environ.get("RANK", "0") == "0" and (hints := left_out(suite, wanted)):
@@ -162,7 +186,7 @@ def _check_pictures(result: EvaluationResult, folder: str) -> None:
         )
 
 
-def facts_of(arguments: Namespace, opened: Opened, editor: Editor) -> dict[str, Any]:
+def facts_of(arguments: Namespace, opened: Opened, editor: Editor, settings: ScoringSettings) -> dict[str, Any]:
     """What metrics.json says of that which was scored, and on what."""
     return {
         **opened.facts,
@@ -172,53 +196,20 @@ def facts_of(arguments: Namespace, opened: Opened, editor: Editor) -> dict[str, 
         "split": arguments.split,
         "command": arguments.command,
         "limit": arguments.limit,
+        "scoring": asdict(settings),
         "layered": arguments.layered,
         "sampling": asdict(editor.sampling),
     }
 
 
-def choose_settings(arguments: Namespace) -> ScoringSettings:
-    """Settings of the data's package, overridden by the command line."""
-    path = settings_path(data_section(Path(arguments.data))["class_path"])
-    settings = ScoringSettings()
-    if path.is_file():
-        settings = read_settings(path)
-        logger.info("scored as %s says", path)
-    else:
-        logger.info("no scoring settings for these data: there is no %s%s", path, looked_in(path))
-    for name in ("clip", "lpips", "features"):
-        if (given := getattr(arguments, name)) is not None:
-            chosen, weights = (*given, None)[:2]
-            setattr(settings, name, chosen)
-            setattr(settings, f"{name}_weights", weights)
-    for name in ("metrics", "preprocessing", "judge", "dino", "dino_preprocessing"):
-        if getattr(arguments, name) is not None:
-            setattr(settings, name, getattr(arguments, name))
-    return settings
-
-
-def settings_path(class_path: str) -> Path:
-    """Settings of a datamodule: "datamodules.tinyworld.data.TinyWorldData" -> configs/evaluation/tinyworld.yaml."""
-    package = class_path.removeprefix("datamodules.").split(".")[0]
-    return resolved(Path("configs/evaluation") / f"{package}.yaml")
-
-
-def left_out(suite: MetricSuite, names: Iterable[str]) -> list[str]:
-    """Which metrics the suite does not score for want of one of `mmig.metrics.tools.NEEDS`, and the option for it."""
-    missing = {name: metric for name, metric in build_metrics(names).items() if name not in suite.names}
-    wants: dict[str, list[str]] = {need.option: [] for need in NEEDS.values()}
-    for name, metric in missing.items():
-        for need in lacking(metric, suite.tools.given):
-            wants[need.option].append(name)
-    return [f"{', '.join(names)} (give {option})" for option, names in wants.items() if names]
-
-
-def read_compared(directory: Path) -> list[SampleRow]:
+def read_compared(directory: Path, plan: Plan) -> list[SampleRow]:
     """Rows of the evaluation that --compare names, read before anything is edited.
 
     Raises:
-        ValueError: it holds no samples.jsonl, or a broken one.
+        ValueError: it holds no samples.jsonl, or a broken one; or several evaluations are asked for.
     """
+    if len(plan.jobs) > 1:
+        raise ValueError("--compare: several evaluations are asked for; give `evaluate.py compare` their folders")
     path = directory / "samples.jsonl"
     if not path.is_file():
         raise ValueError(f"--compare {directory}: no samples.jsonl there; give the --out folder of another evaluation")
@@ -252,22 +243,15 @@ def _progress(
         yield lambda num_done: progress.advance(task, num_done)
 
 
-def _show(arguments: Namespace, report: dict[str, Any], published: list[Table]) -> None:
+def _show(arguments: Namespace, report: dict[str, Any]) -> None:
     console = Console()
     console.print(metric_table(report))
     per_type = edit_type_table(report)
     if per_type is not None:
         console.print(per_type)
-    for table in published:
-        console.print(table)
     if cut := report["truncated_texts"]:
         counts = ", ".join(f"{name} {count}" for name, count in cut.items())
         told = f"of {report['num_samples']} samples a text was longer than what reads it: {counts}"
         console.print(told, highlight=False, markup=False)
     written = "report.html, table.md, table.tex, samples.jsonl, samples.parquet, grid.png, pictures/"
     console.print(f"written: {Path(arguments.out) / 'metrics.json'}, {written}", style="dim", highlight=False)
-
-
-def _show_differences(arguments: Namespace, rows: list[SampleRow], compared: list[SampleRow]) -> None:
-    table = difference_table(compare(rows, compared), f"{arguments.out} minus {arguments.compare}")
-    Console().print(table)

@@ -10,9 +10,11 @@ from mmig.base.files import write_text
 from mmig.evaluation.bootstrap import LEVEL
 from mmig.evaluation.differences import ALL, Differences, all_differences
 from mmig.evaluation.finished import Finished
+from mmig.evaluation.overview import Section, own_cell
 from mmig.evaluation.page import figures, found
 from mmig.evaluation.page.causes import CAUSES, causes_by_type, count_causes
 from mmig.evaluation.page.chosen import TIES
+from mmig.evaluation.page.curve import curve
 from mmig.evaluation.page.images import LARGEST
 from mmig.evaluation.page.samples import browsed_keys, ranked_groups, shown_samples
 from mmig.evaluation.page.tables import cell, difference_cell, latex, markdown, metric_grid
@@ -43,16 +45,32 @@ def write_page(directory: Path, evaluations: Sequence[Finished], command: str) -
     return differences
 
 
+def write_overview(
+    directory: Path, title: str, sections: Sequence[Section], notes: Sequence[str], command: str, is_protocol: bool
+) -> None:
+    """Write overview.html: the tables of several evaluations, with the curves of their grids."""
+    page = _environment(figures=figures, own_cell=own_cell).get_template("overview.html")
+    drawn = [(one, curve(one.evaluated, one.curve)) for one in sections]
+    given = {"title": title, "sections": drawn, "notes": notes, "command": command, "protocol": is_protocol}
+    write_text(directory / "overview.html", page.render(**given))
+
+
+def _environment(**given: Any) -> Environment:
+    """Templates whose values are escaped; `given` is known in all of them."""
+    environment = Environment(
+        loader=PackageLoader("mmig.evaluation.page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.globals |= given
+    return environment
+
+
 def render(evaluations: Sequence[Finished], differences: Differences, command: str) -> str:
     """The page; every value is escaped by the templates."""
     contested = _contested(evaluations, differences)
     metrics = found.common_metrics([evaluations[0], *(each for each in evaluations if each.name in contested)])
     primary = found.primary_metric(metrics)
     ties = [name for name in TIES if name in metrics and name != primary]
-    environment = Environment(
-        loader=PackageLoader("mmig.evaluation.page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.globals |= {"ALL": ALL, "cell": cell, "difference_cell": difference_cell, "interval_of": interval_of}
+    environment = _environment(ALL=ALL, cell=cell, difference_cell=difference_cell, interval_of=interval_of)
     return environment.get_template("report.html").render(
         systems=evaluations,
         letters=[figures.letter_of(number) for number in range(len(evaluations))],

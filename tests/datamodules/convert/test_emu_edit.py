@@ -9,38 +9,16 @@ import pytest
 
 from datamodules.convert.emu_edit import EmuEdit
 from datamodules.convert.source import ConversionError
-from tests.datamodules.convert.layouts import picture, write_parquet
+from tests.datamodules.convert.benchmarks import emu_edit_source, emu_edit_table
+from tests.datamodules.convert.layouts import write_parquet
 from tests.datamodules.convert.results import converted, samples
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
 
-def _emu(rows: int, split: str, answers: bool) -> dict[str, list[Any]]:
-    table: dict[str, list[Any]] = {
-        "instruction": [f"{split} {n}" for n in range(rows)],
-        "image": [picture(n) for n in range(rows)],
-        "task": ["add"] * rows,
-        "split": [split] * rows,
-        "idx": list(range(rows)),
-        "hash": [f"{n:08x}" for n in range(rows)],
-        "input_caption": [f"before {n}" for n in range(rows)],
-        "output_caption": [f"after {n}" for n in range(rows)],
-    }
-    return table | ({"edited_image": [picture(100 + n) for n in range(rows)]} if answers else {})
-
-
-def _emu_source(root: Path, answers: bool) -> str:
-    """Three rows of the benchmark's test set, one of its validation set; the set with the answers swaps the names."""
-    named = {"validation": "test", "test": "validation"} if answers else {"validation": "validation", "test": "test"}
-    for name, true in named.items():
-        table = _emu(3 if true == "test" else 1, true, answers)
-        write_parquet(root / "data" / f"{name}-00000-of-00001.parquet", table)
-    return str(root)
-
-
 @pytest.mark.parametrize("answers", [False, True])
 def test_emu_edits_splits_get_their_right_names(answers: bool, tmp_path: Path) -> None:
-    converted(EmuEdit(_emu_source(tmp_path / "source", answers)), tmp_path / "out")
+    converted(EmuEdit(emu_edit_source(tmp_path / "source", answers)), tmp_path / "out")
     found = {split: samples(tmp_path / "out" / split) for split in ("val", "test")}
     assert [s["instruction"] for s in found["test"].values()] == ["test 0", "test 1", "test 2"]
     assert list(found["val"]) == ["val-0000000"] and min(found["test"]) == "test-0000000"
@@ -51,7 +29,7 @@ def test_emu_edits_splits_get_their_right_names(answers: bool, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["image", "instruction"])
 def test_rows_of_emu_edit_without_what_an_edit_needs_are_dropped(name: str, tmp_path: Path) -> None:
-    table = _emu(3, "test", answers=False)
+    table = emu_edit_table(3, "test", answers=False)
     table |= {name: [None, *table[name][1:]], "input_caption": [None] * 3}  # which it can do without
     write_parquet(tmp_path / "source" / "data" / "test-00000-of-00001.parquet", table)
     report = converted(EmuEdit(str(tmp_path / "source")), tmp_path / "out")
@@ -59,7 +37,7 @@ def test_rows_of_emu_edit_without_what_an_edit_needs_are_dropped(name: str, tmp_
 
 
 def test_emu_edits_own_answers_are_attached_and_are_no_targets(tmp_path: Path) -> None:
-    converted(EmuEdit(_emu_source(tmp_path / "source", True)), tmp_path / "out")
+    converted(EmuEdit(emu_edit_source(tmp_path / "source", True)), tmp_path / "out")
     sample = samples(tmp_path / "out" / "val")["val-0000000"]
     assert "target" not in sample
     (attachment,) = sample["attachments"]
@@ -68,7 +46,7 @@ def test_emu_edits_own_answers_are_attached_and_are_no_targets(tmp_path: Path) -
 
 @pytest.mark.parametrize(("swapped", "expected"), [("yes", "validation"), ("no", "test")])
 def test_the_swap_can_be_said(swapped: str, expected: str, tmp_path: Path) -> None:
-    source = EmuEdit(_emu_source(tmp_path, False), swapped=swapped)  # type: ignore[arg-type]
+    source = EmuEdit(emu_edit_source(tmp_path, False), swapped=swapped)  # type: ignore[arg-type]
     _, row = next(iter(source.splits()["test"].read()))
     assert row["instruction"] == f"{expected} 0"
 
@@ -90,6 +68,6 @@ def test_whole_sets_are_told_by_their_sizes(answers: bool, tmp_path: Path) -> No
 
 
 def test_a_part_of_emu_edit_is_refused_unless_it_is_called_one(tmp_path: Path) -> None:
-    source = EmuEdit(_emu_source(tmp_path, False))
+    source = EmuEdit(emu_edit_source(tmp_path, False))
     with pytest.raises(ConversionError, match="split 'val' of emu_edit has 1 entries, the published one 2,022"):
         source.check_totals(source.splits())

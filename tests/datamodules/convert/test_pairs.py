@@ -17,79 +17,26 @@ from datamodules.convert.source import ConversionError
 from datamodules.shard_index import ShardIndex
 from datamodules.stream import ShardStream
 from datamodules.transforms import ImageTransform
+from tests.datamodules.convert.benchmarks import evr_entry, evr_files, gier_files, ma5k_files
 from tests.datamodules.convert.layouts import picture, write
 from tests.datamodules.convert.results import converted, samples
-
-
-def _evr_entry(number: int, requests: int) -> dict[str, Any]:
-    names = {"img0": f"Reddit.com_{number}_a.jpg", "img1": f"Reddit.com_{number}_b.png"}
-    return {**names, "sents": [f"request {k} of {number}" for k in range(requests)], "uid": f"Reddit_{number}"}
-
-
-def _evr_files(at: str = "dataset/adobe/", images: str = "images/") -> dict[str, Any]:
-    parts = {"train": range(3), "valid": range(3, 5), "test": range(5, 7)}
-    entries = {name: [_evr_entry(n, 1 if name == "train" else 3) for n in part] for name, part in parts.items()}
-    files: dict[str, Any] = {f"{at}{name}.json": part for name, part in entries.items()}
-    for entry in (entry for part in entries.values() for entry in part):
-        files[images + entry["img0"]] = picture(1)
-        files[images + entry["img1"]] = picture(2, form="PNG")
-    return files
 
 
 @pytest.mark.parametrize(
     ("at", "images"), [("dataset/adobe/", "images/"), ("", "images/"), ("dataset/adobe/", "dataset/adobe/images/")]
 )
 def test_evr_gives_a_sample_a_request_wherever_its_files_are(at: str, images: str, tmp_path: Path) -> None:
-    report = converted(EVR(str(write(tmp_path / "source", _evr_files(at, images)))), tmp_path / "out")
+    report = converted(EVR(str(write(tmp_path / "source", evr_files(at, images)))), tmp_path / "out")
     assert {split: part["samples"] for split, part in report["splits"].items()} == {"train": 3, "val": 6, "test": 6}
     found = samples(tmp_path / "out" / "val")
     assert [s["instruction"] for s in found.values()] == [f"request {k} of {n}" for n in (3, 4) for k in range(3)]
     assert found["val-00001-2"]["metadata"] == {"uid": "Reddit_4"}
 
 
-def _gier_entry(number: int, **more: Any) -> dict[str, Any]:
-    return {
-        "input": f"{number}_{number}.jpg",
-        "output": f"{number}_x.jpg",
-        "request": f"could someone edit {number}?",
-        "detailed_request": float("nan"),
-        "dataset": "reddit",
-        "operator": {"brightness": {"local": False, "ids": []}},
-        "expert_summary": [f"expert {number}", f"expert again {number}"],
-        "amateur_summary": [f"amateur {number}"],
-        **more,
-    }
-
-
-def _region(top: int, rows: int) -> dict[str, Any]:
-    """A region of a picture of 16x16 pixels: `rows` whole rows from `top` on, as runs down each column."""
-    runs = [top] + [length for _ in range(15) for length in (rows, 16 - rows)] + [rows, 16 - rows - top]
-    return {"size": [16, 16], "counts": runs}
-
-
-def _gier_files() -> dict[str, Any]:
-    local = {"tint": {"local": True, "ids": [0, 2]}, "hue": {"local": False, "ids": [1]}}
-    lost = {"tint": {"local": True, "ids": [5]}}
-    entries = {
-        "train": [_gier_entry(0, operator=local), _gier_entry(1), _gier_entry(2, operator=lost)],
-        "val": [_gier_entry(3)],
-        "test": [_gier_entry(4)],
-    }
-    files: dict[str, Any] = {f"splits/{split}_sess_3.json": part for split, part in entries.items()}
-    files["splits/train_global_sess_3.json"] = [1]
-    files["splits/train_shapeAlign_sess_3.json"] = [0, 1]
-    for number in range(5):
-        files[f"images/{number}_{number}.jpg"] = picture(number)
-        files[f"images/{number}_x.jpg"] = picture(10 + number)
-    files["masks/0_0_mask.json"] = [_region(1, 2), _region(4, 4), _region(10, 3)]
-    files["masks/2_2_mask.json"] = [_region(1, 2)]
-    return files
-
-
 @pytest.fixture(scope="module")
 def gier(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     root = tmp_path_factory.mktemp("gier")
-    return root / "out", converted(GIER(str(write(root / "source", _gier_files()))), root / "out")
+    return root / "out", converted(GIER(str(write(root / "source", gier_files()))), root / "out")
 
 
 def test_gier_gives_experts_and_amateurs_requests(gier: tuple[Path, dict[str, Any]]) -> None:
@@ -120,19 +67,8 @@ def test_a_mask_that_cannot_be_read_costs_no_sample(gier: tuple[Path, dict[str, 
     assert "train-00002-0" in samples(out / "train")
 
 
-def _ma5k_files() -> dict[str, Any]:
-    def entry(number: int, expert: str) -> dict[str, Any]:
-        return {"input": f"{number:04d}_O.jpg", "output": f"{number:04d}_{expert}.jpg", "request": f"edit {expert}"}
-
-    parts = {"train": [entry(1, "A"), entry(1, "B")], "val": [entry(2, "C")], "test": [entry(3, "E")]}
-    files: dict[str, Any] = {f"annotations/{split}_sess_1.json": part for split, part in parts.items()}
-    for name in (entry[side] for part in parts.values() for entry in part for side in ("input", "output")):
-        files[f"images/{name}"] = picture(len(name))
-    return files
-
-
 def test_ma5k_gives_a_sample_an_expert(tmp_path: Path) -> None:
-    converted(MA5k(str(write(tmp_path / "source", _ma5k_files()))), tmp_path / "out")
+    converted(MA5k(str(write(tmp_path / "source", ma5k_files()))), tmp_path / "out")
     found = samples(tmp_path / "out" / "train")
     assert [(key, s["instruction"]) for key, s in found.items()] == [
         ("train-00000", "edit A"),
@@ -144,7 +80,7 @@ def test_ma5k_gives_a_sample_an_expert(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shapes", ["resize", "drop"])
 def test_a_target_of_another_shape_is_resized_or_dropped_and_counted(shapes: str, tmp_path: Path) -> None:
-    files = _evr_files()
+    files = evr_files()
     files["images/Reddit.com_0_b.png"] = picture(2, (16, 24), "PNG")
     files["images/Reddit.com_1_b.png"] = picture(2, (32, 32), "PNG")  # the same shape: stays as it is
     source = write(tmp_path / "source", files)
@@ -160,9 +96,9 @@ def test_a_target_of_another_shape_is_resized_or_dropped_and_counted(shapes: str
 @pytest.mark.parametrize(
     ("kind", "files", "words"),
     [
-        (EVR, _evr_files(), "split 'train' of evr has 3 pairs, the published one 3,061"),
-        (GIER, _gier_files(), "split 'train' of gier has 3 pairs, the published one 4,943"),
-        (MA5k, _ma5k_files(), "split 'train' of ma5k has 2 requests, the published one 17,325"),
+        (EVR, evr_files(), "split 'train' of evr has 3 pairs, the published one 3,061"),
+        (GIER, gier_files(), "split 'train' of gier has 3 pairs, the published one 4,943"),
+        (MA5k, ma5k_files(), "split 'train' of ma5k has 2 requests, the published one 17,325"),
     ],
 )
 def test_a_set_that_is_not_whole_is_refused(kind: type, files: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -184,7 +120,7 @@ def test_a_whole_set_passes(tmp_path: Path) -> None:
     """EVR's annotations at their full size; one picture stands for all, which are not read here."""
     files: dict[str, Any] = {}
     for name, (split, requests) in {"train": ("train", 1), "valid": ("val", 3), "test": ("test", 3)}.items():
-        entries = [_evr_entry(0, requests) for _ in range(EVR.published[split]["pairs"])]
+        entries = [evr_entry(0, requests) for _ in range(EVR.published[split]["pairs"])]
         files[f"{name}.json"] = entries
     source = EVR(str(write(tmp_path, {**files, "images/Reddit.com_0_a.jpg": picture(0)})))
     source.check_totals(source.splits())
@@ -197,13 +133,13 @@ def test_a_folder_without_annotations_is_one_line(kind: type, tmp_path: Path) ->
 
 
 def test_annotations_without_pictures_are_one_line(tmp_path: Path) -> None:
-    files = {name: content for name, content in _evr_files().items() if name.endswith(".json")}
+    files = {name: content for name, content in evr_files().items() if name.endswith(".json")}
     with pytest.raises(ConversionError, match=r"expected the pictures \('Reddit.com_0_a.jpg', ...\) in one of"):
         EVR(str(write(tmp_path, files))).splits()
 
 
 def test_a_pair_without_requests_is_dropped_and_counted(tmp_path: Path) -> None:
-    files = _evr_files()
+    files = evr_files()
     files["dataset/adobe/train.json"][0]["sents"] = []
     files["dataset/adobe/train.json"][1]["sents"] = None
     report = converted(EVR(str(write(tmp_path / "source", files))), tmp_path / "out")
@@ -211,11 +147,11 @@ def test_a_pair_without_requests_is_dropped_and_counted(tmp_path: Path) -> None:
 
 
 def test_blank_requests_are_dropped_and_counted(tmp_path: Path) -> None:
-    files = _evr_files()
+    files = evr_files()
     files["dataset/adobe/valid.json"][0]["sents"][1] = " "
     report = converted(EVR(str(write(tmp_path / "evr", files))), tmp_path / "out")
     assert report["splits"]["val"]["dropped"] == {"field": 1} and report["splits"]["val"]["samples"] == 5
-    files = _ma5k_files()
+    files = ma5k_files()
     del files["annotations/train_sess_1.json"][0]["request"]
     report = converted(MA5k(str(write(tmp_path / "ma5k", files))), tmp_path / "out-ma5k")
     assert report["splits"]["train"]["dropped"] == {"field": 1} and report["splits"]["train"]["samples"] == 1
@@ -230,19 +166,19 @@ def test_annotations_without_entries_are_one_line(kind: type, name: str, tmp_pat
 
 
 def test_pictures_are_found_where_many_of_the_first_are_missing(tmp_path: Path) -> None:
-    entries = [_evr_entry(number, 1) for number in range(400)]
+    entries = [evr_entry(number, 1) for number in range(400)]
     files = {"train.json": entries, **{f"images/{entry['img0']}": picture(0) for entry in entries[300:]}}
     assert EVR(str(write(tmp_path, files))).splits()["train"][0].source == "images/Reddit.com_0_a.jpg"
 
 
 def test_a_subset_of_gier_that_names_no_numbers_is_one_line(tmp_path: Path) -> None:
-    files = {**_gier_files(), "splits/train_global_sess_3.json": [[1]]}
+    files = {**gier_files(), "splits/train_global_sess_3.json": [[1]]}
     with pytest.raises(ConversionError, match=r"train_global_sess_3\.json: expected a list of numbers, found '\[1\]'"):
         GIER(str(write(tmp_path, files))).splits()
 
 
 def test_an_annotation_cannot_name_files_elsewhere(tmp_path: Path) -> None:
-    files = _evr_files()
+    files = evr_files()
     files["dataset/adobe/train.json"][1]["img1"] = "../../outside.png"
     files["dataset/adobe/train.json"][2]["img1"] = None
     write(tmp_path, {"outside.png": picture(0, form="PNG")})

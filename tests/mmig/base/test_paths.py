@@ -12,7 +12,7 @@ from mmig.backbones.fingerprint import fingerprint
 from mmig.backbones.hub import is_hub_id, locate
 from mmig.backbones.parts import VAE
 from mmig.base.paths import ROOT, looked_in, resolved
-from mmig.run.evaluate import settings_path
+from mmig.run.scoring import settings_path
 from tests import warm
 
 SHIPPED = "assets/tiny/stable-diffusion"

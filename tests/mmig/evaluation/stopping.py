@@ -42,16 +42,18 @@ class Counting:
 
     Args:
         inner: class_path and init_args of the editor; None for `NoisyCopy`.
+        stops: whether it stops where the environment says so.
     """
 
-    def __init__(self, inner: dict[str, Any] | None = None) -> None:
+    def __init__(self, inner: dict[str, Any] | None = None, stops: bool = True) -> None:
+        self.stops = stops
         self.inner = NoisyCopy() if inner is None else call(inner)
         self.sampling = self.inner.sampling
         self.required_fields, self.response_source = self.inner.required_fields, self.inner.response_source
         self._count = 0
 
     def __call__(self, batch: Batch, generator: Sequence[torch.Generator]) -> EditOutput:
-        if self._count >= int(os.environ.get(STOP_AFTER, 10_000)):
+        if self.stops and self._count >= int(os.environ.get(STOP_AFTER, 10_000)):
             if os.environ[HOW] == "interrupt":
                 raise KeyboardInterrupt
             threading.Event().wait()

@@ -16,7 +16,7 @@ from PIL import Image
 import evaluate
 from mmig.evaluation.rows import read_rows
 from mmig.metrics.suite import METRICS
-from mmig.run.evaluate import settings_path
+from mmig.run.scoring import settings_path
 from tests.mmig.evaluation.support import random_samples, write_data
 from tests.tiny_fixtures import build_open_clip
 from tests.tiny_vision import build_dino, build_lpips_backbone

@@ -1,4 +1,4 @@
-"""What evaluate.py puts beside its own figures: another evaluation (--compare) and published tables (--published)."""
+"""What evaluate.py puts beside its own figures: another evaluation (--compare)."""
 
 from pathlib import Path
 
@@ -31,20 +31,3 @@ def test_what_to_compare_with_is_read_before_anything_is_edited(
     given = ["--checkpoint", str(run_directory), "--data", str(data_config), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit, match=message):
         evaluate.main([*given, "--compare", str(tmp_path / "old")])
-
-
-def test_an_unknown_published_table_is_named_before_anything_is_edited(
-    run_directory: Path, data_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mmig.run.evaluate.open_named", lambda *_, **__: pytest.fail("too late"))
-    given = ["--checkpoint", str(run_directory), "--data", str(data_config), "--out", str(tmp_path)]
-    with pytest.raises(SystemExit, match=r"published numbers: 'emu' is unknown; expected one of emu_edit"):
-        evaluate.main([*given, "--published", "emu"])
-
-
-def test_published_tables_are_printed_apart_with_their_doubts(
-    run_directory: Path, data_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = ["--checkpoint", str(run_directory), "--data", str(data_config), "--metrics", "l1_target"]
-    evaluate.main([*given, "--out", str(tmp_path), "--published", "emu_edit"])
-    assert "0.109?" in capsys.readouterr().out

@@ -91,6 +91,24 @@ def test_two_ranks_are_killed_and_one_goes_on_in_other_batches(
     assert len(log.read_text().splitlines()) == NUM_EDITS
 
 
+def test_of_several_systems_those_that_had_ended_are_not_edited_again(
+    given: list[str], log: Path, tmp_path: Path
+) -> None:
+    second = write_config(tmp_path / "second.yaml", stops=False)
+    systems, options = [str(second), given[1]], given[2:]  # the one that is stopped comes last
+    out, data = tmp_path / "whole", ["--config", *systems, *options, "--grid", "factor=0.5,1"]
+    with running([*data, "--out", str(out)], **{STOP_AFTER: "4", HOW: "hang"}) as processes:
+        wait_for_edits(out / "factor=0.5/editor", 4, processes)
+    assert (out / "factor=0.5/second/metrics.json").is_file()
+    assert num_edits(out / "factor=0.5/second") == NUM_EDITS
+    finish(out, data)
+    assert len(log.read_text().splitlines()) == 4 * NUM_EDITS
+    finish(tmp_path / "undisturbed/whole", data)
+    check_equal(out / "factor=0.5/editor", tmp_path / "undisturbed/whole/factor=0.5/editor", exact=True)
+    check_equal(out / "factor=0.5/second", tmp_path / "undisturbed/whole/factor=0.5/second", exact=True)
+    assert (out / "overview.html").is_file() and not list(out.rglob(f"{FOLDER}*"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [(1, 2, 3), (3, 1, 2), (2, 2, 2)])
 def test_any_number_of_ranks_goes_on_with_what_any_other_left(

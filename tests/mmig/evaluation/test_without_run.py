@@ -162,13 +162,6 @@ def test_what_cannot_be_scored_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("given", [[], ["--config", "a", "--images", "b"], ["--checkpoint", "a", "--config", "b"]])
-def test_one_thing_is_scored(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        evaluate.main(["--data", "x", "--out", "y", *given])
-    assert "--images" in capsys.readouterr().err
-
-
 def test_a_metric_by_its_class_path_is_scored_and_reported_under_its_name(
     data_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,154 @@
+"""From a command line of evaluate.py to single evaluations: every system, on every data set of a protocol, at every
+point of a grid of sampling settings.
+"""
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from mmig.evaluation.finished import short_names
+from mmig.evaluation.protocol import Part, Protocol, read_protocol, with_data
+
+SYSTEMS = ("checkpoint", "config", "images")
+"""Options that name what is scored."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One evaluation.
+
+    Attributes:
+        arguments: of one system on one data set at one point, as if it were asked for alone.
+        system: its name among those of the command.
+        part: of the protocol; None without one.
+        point: the sampling settings of the grid; {} without one.
+    """
+
+    arguments: Namespace
+    system: str
+    part: Part | None
+    point: Mapping[str, Any]
+
+    @property
+    def out(self) -> Path:
+        """Its folder."""
+        return Path(self.arguments.out)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command asks for.
+
+    Attributes:
+        jobs: the evaluations, those of one data set and point side by side.
+        protocol: on its data; None without one.
+    """
+
+    jobs: list[Job]
+    protocol: Protocol | None
+
+    def groups(self) -> dict[Path, list[Job]]:
+        """Jobs of the same samples at the same point by their common folder, where there are several systems."""
+        found: dict[Path, list[Job]] = {}
+        if len({job.system for job in self.jobs}) > 1:
+            for job in self.jobs:
+                found.setdefault(job.out.parent, []).append(job)
+        return found
+
+    def grids(self) -> dict[Path, list[Job]]:
+        """Jobs of the same samples at different points by their common folder."""
+        several = len({job.system for job in self.jobs}) > 1
+        found: dict[Path, list[Job]] = {}
+        for job in self.jobs:
+            if job.point:
+                found.setdefault(job.out.parents[1 if several else 0], []).append(job)
+        return found
+
+
+def planned(arguments: Namespace) -> Plan:
+    """The evaluations of a command line.
+
+    Folders below --out: one a data set of the protocol, in it one a point of the grid, in it one a system; a level of
+    which there is only one is left out.
+
+    Raises:
+        ValueError: the options do not fit together, or name what is not there.
+    """
+    systems = named_systems(arguments)
+    if arguments.protocol is None and len(arguments.data or ()) != 1:
+        raise ValueError("--data: expected one YAML with a `data` section, or --protocol")
+    protocol = (
+        None if arguments.protocol is None else with_data(read_protocol(arguments.protocol), arguments.data or ())
+    )
+    parts: Sequence[Part | None] = [None] if protocol is None else protocol.parts
+    seeds = arguments.seeds or (1 if protocol is None else protocol.seeds)
+    jobs = []
+    for part in parts:
+        grid = asked_grid(arguments.grid) or (part.grid if part else {})
+        for point in points(grid):
+            for name, named in systems.items():
+                levels = [part.name] if part and len(parts) > 1 else []
+                levels += [point_name(point)] if point else []
+                levels += [name] if len(systems) > 1 else []
+                given = {**vars(arguments), **named, **_of_part(arguments, part), "seeds": seeds}
+                sampling = [*arguments.sampling, *(f"{setting}={value}" for setting, value in point.items())]
+                given |= {"sampling": sampling, "out": str(Path(arguments.out, *levels))}
+                jobs.append(Job(Namespace(**given), name, part, point))
+    return Plan(jobs, protocol)
+
+
+def _of_part(arguments: Namespace, part: Part | None) -> dict[str, Any]:
+    if part is None:
+        return {"data": arguments.data[0], "split": arguments.split or "test"}
+    return {"data": str(part.data), "split": arguments.split or part.split, "turns": part.turns}
+
+
+def named_systems(arguments: Namespace) -> dict[str, dict[str, str | None]]:
+    """By a short name what is scored, as single values of the options that name it.
+
+    Raises:
+        ValueError: nothing is named, or something twice.
+    """
+    named = [(option, value) for option in SYSTEMS for value in getattr(arguments, option) or ()]
+    if not named:
+        raise ValueError("nothing to score: expected --checkpoint, --config or --images")
+    paths = [Path(value).resolve() for _, value in named]
+    if repeated := next((value for place, (_, value) in enumerate(named) if paths[place] in paths[:place]), None):
+        raise ValueError(f"{repeated}: given twice; expected different systems")
+    shown = [path.with_suffix("") if path.suffix in (".yaml", ".yml") else path for path in paths]
+    names = short_names(shown if len(set(shown)) == len(shown) else paths)
+    empty: dict[str, str | None] = dict.fromkeys(SYSTEMS)
+    return {
+        name.replace("/", "-"): {**empty, option: value} for name, (option, value) in zip(names, named, strict=True)
+    }
+
+
+def asked_grid(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """A grid from words NAME=VALUE,VALUE.
+
+    Raises:
+        ValueError: for another form, a name or value twice.
+    """
+    grid: dict[str, tuple[str, ...]] = {}
+    for text in given:
+        name, there, values = text.partition("=")
+        found = tuple(value.strip() for value in values.split(","))
+        if not there or not name or not all(found):
+            raise ValueError(f"--grid {text}: expected NAME=VALUE,VALUE, such as image_guidance_scale=1.0,1.4,1.8")
+        if name in grid or len(set(found)) < len(found):
+            raise ValueError(f"--grid {text}: a name or value is there twice")
+        grid[name] = found
+    return grid
+
+
+def points(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every combination of the values; [{}] of no grid."""
+    return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+
+
+def point_name(point: Mapping[str, Any]) -> str:
+    """Name of a point's folder."""
+    return ",".join(f"{name}={value}" for name, value in point.items()).replace("/", "-")
