@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Evaluate a run on its test split.                                    sbatch slurm/evaluate.sh [options of evaluate.py]
 # CHECKPOINT names the run (default: that of stage 5), OUT the folder of the results; --config or --images among the options
-# score what is no run, and need OUT. Settings: top of slurm/prelude.sh.
+# score what is no run, and need OUT; with --protocol the data are its own. Settings: slurm/prelude.sh.
 #SBATCH --job-name=mmig-evaluate
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=8
@@ -29,9 +29,11 @@ fi
 # evaluate.py reads its rank where torchrun puts it
 # shellcheck disable=SC2016 # each task's shell reads them
 ranked=(bash -c 'RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS exec "$@"' rank)
-command=("${ranked[@]}" "$MMIG_PYTHON" evaluate.py "${scored[@]}" --data "$MMIG_DATA" --out "$OUT" "$@")
+data=(--data "$MMIG_DATA")
+[[ " $* " =~ \ --protocol[=\ ] ]] && data=()
+command=("${ranked[@]}" "$MMIG_PYTHON" evaluate.py "${scored[@]}" "${data[@]}" --out "$OUT" "$@")
 
-check_place "$MMIG_DATA"
+((${#data[@]} == 0)) || check_place "$MMIG_DATA"
 if dry_run; then
     print_job "$job" "${command[@]}"
     exit

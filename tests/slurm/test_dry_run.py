@@ -101,6 +101,12 @@ def test_what_is_no_run_is_evaluated_too(scored: tuple[str, ...]) -> None:
         dry_run("evaluate.sh", *scored)
 
 
+def test_a_protocol_brings_its_own_data() -> None:
+    words = shlex.split(dry_run("evaluate.sh", "--protocol", "magicbrush", CHECKPOINT="runs/x").partition("command")[2])
+    assert "--data" not in words
+    assert words[-2:] == ["--protocol", "magicbrush"]
+
+
 def test_a_container_stands_around_the_program() -> None:
     shown = dry_run("stage1.sh", MMIG_CONTAINER="mmig.sif", MMIG_PYTHON="python")
     words = shlex.split(shown.partition("command")[2])
