@@ -86,6 +86,7 @@ def _add_samples(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="how a paper measures, its data, metrics and models: a file of configs/evaluation/protocols, or a YAML",
     )
+    parser.add_argument("--parts", nargs="+", default=[], metavar="PART", help="of the protocol (default: all)")
     parser.add_argument("--split", help="train, val, test or a held-out split (default: the protocol's, or test)")
     parser.add_argument(
         "--seeds", type=positive, help="number of sampling seeds, 0 .. N-1 (default: the protocol's, or 1)"

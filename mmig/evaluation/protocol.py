@@ -176,6 +176,18 @@ def _listed(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list) else () if value is None else (value,)
 
 
+def with_parts(protocol: Protocol, names: Sequence[str]) -> Protocol:
+    """The protocol on some of its data sets; all, if none is named.
+
+    Raises:
+        SettingsError: there is no such part.
+    """
+    known = [part.name for part in protocol.parts]
+    if unknown := [name for name in names if name not in known]:
+        raise SettingsError(f"--parts {unknown[0]}: the protocol {protocol.name} has {', '.join(known)}")
+    return replace(protocol, parts=tuple(part for part in protocol.parts if part.name in names or not names))
+
+
 def with_data(protocol: Protocol, given: Sequence[str]) -> Protocol:
     """The protocol on data elsewhere.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmig.evaluation.finished import short_names
-from mmig.evaluation.protocol import Part, Protocol, read_protocol, with_data
+from mmig.evaluation.protocol import Part, Protocol, read_protocol, with_data, with_parts
 
 SYSTEMS = ("checkpoint", "config", "images")
 """Options that name what is scored."""
@@ -80,9 +80,7 @@ def planned(arguments: Namespace) -> Plan:
     systems = named_systems(arguments)
     if arguments.protocol is None and len(arguments.data or ()) != 1:
         raise ValueError("--data: expected one YAML with a `data` section, or --protocol")
-    protocol = (
-        None if arguments.protocol is None else with_data(read_protocol(arguments.protocol), arguments.data or ())
-    )
+    protocol = _asked_protocol(arguments)
     parts: Sequence[Part | None] = [None] if protocol is None else protocol.parts
     seeds = arguments.seeds or (1 if protocol is None else protocol.seeds)
     jobs = []
@@ -98,6 +96,14 @@ def planned(arguments: Namespace) -> Plan:
                 given |= {"sampling": sampling, "out": str(Path(arguments.out, *levels))}
                 jobs.append(Job(Namespace(**given), name, part, point))
     return Plan(jobs, protocol)
+
+
+def _asked_protocol(arguments: Namespace) -> Protocol | None:
+    if arguments.protocol is not None:
+        return with_data(with_parts(read_protocol(arguments.protocol), arguments.parts), arguments.data or ())
+    if arguments.parts:
+        raise ValueError("--parts: expected a --protocol, which has parts")
+    return None
 
 
 def _of_part(arguments: Namespace, part: Part | None) -> dict[str, Any]:

@@ -49,6 +49,13 @@ def test_a_protocol_says_data_split_seeds_and_scoring() -> None:
     assert (settings.metrics, settings.lpips) == (["l1_target", "ssim_target", "lpips_target"], "alex")
 
 
+def test_some_parts_of_a_protocol_may_be_chosen() -> None:
+    found = plan("--protocol", "mgie", "--parts", "gier", "evr", "--checkpoint", "runs/x")
+    assert [job.out.as_posix() for job in found.jobs] == ["out/evr", "out/gier"]
+    (job,) = plan("--protocol", "mgie", "--parts", "gier", "--data", "mine.yaml", "--checkpoint", "runs/x").jobs
+    assert (job.out, job.arguments.data) == (Path("out"), "mine.yaml")
+
+
 def test_options_change_what_a_protocol_says() -> None:
     words = (
         "--protocol",
@@ -86,6 +93,8 @@ def test_a_grid_of_two_settings_has_every_combination() -> None:
         (["--checkpoint", "x", "--protocol", "coco"], "--protocol coco: expected a YAML, or one of emu_edit"),
         (["--checkpoint", "x", "--protocol", "mgie", "--data", "a.yaml"], "expected PART=FILE, PART being one of evr"),
         (["--checkpoint", "x", "--protocol", "mgie", "--data", "ev=a.yaml"], "expected PART=FILE"),
+        (["--checkpoint", "x", "--protocol", "mgie", "--parts", "ev"], "--parts ev: the protocol mgie has evr, gier"),
+        (["--checkpoint", "x", "--data", "a.yaml", "--parts", "ev"], "--parts: expected a --protocol"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(words: list[str], message: str) -> None:
