@@ -35,6 +35,12 @@ class Interval:
         """Whether zero lies outside of the interval; False where there is none."""
         return self.low > 0 or self.high < 0
 
+    @property
+    def digits(self) -> int:
+        """How many decimals show it: three, more where value and bounds are small, fewer where they are large."""
+        largest = max((abs(number) for number in (self.value, self.low, self.high) if math.isfinite(number)), default=0)
+        return 2 if largest >= 10 else 3 if largest >= 0.1 or largest == 0 else 4 if largest >= 0.01 else 5
+
     def at_least(self, floor: float) -> "Interval":
         """The same with no number below `floor`; NaN stays NaN."""
         numbers = (self.value, self.low, self.high)

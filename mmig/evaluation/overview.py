@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mmig.evaluation.bootstrap import Interval
+from mmig.evaluation.page.tables import cell
 from mmig.evaluation.summary import interval_dict
 
 PUBLISHED = "published"
@@ -97,17 +98,13 @@ class Section:
 
 
 def own_mean(interval: Interval | None) -> str:
-    """As "0.512", below 0.1 with four digits, from 10 on with two; "-" for nothing."""
-    return "-" if interval is None else f"{interval.value:.{_digits(interval)}f}"
+    """The value alone; "-" for nothing."""
+    return "-" if interval is None else f"{interval.value:.{interval.digits}f}"
 
 
 def own_cell(interval: Interval | None) -> str:
     """As "0.512 [0.480, 0.540]"; "-" for nothing."""
-    return "-" if interval is None else f"{own_mean(interval)} {interval.bounds(f'.{_digits(interval)}f')}"
-
-
-def _digits(interval: Interval) -> int:
-    return 2 if abs(interval.value) >= 10 else 3 if abs(interval.value) >= 0.1 else 4
+    return "-" if interval is None else cell(interval)
 
 
 def markdown(title: str, sections: Sequence[Section], notes: Sequence[str], command: str) -> str:

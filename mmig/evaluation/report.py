@@ -69,12 +69,17 @@ def write_report(
     write_json(directory / "metrics.json", dict(report))
 
 
-def format_value(value: Mapping[str, Any], digits: int = 3) -> str:
-    """Mean and interval as "0.512 [0.480, 0.540]"; "0.512 [-]" for one sample, "-" where nothing was counted."""
+def format_value(value: Mapping[str, Any], digits: int | None = None) -> str:
+    """Mean and interval as "0.512 [0.480, 0.540]"; "0.512 [-]" for one sample, "-" where nothing was counted.
+
+    Args:
+        value: an entry of metrics.json. digits: decimals; None for as many as its size asks for.
+    """
     if value["value"] is None:
         return "-"
     interval = interval_of(value)
-    return f"{interval.value:.{digits}f} {interval.bounds(f'.{digits}f')}"
+    spec = f".{interval.digits if digits is None else digits}f"
+    return f"{interval.value:{spec}} {interval.bounds(spec)}"
 
 
 def metric_table(report: Mapping[str, Any]) -> "Table":

@@ -253,5 +253,6 @@ def _show(arguments: Namespace, report: dict[str, Any]) -> None:
         counts = ", ".join(f"{name} {count}" for name, count in cut.items())
         told = f"of {report['num_samples']} samples a text was longer than what reads it: {counts}"
         console.print(told, highlight=False, markup=False)
-    written = "report.html, table.md, table.tex, samples.jsonl, samples.parquet, grid.png, pictures/"
+    names = ("report.html", "table.md", "table.tex", "samples.jsonl", "samples.parquet", "grid.png", f"{FOLDER}/")
+    written = ", ".join(name for name in names if (Path(arguments.out) / name).exists())
     console.print(f"written: {Path(arguments.out) / 'metrics.json'}, {written}", style="dim", highlight=False)

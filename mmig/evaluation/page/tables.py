@@ -31,7 +31,7 @@ class Grid:
 
 def cell(interval: Interval, signed: bool = False) -> str:
     """A value with its bounds, "0.512 [0.480, 0.540]"; "-" where nothing was counted."""
-    spec = "+.3f" if signed else ".3f"
+    spec = f"{'+' if signed else ''}.{interval.digits}f"
     return f"{interval.value:{spec}} {interval.bounds(spec)}" if interval.n else "-"
 
 
