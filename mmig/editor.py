@@ -48,6 +48,8 @@ class EditOutput:
         texts: one text a sample (the response z_d or the caption of the new image), "" where the method has none.
         extras: anything else a method wants to show (attention maps, timings) or its metrics want to read, by name;
             "missing" (list of bool, one a sample): there is no image of this sample, every metric skips it;
+            "as_made" (list of float32 [3,h,w] in [-1,1] or None, one a sample): the image in the size that it was made
+            in, where `images` holds it resized by `mmig.metrics.images.RESIZING`;
             "cut" (list of lists of `CutText`, one a sample): texts of which the editor has read only the beginning.
     """
 

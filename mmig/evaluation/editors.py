@@ -74,7 +74,8 @@ class FolderOfPictures:
 
     In a key, / is written %2F and % is written %25, as `train.py predict` does. `texts.json` may lie beside them, with
     the text that came with each picture by its file's name without the suffix. A sample without a picture is skipped by
-    every metric, and counted as such ("no_picture"). Pictures take the size of the sample's own images.
+    every metric, and counted as such ("no_picture"). Pictures take the size of the sample's own images by the rule
+    `mmig.metrics.images.RESIZING`; which ones did, and as they were, is told to the metrics (`extras["as_made"]`).
 
     Args:
         folder: where they lie.
@@ -126,9 +127,11 @@ class FolderOfPictures:
         """
         like = batch["target"] if "target" in batch else batch["source"]
         found = [self.pictures.get((key, self.seed)) for key in batch["key"]]
-        images = [_read(path, like.shape[2:]) if path else torch.full(like.shape[1:], torch.nan) for path in found]
+        absent = torch.full(like.shape[1:], torch.nan), None
+        read = [_read(path, like.shape[2:]) if path else absent for path in found]
         texts = [self.texts.get(path.stem, "") if path else "" for path in found]
-        return EditOutput(torch.stack(images).to(like.device), texts, {"missing": [path is None for path in found]})
+        extras = {"missing": [path is None for path in found], "as_made": [as_made for _, as_made in read]}
+        return EditOutput(torch.stack([image for image, _ in read]).to(like.device), texts, extras)
 
 
 def _pictures(folder: Path) -> dict[tuple[str, int], Path]:
@@ -162,14 +165,14 @@ def _texts(path: Path) -> dict[str, str]:
     return texts
 
 
-def _read(path: Path, size: Sequence[int]) -> Tensor:
-    """A picture as float32 [3,H,W] in [-1,1]."""
+def _read(path: Path, size: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    """A picture as float32 [3,H,W] in [-1,1], and as it was made where that was another size, else None."""
     image, (height, width) = read_image(path, "--images"), size
     if abs(image.width * height - image.height * width) > SHAPE_TOLERANCE * image.height * width:
         raise PictureError(
             f"--images {path}: expected the shape of the sample's images, {width}x{height} or larger at the same "
             f"ratio, found {image.width}x{image.height}"
         )
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return image_to_tensor(image)
+    if image.size == (width, height):
+        return image_to_tensor(image), None
+    return image_to_tensor(image.resize((width, height), Image.Resampling.BICUBIC)), image_to_tensor(image)

@@ -1,5 +1,6 @@
 """Write and show what an evaluation found: metrics.json, samples.jsonl, pictures, a page, tables on the terminal."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from mmig.evaluation.runner import EvaluationResult
 from mmig.evaluation.samples_table import write_samples_table
 from mmig.evaluation.sets import NUM_SET_RESAMPLES, summarise_sets
 from mmig.evaluation.summary import interval_of, summarise
+from mmig.metrics.images import RESIZING
 from mmig.metrics.suite import MetricSuite
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ def build_report(
         "metrics": {name: {**values, **about[name]} for name, values in scored.items()},
         **suite.tools.describe(),
         "truncated_texts": _count_truncated(result),
+        "resized_pictures": _count_resized(result),
         "duplicates_dropped": result.num_duplicates,
         "stream_faults": result.faults,
         "bootstrap": {
@@ -138,3 +141,9 @@ def _count_truncated(result: EvaluationResult) -> dict[str, int]:
         for name in row.truncated:
             counts.setdefault(name, set()).add(row.key)
     return {name: len(keys) for name, keys in sorted(counts.items())}
+
+
+def _count_resized(result: EvaluationResult) -> dict[str, Any]:
+    """How many edited pictures were resized to their sample's images, by which rule, and how many of each size."""
+    sizes = Counter("{}x{}".format(*row.resized_from) for row in result.rows if row.resized_from)
+    return {"count": sizes.total(), "rule": RESIZING, "sizes": dict(sorted(sizes.items()))}

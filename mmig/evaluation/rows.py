@@ -24,6 +24,7 @@ class SampleRow:
         instruction: what was asked for.
         text: the text that the editor gave, "" if none.
         truncated: text fields that a metric's CLIP had to cut; as "NAME (READER)" those that the editor did.
+        resized_from: [width, height] of an edited picture that was resized to the sample's images, else None.
         features: of the images "edited" and "target" for metrics of sets, float32 [D] each; in no file.
     """
 
@@ -35,6 +36,7 @@ class SampleRow:
     instruction: str = ""
     text: str = ""
     truncated: list[str] = field(default_factory=list)
+    resized_from: list[int] | None = None
     features: dict[str, NDArray[np.float32]] = field(default_factory=dict, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from datamodules.schema import take
 from mmig.base.batches import move_batch, readable
@@ -99,7 +98,7 @@ def evaluate_editor(
             written = {"response": output.texts, "caption": output.extras.get("captions") or ()}
             remake = bank.with_edited if bank is not None and part is of_bank else partial(suite.bank, part)
             bank, of_bank = remake(output.images, written, output.extras), part
-            rows = _rows(part, output, seed, suite.update(bank), bank.truncated())
+            rows = _rows(part, output, seed, suite.update(bank), bank)
             _add_features(rows, suite, bank, output, with_targets=seed == seeds[0])
             pictures = found.show(part, output, shown) if seed == seeds[0] else [None] * len(rows)
             of_rows = zip(rows, places(part), _positions(part), pictures, strict=True)
@@ -213,11 +212,11 @@ def _rows(
     output: EditOutput,
     seed: int,
     scored: Mapping[str, SampleValues],
-    truncated: Mapping[str, Tensor],
+    bank: FeatureBank,
 ) -> list[SampleRow]:
-    rows, missing = [], output.extras.get("missing") or [False] * len(batch["key"])
+    rows, truncated, missing = [], bank.truncated(), output.extras.get("missing") or [False] * len(batch["key"])
     unread = output.extras.get("cut") or [()] * len(batch["key"])
-    for row, key in enumerate(batch["key"]):
+    for row, (key, resized_from) in enumerate(zip(batch["key"], bank.resized_from, strict=True)):
         cut = {name for name, is_cut in truncated.items() if bool(is_cut[row])}
         reasons = {name: NO_PICTURE if missing[row] else values.reasons[row] for name, values in scored.items()}
         values = {name: None if reasons[name] else float(scored[name].values[row]) for name in scored}
@@ -231,6 +230,7 @@ def _rows(
                 instruction=batch["instruction"][row],
                 text=output.texts[row] if output.texts else "",
                 truncated=sorted(cut | {f"{text.name} ({text.reader})" for text in unread[row]}),
+                resized_from=None if resized_from is None else list(resized_from),
             )
         )
     return rows

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmig.metrics.clip_encoder import ClipEncoder, TextEmbeddings
-from mmig.metrics.images import signed_to_unit
+from mmig.metrics.dino_encoder import DinoEncoder
+from mmig.metrics.images import resized, signed_to_unit
 from mmig.metrics.judge import Judge
 from mmig.metrics.lpips import Lpips
+from mmig.metrics.preprocess import Preprocessing
 from mmig.metrics.set_features import NetworkFeatures, SharedFeatures
 from mmig.metrics.tools import NEEDS, MetricInputError, Tools
 
@@ -24,7 +26,8 @@ class FeatureBank:
 
     Args:
         batch: a batch of the schema; images in [-1,1].
-        edited: edited images [B,3,H,W] in [-1,1]; resized to the batch's images if their sizes differ.
+        edited: edited images [B,3,H,W] in [-1,1]; resized to the batch's images by `images.RESIZING` if their sizes
+            differ.
         tools: encoders and judge, each needed by some metrics only.
         written: texts that the editor wrote, one a sample, by what they are ("response", "caption").
         extras: whatever else the editor gave, by name (`EditOutput.extras`).
@@ -32,6 +35,8 @@ class FeatureBank:
     Attributes:
         batch, extras: as above; what an open metric reads beside `image`, `text`, `written` and the embeddings.
         keys: of the samples.
+        resized_from: one entry a sample: (width, height) of an edited picture that was resized to the sample's images,
+            here or by the editor (`extras["as_made"]`); else None.
 
     Raises:
         ImageRangeError: for images outside [-1,1].
@@ -105,7 +110,7 @@ class FeatureBank:
         Raises:
             MetricInputError: without a CLIP encoder.
         """
-        return self._once("clip", name, lambda: self._clip_embeddings(self.image(name)))
+        return self._once("clip", name, lambda: self._embeddings("clip", name))
 
     def dino_embeddings(self, name: str) -> Tensor:
         """DINO features of images by name, float32 [B,D], unit length.
@@ -113,7 +118,15 @@ class FeatureBank:
         Raises:
             MetricInputError: without a DINO model.
         """
-        return self._once("dino", name, lambda: self._tool("dino").encode_images(self.image(name)))
+        return self._once("dino", name, lambda: self._embeddings("dino", name))
+
+    def preprocessing(self, tool: str) -> Preprocessing:
+        """How images enter the encoder "clip" or "dino".
+
+        Raises:
+            MetricInputError: without that encoder.
+        """
+        return self._tool(tool).preprocessing
 
     def perceptual_distance(self, first: str, second: str) -> Tensor:
         """LPIPS of two images by name, [B], at least 0.
@@ -165,7 +178,9 @@ class FeatureBank:
         images, rows = self.references()
         if not len(rows):
             return self.image_embeddings("edited")[:0], rows
-        return self._once("clip", "reference", lambda: self._clip_embeddings(images)), rows
+        low, high = self.preprocessing("clip").bounds
+        encode = partial(self._tool("clip").encode_images, images * (high - low) + low)
+        return self._once("clip", "reference", encode), rows
 
     def text_embeddings(self, name: str) -> Tensor:
         """CLIP embeddings of texts by field, float32 [B,D], unit length.
@@ -226,10 +241,20 @@ class FeatureBank:
         images = signed_to_unit(edited, "edited")
         if images.shape[0] != len(self):
             raise ValueError(f"edited: expected {len(self)} images, one a sample of the batch, found {images.shape[0]}")
-        like = next((self.batch[name] for name in ("target", "source") if self.batch.get(name) is not None), None)
-        if like is not None and images.shape[-2:] != like.shape[-2:]:
-            images = F.interpolate(images, like.shape[-2:], mode="bicubic", antialias=True).clamp(0, 1)
-        self._images["edited"] = images if like is None else images.to(like.device)
+        like = next((self.batch[name] for name in ("target", "source") if self.batch.get(name) is not None), images)
+        images = images.to(like.device)
+        given = enumerate(self.extras.get("as_made") or ())
+        self._as_made = {
+            row: signed_to_unit(picture[None].to(like.device), "as_made")[0]
+            for row, picture in given
+            if picture is not None
+        }
+        if images.shape[-2:] != like.shape[-2:]:
+            self._as_made = dict(enumerate(images))
+            images = resized(images, (like.shape[-2], like.shape[-1]))
+        sizes = {row: (picture.shape[2], picture.shape[1]) for row, picture in self._as_made.items()}
+        self.resized_from = [sizes.get(row) for row in range(len(self))]
+        self._images["edited"] = images
         self._verdicts: list[dict[str, float] | None] | None = None
 
     def _image_for(self, judge: Judge) -> Tensor:
@@ -239,9 +264,13 @@ class FeatureBank:
             return images
         return F.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
 
-    def _clip_embeddings(self, images: Tensor) -> Tensor:
-        encoder: ClipEncoder = self._tool("clip")
-        low, high = encoder.preprocessing.bounds
+    def _embeddings(self, tool: str, name: str) -> Tensor:
+        """What an encoder makes of images by name, in the size and the range that its preprocessing asks for."""
+        encoder: ClipEncoder | DinoEncoder = self._tool(tool)
+        images, (low, high) = self.image(name), encoder.preprocessing.bounds
+        if name == "edited" and encoder.preprocessing.edited_size == "own" and self._as_made:
+            pictures = [self._as_made.get(row, image) for row, image in enumerate(images)]
+            return encoder.encode_images([picture * (high - low) + low for picture in pictures])
         return encoder.encode_images(images * (high - low) + low)
 
     def _once(self, tool: str, image: str, encode: Callable[[], Any]) -> Any:

@@ -4,6 +4,7 @@ Notation of the papers: f image embedding, t text embedding, x input (source), y
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 ZERO_DIRECTION = 1e-5
@@ -44,3 +45,11 @@ def directional_similarity(source: Tensor, edited: Tensor, source_text: Tensor, 
     undefined = is_zero_direction(source, edited) | is_zero_direction(source_text, target_text)
     similarity = (image_direction * text_direction).sum(-1) / norms.masked_fill(undefined, 1.0)
     return similarity.clamp(-1, 1).masked_fill(undefined, float("nan"))
+
+
+def directional_similarity_or_zero(source: Tensor, edited: Tensor, source_text: Tensor, target_text: Tensor) -> Tensor:
+    """The same as InstructPix2Pix's script has it, [B] in [-1,1]: 0 where a direction is zero to the bit.
+
+    One that is rounding noise has the value that the noise gives it.
+    """
+    return F.cosine_similarity(edited - source, target_text - source_text)

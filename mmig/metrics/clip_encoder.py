@@ -1,5 +1,6 @@
 """One CLIP encoder for all metrics: declared preprocessing, fp32 embeddings, long captions counted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,13 +59,13 @@ class ClipEncoder:
         return {**self._identity, **sizes, "preprocessing": self.preprocessing.describe()}
 
     @torch.no_grad()
-    def encode_images(self, images: Tensor) -> Tensor:
-        """Images [B,3,H,W], uint8 or float in the declared range -> float32 [B,D] of unit length.
+    def encode_images(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        """Images as `prepare_images` takes them, uint8 or float in the declared range -> float32 [B,D] of unit length.
 
         Raises:
             ImageRangeError: for floats outside the declared range.
         """
-        pixels = prepare_images(images.to(self.device), self.image_size, self.preprocessing)
+        pixels = prepare_images(images, self.image_size, self.preprocessing).to(self.device)
         with torch.autocast(self.device.type, enabled=False):  # half precision moves the third decimal
             return self.model.encode_image((pixels - self._mean) / self._std, normalize=True).float()
 

@@ -117,7 +117,10 @@ class ClipWrittenSimilarity(PerSampleMetric):
 
 
 class ClipDirectionalSimilarity(PerSampleMetric):
-    """cos(f_y - f_x, t_out - t_in); a zero direction of text or image has no value and is counted as skipped."""
+    """cos(f_y - f_x, t_out - t_in); a zero direction of text or image has no value and is counted as skipped.
+
+    Where the preprocessing says so (`Preprocessing.zero_direction`) it counts as 0, as in the script it reproduces.
+    """
 
     needs_clip = True
 
@@ -128,6 +131,10 @@ class ClipDirectionalSimilarity(PerSampleMetric):
         skipped = {
             "no_source": ~bank.has_image("source"),
             "no_caption": ~(bank.has_text("source_caption") & bank.has_text("target_caption")),
+        }
+        if bank.preprocessing("clip").zero_direction == "zero":
+            return sample_values(clip.directional_similarity_or_zero(source, edited, before, after), skipped)
+        skipped |= {
             "zero_text_direction": clip.is_zero_direction(before, after),
             "zero_image_direction": clip.is_zero_direction(source, edited),
         }

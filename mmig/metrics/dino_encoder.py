@@ -1,12 +1,13 @@
 """One image transformer for all DINO metrics: declared preprocessing, fp32 features of the class token."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmig.metrics.preprocess import Preprocessing, PreprocessingError, prepare_images
+from mmig.metrics.preprocess import CUT, MAGICBRUSH, ROUNDED, Preprocessing, PreprocessingError, prepare_images
 
 if TYPE_CHECKING:
     from mmig.backbones.image_model import ImageModel
@@ -14,8 +15,15 @@ if TYPE_CHECKING:
 DINO_PRESETS: dict[str, Preprocessing] = {
     "default": Preprocessing(),
     "crop": Preprocessing(resize="crop"),
-    # evaluation/image_eval.py of MagicBrush: DINO's own transform for evaluation, 256 pixels, of which 224 are cut.
-    "compat_magicbrush": Preprocessing(resize="crop", short_side=256),
+    # DINO's own transform for evaluation, on PIL images: 256 pixels, of which 224 are cut
+    "compat_magicbrush": Preprocessing(
+        resize="crop",
+        short_side=256,
+        resizer="pillow",
+        edited_size="own",
+        reproduces=MAGICBRUSH,
+        defects=(ROUNDED, CUT),
+    ),
 }
 _MAGICBRUSH_SIZE = 224
 
@@ -53,13 +61,13 @@ class DinoEncoder:
         return {**self._identity, **known, "precision": "fp32", "preprocessing": preprocessing}
 
     @torch.no_grad()
-    def encode_images(self, images: Tensor) -> Tensor:
-        """Images [B,3,H,W], uint8 or float in [0,1] -> float32 [B,D] of unit length.
+    def encode_images(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        """Images as `prepare_images` takes them, uint8 or float in [0,1] -> float32 [B,D] of unit length.
 
         Raises:
             ImageRangeError: for floats outside [0,1].
         """
-        pixels = prepare_images(images.to(self.device), self.image_size, self.preprocessing)
+        pixels = prepare_images(images, self.image_size, self.preprocessing).to(self.device)
         with torch.autocast(self.device.type, enabled=False):
             states = self.model(pixel_values=(pixels - self._mean) / self._std).last_hidden_state
         return F.normalize(states[:, 0].float(), dim=-1)

@@ -3,10 +3,14 @@
 A tensor in the wrong range gives plausible but wrong scores, so ranges are checked here and nowhere guessed.
 """
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 _TOLERANCE = 1e-3
+RESIZING = "Pillow's bicubic with antialiasing, of 256 levels a channel"
+"""The rule by which an edited picture takes the size of its sample's images."""
 
 
 class ImageRangeError(ValueError):
@@ -51,6 +55,24 @@ def signed_to_unit(images: Tensor, name: str = "images") -> Tensor:
     """
     check_range(images, -1.0, 1.0, name)
     return ((images.float() + 1) / 2).clamp(0, 1)
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images [B,3,H,W] in another size, by the rule `RESIZING`.
+
+    Args:
+        images: uint8, or float in [0,1], which is rounded to 256 levels first.
+        size: (height, width).
+
+    Returns:
+        float32 [B,3,height,width] in [0,1] of 256 levels, where `images` were; all NaN of one that is not finite.
+    """
+    pixels = images.permute(0, 2, 3, 1).cpu() if images.dtype == torch.uint8 else to_bytes(images)
+    wanted = size[1], size[0]
+    pictures = [Image.fromarray(one.numpy()).resize(wanted, Image.Resampling.BICUBIC) for one in pixels.contiguous()]
+    levels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
+    broken = ~images.isfinite().flatten(1).all(1)
+    return (levels.to(images.device).float() / 255).masked_fill(broken.view(-1, 1, 1, 1), torch.nan)
 
 
 def to_bytes(images: Tensor) -> Tensor:

@@ -44,6 +44,8 @@ METRICS: dict[str, Callable[[], PerSampleMetric | SetMetric]] = {
     "clip_score": partial(ClipTextSimilarity, clip.clip_score),
     "clip_score_torchmetrics": ClipScoreTorchmetrics,
     "clip_text_similarity": ClipTextSimilarity,
+    "clip_text_similarity_input": partial(ClipTextSimilarity, text="source_caption", image="source"),
+    "clip_text_similarity_target": partial(ClipTextSimilarity, image="target"),
     "clip_response_similarity": partial(ClipTextSimilarity, text="response"),
     "clip_expressive_similarity": partial(ClipTextSimilarity, text="expressive", image="target"),
     "clip_expressive_similarity_input": partial(ClipTextSimilarity, text="expressive", image="source"),

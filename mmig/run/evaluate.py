@@ -20,6 +20,7 @@ from mmig.evaluation.data import SplitBatches, data_section, split_batches
 from mmig.evaluation.differences import difference_table
 from mmig.evaluation.identity import identity
 from mmig.evaluation.kept import KeptPictures
+from mmig.evaluation.notes import notes
 from mmig.evaluation.opening import Opened, open_named
 from mmig.evaluation.overrides import with_sampling
 from mmig.evaluation.places import FOLDER
@@ -249,10 +250,8 @@ def _show(arguments: Namespace, report: dict[str, Any]) -> None:
     per_type = edit_type_table(report)
     if per_type is not None:
         console.print(per_type)
-    if cut := report["truncated_texts"]:
-        counts = ", ".join(f"{name} {count}" for name, count in cut.items())
-        told = f"of {report['num_samples']} samples a text was longer than what reads it: {counts}"
-        console.print(told, highlight=False, markup=False)
+    for note in notes(report):
+        console.print(note, highlight=False, markup=False)
     names = ("report.html", "table.md", "table.tex", "samples.jsonl", "samples.parquet", "grid.png", f"{FOLDER}/")
     written = ", ".join(name for name in names if (Path(arguments.out) / name).exists())
     console.print(f"written: {Path(arguments.out) / 'metrics.json'}, {written}", style="dim", highlight=False)

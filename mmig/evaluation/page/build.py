@@ -10,6 +10,7 @@ from mmig.base.files import write_text
 from mmig.evaluation.bootstrap import LEVEL
 from mmig.evaluation.differences import ALL, Differences, all_differences
 from mmig.evaluation.finished import Finished
+from mmig.evaluation.notes import notes
 from mmig.evaluation.overview import Section, own_cell
 from mmig.evaluation.page import figures, found
 from mmig.evaluation.page.causes import CAUSES, causes_by_type, count_causes
@@ -90,6 +91,7 @@ def render(evaluations: Sequence[Finished], differences: Differences, command: s
         browsed=shown_samples(evaluations, browsed_keys(evaluations), _under_pictures(primary, metrics)),
         largest=LARGEST,
         level=LEVEL,
+        notes=_notes(evaluations),
         command=command,
     )
 
@@ -106,7 +108,18 @@ def _caption(evaluations: Sequence[Finished], command: str) -> str:
     told = f"Mean [95 % bootstrap interval over samples] of {scored}; n counts samples with a value."
     if len(evaluations) > 1:
         told += " Differences are paired by sample; * marks an interval that excludes zero, each taken alone."
-    return f"{told}\nMade by: {command}"
+    return "\n".join([told, *_notes(evaluations), f"Made by: {command}"])
+
+
+def _notes(evaluations: Sequence[Finished]) -> list[str]:
+    """What must be known beside the numbers; what is true of several evaluations alike is said once."""
+    if len(evaluations) == 1:
+        return notes(evaluations[0].report)
+    whose: dict[str, list[str]] = {}
+    for evaluation in evaluations:
+        for note in notes(evaluation.report):
+            whose.setdefault(note, []).append(evaluation.name)
+    return [note if len(of) == len(evaluations) else f"{', '.join(of)}: {note}" for note, of in whose.items()]
 
 
 def _sentences(evaluations: Sequence[Finished], differences: Differences, primary: str | None) -> list[str]:
