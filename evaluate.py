@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="edit in layers (MMIG): fit the embeddings of object and background to each image first",
     )
+    parser.add_argument("--turns", action="store_true", help="edit sessions turn by turn, and score the last pictures")
     parser.add_argument("--no-ema", action="store_true", help="use the trained weights instead of their average")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     _add_pictures(parser)

@@ -79,6 +79,12 @@ def _magicbrush(options: argparse.Namespace) -> Source:
     return magicbrush(options.source, options.config)
 
 
+def _magicbrush_sessions(options: argparse.Namespace) -> Source:
+    from datamodules.convert.magicbrush_sessions import magicbrush_sessions
+
+    return magicbrush_sessions(options.source, options.config)
+
+
 def _shapes_options(parser: Parser) -> None:
     parser.add_argument(
         "--shapes",
@@ -161,6 +167,9 @@ CONVERTERS: Mapping[str, Converter] = {
     "ipr2pr": Converter("InstructPix2Pix: folders or zips with seeds.json, or parquet", _ipr2pr_options, _ipr2pr),
     "laion": Converter("img2dataset's shards, used as they are: an index, with filters", _laion_options, _laion),
     "magicbrush": Converter("MagicBrush: parquet (train, dev) or the unpacked test set", _table_options, _magicbrush),
+    "magicbrush_sessions": Converter(
+        "MagicBrush, a sample a session, for evaluate.py --turns", _table_options, _magicbrush_sessions
+    ),
     "evr": Converter("Image Editing Request (EVR)", _shapes_options, _evr),
     "gier": Converter("GIER, with masks of local edits", _shapes_options, _gier),
     "ma5k": Converter("MA5k-Req (FiveK with requests)", _shapes_options, _ma5k),

@@ -69,12 +69,26 @@ class MagicBrushFolder(Source):
         return {"test": [turn for name, turns in sessions.items() for turn in _turns(name, turns, captions)]}
 
     def samples_of(self, item: Turn) -> Iterator[Sample | Finding]:
-        """The turn as one sample; its input is the target of the turn before."""
+        """The turn as one sample, with its mask."""
+        sample = self.sample_of(item)
+        try:
+            mask = read_file(Path(self.source) / "images", f"{item.session}/{item.mask}") if item.mask else None
+        except BadSample as bad:
+            yield Finding("mask", sample["key"], bad.detail, dropped=False)
+            mask = None
+        yield from _with_mask(sample, mask)
+
+    def sample_of(self, item: Turn) -> Sample:
+        """The turn without its mask; its input is the target of the turn before.
+
+        Raises:
+            BadSample: a picture that cannot be read, as `read_file`.
+        """
         root, folder = Path(self.source) / "images", f"{item.session}/"
         metadata: dict[str, Any] = {"session": item.session, "turn": item.number, "turns": item.turns}
         metadata |= {"global_caption": item.global_caption} if item.global_caption else {}
         sample: Sample = {
-            "key": self.describe(item),
+            "key": f"{key_part(item.session)}-{item.number}",
             "source": read_file(root, folder + item.input),
             "target": read_file(root, folder + item.output),
             "instruction": item.instruction,
@@ -84,12 +98,7 @@ class MagicBrushFolder(Source):
             sample["target_caption"] = item.local_caption
         if item.source_caption:
             sample["source_caption"] = item.source_caption
-        try:
-            mask = read_file(root, folder + item.mask) if item.mask else None
-        except BadSample as bad:
-            yield Finding("mask", self.describe(item), bad.detail, dropped=False)
-            mask = None
-        yield from _with_mask(sample, mask)
+        return sample
 
     def describe(self, item: Turn) -> str:
         """Session and turn."""
@@ -149,13 +158,14 @@ class MagicBrushTable(TableSource):
         return sample
 
 
-def _sessions(rows: Rows) -> list[str]:
+def session_names(rows: Rows) -> list[str]:
+    """The session of each row."""
     return [str(session) for session in column(rows, "img_id")]
 
 
 @lru_cache(maxsize=4)
 def _session_lengths(rows: Rows) -> Counter[str]:
-    return Counter(_sessions(rows))
+    return Counter(session_names(rows))
 
 
 def _captions(root: Path, kind: str) -> dict[str, dict[str, str]]:
@@ -179,6 +189,9 @@ def _turns(session: str, turns: Any, captions: Mapping[str, Mapping[str, Any]]) 
 
 def magicbrush(source: str, config: str | None = None) -> Source:
     """MagicBrush: the folder that its test set's zip unpacks to, or a folder of parquet files or a name on the hub."""
-    if (Path(source) / "edit_sessions.json").is_file():
-        return MagicBrushFolder(source)
-    return MagicBrushTable(source, config)
+    return MagicBrushFolder(source) if is_folder(source) else MagicBrushTable(source, config)
+
+
+def is_folder(source: str) -> bool:
+    """Whether this is the folder of the test set."""
+    return (Path(source) / "edit_sessions.json").is_file()

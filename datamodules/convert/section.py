@@ -88,7 +88,7 @@ def _encoded(
         try:
             if key in keys:
                 raise BadSample("key", f"key {key!r} comes twice")
-            if absent := next((name for name in source.required if _is_blank(sample.get(name))), None):
+            if absent := next((name for name in source.required if is_blank(sample.get(name))), None):
                 raise BadSample("field", f"no {absent}")
             files = encode(sample)
             if max(len(f"{key}.{name}".encode()) for name in files) > tarfile.LENGTH_NAME:
@@ -106,5 +106,6 @@ def _encoded(
             yield key, files
 
 
-def _is_blank(value: Any) -> bool:
+def is_blank(value: Any) -> bool:
+    """Whether a field says nothing: it is not there, or a text without words."""
     return value is None or (isinstance(value, str) and not value.strip())

@@ -26,6 +26,7 @@ REASONS_MEANING: dict[str, str] = {
     "mask": "a mask that cannot be read, says nothing or has another shape; the sample is kept without it",
     "notes": "notes beside the pictures that cannot be read; the sample is kept without them",
     "shapes": "pictures of a pair with different shapes; where kept, the target is resized to the source's",
+    "turns": "a session of which a turn is missing",
     "unfinished": "a shard whose download had not ended, or that has fewer samples than its statistics say",
     "key": "a name that came before in the same shard, or that is too long for a tar",
     "nothing": "a sample of which a mapper made none",

@@ -34,6 +34,7 @@ from mmig.evaluation.rows import SampleRow, gather, read_rows
 from mmig.evaluation.runner import NO_PICTURE, EvaluationResult, evaluate_editor
 from mmig.evaluation.settings import ScoringSettings, build_suite
 from mmig.evaluation.summary import compare
+from mmig.evaluation.turns import InTurns, in_turns
 from mmig.evaluation.unfinished import FinishedEdit, Unfinished
 from mmig.metrics.suite import METRICS, MetricSuite, build_metrics
 from mmig.run.jobs import Job, Plan, planned, point_name
@@ -115,6 +116,7 @@ def _editor(opened: Opened, arguments: Namespace) -> Editor:
     """What edits, as the options want it."""
     editor = in_layers(opened.editor) if arguments.layered else opened.editor
     editor = with_sampling(editor, arguments.sampling)
+    editor = in_turns(editor) if arguments.turns else editor
     if isinstance(editor, KnowsSeeds):
         for seed in range(arguments.seeds):
             editor.at_seed(seed)  # one that it has no results of is refused before anything is scored
@@ -189,9 +191,10 @@ def _check_pictures(result: EvaluationResult, folder: str) -> None:
 
 def facts_of(arguments: Namespace, opened: Opened, editor: Editor, settings: ScoringSettings) -> dict[str, Any]:
     """What metrics.json says of that which was scored, and on what."""
+    kind = type(editor.editor if isinstance(editor, InTurns) else editor)
     return {
         **opened.facts,
-        "editor_class": f"{type(editor).__module__}.{type(editor).__qualname__}",
+        "editor_class": f"{kind.__module__}.{kind.__qualname__}",
         "required_fields": list(editor.required_fields),
         "data": {"config": str(arguments.data), **data_section(Path(arguments.data))},
         "split": arguments.split,
@@ -199,6 +202,7 @@ def facts_of(arguments: Namespace, opened: Opened, editor: Editor, settings: Sco
         "limit": arguments.limit,
         "scoring": asdict(settings),
         "layered": arguments.layered,
+        "turns": arguments.turns,
         "sampling": asdict(editor.sampling),
     }
 

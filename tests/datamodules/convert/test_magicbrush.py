@@ -18,37 +18,28 @@ from datamodules.shard_index import ShardIndex
 from datamodules.stream import ShardStream
 from datamodules.transforms import ImageTransform
 from tests.datamodules.convert.layouts import as_png, picture, write, write_parquet
+from tests.datamodules.convert.magicbrush_layout import (
+    INSIDE,
+    TURNS,
+    black_and_white,
+    folder_files,
+    painted,
+    source_pixels,
+    table_columns,
+    transparent,
+)
 from tests.datamodules.convert.results import converted, samples
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
-TURNS = [("139306", 1), ("139306", 2), ("242679", 1)]
-INSIDE = np.zeros((16, 16), bool)
-INSIDE[4:9, 2:11] = True
 
 
-def _source() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 200, (16, 16, 3), np.uint8)
-
-
-def _transparent() -> bytes:
-    return as_png(np.dstack([_source(), np.where(INSIDE, 0, 255).astype(np.uint8)]))
-
-
-def _painted() -> bytes:
-    return as_png(np.where(INSIDE[..., None], 255, _source()).astype(np.uint8))
-
-
-def _black_and_white() -> bytes:
-    return as_png(np.where(INSIDE, 255, 0).astype(np.uint8))
-
-
-@pytest.mark.parametrize("mask", [_transparent(), _painted(), _black_and_white()])
+@pytest.mark.parametrize("mask", [transparent(), painted(), black_and_white()])
 def test_each_form_of_mask_says_what_is_editable(mask: bytes) -> None:
-    assert np.array_equal(np.asarray(editable(mask, as_png(_source()))) > 0, INSIDE)
+    assert np.array_equal(np.asarray(editable(mask, as_png(source_pixels()))) > 0, INSIDE)
 
 
 def test_white_of_the_source_outside_is_not_editable() -> None:
-    source = _source()
+    source = source_pixels()
     source[12:] = 255
     painted = as_png(np.where(INSIDE[..., None], 255, source).astype(np.uint8))
     assert np.array_equal(np.asarray(editable(painted, as_png(source))) > 0, INSIDE)
@@ -57,37 +48,25 @@ def test_white_of_the_source_outside_is_not_editable() -> None:
 @pytest.mark.parametrize(
     ("mask", "reason"),
     [
-        (_painted()[:100], "image"),
+        (painted()[:100], "image"),
         (b"", "empty"),
         (as_png(np.zeros((16, 16), np.uint8)), "mask"),
-        (as_png(_source()), "mask"),
-        (as_png(_source()[:8]), "size"),
+        (as_png(source_pixels()), "mask"),
+        (as_png(source_pixels()[:8]), "size"),
     ],
 )
 def test_a_mask_that_says_nothing_is_a_bad_sample(mask: bytes, reason: str) -> None:
     with pytest.raises(BadSample) as caught:
-        editable(mask, as_png(_source()))
+        editable(mask, as_png(source_pixels()))
     assert caught.value.reason == reason
-
-
-def _table(turns: list[tuple[str, int]], **more: list[Any]) -> dict[str, list[Any]]:
-    return {
-        "img_id": [session for session, _ in turns],
-        "turn_index": [turn for _, turn in turns],
-        "source_img": [as_png(_source()) for _ in turns],
-        "mask_img": [_painted() for _ in turns],
-        "instruction": [f"turn {turn} of {session}" for session, turn in turns],
-        "target_img": [picture(turn, form="PNG") for _, turn in turns],
-        **more,
-    }
 
 
 @pytest.fixture(scope="module")
 def table(datasets_cache: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     root = tmp_path_factory.mktemp("table")
-    masks = [_painted(), b"no picture", None]
-    write_parquet(root / "source" / "data" / "train-00000-of-00001.parquet", _table(TURNS, mask_img=masks), 2)
-    write_parquet(root / "source" / "data" / "dev-00000-of-00001.parquet", _table([("7", 1)]))
+    masks = [painted(), b"no picture", None]
+    write_parquet(root / "source" / "data" / "train-00000-of-00001.parquet", table_columns(TURNS, mask_img=masks), 2)
+    write_parquet(root / "source" / "data" / "dev-00000-of-00001.parquet", table_columns([("7", 1)]))
     return root / "out", converted(magicbrush(str(root / "source")), root / "out", samples_per_shard=2)
 
 
@@ -107,33 +86,35 @@ def test_masks_become_target_masks_and_bad_ones_cost_no_sample(table: tuple[Path
 
 
 def test_a_turn_that_comes_twice_is_one_line(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "train.parquet", _table([("1", 1), ("1", 1)]))
+    write_parquet(tmp_path / "train.parquet", table_columns([("1", 1), ("1", 1)]))
     with pytest.raises(ConversionError, match="split 'train' has turn 1 of session 1 twice; fetch it again"):
         magicbrush(str(tmp_path)).splits()
 
 
 def test_rows_without_a_session_are_dropped(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "source" / "train.parquet", _table(TURNS, img_id=["1", None, "2"]))
+    write_parquet(tmp_path / "source" / "train.parquet", table_columns(TURNS, img_id=["1", None, "2"]))
     report = converted(magicbrush(str(tmp_path / "source")), tmp_path / "out")
     assert report["splits"]["train"]["dropped"] == {"field": 1} and report["splits"]["train"]["samples"] == 2
 
 
 def test_rows_without_session_or_turn_are_no_repetition(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "source" / "train.parquet", _table(TURNS, img_id=["1", None, None], turn_index=[1, 1, 1]))
+    write_parquet(
+        tmp_path / "source" / "train.parquet", table_columns(TURNS, img_id=["1", None, None], turn_index=[1, 1, 1])
+    )
     report = converted(magicbrush(str(tmp_path / "source")), tmp_path / "out")
     assert report["splits"]["train"]["dropped"] == {"field": 2} and report["splits"]["train"]["samples"] == 1
 
 
 @pytest.mark.parametrize("name", ["source_img", "target_img", "instruction"])
 def test_rows_without_what_an_edit_needs_are_dropped(name: str, tmp_path: Path) -> None:
-    table = _table(TURNS)
+    table = table_columns(TURNS)
     write_parquet(tmp_path / "source" / "train.parquet", {**table, name: [None, *table[name][1:]]})
     report = converted(magicbrush(str(tmp_path / "source")), tmp_path / "out")
     assert report["splits"]["train"]["dropped"] == {"field": 1} and report["splits"]["train"]["samples"] == 2
 
 
 def test_a_damaged_column_of_sessions_is_one_line(tmp_path: Path) -> None:
-    path = write_parquet(tmp_path / "train.parquet", _table(TURNS))
+    path = write_parquet(tmp_path / "train.parquet", table_columns(TURNS))
     chunk = pq.ParquetFile(path).metadata.row_group(0).column(0)
     data = bytearray(path.read_bytes())
     begin = chunk.dictionary_page_offset or chunk.data_page_offset
@@ -145,7 +126,7 @@ def test_a_damaged_column_of_sessions_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_file_that_lacks_a_column_of_the_others_is_one_line(tmp_path: Path) -> None:
-    table = _table(TURNS)
+    table = table_columns(TURNS)
     write_parquet(tmp_path / "train-0.parquet", table)
     write_parquet(tmp_path / "train-1.parquet", {name: cells for name, cells in table.items() if name != "turn_index"})
     with pytest.raises(ConversionError, match=r"train-1\.parquet: no column 'turn_index', which other files"):
@@ -158,28 +139,9 @@ def test_another_table_is_one_line(tmp_path: Path) -> None:
         magicbrush(str(tmp_path)).splits()
 
 
-def _folder_files(captions: str = "descriptions") -> dict[str, Any]:
-    sessions: dict[str, list[dict[str, str]]] = {}
-    files: dict[str, Any] = {}
-    texts: dict[str, dict[str, dict[str, str]]] = {"local": {}, "global": {}}
-    for session, turn in TURNS:
-        given = f"{session}-input.png" if turn == 1 else f"{session}-output{turn - 1}.png"
-        entry = {"input": given, "mask": f"{session}-mask{turn}.png", "output": f"{session}-output{turn}.png"}
-        sessions.setdefault(session, []).append({**entry, "instruction": f"turn {turn} of {session}"})
-        files[f"images/{session}/{entry['output']}"] = picture(turn, form="PNG")
-        files[f"images/{session}/{entry['mask']}"] = _transparent()
-        if turn == 1:
-            files[f"images/{session}/{given}"] = as_png(_source())
-        for kind, of_kind in texts.items():
-            of_session = of_kind.setdefault(session, {})
-            of_session[entry["output"]] = f"{kind} after {turn}"
-            of_session.setdefault(given, f"{kind} before")
-    return {"edit_sessions.json": sessions, **files, **{f"{kind}_{captions}.json": texts[kind] for kind in texts}}
-
-
 @pytest.mark.parametrize("captions", ["descriptions", "captions"])
 def test_the_test_sets_folder_gives_sessions_turns_masks_and_captions(captions: str, tmp_path: Path) -> None:
-    source = magicbrush(str(write(tmp_path / "source", _folder_files(captions))))
+    source = magicbrush(str(write(tmp_path / "source", folder_files(captions))))
     assert isinstance(source, MagicBrushFolder)
     converted(source, tmp_path / "out")
     found = samples(tmp_path / "out" / "test")
@@ -193,7 +155,7 @@ def test_the_test_sets_folder_gives_sessions_turns_masks_and_captions(captions: 
 
 
 def test_the_folder_goes_without_captions_and_masks(tmp_path: Path) -> None:
-    files = {name: content for name, content in _folder_files().items() if "description" not in name}
+    files = {name: content for name, content in folder_files().items() if "description" not in name}
     del files["images/139306/139306-mask1.png"]
     report = converted(magicbrush(str(write(tmp_path / "source", files))), tmp_path / "out")
     found = samples(tmp_path / "out" / "test")
@@ -202,7 +164,7 @@ def test_the_folder_goes_without_captions_and_masks(tmp_path: Path) -> None:
 
 
 def test_a_session_whose_name_fits_into_no_tar_is_dropped(tmp_path: Path) -> None:
-    files = _folder_files()
+    files = folder_files()
     turns = files["edit_sessions.json"].pop("242679")
     files["edit_sessions.json"] |= {"x" * 120: [{**turn, "input": "a.png", "output": "b.png"} for turn in turns]}
     files |= {f"images/{'x' * 120}/{name}.png": picture(3, form="PNG") for name in ("a", "b")}
@@ -218,8 +180,8 @@ def test_sessions_of_another_form_are_one_line(sessions: Any, tmp_path: Path) ->
 
 
 def test_a_part_is_refused_unless_it_is_called_one(tmp_path: Path) -> None:
-    write(tmp_path / "folder", _folder_files())
-    write_parquet(tmp_path / "table" / "train.parquet", _table(TURNS))
+    write(tmp_path / "folder", folder_files())
+    write_parquet(tmp_path / "table" / "train.parquet", table_columns(TURNS))
     for name, split, total in (("folder", "test", "1,053"), ("table", "train", "8,807")):
         with pytest.raises(
             ConversionError, match=f"split '{split}' of magicbrush has 3 entries, the published one {total}"
