@@ -1,12 +1,15 @@
 """Every protocol from its published layout to its overview: converted, edited, scored, held against the paper."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 import evaluate
 from datamodules.convert.emu_edit import EmuEdit
@@ -14,10 +17,13 @@ from datamodules.convert.evr import EVR
 from datamodules.convert.gier import GIER
 from datamodules.convert.ipr2pr import ipr2pr
 from datamodules.convert.ma5k import MA5k
+from datamodules.convert.magicbrush import magicbrush
+from datamodules.convert.magicbrush_sessions import magicbrush_sessions
 from mmig.base.paths import ROOT
 from mmig.evaluation.protocol import read_protocol
 from tests.datamodules.convert.benchmarks import emu_edit_source, evr_files, gier_files, ma5k_files
-from tests.datamodules.convert.layouts import ipr2pr_files, write
+from tests.datamodules.convert.layouts import ipr2pr_files, picture, write
+from tests.datamodules.convert.magicbrush_layout import folder_files, source_pixels
 from tests.datamodules.convert.results import converted
 from tests.mmig.evaluation.support import random_samples, write_data
 from tests.tiny_fixtures import build_open_clip
@@ -38,14 +44,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["--clip", str(clip), "--dino", str(dino), "--lpips", "squeeze", str(lpips), *plain, "--device", "cpu"]
 
 
-def data_of(name: str, folder: Path) -> Path:
+def data_of(name: str, folder: Path, resolution: int = 64) -> Path:
     """The shipped configuration of a data set, read from a folder of a test."""
     config = yaml.safe_load((ROOT / "configs/data" / f"{name}.yaml").read_text())
     arguments = config["data"]["init_args"]
     for split in ("train", "val", "test"):
         if split in arguments:
             arguments[split] = str(folder / Path(arguments[split]).name)
-    arguments |= {"resolution": 64, "num_workers": 0, "eval_batch_size": 4}
+    arguments |= {"resolution": resolution, "num_workers": 0, "eval_batch_size": 4}
     path = folder / "data.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
@@ -108,6 +114,26 @@ def test_emu_edit_compares_with_the_input(models: list[str], tmp_path: Path) -> 
     assert values["l1_input"] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 3}
     assert values["clip_image_similarity_input"]["value"] == pytest.approx(1, abs=1e-6)
     assert values["clip_directional_similarity"] is None  # nothing changed
+
+
+def test_magicbrush_scores_each_turn_and_the_end_of_each_session(models: list[str], tmp_path: Path) -> None:
+    source = str(write(tmp_path / "source", folder_files()))
+    converted(magicbrush(source), tmp_path / "turns")
+    converted(magicbrush_sessions(source), tmp_path / "sessions")
+    turns = data_of("magicbrush", tmp_path / "turns", resolution=16)
+    sessions = data_of("magicbrush_sessions", tmp_path / "sessions", resolution=16)
+    data = ["--data", f"single-turn={turns}", f"multi-turn={sessions}"]
+    found = run(tmp_path / "out", "--protocol", "magicbrush", "--config", IDENTITY, *data, *models)
+    outputs = (Image.open(io.BytesIO(picture(turn, form="PNG"))) for turn in (1, 2))
+    first, one, two = (np.asarray(pixels) / 255 for pixels in (source_pixels(), *outputs))
+    by_turn = [abs(first - one).mean(), abs(one - two).mean(), abs(first - one).mean()]
+    by_session = [abs(first - two).mean(), abs(first - one).mean()]
+    values = [part["evaluations"][0]["values"] for part in found["parts"]]
+    assert values[0]["l1_target"]["value"] == pytest.approx(np.mean(by_turn), abs=1e-6)
+    assert values[1]["l1_target"]["value"] == pytest.approx(np.mean(by_session), abs=1e-6)
+    assert [len(part["published"]) for part in found["parts"]] == [12, 9]  # the masked rows are of neither
+    assert "2 samples, where the protocol has 535" in found["parts"][1]["reasons"]
+    assert json.loads((tmp_path / "out/multi-turn/metrics.json").read_text())["turns"]
 
 
 def test_instruct_pix2pix_draws_its_curve_over_image_guidance(models: list[str], tmp_path: Path) -> None:
