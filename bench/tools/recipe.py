@@ -25,6 +25,7 @@ from diffusers.training_utils import EMAModel
 from huggingface_hub.utils import tqdm
 from PIL import Image
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 from torchvision.transforms import RandomCrop
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -67,6 +68,10 @@ class Drawn:
     noise: Tensor
     timesteps: Tensor
     uniform: Tensor
+
+
+TORCHS_OWN = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Attention as the script has it; train.py, in the same process, chooses another for itself (`suit_products`)."""
 
 
 class Preprocess:
@@ -171,7 +176,10 @@ class Recipe:
 
     def step(self, _: Any = None) -> float:
         """Take a step on the next batch of its own; its loss."""
-        batch = next(self.batches)
+        with sdpa_kernel(TORCHS_OWN):
+            return self._step(next(self.batches))
+
+    def _step(self, batch: dict[str, Tensor]) -> float:
         with self.accelerator.accumulate(self.unet):
             loss = self.loss(batch, self.draw(batch))
             shown = self.accelerator.gather(loss.repeat(self.settings.batch_size)).mean().item()
