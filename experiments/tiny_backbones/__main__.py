@@ -37,7 +37,10 @@ def commands() -> dict[str, list[Command]]:
         "clip-eval": [fit("clip_eval", "tiny-clip-eval"), export("clip-eval", "tiny-clip-eval")],
         "lm": [fit("lm", "tiny-lm"), export("lm", "tiny-lm")],
         "drawing": [fit("drawing", "tiny-drawing"), export("unet", "tiny-drawing")],
-        "editing": [fit("editing", "tiny-editing"), export("unet", "tiny-editing")],
+        "editing": [
+            *(fit("editing", "tiny-editing"), export("unet", "tiny-editing")),
+            *(fit("editing_instruction", "tiny-instruction"), export("unet", "tiny-instruction")),
+        ],
         "captioner": [fit("captioner", "tiny-captioner"), export("captioner", "tiny-captioner")],
     }
 

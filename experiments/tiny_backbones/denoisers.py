@@ -93,8 +93,11 @@ class HelpedPass:
         )
 
     def attention(self, tokens: ConceptTokens, masks: Tensor) -> LossTerm:
-        """How much of the attention to words of concepts falls outside their masks [B,K,H,W]."""
-        places = mask_to_latents(masks, self.resolution)
+        """How much of the attention to words of concepts falls outside their masks [B,K,H,W].
+
+        Of a batch whose richest sample is not shown its concepts, the last masks are of nothing.
+        """
+        places = mask_to_latents(masks[:, : tokens.valid.shape[1]], self.resolution)
         counts = tokens.valid.any(dim=1).to(self.module.device) & self.sdm.counts.bool()
         return self._helper(counts, lambda: attention_outside(self._seen[2].average(), tokens, places))
 
