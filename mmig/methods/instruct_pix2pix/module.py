@@ -178,9 +178,7 @@ class InstructPix2PixModule(LatentModule):
         save_pipeline(folder, "StableDiffusionInstructPix2PixPipeline", self.pipeline_parts)
         sampling = None if self.sampling is None else asdict(self.sampling)
         write_editor(folder, OPENED_BY, text=self._edit_text, sampling=sampling)
-        text = self._edit_text.replace("_", " ")
-        followed = "an instruction" if text == "instruction" else f"the {text} of an edit"
-        return ABOUT.replace("{text}", followed)
+        return ABOUT.replace("{text}", f"the {self._edit_text.replace('_', ' ')} of an edit")
 
     @property
     def _edit_text(self) -> TextField:

@@ -27,6 +27,7 @@ from tests.terms import counts_of, values_of
 from tests.tiny_fixtures import build_stable_diffusion
 
 SIZE = UNetSize([16, 32], 1, [1, 2], 8, 16, [True, False])
+EVENLY = {"instruction": 1, "response": 1, "target_caption": 1}
 CASES = [(Drawing, TextToImageModule), (Editing, InstructPix2PixModule)]
 
 
@@ -112,12 +113,15 @@ def test_attention_outside_the_mask_is_counted_by_hand(pipeline: Path) -> None:
 
 def test_attention_is_asked_of_responses_and_teaches_what_makes_it(pipeline: Path, world: Batch) -> None:
     draws = Draws(0, world["position"])
-    module = build(Editing, pipeline, ("sdm", READING, ATTENTION), text="mixed", drop=0.3)
+    module = build(Editing, pipeline, ("sdm", READING, ATTENTION), text=EVENLY, drop=0.3)
     fields, _ = module._fields(world, draws)
     counts, values = counts_of(module, world, draws)[ATTENTION], values_of(module, world, draws)[ATTENTION]
     told = [field == "response" for field in fields]
     assert counts.tolist() == told and 0 < sum(told) < 8
     assert all((value > 0) == counted for value, counted in zip(values.tolist(), told, strict=True))
+    masks = world["concept_masks"]
+    more = {**world, "concept_masks": torch.cat([masks, torch.ones_like(masks[:, :1])], dim=1)}
+    assert torch.equal(values_of(module, more, draws)[ATTENTION], values)  # as where the richest sample is dropped
     values.sum().backward()
     taught = {name for name, p in module.unet.named_parameters() if p.grad is not None and p.grad.any()}
     assert any("attn2.to_k" in name for name in taught) and not any("conv_out" in name for name in taught)
