@@ -1,10 +1,10 @@
-"""Curves of trainings: how many edits are right after how many minutes of processor time, their table and picture."""
+"""Curves of trainings: how many edits are right after how many samples and minutes, their table and picture."""
 
 import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -22,12 +22,10 @@ class Look(NamedTuple):
     """What a training has reached.
 
     Attributes:
-        minutes: of this process's processor time in training, without looking.
         samples: seen by then.
         joint, success, preservation: shares of the validation samples.
     """
 
-    minutes: float
     samples: int
     joint: float
     success: float
@@ -35,43 +33,60 @@ class Look(NamedTuple):
 
 
 class LearningCurve(L.Callback):
-    """Ends a training after so many minutes of processor time and looks at its edits evenly on the way.
+    """Ends a training after so many samples and looks at its edits evenly on the way.
 
     Args:
-        minutes: of the training, looking not counted. looks: how often. samples: that are edited each time.
+        samples: of the training. looks: how often. edited: validation samples that are edited each time.
     """
 
-    def __init__(self, minutes: float, looks: int, samples: int) -> None:
-        self.due = [minutes * number / looks for number in range(1, looks + 1)]
-        self.editing = Evaluate(NEVER, samples, scoring=SCORING)
+    def __init__(self, samples: int, looks: int, edited: int) -> None:
+        self.due = [samples * number / looks for number in range(1, looks + 1)]
+        self.editing = Evaluate(NEVER, edited, scoring=SCORING)
         self.looks: list[Look] = []
-        self._spent = self._since = 0.0
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
-        self._since = time.process_time()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look when it is due; the clock stands still meanwhile."""
-        self._spent += (time.process_time() - self._since) / 60
-        if self._spent >= self.due[len(self.looks)]:
+        """Look when it is due."""
+        seen = pl_module.step * trainer.datamodule.global_batch_size
+        if seen >= self.due[len(self.looks)]:
             self.editing.evaluate(trainer, pl_module)
             values = [float(trainer.callback_metrics[f"eval/{name}"]) for name in METRICS]
-            samples = pl_module.step * trainer.datamodule.global_batch_size
-            self.looks.append(Look(self._spent, samples, *values))
+            self.looks.append(Look(seen, *values))
             trainer.should_stop = len(self.looks) == len(self.due)
-        self._since = time.process_time()
 
 
-def minutes_to(looks: Sequence[Look], target: float) -> float | None:
+class Speed(L.Callback):
+    """Ends a training after some steps and times each by this process's processor time.
+
+    Args:
+        steps: that count. warm_up: that come first and do not.
+    """
+
+    def __init__(self, steps: int, warm_up: int = 3) -> None:
+        self.steps, self.warm_up = steps, warm_up
+        self._ends: list[float] = []
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """A step, with the reading of its batch."""
+        self._ends.append(time.process_time())
+        trainer.should_stop = len(self._ends) > self.warm_up + self.steps
+
+    @property
+    def seconds(self) -> float:
+        """Median of the steps."""
+        return median(after - before for before, after in pairwise(self._ends[self.warm_up :]))
+
+
+def samples_to(looks: Sequence[Look], target: float) -> float | None:
     """When the joint share first reached the target, between two looks by a straight line; None if it did not."""
-    start = Look(0.0, 0, 0.0, 0.0, 0.0)
+    start = Look(0, 0.0, 0.0, 0.0)
     for before, after in pairwise([start, *looks]):
         if after.joint >= target:
             part = (target - before.joint) / (after.joint - before.joint)
-            return before.minutes + part * (after.minutes - before.minutes)
+            return before.samples + part * (after.samples - before.samples)
     return None
 
 
@@ -84,22 +99,33 @@ def best_first(curves: Curves) -> list[tuple[str, Sequence[Sequence[Look]]]]:
     return sorted(curves.items(), key=lambda item: -mean(looks[-1].joint for looks in item[1]))
 
 
-def table(curves: Curves, target: float) -> str:
+def minutes_to(looks: Sequence[Look], target: float, seconds: float) -> float | None:
+    """Minutes to the target at so many seconds a sample; None if it was not reached."""
+    samples = samples_to(looks, target)
+    return None if samples is None else samples * seconds / 60
+
+
+def table(curves: Curves, speeds: Mapping[str, float], target: float) -> str:
     """Markdown: a line a row, sorted by what it reached at the end; of several seeds each one's minutes, and means."""
     lines = [
-        f"| row | minutes to {100 * target:.0f} % joint | samples | joint at the end | success | preservation |",
-        "|---|---|---|---|---|---|",
+        f"| row | minutes to {100 * target:.0f} % joint | samples to it | ms a sample | joint at the end | success | "
+        "preservation |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row, seeds in best_first(curves):
-        reached = [minutes_to(looks, target) for looks in seeds]
-        minutes = ", ".join("not reached" if each is None else f"{each:.1f}" for each in reached)
+        minutes = ", ".join(_told(minutes_to(looks, target, speeds[row]), ".1f") for looks in seeds)
+        samples = ", ".join(_told(samples_to(looks, target), ",.0f") for looks in seeds)
         ends = [looks[-1] for looks in seeds]
         shares = " | ".join(f"{100 * mean(getattr(end, name) for end in ends):.0f}" for name in METRICS)
-        lines.append(f"| `{row}` | {minutes} | {mean(end.samples for end in ends):,.0f} | {shares} |")
+        lines.append(f"| `{row}` | {minutes} | {samples} | {1000 * speeds[row]:.1f} | {shares} |")
     return "\n".join(lines)
 
 
-def draw_curves(curves: Curves, target: float, path: Path) -> None:
+def _told(number: float | None, spec: str) -> str:
+    return "not reached" if number is None else f"{number:{spec}}"
+
+
+def draw_curves(curves: Curves, speeds: Mapping[str, float], target: float, path: Path) -> None:
     """Joint share against minutes, a line a row, the mean of its seeds."""
     import matplotlib as mpl
 
@@ -108,7 +134,7 @@ def draw_curves(curves: Curves, target: float, path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(7, 4.2), dpi=120, layout="constrained")
     for number, (row, seeds) in enumerate(best_first(curves)):
-        minutes = np.mean([[0, *(look.minutes for look in looks)] for looks in seeds], axis=0)
+        minutes = speeds[row] / 60 * np.mean([[0, *(look.samples for look in looks)] for looks in seeds], axis=0)
         joint = np.mean([[0, *(100 * look.joint for look in looks)] for looks in seeds], axis=0)
         axes.plot(minutes, joint, marker="o", markersize=3, color=f"C{number % 10}", label=row)
     axes.axhline(100 * target, color="grey", linewidth=0.8, linestyle=":")
