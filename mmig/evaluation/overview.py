@@ -65,7 +65,7 @@ class OwnRow:
 
 @dataclass(frozen=True)
 class PublishedValues:
-    """Somebody's: a text a column, with "?" where nobody of us has read the number in its paper."""
+    """Somebody's: a text a column, with "?" where nobody of us has read the number anywhere."""
 
     name: str
     source: str

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmig.base.paths import resolved
+from mmig.evaluation.runner import NO_PICTURE
 from mmig.evaluation.settings import ScoringSettings, SettingsError, read_yaml
 from mmig.metrics.published_numbers import PublishedTable, published
 from mmig.metrics.suite import build_metrics
@@ -108,8 +109,8 @@ def read_protocol(name: str | Path) -> Protocol:
         tuple(_part(str(name), part, scoring, table, f"{path}: parts.{name}") for name, part in parts.items()),
         values.get("seeds", 1),
         table,
-        tuple(values.get("unstated") or ()),
-        tuple(values.get("not_reproduced") or ()),
+        _listed(values.get("unstated")),
+        _listed(values.get("not_reproduced")),
     )
 
 
@@ -143,6 +144,8 @@ def _part(name: str, values: Any, scoring: Mapping[str, Any], table: PublishedTa
         raise SettingsError(f"{origin}.settings: no published row is of {min(unknown)!r}")
     given = {key: value for key, value in values.items() if key in ("split", "turns", "num_samples")}
     curve = values.get("curve")
+    if curve is not None and not (isinstance(curve, list) and len(curve) == 2 and set(curve) <= {*scored["metrics"]}):
+        raise SettingsError(f"{origin}.curve: expected two of the metrics, found {curve!r}")
     return Part(
         name,
         Path(values["data"]),
@@ -229,8 +232,17 @@ def deviations(protocol: Protocol, part: Part, report: Mapping[str, Any]) -> lis
     for name in _counted(part.scoring):
         if scored.get(name) != wanted[name]:
             told.append(f"{name} {scored.get(name)}, where the protocol has {wanted[name]}")
-    if missing := max(value["skipped"].get("no_picture", 0) for value in report["metrics"].values()):
-        told.append(f"no picture of {missing} edits")
+    return told + _skipped(part, report)
+
+
+def _skipped(part: Part, report: Mapping[str, Any]) -> list[str]:
+    """Edits that a published column's mean is without, which the paper's may be of: by metric and reason."""
+    columns = {column.metric for column in part.columns.values()}
+    skipped = {name: value["skipped"] for name, value in report["metrics"].items() if name in columns}
+    missing = max((reasons.get(NO_PICTURE, 0) for reasons in skipped.values()), default=0)
+    told = [f"no picture of {missing} edits"] if missing else []
+    for name, reasons in skipped.items():
+        told += [f"{name} has no value of {n} edits ({why})" for why, n in reasons.items() if why != NO_PICTURE]
     return told
 
 

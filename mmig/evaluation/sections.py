@@ -11,10 +11,10 @@ from mmig.evaluation.summary import interval_of
 
 def section(protocol: Protocol | None, part: Part | None, evaluated: Sequence[Evaluated]) -> Section:
     """The table of a data set."""
-    first = evaluated[0].report["metrics"]
+    scored = dict.fromkeys(name for each in evaluated for name in each.report["metrics"])
     columns = {} if part is None else dict(part.columns)
     taken = {column.metric for column in columns.values()}
-    own = {name: Column(name) for name in first if name not in taken}
+    own = {name: Column(name) for name in scored if name not in taken}
     of_all = {**columns, **own}
     table = protocol.table if protocol else None
     printed = table.metrics if table else {}
@@ -73,6 +73,6 @@ def notes_of(protocol: Protocol | None) -> list[str]:
     if protocol is None:
         return []
     told = [f"not reproduced: {name}" for name in protocol.not_reproduced]
-    if protocol.table:
-        told.append('"?": nobody of us has read this number in its paper')
+    if protocol.table and not all(row.is_verified(name) for row in protocol.table.rows for name in row.values):
+        told.append('"?": nobody of us has read this number, neither in its paper nor in notes on it')
     return told

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmig.base.batches import chosen_device
@@ -53,25 +54,28 @@ def run(arguments: Namespace) -> None:
         ValueError: for settings, data or an editor that cannot be used.
     """
     plan = planned(arguments)
-    settings = [choose_settings(job.arguments, job.part.scoring if job.part else None) for job in plan.jobs]
-    for chosen in settings:
+    of_parts = {job.part_name: job for job in plan.jobs}
+    settings = {
+        name: choose_settings(job.arguments, job.part.scoring if job.part else None) for name, job in of_parts.items()
+    }
+    for chosen in settings.values():
         build_metrics(chosen.metrics)
     compared = None if arguments.compare is None else read_compared(Path(arguments.compare), plan)
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = _start(arguments.device, world_size)
     try:
-        for number, (job, chosen) in enumerate(zip(plan.jobs, settings, strict=True), start=1):
+        for number, job in enumerate(plan.jobs, start=1):
             if rank == 0 and len(plan.jobs) > 1:
                 _announce(job, number, len(plan.jobs))
-            rows = evaluate_one(job, chosen, device, rank, world_size)
+            rows = evaluate_one(job, settings[job.part_name], device, rank, world_size)
         if rank == 0:
-            for job in plan.jobs:
-                Unfinished(job.out).clear()
             if compared is not None:
                 table = difference_table(compare(rows, compared), f"{arguments.out} minus {arguments.compare}")
                 Console().print(table)
             if len(plan.jobs) > 1 or plan.protocol:
                 summarise_plan(plan, Path(arguments.out), arguments.command)
+            for job in plan.jobs:
+                Unfinished(job.out).clear()  # not before: what fails or is killed till then goes on from here
     finally:
         leave_process_group()
 
@@ -125,8 +129,8 @@ def _editor(opened: Opened, arguments: Namespace) -> Editor:
 
 def _announce(job: Job, number: int, of: int) -> None:
     """A line before each of several evaluations."""
-    words = [job.system, job.part.name if job.part else "", point_name(job.point)]
-    Console().rule(f"[bold]{number} of {of}: {', '.join(filter(None, words))}", align="left")
+    words = [job.system, job.part_name, point_name(job.point)]
+    Console().rule(f"[bold]{number} of {of}: {escape(', '.join(filter(None, words)))}", align="left")
 
 
 def _suite(settings: ScoringSettings, opened: Opened, device: torch.device, alone: bool) -> MetricSuite:

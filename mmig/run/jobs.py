@@ -37,6 +37,11 @@ class Job:
         """Its folder."""
         return Path(self.arguments.out)
 
+    @property
+    def part_name(self) -> str:
+        """Of its part; "" without a protocol."""
+        return self.part.name if self.part else ""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -58,15 +63,6 @@ class Plan:
                 found.setdefault(job.out.parent, []).append(job)
         return found
 
-    def grids(self) -> dict[Path, list[Job]]:
-        """Jobs of the same samples at different points by their common folder."""
-        several = len({job.system for job in self.jobs}) > 1
-        found: dict[Path, list[Job]] = {}
-        for job in self.jobs:
-            if job.point:
-                found.setdefault(job.out.parents[1 if several else 0], []).append(job)
-        return found
-
 
 def planned(arguments: Namespace) -> Plan:
     """The evaluations of a command line.
@@ -86,6 +82,7 @@ def planned(arguments: Namespace) -> Plan:
     jobs = []
     for part in parts:
         grid = asked_grid(arguments.grid) or (part.grid if part else {})
+        _check_apart(grid, arguments.sampling)
         for point in points(grid):
             for name, named in systems.items():
                 levels = [part.name] if part and len(parts) > 1 else []
@@ -96,6 +93,17 @@ def planned(arguments: Namespace) -> Plan:
                 given |= {"sampling": sampling, "out": str(Path(arguments.out, *levels))}
                 jobs.append(Job(Namespace(**given), name, part, point))
     return Plan(jobs, protocol)
+
+
+def _check_apart(grid: Mapping[str, Sequence[Any]], sampling: Sequence[str]) -> None:
+    """Refuse a setting that the grid would change, and points that would share a folder."""
+    for text in sampling:
+        if (name := text.partition("=")[0]) in grid:
+            given = ",".join(map(str, grid[name]))
+            raise ValueError(f"--sampling {text}: the grid has {name}={given}; give the values that you want to --grid")
+    names = [point_name(point) for point in points(grid)]
+    if repeated := next((name for place, name in enumerate(names) if name in names[:place]), None):
+        raise ValueError(f"--grid: two points would lie in one folder, {repeated}; expected values that differ there")
 
 
 def _asked_protocol(arguments: Namespace) -> Protocol | None:
@@ -116,7 +124,7 @@ def named_systems(arguments: Namespace) -> dict[str, dict[str, str | None]]:
     """By a short name what is scored, as single values of the options that name it.
 
     Raises:
-        ValueError: nothing is named, or something twice.
+        ValueError: nothing is named, something twice, or two things whose folders would have one name.
     """
     named = [(option, value) for option in SYSTEMS for value in getattr(arguments, option) or ()]
     if not named:
@@ -125,11 +133,12 @@ def named_systems(arguments: Namespace) -> dict[str, dict[str, str | None]]:
     if repeated := next((value for place, (_, value) in enumerate(named) if paths[place] in paths[:place]), None):
         raise ValueError(f"{repeated}: given twice; expected different systems")
     shown = [path.with_suffix("") if path.suffix in (".yaml", ".yml") else path for path in paths]
-    names = short_names(shown if len(set(shown)) == len(shown) else paths)
+    parts = short_names(shown if len(set(shown)) == len(shown) else paths)
+    names = [name.replace("/", "-") for name in parts]
+    if shared := next((name for place, name in enumerate(names) if name in names[:place]), None):
+        raise ValueError(f"two systems would both be called {shared!r}; move or link one of them to another path")
     empty: dict[str, str | None] = dict.fromkeys(SYSTEMS)
-    return {
-        name.replace("/", "-"): {**empty, option: value} for name, (option, value) in zip(names, named, strict=True)
-    }
+    return {name: {**empty, option: value} for name, (option, value) in zip(names, named, strict=True)}
 
 
 def asked_grid(given: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mmig.base.files import write_json, write_text
@@ -47,7 +48,7 @@ def summarise_plan(plan: Plan, directory: Path, command: str) -> None:
     _show(title, sections, notes)
     pages = [f"{place_of(folder, directory)}/report.html" for folder in plan.groups()]
     told = f"written: {', '.join([str(directory / 'overview.html'), 'overview.md', 'overview.json', *pages])}"
-    Console().print(told, style="dim", highlight=False)
+    Console().print(told, style="dim", highlight=False, markup=False)
 
 
 def sections_of(plan: Plan, directory: Path) -> list[Section]:
@@ -67,7 +68,7 @@ def _evaluated(job: Job, directory: Path) -> Evaluated:
 
 def _show(title: str, sections: Iterable[Section], notes: Iterable[str]) -> None:
     console = Console()
-    console.rule(f"[bold]{title}", align="left")
+    console.rule(f"[bold]{escape(title)}", align="left")
     for one in sections:
         beside = [] if one.reasons else one.theirs
         console.print(_table(one.title, one, own=True, theirs=beside))
@@ -83,7 +84,7 @@ def _table(title: str, one: Section, own: bool, theirs: Iterable[PublishedValues
     """Means alone, of the first columns, to fit a terminal; overview.md has all with intervals."""
     shown = one.headings[:MOST_COLUMNS]
     hidden = len(one.headings) - len(shown)
-    table = Table(title=title or None, title_justify="left", title_style="bold", caption_justify="left")
+    table = Table(title=escape(title) or None, title_justify="left", title_style="bold", caption_justify="left")
     table.caption = f"{hidden} more metrics in overview.md" if hidden else None
     table.add_column(one.naming if own else "method", no_wrap=True)
     for heading in shown:
@@ -91,7 +92,7 @@ def _table(title: str, one: Section, own: bool, theirs: Iterable[PublishedValues
     if own:
         table.add_column("n", justify="right")
         for row in one.ours:
-            table.add_row(row.name, *map(own_mean, row.values[:MOST_COLUMNS]), str(count(row)))
+            table.add_row(escape(row.name), *map(own_mean, row.values[:MOST_COLUMNS]), str(count(row)))
     for other in theirs:
         table.add_row(other.name, *other.values[:MOST_COLUMNS], *([PUBLISHED] if own else []))
     return table

@@ -56,6 +56,8 @@ def write(path: Path, **changes: Any) -> Path:
         ({"part": {"scoring": {"metrics": ["l1_target"], "clop": 1}}}, "parts.a.scoring: unknown key 'clop'"),
         ({"part": {"settings": "tripled"}}, "no published row is of 'tripled'"),
         ({"part": {"columns": {"l3_target": "l1_target"}}}, "'l3_target' is no column"),
+        ({"part": {"curve": ["l1_target", "ssim_target"]}}, "parts.a.curve: expected two of the metrics"),
+        ({"part": {"curve": ["l1_target"]}}, "parts.a.curve: expected two of the metrics"),
         ({"part": {"columns": {"l1_target": "ssim_target"}}}, "'ssim_target' is not among the metrics"),
         ({"part": {"columns": {"l1_target": {"metric": "l1_target", "time": 1}}}}, "unknown key 'time'"),
     ],
@@ -69,6 +71,11 @@ def test_a_bad_file_is_refused_with_its_place(changes: dict[str, Any], message: 
 def test_columns_called_as_our_metrics_need_no_word(tmp_path: Path) -> None:
     (part,) = read_protocol(write(tmp_path / "mine.yaml")).parts
     assert part.columns == {"l1_target": Column("l1_target"), "l2_target": Column("l2_target")}
+
+
+def test_one_text_is_a_list_of_one(tmp_path: Path) -> None:
+    protocol = read_protocol(write(tmp_path / "mine.yaml", unstated="which CLIP", not_reproduced="scores by people"))
+    assert (protocol.unstated, protocol.not_reproduced) == (("which CLIP",), ("scores by people",))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
@@ -96,6 +103,10 @@ def test_an_evaluation_as_the_paper_has_it_may_stand_beside_its_numbers() -> Non
         ({"seeds": [0, 1]}, "sampling seeds 2, where the protocol has 1"),
         ({"scoring": {"clip": "ViT-L-14"}}, "clip ViT-L-14, where the protocol has ViT-B-32-quickgelu"),
         ({"metrics": {"l1_target": {"value": 1.0, "n": 1, "skipped": {"no_picture": 3}}}}, "no picture of 3 edits"),
+        (
+            {"metrics": {"clip_text_similarity": {"value": 1.0, "n": 1, "skipped": {"no_caption": 2}}}},
+            "clip_text_similarity has no value of 2 edits (no_caption)",
+        ),
     ],
 )
 def test_what_differs_is_told(changes: dict[str, Any], told: str) -> None:

@@ -156,6 +156,7 @@ def test_instruct_any2pix_holds_its_three_figures_apart(models: list[str], tmp_p
     assert part["published"]["InstructAny2Pix (MM-Instruct-Edit)"]["clip_directional_similarity"] == "0.132"
     assert any(reason.startswith("the paper does not say") for reason in part["reasons"])
     assert not any(reason.startswith(("dino", "lpips")) for reason in part["reasons"])  # of which no metric needs any
+    assert not any('"?"' in note for note in found["notes"])  # for all of them were read in the paper
 
 
 def test_numbers_of_the_same_protocol_stand_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

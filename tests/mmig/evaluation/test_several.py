@@ -7,7 +7,10 @@ import pytest
 import yaml
 
 import evaluate
-from tests.mmig.evaluation.stopping import check_equal, finish
+from mmig.evaluation.overview import Evaluated
+from mmig.evaluation.sections import section
+from mmig.evaluation.unfinished import FOLDER
+from tests.mmig.evaluation.stopping import LOG, check_equal, finish, write_config
 from tests.mmig.evaluation.support import random_samples, write_data
 
 METRICS = ["--metrics", "l1_target", "l1_input", "--device", "cpu"]
@@ -37,6 +40,56 @@ def test_each_is_what_it_is_alone_on_any_number_of_ranks(editors: list[str], ran
         ("same", "same"),
     ]
     assert part["evaluations"][1]["values"]["l1_input"]["value"] == 0
+
+
+def test_names_with_odd_characters_are_linked_and_printed_as_they_are(
+    editors: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = tmp_path / "a#b [bold] 100%.yaml"
+    odd.write_text(Path(editors[0]).read_text())
+    data = ["--data", str(write_data(tmp_path / "data", random_samples(2))), *METRICS]
+    evaluate.main(["--config", editors[1], str(odd), *data, "--out", str(tmp_path / "out")])
+    page = (tmp_path / "out/overview.html").read_text()
+    assert 'href="a%23b%20%5Bbold%5D%20100%25/report.html"' in page and 'href="same/report.html"' in page
+    assert '<p class="kicker">Overview</p>' in page
+    assert capsys.readouterr().out.count("a#b [bold] 100%") >= 2
+
+
+def test_the_overview_has_the_metrics_of_every_system() -> None:
+    value = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 3, "skipped": {}}
+    reports = [{"metrics": {"l1_target": value}}, {"metrics": {"l1_target": value, "own": value}}]
+    evaluated = [Evaluated(name, name, report) for name, report in zip("ab", reports, strict=True)]
+    found = section(None, None, evaluated)
+    assert [heading.metric for heading in found.headings] == ["l1_target", "own"]
+    assert [row.values[1] is None for row in found.ours] == [True, False]
+
+
+def test_an_overview_that_could_not_be_written_is_written_without_editing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LOG, str(tmp_path / "edits.txt"))
+    configs = [str(write_config(tmp_path / f"{name}.yaml", stops=False)) for name in "ab"]
+    data = ["--data", str(write_data(tmp_path / "data", random_samples(3))), *METRICS]
+    command = ["--config", *configs, *data, "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+
+        def full(*_: object) -> None:
+            raise OSError("disk full")
+
+        patch.setattr("mmig.run.summary.write_json", full)
+        with pytest.raises(SystemExit, match="disk full"):
+            evaluate.main(command)
+    evaluate.main(command)
+    assert len((tmp_path / "edits.txt").read_text().splitlines()) == 2 * 3
+    assert (tmp_path / "out/overview.json").is_file() and not list(tmp_path.rglob(FOLDER))
+
+
+def test_how_it_is_scored_is_said_once(
+    editors: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = ["--data", str(write_data(tmp_path / "data", random_samples(2))), *METRICS]
+    evaluate.main(["--config", *editors, *data, "--out", str(tmp_path / "out")])
+    assert sum("scor" in message for message in caplog.messages if "settings" in message or "says" in message) == 1
 
 
 def test_a_comparison_with_an_earlier_one_is_of_one(editors: list[str], tmp_path: Path) -> None:

@@ -90,6 +90,16 @@ def test_a_grid_of_two_settings_has_every_combination() -> None:
         (["--checkpoint", "x", "./x", "--data", "a.yaml"], "./x: given twice"),
         (["--checkpoint", "x", "--data", "a.yaml", "--grid", "scale"], "--grid scale: expected NAME=VALUE,VALUE"),
         (["--checkpoint", "x", "--data", "a.yaml", "--grid", "scale=1,1"], "a name or value is there twice"),
+        (["--checkpoint", "x", "--data", "a.yaml", "--grid", "text=a/b,a-b"], "would lie in one folder, text=a-b"),
+        (
+            ["--checkpoint", "x", "--data", "a.yaml", "--grid", "scale=1,2", "--sampling", "scale=3"],
+            "--sampling scale=3: the grid has scale=1,2",
+        ),
+        (
+            ["--checkpoint", "x", "--protocol", "instruct_pix2pix", "--sampling", "image_guidance_scale=1.5"],
+            "the grid has image_guidance_scale=1.0,1.2",
+        ),
+        (["--checkpoint", "p/a/b-c", "p/a-b/c", "q/z/c", "--data", "a.yaml"], "would both be called 'a-b-c'"),
         (["--checkpoint", "x", "--protocol", "coco"], "--protocol coco: expected a YAML, or one of emu_edit"),
         (["--checkpoint", "x", "--protocol", "mgie", "--data", "a.yaml"], "expected PART=FILE, PART being one of evr"),
         (["--checkpoint", "x", "--protocol", "mgie", "--data", "ev=a.yaml"], "expected PART=FILE"),
