@@ -71,6 +71,7 @@ class Protocol:
         table: the published numbers, if there are any.
         unstated: what the paper does not say, so that no number of ours is surely measured as its are.
         not_reproduced: what it reports beside, which needs people or is not to be had.
+        notes: what else must hold for its numbers, which no program sees.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Protocol:
     table: PublishedTable | None = None
     unstated: tuple[str, ...] = ()
     not_reproduced: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_protocol(name: str | Path) -> Protocol:
@@ -96,7 +98,9 @@ def read_protocol(name: str | Path) -> Protocol:
             raise SettingsError(f"--protocol {name}: expected a YAML, or one of {', '.join(known)}")
         path = resolved(FOLDER / f"{name}.yaml")
     values = read_yaml(path)
-    _check_keys(values, {"title", "parts", "seeds", "published", "scoring", "unstated", "not_reproduced"}, path)
+    _check_keys(
+        values, {"title", "parts", "seeds", "published", "scoring", "unstated", "not_reproduced", "notes"}, path
+    )
     parts, scoring = values.get("parts"), values.get("scoring") or {}
     if not isinstance(values.get("title"), str) or not isinstance(parts, dict) or not parts:
         raise SettingsError(
@@ -111,6 +115,7 @@ def read_protocol(name: str | Path) -> Protocol:
         table,
         _listed(values.get("unstated")),
         _listed(values.get("not_reproduced")),
+        _listed(values.get("notes")),
     )
 
 

@@ -72,7 +72,7 @@ def notes_of(protocol: Protocol | None) -> list[str]:
     """What holds for the whole overview."""
     if protocol is None:
         return []
-    told = [f"not reproduced: {name}" for name in protocol.not_reproduced]
+    told = [*protocol.notes, *(f"not reproduced: {name}" for name in protocol.not_reproduced)]
     if protocol.table and not all(row.is_verified(name) for row in protocol.table.rows for name in row.values):
         told.append('"?": nobody of us has read this number, neither in its paper nor in notes on it')
     return told

@@ -54,12 +54,14 @@ def run(arguments: Namespace) -> None:
         ValueError: for settings, data or an editor that cannot be used.
     """
     plan = planned(arguments)
+    check_place(Path(arguments.out), plan)
     of_parts = {job.part_name: job for job in plan.jobs}
     settings = {
         name: choose_settings(job.arguments, job.part.scoring if job.part else None) for name, job in of_parts.items()
     }
-    for chosen in settings.values():
+    for name, chosen in settings.items():
         build_metrics(chosen.metrics)
+        data_section(Path(of_parts[name].arguments.data))
     compared = None if arguments.compare is None else read_compared(Path(arguments.compare), plan)
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = _start(arguments.device, world_size)
@@ -78,6 +80,21 @@ def run(arguments: Namespace) -> None:
                 Unfinished(job.out).clear()  # not before: what fails or is killed till then goes on from here
     finally:
         leave_process_group()
+
+
+def check_place(directory: Path, plan: Plan) -> None:
+    """Refuse to mix one evaluation and several in a folder.
+
+    Raises:
+        ValueError: something of the other kind lies there.
+    """
+    is_single = [job.out for job in plan.jobs] == [directory] and plan.protocol is None
+    other = directory / ("overview.json" if is_single else "metrics.json")
+    if other.exists() and not (plan.protocol and directory in [job.out for job in plan.jobs]):
+        found, wanted = ("several evaluations", "one") if is_single else ("one evaluation", "several")
+        raise ValueError(
+            f"--out {directory}: holds {found}, and {wanted} would be mixed with that; give another folder"
+        )
 
 
 def evaluate_one(

@@ -42,11 +42,11 @@ def summarise_plan(plan: Plan, directory: Path, command: str) -> None:
         write_page(folder, evaluations, command)
     title = plan.protocol.title if plan.protocol else "Evaluations"
     sections, notes = sections_of(plan, directory), notes_of(plan.protocol)
-    write_overview(directory, title, sections, notes, command, is_protocol=plan.protocol is not None)
+    pages = [f"{place_of(folder, directory)}/report.html".removeprefix("./") for folder in plan.groups()]
+    write_overview(directory, title, sections, notes, command, plan.protocol is not None, pages)
     write_text(directory / "overview.md", markdown(title, sections, notes, command))
     write_json(directory / "overview.json", as_json(title, sections, notes, command))
     _show(title, sections, notes)
-    pages = [f"{place_of(folder, directory)}/report.html" for folder in plan.groups()]
     told = f"written: {', '.join([str(directory / 'overview.html'), 'overview.md', 'overview.json', *pages])}"
     Console().print(told, style="dim", highlight=False, markup=False)
 

@@ -47,13 +47,27 @@ def write_page(directory: Path, evaluations: Sequence[Finished], command: str) -
 
 
 def write_overview(
-    directory: Path, title: str, sections: Sequence[Section], notes: Sequence[str], command: str, is_protocol: bool
+    directory: Path,
+    title: str,
+    sections: Sequence[Section],
+    notes: Sequence[str],
+    command: str,
+    is_protocol: bool,
+    pages: Sequence[str] = (),
 ) -> None:
-    """Write overview.html: the tables of several evaluations, with the curves of their grids."""
+    """Write overview.html: the tables of several evaluations, with the curves of their grids.
+
+    Args:
+        directory: where to.
+        title, sections, notes: what it says.
+        command: what makes it again.
+        is_protocol: whether the evaluations are those of a protocol.
+        pages: that compare systems, from the directory.
+    """
     page = _environment(figures=figures, own_cell=own_cell).get_template("overview.html")
     drawn = [(one, curve(one.evaluated, one.curve)) for one in sections]
-    given = {"title": title, "sections": drawn, "notes": notes, "command": command, "protocol": is_protocol}
-    write_text(directory / "overview.html", page.render(**given))
+    given = {"title": title, "sections": drawn, "notes": notes, "command": command, "pages": pages}
+    write_text(directory / "overview.html", page.render(protocol=is_protocol, **given))
 
 
 def _environment(**given: Any) -> Environment:

@@ -102,3 +102,24 @@ def test_a_setting_that_one_of_them_does_not_have_is_refused(editors: list[str],
     data = ["--data", str(write_data(tmp_path / "data", random_samples(2))), *METRICS, "--grid", "factor=0.5,1"]
     with pytest.raises(SystemExit, match=r"--sampling factor=0\.5: Identity has nothing to set; leave it out"):
         evaluate.main(["--config", *editors, *data, "--out", str(tmp_path / "out")])
+
+
+def test_one_evaluation_and_several_do_not_share_a_folder(editors: list[str], tmp_path: Path) -> None:
+    data = ["--data", str(write_data(tmp_path / "data", random_samples(2))), *METRICS]
+    evaluate.main(["--config", *editors, *data, "--out", str(tmp_path / "several")])
+    evaluate.main(["--config", *editors, *data, "--out", str(tmp_path / "several")])  # the same again is welcome
+    assert 'href="report.html"' in (tmp_path / "several/overview.html").read_text()
+    evaluate.main(["--config", editors[0], *data, "--out", str(tmp_path / "one")])
+    with pytest.raises(SystemExit, match="several: holds several evaluations, and one would be mixed with that"):
+        evaluate.main(["--config", editors[0], *data, "--out", str(tmp_path / "several")])
+    with pytest.raises(SystemExit, match="one: holds one evaluation, and several would be mixed with that"):
+        evaluate.main(["--config", *editors, *data, "--out", str(tmp_path / "one")])
+
+
+def test_data_that_are_not_there_are_missed_before_anything_is_edited(
+    editors: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmig.run.evaluate.open_named", lambda *_, **__: pytest.fail("too late"))
+    given = ["--protocol", "magicbrush", "--config", editors[0], "--data", f"multi-turn={tmp_path / 'none.yaml'}"]
+    with pytest.raises(SystemExit, match=r"none\.yaml: cannot be read"):
+        evaluate.main([*given, "--out", str(tmp_path / "out")])
