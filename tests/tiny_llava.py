@@ -13,6 +13,7 @@ Sizes are in the constants below; 42,000 parameters in 180 kB.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -57,7 +58,9 @@ def build_llava(
     from transformers import AutoTokenizer, CLIPImageProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
     write_llama_tokenizer(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", pad_token=PAD_TOKEN, model_max_length=context)
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, padding_side="left", pad_token=PAD_TOKEN, model_max_length=context
+    )
     tokenizer.add_tokens([IMAGE_TOKEN], special_tokens=True)
     LlavaProcessor(
         CLIPImageProcessor(size={"shortest_edge": IMAGE_SIZE}, crop_size=IMAGE_SIZE),
@@ -72,7 +75,7 @@ def build_llava(
     return save(model, folder, dtype)
 
 
-def _config(tokenizer: object, context: int) -> object:
+def _config(tokenizer: Any, context: int) -> Any:
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
     vision = CLIPVisionConfig(
