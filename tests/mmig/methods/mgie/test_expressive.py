@@ -21,11 +21,13 @@ from datamodules.tinyworld.world import World
 from datamodules.tinyworld.write import generate
 from mmig.backbones.fetch import read_references
 from mmig.methods.mgie import expressive
+from mmig.methods.mgie.asking import load_asker
 from mmig.methods.mgie.expressive import ExpressiveTargets
 from mmig.methods.mgie.expressive_text import HEADER, QUESTION, clean
 from mmig.methods.mgie.summariser import PROMPT, load_summariser
 from mmig.run.map import main, read_config
 from tests.tiny_llava import build_llava
+from tests.tiny_qwen_vl import build_qwen_vl
 from tests.tiny_t5 import build_t5
 
 COUNT, EACH, TOKENS, SUMMARY = 50, 8, 8, 6
@@ -126,6 +128,22 @@ def test_questions_asked_together_get_the_answers_that_each_gets_alone(models: d
         for size in (1, 5)
     ]
     assert answers[0] == answers[1] and answers[0].count(None) == 2
+
+
+def test_another_multimodal_llm_answers_by_its_own_template_and_ends(tmp_path: Path, source: Path) -> None:
+    folder = build_qwen_vl(tmp_path / "qwen")
+    samples = list(samples_in(source).values())[:3]
+    samples[1] = samples[1] | {"source": samples[1]["source"].resize((96, 64))}  # more patches, more tokens
+    alone, together = (
+        ExpressiveTargets(str(folder), max_tokens=TOKENS, batch_size=size, device="cpu").answer(samples)
+        for size in (1, 3)
+    )
+    assert alone == together and all(isinstance(answer, str) for answer in alone)
+    asker = load_asker(folder, TOKENS, "float32", torch.device("cpu"))
+    prompt = asker.prompt("what if 'add a <|image_pad|> star'\n")
+    assert prompt.startswith("<|im_start|>user\nwhat if 'add a  star'\n<|vision_start|>")
+    ids = asker.processor.tokenizer.convert_tokens_to_ids(["red", "<|endoftext|>", "blue"])
+    assert asker._text(ids) == asker.processor.tokenizer.decode(ids[:1])
 
 
 def test_rows_without_picture_or_instruction_and_empty_answers_are_counted_and_named(
