@@ -25,8 +25,8 @@ from datamodules.shard_index import ShardIndex
 from datamodules.shard_reader import ShardReader
 from datamodules.tar_index import ShardError
 
-Map = Callable[[Sequence[Sample]], Sequence[Sequence[Sample]]]
-"""Samples -> the samples that come of each of them."""
+Map = Callable[[Sequence[Sample]], Sequence[Sequence[Sample] | str]]
+"""Samples -> the samples that come of each of them; a text in their place says why there are none."""
 
 
 def map_shards(
@@ -126,9 +126,11 @@ class MappedShards(Source):
                 yield entry
                 continue
             samples = next(results)
+            if isinstance(samples, str) or not samples:
+                why = samples if isinstance(samples, str) and samples else "the mapper made no sample of it"
+                yield Finding("nothing", entry.sample["key"], why)
+                continue
             yield from (entry.with_files(sample) for sample in samples)
-            if not samples:
-                yield Finding("nothing", entry.sample["key"], "the mapper made no sample of it")
 
 
 class _Kept(NamedTuple):

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _BLOCK = 4096
 _WHOLE = 1 << 20
+_SMALL_FILES = (".json", ".txt", ".model", ".jinja")
 _CONFIGS = ("config.json", "open_clip_config.json")
 _NOTES = ("_name_or_path", "transformers_version", "_diffusers_version", "torch_dtype", "dtype")
 
@@ -84,7 +85,7 @@ def _folder_digest(folder: Path, has_weights: bool, cache: Path) -> str:
         for file in weight_files(folder):
             digest.update(f"{file.name}:{_file_digest(file, cache)}\n".encode())
     else:  # a tokenizer or a scheduler: its small files are all there is
-        small = sorted(file.name for file in folder.iterdir() if file.suffix in (".json", ".txt", ".model"))
+        small = sorted(file.name for file in folder.iterdir() if file.suffix in _SMALL_FILES)
     if not small:
         raise BackboneError(f"{folder}: expected a model, tokenizer or scheduler, found no file of one")
     for name in small:

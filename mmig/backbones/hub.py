@@ -26,7 +26,7 @@ found by name, as methods are.
 _WEIGHTS_FILES = (".ckpt", ".safetensors")
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-_SMALL_FILES = (".json", ".txt", ".model")
+_SMALL_FILES = (".json", ".txt", ".model", ".jinja")  # the last are chat templates
 
 
 def is_hub_id(path: str | Path) -> bool:

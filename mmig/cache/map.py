@@ -30,8 +30,10 @@ class Mapper(Protocol):
         """What the result depends on beside the samples: fingerprints of models, prompts, settings."""
         ...
 
-    def __call__(self, samples: Sequence[Sample]) -> Sequence[Sequence[Sample]]:
+    def __call__(self, samples: Sequence[Sample]) -> Sequence[Sequence[Sample] | str]:
         """None, one or several samples of each, under keys of their own; images that stay keep their bytes.
+
+        A text in place of the samples says why there are none.
 
         Args:
             samples: with PIL images, as `datamodules.schema.Sample` says.
@@ -51,8 +53,8 @@ class AskingMapper(Protocol):
         """One answer a sample."""
         ...
 
-    def apply(self, sample: Sample, answer: Answer) -> Sequence[Sample]:
-        """The samples that follow from an answer; a pure function of both."""
+    def apply(self, sample: Sample, answer: Answer) -> Sequence[Sample] | str:
+        """The samples that follow from an answer, or why there are none; a pure function of both."""
         ...
 
 
@@ -88,7 +90,7 @@ class Answered:
         """Those of the asking mapper."""
         return self._asking.facts()
 
-    def __call__(self, samples: Sequence[Sample]) -> Sequence[Sequence[Sample]]:
+    def __call__(self, samples: Sequence[Sample]) -> Sequence[Sequence[Sample] | str]:
         """As of `Mapper`."""
         unknown = [sample for sample in samples if sample["key"] not in self._answers]
         if unknown:

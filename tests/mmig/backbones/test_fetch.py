@@ -81,8 +81,9 @@ def test_only_the_files_of_a_part_are_needed():
     assert needed_files(names, TOKENIZER) == ["tokenizer/merges.txt", "tokenizer/vocab.json"]
     assert needed_files(names, VAE) == []
     shards = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
-    llama = [*shards, "model.safetensors.index.json", "config.json", "pytorch_model.bin", "original/params.json"]
-    assert needed_files(llama, LLM) == sorted([*shards, "model.safetensors.index.json", "config.json"])
+    small = ["chat_template.jinja", "config.json", "model.safetensors.index.json"]
+    llama = [*shards, *small, "pytorch_model.bin", "original/params.json"]
+    assert needed_files(llama, LLM) == sorted([*shards, *small])
 
 
 def test_references_are_found_anywhere_in_a_config():

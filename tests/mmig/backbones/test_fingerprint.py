@@ -64,6 +64,13 @@ def test_another_precision_and_another_config_change_the_fingerprint(tiny: TinyB
     assert fingerprint(folder) != want
 
 
+def test_another_chat_template_changes_the_fingerprint_of_a_tokenizer(tiny: TinyBackbones, copied: Copy):
+    folder = copied(tiny.llama)
+    want = fingerprint(folder, "llm_tokenizer")
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    assert fingerprint(folder, "llm_tokenizer") != want
+
+
 def test_variants_that_are_not_loaded_do_not_count(tiny: TinyBackbones, copied: Copy):
     folder = copied(tiny.stable_diffusion / "vae")
     want = fingerprint(folder)

@@ -20,7 +20,7 @@ from datamodules.shards import map_shards, verify, write_shards
 from mmig.cache.map import Answered, AnswerError
 from mmig.run.map import main
 from tests.datamodules.make_samples import make_image, make_samples
-from tests.mmig.cache.toy_mappers import Describer, Painter, Silent, Splitter
+from tests.mmig.cache.toy_mappers import Describer, Painter, Picky, Silent, Splitter
 
 HERE = "tests.mmig.cache.toy_mappers"
 COUNT, EACH = 22, 4
@@ -105,6 +105,17 @@ def test_none_one_or_several_samples_come_of_each_in_order(source: Path, tmp_pat
     assert dropped == {"format": 1, "nothing": 8}  # among them 000009, whose shape nobody has seen then
     attached = next(files for key, files in samples_in(tmp_path) if key.endswith("-1"))
     assert decode("a", attached)["attachments"][0]["data"].size == (8, 8)
+
+
+def test_a_mapper_may_say_why_it_makes_no_sample(source: Path, tmp_path: Path) -> None:
+    report = map_shards(source, tmp_path / "said", Picky(), {})
+    silent = map_shards(source, tmp_path / "silent", Splitter(), {})
+    assert report["splits"][""] == silent["splits"][""]
+    said = [entry["detail"] for entry in report["findings"] if entry["reason"] == "nothing"]
+    assert said[:2] == ["number 0 is not to my taste", "number 3 is not to my taste"]
+    assert {entry["detail"] for entry in silent["findings"] if entry["reason"] == "nothing"} == {
+        "the mapper made no sample of it"
+    }
 
 
 def test_images_that_stay_keep_their_bytes_and_those_that_were_drawn_into_do_not(source: Path, tmp_path: Path) -> None:

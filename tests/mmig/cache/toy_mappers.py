@@ -42,6 +42,13 @@ class Silent(Splitter):
         return [[sample] for sample in samples][:-1]
 
 
+class Picky(Splitter):
+    """Says why, where it makes no sample."""
+
+    def _of(self, sample: Sample) -> Any:
+        return super()._of(sample) or f"number {sample['metadata']['number']} is not to my taste"
+
+
 class Describer:
     """Asks a model for the mean brightness of the target, and says so in the response.
 
