@@ -57,7 +57,9 @@ def build_llava(
     from transformers import AutoTokenizer, CLIPImageProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
     write_llama_tokenizer(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", pad_token=PAD_TOKEN, model_max_length=context)
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, padding_side="left", pad_token=PAD_TOKEN, model_max_length=context
+    )
     tokenizer.add_tokens([IMAGE_TOKEN], special_tokens=True)
     LlavaProcessor(
         CLIPImageProcessor(size={"shortest_edge": IMAGE_SIZE}, crop_size=IMAGE_SIZE),
