@@ -8,6 +8,7 @@ import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +25,7 @@ from mmig.cache.latent import LatentFeatures
 from mmig.diffusion.conditioning import Conditioning, condition_drops
 from mmig.diffusion.latents import from_posterior
 from mmig.diffusion.process import Weighting
-from mmig.editor import Editor
+from mmig.methods.mgie.export import save_mgie
 from mmig.methods.mgie.head import EditHead, HeadSize
 from mmig.methods.mgie.pipeline import MGIEPipeline, MGIESampling
 from mmig.methods.mgie.writer import Encoded, InstructionWriter, WriterConfig
@@ -247,6 +248,10 @@ class MGIEModule(LatentModule):
         """The frozen autoencoder and language model; of the latter a run stores the tables if they train."""
         return super().named_backbones() | {"mllm": self.writer.llm}
 
-    def make_pipeline(self) -> Editor:
+    def make_pipeline(self) -> MGIEPipeline:
         """Edits the source by the instruction, and says what it understood."""
         return MGIEPipeline(self.vae, self.unet, self.scheduler, self.writer, self.head, self.sampling)
+
+    def export(self, folder: Path, config: Mapping[str, Any]) -> str:
+        """All parts, the language model with its [IMG] tokens among them."""
+        return save_mgie(self.make_pipeline(), folder)
