@@ -40,6 +40,8 @@ TOKENIZER = Part("tokenizer", "tokenizer", _TOKENIZER_FILES, has_weights=False)
 SCHEDULER = Part("scheduler", "scheduler", (("scheduler_config.json",),), has_weights=False)
 LLM = Part("llm", "")
 LLM_TOKENIZER = Part("llm_tokenizer", "", _TOKENIZER_FILES, has_weights=False)
+MLLM = Part("mllm", "mllm")
+MLLM_TOKENIZER = Part("mllm_tokenizer", "mllm", _TOKENIZER_FILES, has_weights=False)
 CLIP_VISION = Part("clip_vision", "image_encoder", kinds=("clip_vision_model", "clip"))
 BLIP2 = Part("blip2", "", kinds=("blip-2",))
 BLIP2_PROCESSOR = Part(
@@ -52,6 +54,7 @@ PIPELINE_PARTS = (VAE, UNET, TEXT_ENCODER, TOKENIZER, SCHEDULER)
 PIPELINE = {part.name: part for part in PIPELINE_PARTS}
 """What a pipeline's root holds, by name."""
 LLM_PARTS = {part.name: part for part in (LLM, LLM_TOKENIZER)}
+MLLM_PARTS = {part.name: part for part in (MLLM, MLLM_TOKENIZER)}
 BLIP2_PARTS = {part.name: part for part in (BLIP2, BLIP2_PROCESSOR)}
 PARTS = {
     part.name: part
@@ -59,6 +62,8 @@ PARTS = {
         *PIPELINE_PARTS,
         LLM,
         LLM_TOKENIZER,
+        MLLM,
+        MLLM_TOKENIZER,
         CLIP_VISION,
         BLIP2,
         BLIP2_PROCESSOR,

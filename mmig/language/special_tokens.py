@@ -31,15 +31,7 @@ class SpecialTokens(nn.Module):
 
     def __init__(self, llm: Any, tokenizer: Any, tokens: Sequence[str]) -> None:
         super().__init__()
-        used = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.pad_token}
-        if not tokens or len(set(tokens)) < len(tokens) or used & set(tokens):
-            raise ValueError(f"special tokens: expected new, different texts, found {list(tokens)}")
-        tokenizer.add_tokens(list(tokens), special_tokens=True)
-        ids = tokenizer.convert_tokens_to_ids(list(tokens))
-        if max(ids) >= llm.get_input_embeddings().num_embeddings:
-            if any(isinstance(hook, _HeadHook) for hook in llm.get_output_embeddings()._forward_hooks.values()):
-                raise ValueError("special tokens: this LLM has some already and cannot grow again; add all at once")
-            llm.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
+        ids = _added(llm, tokenizer, tokens)
         embedding, head = llm.get_input_embeddings(), llm.get_output_embeddings()
         self.tied = head.weight is embedding.weight
         self.register_buffer("ids", torch.tensor(ids, device=embedding.weight.device), persistent=False)
@@ -51,8 +43,16 @@ class SpecialTokens(nn.Module):
         embedding.register_forward_hook(_EmbeddingHook(self))
         head.register_forward_hook(_HeadHook(self))
 
+    def input_rows(self) -> Tensor:
+        """Rows of the input embedding, [n,D]."""
+        return self.rows
+
     def output_rows(self) -> Tensor:
         """Rows of the output layer, [n,D]."""
+        return self.output_parameter()
+
+    def output_parameter(self) -> nn.Parameter:
+        """What trains of the output layer; shared with the input embedding where they are tied."""
         return self.rows if self.tied else self.head_rows
 
     @torch.no_grad()
@@ -63,6 +63,56 @@ class SpecialTokens(nn.Module):
             (llm.get_output_embeddings(), self.output_rows()),
         ):
             table.weight[self.ids] = rows.to(table.weight.dtype)
+
+
+class TrainedTables(nn.Module):
+    """Adds tokens to a tokenizer and an LLM, and lets both tables of the LLM train whole, in float32, as MGIE does.
+
+    So the rows of all other tokens move too; weight decay would draw those that no text uses towards 0. The tables
+    belong to the LLM, under its own names; what goes in and out keeps the LLM's dtype. Rows of tokens that the
+    tokenizer did not have start at the mean of the others, those of known ones stay.
+
+    Args:
+        llm, tokenizer, tokens: see `SpecialTokens`.
+
+    Raises:
+        ValueError: as there.
+    """
+
+    ids: Tensor
+
+    def __init__(self, llm: Any, tokenizer: Any, tokens: Sequence[str]) -> None:
+        super().__init__()
+        known = tokenizer.get_vocab()
+        ids = _added(llm, tokenizer, tokens)
+        fresh = [number for token, number in zip(tokens, ids, strict=True) if token not in known]
+        embedding, head = llm.get_input_embeddings(), llm.get_output_embeddings()
+        dtype = embedding.weight.dtype
+        self.register_buffer("ids", torch.tensor(ids, device=embedding.weight.device), persistent=False)
+        self.tied = head.weight is embedding.weight
+        self._tables = (embedding, head)  # in a tuple: they are no parts of this module
+        for table in self._tables[: 1 if self.tied else 2]:
+            if fresh:
+                table.weight.data[fresh] = _mean_rows(table, fresh).to(dtype)
+            table.weight.data = table.weight.data.float()
+            table.weight.requires_grad_(True)
+        embedding.register_forward_hook(_CastOutput(dtype))
+        head.register_forward_pre_hook(_cast_to_weight)
+
+    def input_rows(self) -> Tensor:
+        """Rows of the input embedding, [n,D]."""
+        return self._tables[0].weight[self.ids]
+
+    def output_rows(self) -> Tensor:
+        """Rows of the output layer, [n,D]."""
+        return self.output_parameter()[self.ids]
+
+    def output_parameter(self) -> nn.Parameter:
+        """What trains of the output layer; shared with the input embedding where they are tied."""
+        return self._tables[1].weight
+
+    def write_into(self, llm: Any) -> None:
+        """Nothing to do: the rows are in the tables."""
 
 
 class TokenStates(NamedTuple):
@@ -120,6 +170,34 @@ class _HeadHook:
     def __call__(self, _module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         logits = args[0] @ self.tokens.output_rows().to(args[0].dtype).T
         return output.index_copy(-1, self.tokens.ids, logits.to(output.dtype))
+
+
+class _CastOutput:
+    """Gives what follows a table in another precision its own one. An object, so that it can be copied and saved."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+
+    def __call__(self, _module: nn.Module, _args: tuple, output: Tensor) -> Tensor:
+        return output.to(self.dtype)
+
+
+def _cast_to_weight(module: nn.Module, args: tuple) -> tuple:
+    return (args[0].to(module.weight.dtype), *args[1:])
+
+
+def _added(llm: Any, tokenizer: Any, tokens: Sequence[str]) -> list[int]:
+    """Add the tokens to the tokenizer, and rows to the LLM's tables where they need some; the tokens' ids."""
+    used = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token, tokenizer.pad_token}
+    if not tokens or len(set(tokens)) < len(tokens) or used & set(tokens):
+        raise ValueError(f"special tokens: expected new, different texts, found {list(tokens)}")
+    tokenizer.add_tokens(list(tokens), special_tokens=True)
+    ids = tokenizer.convert_tokens_to_ids(list(tokens))
+    if max(ids) >= llm.get_input_embeddings().num_embeddings:
+        if any(isinstance(hook, _HeadHook) for hook in llm.get_output_embeddings()._forward_hooks.values()):
+            raise ValueError("special tokens: this LLM has some already and cannot grow again; add all at once")
+        llm.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
+    return ids
 
 
 def _mean_rows(table: Any, ids: Sequence[int]) -> Tensor:

@@ -1,6 +1,7 @@
 """What trains a denoiser in the latent space of a published pipeline, all of whose other parts stay frozen."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -28,6 +29,10 @@ class LatentModule(TrainingModule):
         unet: what the denoiser starts from, where it is no fresh one; the run stores it whole.
         weighting: weight of the timesteps, see `NoiseProcess.weight`.
         timestep_exponent: see `NoiseProcess.sample_timesteps`; 1 is uniform.
+        more: other settings of the subclass that name backbones (`name_backbones`).
+
+    Attributes:
+        text_encoder, tokenizer: None where `backbone_settings` does not name them.
     """
 
     known_losses = ("sdm",)
@@ -47,14 +52,16 @@ class LatentModule(TrainingModule):
         timestep_exponent: float = 1.0,
         seed: int = 0,
         micro_batch_size: int | None = None,
+        more: Mapping[str, str | Backbone | None] = MappingProxyType({}),
     ) -> None:
         super().__init__(optimizer, loss_weights, seed, micro_batch_size)
-        self.name_backbones(backbone=backbone, unet=unet)
+        self.name_backbones(backbone=backbone, unet=unet, **more)
         self.weighting: Weighting = weighting
         self.timestep_exponent = timestep_exponent
         self.vae = load_vae(self.origins["vae"])
-        self.text_encoder = load_text_encoder(self.origins["text_encoder"])
-        self.tokenizer = load_tokenizer(self.origins["tokenizer"])
+        found = self.origins
+        self.text_encoder = load_text_encoder(found["text_encoder"]) if "text_encoder" in found else None
+        self.tokenizer = load_tokenizer(found["tokenizer"]) if "tokenizer" in found else None
         self.scheduler = load_scheduler(self.origins["scheduler"])
         self.process = NoiseProcess.from_scheduler(self.scheduler)
 
@@ -84,14 +91,16 @@ class LatentModule(TrainingModule):
         return noise_loss(prediction, problem.target, weight, positions)
 
     def named_backbones(self) -> dict[str, nn.Module]:
-        """The frozen autoencoder and text encoder."""
-        return {"vae": self.vae, "text_encoder": self.text_encoder}
+        """The frozen autoencoder and, where there is one, the text encoder."""
+        parts = {"vae": self.vae, "text_encoder": self.text_encoder}
+        return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def pipeline_parts(self) -> dict[str, Any]:
         """What a pipeline of diffusers takes of it, by name; the denoiser, `unet`, is the subclass's."""
         names = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-        return {name: getattr(self, name) for name in names}
+        parts = {name: getattr(self, name) for name in names}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def feature_facts(self) -> dict[str, str]:
         """What cached features of the frozen parts depend on."""

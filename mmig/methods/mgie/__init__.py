@@ -1,1 +1,1 @@
-"""MGIE (Fu et al. 2024): a multimodal LLM writes out what an instruction means for a picture, which guides the edit."""
+"""MGIE (Fu et al. 2024): a multimodal LLM says what an instruction means for a picture, and so guides its edit."""

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from mmig.language.special_tokens import SpecialTokens, states_at
+from mmig.language.special_tokens import SpecialTokens, TrainedTables, states_at
 from mmig.methods.mmig.llm.config import MultimodalConfig
 from mmig.methods.mmig.llm.multimodal import MultimodalLLM
 from tests.mmig.methods.mmig.llm.tiny import INSTRUCTIONS, WIDTH, llm, randomise, tokenizer
@@ -164,3 +164,34 @@ def test_bad_tokens():
     SpecialTokens(model, words, ["[A]"])
     with pytest.raises(ValueError, match="has some already and cannot grow again"):
         SpecialTokens(model, words, ["[B]"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_whole_tables_train_in_float32_and_nothing_else_does(kind, dtype):
+    words = tokenizer()
+    model = llm(kind, vocab_size=len(words)).to(dtype)
+    tables = TrainedTables(model, words, TOKENS)
+    trained = {id(parameter): parameter for parameter in model.parameters() if parameter.requires_grad}
+    expected = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
+    assert trained.keys() == {id(table) for table in expected}
+    assert tables.tied == (kind == "qwen3") == (len(trained) == 1)
+    assert all(table.dtype == torch.float32 for table in expected)
+    ids = torch.tensor([words("a star[IMG0][IMG1][IMG2] is red").input_ids])
+    assert model.get_input_embeddings()(ids).dtype == dtype
+    model(input_ids=ids, labels=ids).loss.backward()
+    assert all(table.grad[tables.ids].any() for table in expected)
+    assert model.generate(ids, max_new_tokens=2, do_sample=False).shape == (1, ids.shape[1] + 2)
+
+
+def test_whole_tables_compute_what_rows_of_their_own_do():
+    model, words, special = _grown("llama")
+    reference = _reference("llama", words, special)
+    other = llm(vocab_size=len(words) - len(TOKENS))
+    tables = TrainedTables(other, words, TOKENS)  # the tokenizer knows the tokens: their rows are as they come
+    with torch.no_grad():
+        for own, theirs in ((tables._tables[0], reference.model.embed_tokens), (tables._tables[1], reference.lm_head)):
+            own.weight.copy_(theirs.weight)
+    ids = torch.tensor([words("a red star[IMG0][IMG1][IMG2]").input_ids])
+    torch.testing.assert_close(other(ids).logits, model(ids).logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(tables.input_rows(), special.input_rows())
