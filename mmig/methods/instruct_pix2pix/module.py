@@ -31,7 +31,7 @@ from mmig.training.terms import LossTerm
 
 Latents = Literal["mode", "sample"]
 TEXT_FIELDS: tuple[TextField, ...] = ("instruction", "response", "target_caption")
-TextSource = TextField | dict[TextField, float]
+TextSource = TextField | Literal["mixed"] | dict[TextField, float]
 OPENED_BY = "mmig.methods.instruct_pix2pix.pipeline.open_editor"
 ABOUT = """Instruction-guided image editing with InstructPix2Pix (Brooks et al. 2023): a latent diffusion model that \
 sees the source image on extra input channels and follows {text}.
@@ -60,7 +60,8 @@ class InstructPix2PixModule(LatentModule):
         unet: folder or hub id of the UNet to start from, whose 4 input channels are widened to 8 (new ones zero, bias
             kept); or the sizes of a fresh one.
         text: which text the UNet is given: the instruction, the response, the target caption; or one of those with a
-            share, drawn for each sample ({instruction: 2, response: 1}: the instruction of two in three).
+            share, drawn for each sample ({instruction: 2, response: 1}: the instruction of two in three); "mixed":
+            all three evenly.
         drop: d above.
         generation: part of the remaining samples that train text-to-image: no source, the target caption. The first 4
             input channels are then a text-to-image UNet. Not in the published recipe.
@@ -191,6 +192,8 @@ def text_shares(text: TextSource) -> dict[TextField, float]:
     Raises:
         ValueError: there is none or an unknown one, or a share is not positive.
     """
+    if text == "mixed":
+        return dict.fromkeys(TEXT_FIELDS, 1.0)
     shares = text if isinstance(text, dict) else {text: 1.0}
     known = set(shares) <= set(TEXT_FIELDS)
     if not shares or not known or not all(0 < share < math.inf for share in shares.values()):
@@ -200,7 +203,7 @@ def text_shares(text: TextSource) -> dict[TextField, float]:
 
 def condition_fields(batch: Batch, text: TextSource, draws: Draws) -> list[str]:
     """Which text of each sample; of several one that the sample has ("" if it has none), drawn by their shares."""
-    if not isinstance(text, dict):
+    if text in TEXT_FIELDS:
         return [text] * len(batch["key"])
     chosen = []
     for row, draw in enumerate(draws.uniform("text").tolist()):

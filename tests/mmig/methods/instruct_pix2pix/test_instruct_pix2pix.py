@@ -9,8 +9,8 @@ import torch
 from mmig.backbones.diffusion import load_unet, load_vae
 from mmig.diffusion.conditioning import Conditioning, condition_drops, denoise
 from mmig.diffusion.fresh import UNetSize
-from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule, condition_fields, text_shares
-from mmig.methods.instruct_pix2pix.pipeline import EditSampling, TextField
+from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule, TextSource, condition_fields, text_shares
+from mmig.methods.instruct_pix2pix.pipeline import EditSampling
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.mmig.batches import edit_batch
@@ -51,12 +51,13 @@ def test_drops_differ_between_samples_and_repeat_for_the_same_one() -> None:
 @pytest.mark.parametrize(
     ("shares", "expected"),
     [
+        ("mixed", [(3, [1 / 3, 1 / 3, 1 / 3]), (2, [1 / 2, 1 / 2])]),
         ({"instruction": 1, "response": 1, "target_caption": 1}, [(3, [1 / 3, 1 / 3, 1 / 3]), (2, [1 / 2, 1 / 2])]),
         ({"target_caption": 1, "instruction": 3}, [(2, [1 / 4, 3 / 4]), (2, [1 / 4, 3 / 4])]),
     ],
 )
 def test_texts_are_drawn_by_their_shares_from_those_a_sample_has(
-    shares: dict[TextField, float], expected: list[tuple[int, list[float]]]
+    shares: TextSource, expected: list[tuple[int, list[float]]]
 ) -> None:
     batch = full_batch(4)
     size = 3000
