@@ -102,7 +102,7 @@ def _check_apart(grid: Mapping[str, Sequence[Any]], sampling: Sequence[str]) -> 
             given = ",".join(map(str, grid[name]))
             raise ValueError(f"--sampling {text}: the grid has {name}={given}; give the values that you want to --grid")
     names = [point_name(point) for point in points(grid)]
-    if repeated := next((name for place, name in enumerate(names) if name in names[:place]), None):
+    if repeated := _first_repeated(names):
         raise ValueError(f"--grid: two points would lie in one folder, {repeated}; expected values that differ there")
 
 
@@ -135,7 +135,7 @@ def named_systems(arguments: Namespace) -> dict[str, dict[str, str | None]]:
     shown = [path.with_suffix("") if path.suffix in (".yaml", ".yml") else path for path in paths]
     parts = short_names(shown if len(set(shown)) == len(shown) else paths)
     names = [name.replace("/", "-") for name in parts]
-    if shared := next((name for place, name in enumerate(names) if name in names[:place]), None):
+    if shared := _first_repeated(names):
         raise ValueError(f"two systems would both be called {shared!r}; move or link one of them to another path")
     empty: dict[str, str | None] = dict.fromkeys(SYSTEMS)
     return {name: {**empty, option: value} for name, (option, value) in zip(names, named, strict=True)}
@@ -167,3 +167,7 @@ def points(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 def point_name(point: Mapping[str, Any]) -> str:
     """Name of a point's folder."""
     return ",".join(f"{name}={value}" for name, value in point.items()).replace("/", "-")
+
+
+def _first_repeated(names: Sequence[str]) -> str | None:
+    return next((name for place, name in enumerate(names) if name in names[:place]), None)

@@ -1,6 +1,7 @@
 """Training of InstructPix2Pix: source latents on extra input channels, text through cross-attention."""
 
 import math
+from bisect import bisect
 from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import accumulate
@@ -205,10 +206,9 @@ def condition_fields(batch: Batch, text: TextSource, draws: Draws) -> list[str]:
     """Which text of each sample; of several one that the sample has ("" if it has none), drawn by their shares."""
     if text in TEXT_FIELDS:
         return [text] * len(batch["key"])
-    chosen = []
+    shares, chosen = text_shares(text), []
     for row, draw in enumerate(draws.uniform("text").tolist()):
-        given = {name: share for name, share in text_shares(text).items() if batch[name][row]} or {"": 1.0}
-        bounds = accumulate(given.values())
-        total = sum(given.values())
-        chosen.append(next(name for name, bound in zip(given, bounds, strict=True) if draw * total < bound))
+        given = [name for name in shares if batch[name][row]]
+        bounds = [*accumulate(shares[name] for name in given)]
+        chosen.append(given[bisect(bounds, draw * bounds[-1], hi=len(bounds) - 1)] if given else "")
     return chosen
