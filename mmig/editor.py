@@ -129,6 +129,15 @@ class ShowsAttention(Protocol):
 
 
 @runtime_checkable
+class Writes(Protocol):
+    """An editor whose language model says what it will do; another editor may follow that text."""
+
+    def write(self, batch: Batch) -> list[str]:
+        """The text that it writes for each sample of a batch, whatever texts of its kind the batch has."""
+        ...
+
+
+@runtime_checkable
 class EditsInLayers(Protocol):
     """An editor that can also treat object and background of an image apart."""
 

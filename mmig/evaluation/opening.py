@@ -112,7 +112,7 @@ def open_folder(folder: Path, device: torch.device | str = "cpu") -> Opened:
     try:
         if imported(f"{module}.{name}").__module__ != module:
             raise OpeningError(f"{path}: {class_path} is defined elsewhere; expected its own name")
-        editor = _checked(call({"class_path": class_path, "init_args": given}), f"{path}: {class_path}")
+        editor = checked_editor(call({"class_path": class_path, "init_args": given}), f"{path}: {class_path}")
     except RefusedSettingsError as error:
         raise OpeningError(f"{path}: {error}; export the run again, or take the version that wrote it") from error
     facts = {"checkpoint": str(folder), "weights": "exported", "editor": section}
@@ -147,7 +147,7 @@ def open_config(path: str | Path, device: torch.device | str = "cpu") -> Opened:
         raise SettingsError(f"{path}: {found[0]}: {error}") from error
     if isinstance(built, TrainingModule):
         return _of_module(built.to(device).eval(), config, facts, str(path))
-    return _of_editor(_checked(built, f"{path}: {section['class_path']}"), facts, device)
+    return _of_editor(checked_editor(built, f"{path}: {section['class_path']}"), facts, device)
 
 
 def _role(config: Mapping[str, Any], path: Path) -> dict[str, str]:
@@ -176,17 +176,24 @@ def _of_module(module: TrainingModule, config: dict[str, Any], facts: dict[str, 
 
 
 def _of_editor(editor: Editor, facts: dict[str, Any], device: torch.device | str) -> Opened:
-    if isinstance(editor, nn.Module):
-        editor.to(device).eval()
-    else:
-        for name, part in vars(editor).items():
-            if callable(getattr(part, "to", None)):  # modules, tensors and pipelines of diffusers
-                setattr(editor, name, part.to(device))
+    move_editor(editor, device)
     metrics, resolution = tuple(getattr(editor, "metrics", ())), getattr(editor, "resolution", None)
     return Opened(editor, facts, metrics, resolution=resolution)
 
 
-def _checked(found: Any, origin: str) -> Any:
+def move_editor(editor: Editor, device: torch.device | str) -> None:
+    """Put an editor on a device, or what it is made of, and take it out of training."""
+    if isinstance(editor, nn.Module):
+        editor.eval()
+    if callable(move := getattr(editor, "to", None)):
+        move(device)
+        return
+    for name, part in vars(editor).items():
+        if callable(getattr(part, "to", None)):  # modules, tensors and pipelines of diffusers
+            setattr(editor, name, part.to(device))
+
+
+def checked_editor(found: Any, origin: str) -> Any:
     """An object, if it keeps the contract of `Editor`."""
     wrong = [name for name in ("sampling", "required_fields", "response_source") if not hasattr(found, name)]
     if not callable(found) or wrong or not is_dataclass(found.sampling):

@@ -31,7 +31,8 @@ from mmig.training.rng import Draws
 from mmig.training.terms import LossTerm
 
 Latents = Literal["mode", "sample"]
-TEXT_FIELDS: tuple[TextField, ...] = ("instruction", "response", "target_caption")
+MIXED: tuple[TextField, ...] = ("instruction", "response", "target_caption")
+TEXT_FIELDS: tuple[TextField, ...] = (*MIXED, "expressive")
 TextSource = TextField | Literal["mixed"] | dict[TextField, float]
 OPENED_BY = "mmig.methods.instruct_pix2pix.pipeline.open_editor"
 ABOUT = """Instruction-guided image editing with InstructPix2Pix (Brooks et al. 2023): a latent diffusion model that \
@@ -60,9 +61,9 @@ class InstructPix2PixModule(LatentModule):
         loss_weights: of `sdm`.
         unet: folder or hub id of the UNet to start from, whose 4 input channels are widened to 8 (new ones zero, bias
             kept); or the sizes of a fresh one.
-        text: which text the UNet is given: the instruction, the response, the target caption; or one of those with a
-            share, drawn for each sample ({instruction: 2, response: 1}: the instruction of two in three); "mixed":
-            all three evenly.
+        text: which text the UNet is given: the instruction, the response, the target caption, the expressive
+            instruction; or one of those with a share, drawn for each sample ({instruction: 2, response: 1}: the
+            instruction of two in three); "mixed": the first three evenly.
         drop: d above.
         generation: part of the remaining samples that train text-to-image: no source, the target caption. The first 4
             input channels are then a text-to-image UNet. Not in the published recipe.
@@ -194,7 +195,7 @@ def text_shares(text: TextSource) -> dict[TextField, float]:
         ValueError: there is none or an unknown one, or a share is not positive.
     """
     if text == "mixed":
-        return dict.fromkeys(TEXT_FIELDS, 1.0)
+        return dict.fromkeys(MIXED, 1.0)
     shares = text if isinstance(text, dict) else {text: 1.0}
     known = set(shares) <= set(TEXT_FIELDS)
     if not shares or not known or not all(0 < share < math.inf for share in shares.values()):

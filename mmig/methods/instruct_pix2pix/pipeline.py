@@ -25,7 +25,7 @@ from mmig.diffusion.sampling import Generators, per_sample, sample
 from mmig.diffusion.text import encode_text, texts_cut
 from mmig.editor import EditOutput, ResponseSource
 
-TextField = Literal["instruction", "response", "target_caption"]
+TextField = Literal["instruction", "response", "target_caption", "expressive"]
 
 
 @dataclass(frozen=True)

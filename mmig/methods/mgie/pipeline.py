@@ -16,7 +16,7 @@ from mmig.diffusion.conditioning import Conditioning, denoise
 from mmig.diffusion.guidance import guided, instruct_pix2pix_guidance
 from mmig.diffusion.latents import decode, encode_unscaled, latent_shape, usual_resolution
 from mmig.diffusion.sampling import Generators, per_sample, sample
-from mmig.editor import EditOutput, ResponseSource, check_fields
+from mmig.editor import EditOutput, ResponseSource, check_fields, with_settings
 from mmig.methods.mgie.head import EditHead
 from mmig.methods.mgie.writer import Encoded, InstructionWriter
 
@@ -110,6 +110,12 @@ class MGIEPipeline:
         check_fields(self, batch)
         given = batch["expressive"] if self.sampling.response == "given" else None
         return self.edit(batch["source"], batch["instruction"], generator, given)
+
+    @torch.no_grad()
+    def write(self, batch: Batch) -> list[str]:
+        """The expressive instruction of each sample, written by the language model (`Writes`)."""
+        check_fields(with_settings(self, {"response": "generated"}), batch)
+        return self._written(batch["instruction"], self.writer.visual_tokens(batch["source"])).texts
 
     @torch.no_grad()
     def edit(

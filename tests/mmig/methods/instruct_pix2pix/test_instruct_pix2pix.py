@@ -72,7 +72,7 @@ def test_texts_are_drawn_by_their_shares_from_those_a_sample_has(
 
 @pytest.mark.parametrize("text", [{}, {"instruction": 0.0}, {"instruction": 1.0, "response": -0.5}, {"caption": 1}])
 def test_shares_of_texts_must_be_positive(text: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="expected positive shares of instruction, response, target_caption, found"):
+    with pytest.raises(ValueError, match=r"expected positive shares of instruction, .*, expressive, found"):
         text_shares(text)  # type: ignore[arg-type]
 
 
