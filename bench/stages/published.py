@@ -125,6 +125,18 @@ def _llama(folder: Path, sizes: Sizes) -> None:
     _no_weights(folder)
 
 
+def _llava(folder: Path, sizes: Sizes) -> None:
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig
+
+    _copy_tokenizer(TINY / "llama", folder)
+    with_padding = 64  # rows that LLaVA has behind LLaMA's
+    text = LlamaConfig(**sizes.llm | {"vocab_size": sizes.llm["vocab_size"] + with_padding})
+    vision = CLIPVisionConfig(**sizes.vision | {"image_size": sizes.mllm_side})
+    LlavaConfig(vision_config=vision, text_config=text).save_pretrained(folder)
+    CLIPImageProcessor().save_pretrained(folder)
+    _no_weights(folder)
+
+
 def _vision(folder: Path, sizes: Sizes) -> None:
     from transformers import CLIPVisionConfig
 
@@ -158,6 +170,7 @@ _PUBLISHED: dict[str, Callable[[Path, Sizes], None]] = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": _stable_diffusion,
     "timbrooks/instruct-pix2pix": _eight_channels,
     "huggyllama/llama-7b": _llama,
+    "llava-hf/llava-1.5-7b-hf": _llava,
     "openai/clip-vit-large-patch14": _vision,
     "Salesforce/blip2-opt-2.7b": _blip2,
 }

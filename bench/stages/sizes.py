@@ -14,6 +14,7 @@ class Sizes:
         captioner: Blip2Config.
         mmsm: width and heads.
         resolution: pixels.
+        mllm_side: pixels of the pictures that LLaVA's image tower sees; the rest of it is as `vision` and `llm`.
         maps: (h, w) of the attention maps (eq 19, 20).
     """
 
@@ -25,6 +26,7 @@ class Sizes:
     captioner: dict[str, Any]
     mmsm: tuple[int, int] = (768, 8)
     resolution: int = 512
+    mllm_side: int = 336  # llava-hf/llava-1.5-7b-hf, config.json
     maps: tuple[int, int] = (16, 16)
 
 
@@ -110,6 +112,7 @@ QUARTER = replace(
     vae=PUBLISHED.vae | {"block_out_channels": (32, 64, 128, 128)},
     mmsm=(192, 2),
     resolution=128,
+    mllm_side=112,
 )
 """A quarter of the published widths, of the LLM an eighth and half of the layers; heads as wide as published."""
 
@@ -155,5 +158,6 @@ SMALL = Sizes(
     },
     mmsm=(16, 2),
     resolution=64,
+    mllm_side=64,
 )
 """At which a step of any stage takes a moment on a CPU."""

@@ -108,6 +108,15 @@ def test_published_backbones_are_made_without_a_file_of_weights() -> None:
     assert AutoencoderKL.from_pretrained == before and not Path(located["llm"]).exists()
 
 
+@pytest.mark.parametrize("method", ["mgie", "lgie"])
+def test_mgie_has_the_published_parameters(method: str) -> None:
+    """Tables of 32,064 rows, the edit head and the UNet train; the rest of LLaVA 1.5 and the autoencoder do not."""
+    found = memory(build_configured(read_configs([f"configs/{method}/published.yaml"], []), PUBLISHED, "meta"))
+    assert found.trained == 2 * 32_064 * 4096 + 31_958_784 + 859_520_964 + 4 * 9 * 320
+    llava = 7_063_427_072  # parameters of llava-hf/llava-1.5-7b-hf
+    assert found.frozen == llava - 2 * 32_064 * 4096 + 83_653_863
+
+
 def test_instruct_pix2pix_has_the_published_parameters_and_operations() -> None:
     """Stable Diffusion's UNet with four input channels more trains; both images and the text are encoded."""
     config = read_configs([EDITING], [])

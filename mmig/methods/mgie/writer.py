@@ -101,7 +101,7 @@ class InstructionWriter(nn.Module):
         self.llm, self.tokenizer, self.statistics, self.config = llm, tokenizer, statistics, config
         texts = [f"[IMG{number}]" for number in range(config.num_image_tokens)]
         self.tokens = (TrainedTables if config.rows == "all" else SpecialTokens)(llm, tokenizer, texts)
-        self.image_ids: list[int] = self.tokens.ids.tolist()
+        self.image_ids: list[int] = tokenizer.convert_tokens_to_ids(texts)
         self.context: int | None = getattr(llm.config.get_text_config(), "max_position_embeddings", None)
         bare = len(self.prompts([""])[0]) + len(self.image_ids)
         if self.context is not None and config.max_length > self.context:

@@ -95,6 +95,6 @@ def test_evaluated_by_a_configuration(tmp_path: Path) -> None:
     data = write_data(tmp_path / "data", random_samples(3), eval_batch_size=3)
     given = ["--config", str(config), "--data", str(data), "--metrics", "l1_input", "--device", "cpu"]
     evaluate.main([*given, "--sampling", "num_steps=1", "--out", str(tmp_path / "out")])
-    assert len(read_rows(tmp_path / "out")) == 3
+    assert len(read_rows(tmp_path / "out" / "samples.jsonl")) == 3
     moved = open_config(config, "meta").editor
     assert next(moved.editor.unet.parameters()).is_meta and next(moved.writer.head.parameters()).is_meta
