@@ -31,7 +31,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_scoring(parser)
     parser.add_argument("--compare", help="folder of another evaluation: print paired differences to it")
     parser.add_argument(
-        "--sampling", nargs="+", default=[], metavar="NAME=VALUE", help="other sampling settings, as response=generated"
+        "--sampling",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="other sampling settings, as response=generated; of some systems alone: 'PATTERN:NAME=VALUE'",
     )
     parser.add_argument(
         "--grid",

@@ -5,6 +5,7 @@ point of a grid of sampling settings.
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -79,20 +80,42 @@ def planned(arguments: Namespace) -> Plan:
     protocol = _asked_protocol(arguments)
     parts: Sequence[Part | None] = [None] if protocol is None else protocol.parts
     seeds = arguments.seeds or (1 if protocol is None else protocol.seeds)
+    sampling = sampling_of(arguments.sampling, [*systems])
     jobs = []
     for part in parts:
         grid = asked_grid(arguments.grid) or (part.grid if part else {})
-        _check_apart(grid, arguments.sampling)
+        _check_apart(grid, [setting for settings in sampling.values() for setting in settings])
         for point in points(grid):
             for name, named in systems.items():
                 levels = [part.name] if part and len(parts) > 1 else []
                 levels += [point_name(point)] if point else []
                 levels += [name] if len(systems) > 1 else []
                 given = {**vars(arguments), **named, **_of_part(arguments, part), "seeds": seeds}
-                sampling = [*arguments.sampling, *(f"{setting}={value}" for setting, value in point.items())]
-                given |= {"sampling": sampling, "out": str(Path(arguments.out, *levels))}
+                settings = [*sampling[name], *(f"{setting}={value}" for setting, value in point.items())]
+                given |= {"sampling": settings, "out": str(Path(arguments.out, *levels))}
                 jobs.append(Job(Namespace(**given), name, part, point))
     return Plan(jobs, protocol)
+
+
+def sampling_of(given: Sequence[str], systems: Sequence[str]) -> dict[str, list[str]]:
+    """Settings NAME=VALUE of each system, from words of that form or, for some systems alone, PATTERN:NAME=VALUE.
+
+    Args:
+        given: the words; a pattern is one of shells (`stage*`), compared with the systems' names.
+        systems: their names.
+
+    Raises:
+        ValueError: a pattern that fits no system.
+    """
+    found: dict[str, list[str]] = {system: [] for system in systems}
+    for text in given:
+        before, there, _ = text.partition("=")[0].rpartition(":")
+        fitting = [system for system in systems if not there or fnmatchcase(system, before)]
+        if not fitting:
+            raise ValueError(f"--sampling {text}: no system fits {before!r}; there are {', '.join(systems)}")
+        for system in fitting:
+            found[system].append(text.removeprefix(f"{before}{there}"))
+    return found
 
 
 def _check_apart(grid: Mapping[str, Sequence[Any]], sampling: Sequence[str]) -> None:

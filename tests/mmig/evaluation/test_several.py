@@ -10,6 +10,7 @@ import evaluate
 from mmig.evaluation.overview import Evaluated
 from mmig.evaluation.sections import section
 from mmig.evaluation.unfinished import FOLDER
+from mmig.run.jobs import sampling_of
 from tests.mmig.evaluation.stopping import LOG, check_equal, finish, write_config
 from tests.mmig.evaluation.support import random_samples, write_data
 
@@ -123,3 +124,24 @@ def test_data_that_are_not_there_are_missed_before_anything_is_edited(
     given = ["--protocol", "magicbrush", "--config", editors[0], "--data", f"multi-turn={tmp_path / 'none.yaml'}"]
     with pytest.raises(SystemExit, match=r"none\.yaml: cannot be read"):
         evaluate.main([*given, "--out", str(tmp_path / "out")])
+
+
+def test_a_setting_may_be_for_some_of_them_alone(editors: list[str], tmp_path: Path) -> None:
+    given = ["--config", *editors, "--data", str(write_data(tmp_path / "data", random_samples(2))), *METRICS]
+    evaluate.main([*given, "--sampling", "no*:factor=0.5", "--out", str(tmp_path / "out")])
+    settings = {name: json.loads((tmp_path / "out" / name / "metrics.json").read_text()) for name in ("noisy", "same")}
+    assert settings["noisy"]["sampling"]["factor"] == 0.5 and "factor" not in settings["same"]["sampling"]
+    with pytest.raises(SystemExit, match=r"--sampling other:factor=1: no system fits 'other'; there are noisy, same"):
+        evaluate.main([*given, "--sampling", "other:factor=1", "--out", str(tmp_path / "none")])
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["a=1", "x*:b=2"], {"x1": ["a=1", "b=2"], "x2": ["a=1", "b=2"], "y": ["a=1"]}),
+        (["?2:text=a:b"], {"x1": [], "x2": ["text=a:b"], "y": []}),
+        (["text=a:b"], {"x1": ["text=a:b"], "x2": ["text=a:b"], "y": ["text=a:b"]}),
+    ],
+)
+def test_patterns_stand_before_the_setting(words: list[str], found: dict[str, list[str]]) -> None:
+    assert sampling_of(words, ["x1", "x2", "y"]) == found
