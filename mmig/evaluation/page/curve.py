@@ -1,4 +1,4 @@
-"""Two metrics against each other over a grid of sampling settings: a line a system."""
+"""Two metrics against each other over a grid of sampling settings: lines along the last setting, of each system."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Line:
-    """One system."""
+    """One system, at one value of every setting of the grid but the last."""
 
     letter: str
     name: str
@@ -42,7 +42,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Curve:
-    """All systems; `setting` names what changes along the lines."""
+    """All lines; `setting` names what changes along them, the last of the grid."""
 
     names: tuple[str, str]
     setting: str
@@ -60,24 +60,31 @@ def curve(evaluated: Sequence[Evaluated], names: tuple[str, str] | None = None) 
     """
     pairs = AXES if names is None else (names,)
     chosen = next((pair for pair in pairs if all(_has(each, pair) for each in evaluated)), None)
-    if chosen is None or not any(each.point for each in evaluated):
+    if chosen is None or not all(each.point for each in evaluated):
         return None
     found = {id(each): tuple(interval_of(each.report["metrics"][name]) for name in chosen) for each in evaluated}
     x_axis = axis([pair[0].value for pair in found.values()], LEFT, WIDTH - RIGHT)
     y_axis = axis([pair[1].value for pair in found.values()], HEIGHT - BOTTOM, TOP)
+    together: dict[str, list[Evaluated]] = {}
+    for each in evaluated:
+        together.setdefault(_line_name(each), []).append(each)
     lines, labelled = [], list[tuple[float, float]]()
-    for number, system in enumerate(dict.fromkeys(each.system for each in evaluated)):
+    for number, (name, members) in enumerate(together.items()):
         stops = []
-        for each in evaluated:
-            if each.system == system:
-                across, up = found[id(each)]
-                place = x_axis(across.value), y_axis(up.value)
-                is_free = all(abs(place[0] - x) > ROOM[0] or abs(place[1] - y) > ROOM[1] for x, y in labelled)
-                label = ", ".join(map(str, each.point.values())) if is_free else ""
-                labelled += [place] if is_free else []
-                stops.append(Stop(label, across, up, *place))
-        lines.append(Line(letter_of(number), system, SHAPES[number % len(SHAPES)], stops))
-    return Curve(chosen, ", ".join(evaluated[0].point), x_axis, y_axis, lines)
+        for each in members:
+            across, up = found[id(each)]
+            place = x_axis(across.value), y_axis(up.value)
+            is_free = all(abs(place[0] - x) > ROOM[0] or abs(place[1] - y) > ROOM[1] for x, y in labelled)
+            label = str([*each.point.values()][-1]) if is_free else ""
+            labelled += [place] if is_free else []
+            stops.append(Stop(label, across, up, *place))
+        lines.append(Line(letter_of(number), name, SHAPES[number % len(SHAPES)], stops))
+    return Curve(chosen, [*evaluated[0].point][-1], x_axis, y_axis, lines)
+
+
+def _line_name(each: Evaluated) -> str:
+    """The system and what does not change along its line."""
+    return ", ".join([each.system, *(f"{name} {value}" for name, value in [*each.point.items()][:-1])])
 
 
 def _has(each: Evaluated, names: Sequence[str]) -> bool:
