@@ -52,8 +52,9 @@ def qwen(backbones: TinyBackbones) -> dict[str, Any]:
     folder = backbones.llama.parent / "qwen-vl"
     if not folder.exists():
         build_qwen_vl(folder, "Qwen3")
-    prompt = f"{TURN}user\nwhat will this image be like if '{{instruction}}'\n{START}{{image}}{BEHIND}{END}\n{TURN}assistant\n"
-    settings = arguments(backbones, mllm=str(folder), language={"prompt": prompt, "image_size": 4 * PATCH})
+    asked = f"{TURN}user\nwhat will this image be like if '{{instruction}}'\n{START}{{image}}{BEHIND}{END}\n"
+    language = {"prompt": f"{asked}{TURN}assistant\n", "image_size": 4 * PATCH}
+    settings = arguments(backbones, mllm=str(folder), language=language)
     return {"class_path": "mmig.methods.mgie.module.MGIEModule", "init_args": settings}
 
 
