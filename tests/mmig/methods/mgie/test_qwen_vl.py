@@ -148,6 +148,17 @@ def test_training_lowers_both_losses(models: dict[str, Path], kind: str, rows: A
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_and_recomputed_activations_train_too(models: dict[str, Path], kind: str) -> None:
+    own = language(kind, rows="new", dtype="bfloat16", gradient_checkpointing=True)
+    model, exact, data = module(models[kind], kind, language=own), module(models[kind], kind), batch(2)
+    found, expected = (stacked(each.losses(data, Draws(0, data["position"])))[0] for each in (model, exact))
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+    found.sum().backward()
+    for rows in (model.writer.tokens.rows, model.writer.tokens.head_rows):
+        assert rows.grad is not None and rows.grad.isfinite().all() and rows.grad.any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_its_export_opened_again_edits_alike(models: dict[str, Path], kind: str, tmp_path: Path) -> None:
     model, data = module(models[kind], kind), batch(2)
