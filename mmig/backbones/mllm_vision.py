@@ -110,12 +110,10 @@ class QwenVision:
             attention_mask=attention,
         )
         width = self.llm.config.get_text_config().hidden_size
-        deep = (
-            [layer.flatten(0, 1) for layer in visual[..., width:].split(width, dim=-1)]
-            if visual.shape[-1] > width
-            else []
-        )
-        return {"position_ids": places} | ({"visual_pos_masks": slots, "deepstack_visual_embeds": deep} if deep else {})
+        if visual.shape[-1] == width:
+            return {"position_ids": places}
+        deep = [layer.flatten(0, 1) for layer in visual[..., width:].split(width, dim=-1)]
+        return {"position_ids": places, "visual_pos_masks": slots, "deepstack_visual_embeds": deep}
 
     def _patches(self, pixels: Tensor) -> Tensor:
         """Pixels [B,3,S,S] as the tower takes them, [B patches, 3 frames p p]: the patches of a token stand together,

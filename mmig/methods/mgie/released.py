@@ -67,7 +67,7 @@ def convert_released(
     vision: Source | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
 ) -> Path:
-    """Write `out`, which evaluate.py and edit.py open; all weights in the precision of their files.
+    """Write `out`, which evaluate.py and edit.py open; every number is that of its file.
 
     Args:
         mllm, unet: mllm.pt and unet.pt; no code in them is run.
