@@ -65,15 +65,18 @@ def _four_bits(dtype: torch.dtype | str) -> Any:
     )
 
 
-def load_llm_tokenizer(path: Source) -> "PreTrainedTokenizerFast":
+def load_llm_tokenizer(path: Source, *, begins: bool = True) -> "PreTrainedTokenizerFast":
     """The LLM's tokenizer: SentencePiece-like (LLaMA-1, -2) or byte-level BPE (LLaMA-3, OPT).
 
     LLaMA has no padding token: <unk> (else the end token) takes its place; padding, on the right, is masked, so its
     embedding never counts. Texts begin with the start token; transformers 5 loses it for some published folders, so it
     is set here and checked.
 
+    Args:
+        begins: False is for a model whose texts have no start token (Qwen).
+
     Raises:
-        BackboneError: a missing or broken file, no end token, or no start token.
+        BackboneError: a missing or broken file, no end token, or no start token where texts have one.
     """
     from transformers import AutoTokenizer
 
@@ -86,9 +89,9 @@ def load_llm_tokenizer(path: Source) -> "PreTrainedTokenizerFast":
         raise BackboneError(f"{folder / 'tokenizer_config.json'}: expected an eos_token, found none")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    if not _begins(tokenizer):
+    if begins and not _begins(tokenizer):
         tokenizer.add_bos_token = True
-    if not _begins(tokenizer):
+    if begins and not _begins(tokenizer):
         raise BackboneError(
             f"{folder / 'tokenizer_config.json'}: expected a bos_token with which texts begin, found none"
         )

@@ -6,7 +6,7 @@ error.
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,13 +78,22 @@ def load_strictly(
         "unexpected": sorted(known),
         "of another shape": sorted(str(entry) for entry in report["mismatched_keys"]),
     }
+    expected = f"exactly the weights of the {model_class.__name__} of {folder / 'config.json'}"
+    refuse_wrong(wrong, _names(files), expected, "fetch the model again or correct its config.json")
+    return model
+
+
+def refuse_wrong(wrong: Mapping[str, Sequence[str]], file: str, expected: str, advice: str) -> None:
+    """Raise BackboneError, in one line, where weights are wrong.
+
+    Args:
+        wrong: names of weights by what is wrong with them ("missing").
+        file: that holds them.
+        expected, advice: in words.
+    """
     if any(wrong.values()):
         found = "; ".join(f"{len(names)} {kind} ({_some(names)})" for kind, names in wrong.items() if names)
-        raise BackboneError(
-            f"{_names(files)}: expected exactly the weights of the {model_class.__name__} of {folder / 'config.json'}, "
-            f"found {found}; fetch the model again or correct its config.json"
-        )
-    return model
+        raise BackboneError(f"{file}: expected {expected}, found {found}; {advice}")
 
 
 def prepare(model: Model, *, frozen: bool, gradient_checkpointing: bool) -> Model:
@@ -138,7 +147,7 @@ def _names(files: list[Path]) -> str:
     return str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
 
 
-def _some(names: list[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 

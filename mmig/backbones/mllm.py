@@ -1,4 +1,4 @@
-"""The multimodal language model that reads a picture's patches as tokens among those of a text (LLaVA)."""
+"""The multimodal language model that reads a picture's patches as tokens among those of a text (LLaVA, Qwen-VL)."""
 
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -6,13 +6,14 @@ import torch
 
 from mmig.backbones.files import read_json
 from mmig.backbones.hub import locate
-from mmig.backbones.llm import load_llm
+from mmig.backbones.llm import load_llm, load_llm_tokenizer
 from mmig.backbones.loading import load_strictly, prepare
-from mmig.backbones.named import Source
-from mmig.backbones.parts import MLLM, BackboneError
+from mmig.backbones.mllm_vision import FAMILIES
+from mmig.backbones.named import Origin, Source
+from mmig.backbones.parts import MLLM, MLLM_TOKENIZER, BackboneError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 """Where a folder may say how pictures are normalised; in the newer one below `image_processor`."""
@@ -33,7 +34,7 @@ def load_mllm(
     frozen: bool = True,
     gradient_checkpointing: bool = False,
 ) -> "PreTrainedModel":
-    """A LLaVA: ids int64 [B,L] and pixels [B,3,S,S] -> logits [B,L,V] and hidden states [B,L,D].
+    """One of `FAMILIES`: ids int64 [B,L] and pixels -> logits [B,L,V] and hidden states [B,L,D].
 
     Frozen with gradient checkpointing it stays in train() mode with all dropouts 0 (`loading.prepare`); call eval()
     for `generate`.
@@ -44,19 +45,31 @@ def load_mllm(
     Raises:
         BackboneError: a missing or broken file, or another model in that folder.
     """
-    from transformers import LlavaForConditionalGeneration
+    import transformers
 
     folder = locate(path, MLLM)
     kind = read_json(folder / "config.json").get("model_type")
-    if kind == "llava":
-        model = load_strictly(LlavaForConditionalGeneration, folder, dtype)
+    if kind in FAMILIES:
+        model = load_strictly(getattr(transformers, FAMILIES[kind][0]), folder, dtype)
         return prepare(model, frozen=frozen, gradient_checkpointing=gradient_checkpointing)
     if sees:
         raise BackboneError(
-            f"{folder / 'config.json'}: expected model_type llava, found {kind!r}; give the folder of a LLaVA in "
-            "transformers' layout, or leave its eyes out (sees: false)"
+            f"{folder / 'config.json'}: expected model_type {' or '.join(FAMILIES)}, found {kind!r}; give the folder "
+            "of such a model in transformers' layout, or leave its eyes out (sees: false)"
         )
     return load_llm(folder, dtype=dtype, frozen=frozen, gradient_checkpointing=gradient_checkpointing)
+
+
+def load_mllm_tokenizer(path: Source) -> "PreTrainedTokenizerFast":
+    """A multimodal language model's tokenizer, see `load_llm_tokenizer`; texts of Qwen-VL have no start token.
+
+    Raises:
+        BackboneError: a missing or broken file, no end token, or no start token where texts have one.
+    """
+    config = locate(path, MLLM_TOKENIZER) / "config.json"
+    kind = read_json(config).get("model_type", "") if config.is_file() else ""
+    origin = path if isinstance(path, Origin) else Origin(str(path), MLLM_TOKENIZER)
+    return load_llm_tokenizer(origin, begins=not kind.startswith("qwen"))
 
 
 def pixel_statistics(path: Source) -> PixelStatistics:

@@ -1,8 +1,10 @@
-"""Generation without a checkpoint's own habits."""
+"""Generation without a checkpoint's own habits, and with what `generate` does not pass on."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from torch import nn
 
 
 @contextlib.contextmanager
@@ -23,3 +25,23 @@ def plain_generation(model: Any) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
+
+
+@contextlib.contextmanager
+def given_first(module: nn.Module, inputs: Mapping[str, Any]) -> Iterator[None]:
+    """The first call of a module inside gets these arguments too: those of a prompt, which a search reads once.
+
+    Args:
+        module: called by names for these arguments.
+        inputs: arguments by name; none changes nothing.
+    """
+    left = [dict(inputs)]
+
+    def add(_module: nn.Module, args: tuple, named: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        return args, named | (left.pop() if left else {})
+
+    hook = module.register_forward_pre_hook(add, with_kwargs=True)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -8,11 +8,9 @@ import torch
 
 from mmig.backbones.diffusion import check_compatible, load_scheduler, load_unet, load_vae
 from mmig.backbones.hub import locate
-from mmig.backbones.llm import load_llm_tokenizer
 from mmig.backbones.loading import load_strictly, prepare
-from mmig.backbones.mllm import load_mllm, pixel_statistics
-from mmig.backbones.named import Origin
-from mmig.backbones.parts import MLLM_PARTS, MLLM_TOKENIZER, SCHEDULER, UNET, VAE, Part
+from mmig.backbones.mllm import load_mllm, load_mllm_tokenizer, pixel_statistics
+from mmig.backbones.parts import MLLM_PARTS, SCHEDULER, UNET, VAE, Part
 from mmig.base.files import write_json
 from mmig.checkpoints.folders import write_editor
 from mmig.diffusion.saving import forget_origins, save_parts
@@ -79,7 +77,7 @@ def open_editor(
     vae, unet = load_vae(path), load_unet(path).to(memory_format=torch.channels_last)
     check_compatible(unet, vae=vae)
     llm = load_mllm(path, sees=sees, dtype=config.dtype)
-    tokenizer = load_llm_tokenizer(Origin(path, MLLM_TOKENIZER))
+    tokenizer = load_mllm_tokenizer(path)
     writer = InstructionWriter(llm, tokenizer, pixel_statistics(path) if sees else None, config)
     head = load_strictly(EditHead, locate(path, EDIT_HEAD), torch.float32)
     prepare(head, frozen=True, gradient_checkpointing=False)

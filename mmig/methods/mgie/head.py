@@ -41,6 +41,8 @@ class EditHead(ModelMixin, ConfigMixin):
         in_dim: width D of the language model.
         out_dim: width of the denoiser's text states.
         dim, num_queries, heads, layers, feed_forward: see `HeadSize`.
+        own_embeddings: how many embeddings e it keeps for itself, in place of those that it is given. None, as trained
+            here; a released head may have been saved with others than its language model's.
     """
 
     @register_to_config
@@ -53,6 +55,7 @@ class EditHead(ModelMixin, ConfigMixin):
         heads: int = 4,
         layers: int = 4,
         feed_forward: int = 2048,
+        own_embeddings: int = 0,
     ) -> None:
         super().__init__()
         options = {"dropout": 0.0, "norm_first": True, "batch_first": True}
@@ -68,6 +71,7 @@ class EditHead(ModelMixin, ConfigMixin):
             dim, heads, num_decoder_layers=layers, dim_feedforward=feed_forward, custom_encoder=encoder, **options
         )
         self.project_out = nn.Linear(dim, out_dim)
+        self.register_buffer("embeddings", torch.zeros(own_embeddings, in_dim) if own_embeddings else None)
 
     def forward(self, states: Tensor, embeddings: Tensor) -> Tensor:
         """Guidance u, [B,queries,out_dim].
@@ -77,5 +81,6 @@ class EditHead(ModelMixin, ConfigMixin):
                 give the null guidance of these embeddings.
             embeddings: e, the tokens' rows of the input embedding as they are now, [n,D].
         """
+        embeddings = embeddings if self.embeddings is None else self.embeddings
         tokens = self.project_in((states + embeddings).to(self.project_in.weight.dtype))
         return self.project_out(self.transformer(tokens, self.queries.expand(len(tokens), -1, -1)))

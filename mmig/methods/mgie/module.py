@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import check_compatible, load_unet
-from mmig.backbones.llm import load_llm_tokenizer
-from mmig.backbones.mllm import load_mllm, pixel_statistics
+from mmig.backbones.mllm import load_mllm, load_mllm_tokenizer, pixel_statistics
 from mmig.backbones.named import Backbone, BackboneSettings
 from mmig.backbones.parts import MLLM_PARTS, SCHEDULER, UNET, VAE
 from mmig.cache.frozen import CachedFeature, image
@@ -58,7 +57,7 @@ class MGIEModule(LatentModule):
         backbone: pipeline folder or hub id with `vae` and `scheduler`.
         unet: folder or hub id of the UNet to start from, whose input is widened to take the source's latents too (new
             channels zero, bias kept; the released code leaves the bias random).
-        mllm: folder or hub id of a LLaVA in transformers' layout; for LGIE a causal language model does too.
+        mllm: folder or hub id of a LLaVA or Qwen-VL in transformers' layout; for LGIE a causal language model does too.
         sees: False is LGIE: the same prompt without the picture, and no image tower.
         loss_weights: of the terms; a term that is not named is not computed. None: 1 and 0.5, as published.
         language: sizes and readings of the language model.
@@ -132,7 +131,7 @@ class MGIEModule(LatentModule):
     def _load_writer(self, sees: bool, config: WriterConfig) -> InstructionWriter:
         origin = self.origins["mllm"]
         llm = load_mllm(origin, sees=sees, dtype=config.dtype, gradient_checkpointing=config.gradient_checkpointing)
-        tokenizer = load_llm_tokenizer(self.origins["mllm_tokenizer"])
+        tokenizer = load_mllm_tokenizer(self.origins["mllm_tokenizer"])
         writer = InstructionWriter(llm, tokenizer, pixel_statistics(origin) if sees else None, config)
         if "text" not in self.loss_weights:  # nothing would reach the output rows, for which DDP would wait
             writer.freeze_output()
@@ -227,7 +226,8 @@ class MGIEModule(LatentModule):
         """Both posteriors and, with eyes, the source's tokens."""
         features = [self.features.of_latents("source"), self.features.of_latents("target")]
         if self.writer.sees:
-            features.append(CachedFeature(VISUAL, self._compute_visual, ("mllm", "language_dtype"), True))
+            sized = () if self.writer.config.image_size is None else ("image_size",)
+            features.append(CachedFeature(VISUAL, self._compute_visual, ("mllm", "language_dtype", *sized), True))
         return features
 
     def _compute_visual(self, batch: Batch) -> list[Tensor]:
@@ -235,7 +235,8 @@ class MGIEModule(LatentModule):
 
     def feature_facts(self) -> dict[str, str]:
         """What cached features of the frozen parts depend on."""
-        return super().feature_facts() | {"language_dtype": self.writer.config.dtype}
+        language = self.writer.config
+        return super().feature_facts() | {"language_dtype": language.dtype, "image_size": str(language.image_size)}
 
     @property
     def images_with_features(self) -> frozenset[str]:

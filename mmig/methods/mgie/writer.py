@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from mmig.backbones.mllm import PixelStatistics
+from mmig.backbones.mllm_vision import vision_of
 from mmig.evaluation.pictures import tower_pixels
-from mmig.language.greedy import plain_generation
+from mmig.language.greedy import given_first, plain_generation
 from mmig.language.sequences import VISUAL_TOKEN, check_room, left_padded_ids, prompt_ids, teacher_forced_ids
 from mmig.language.special_tokens import SpecialTokens, TrainedTables, states_at
 from mmig.language.token_loss import TokenLoss, token_loss
@@ -34,6 +35,8 @@ class WriterConfig:
             alone, which no weight decay can undo.
         prompt: with {instruction} and {image}. Without eyes {image} is left out, with the line break before it.
         max_length: longest prompt and answer in training, in tokens, those of the picture among them.
+        image_size: pixels a side of the picture that it sees, for a model that takes any (Qwen-VL): the more, the more
+            tokens. None where the image tower has one size (LLaVA).
         dtype: of the frozen weights.
         gradient_checkpointing: recompute the language model's activations in the backward.
     """
@@ -42,6 +45,7 @@ class WriterConfig:
     rows: Rows = "all"
     prompt: str = PROMPT
     max_length: int = 512
+    image_size: int | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
 
@@ -87,18 +91,20 @@ class InstructionWriter(nn.Module):
     """The language model and its [IMG] tokens, of which alone rows train; everything else stays frozen.
 
     Args:
-        llm: a LLaVA of transformers; without eyes also a causal language model. Frozen by its loader.
+        llm: of `mllm_vision.FAMILIES`; without eyes also a causal language model. Frozen by its loader.
         tokenizer: its tokenizer; gets the [IMG] tokens.
         statistics: of the pixels; None leaves the picture out (LGIE), the image tower does not run then.
         config: sizes and readings.
 
     Raises:
         ValueError: settings that do not fit the language model.
+        BackboneError: a size of pictures that it does not take.
     """
 
     def __init__(self, llm: Any, tokenizer: Any, statistics: PixelStatistics | None, config: WriterConfig) -> None:
         super().__init__()
         self.llm, self.tokenizer, self.statistics, self.config = llm, tokenizer, statistics, config
+        self.vision = None if statistics is None else vision_of(llm, config.image_size)
         texts = [f"[IMG{number}]" for number in range(config.num_image_tokens)]
         self.tokens = (TrainedTables if config.rows == "all" else SpecialTokens)(llm, tokenizer, texts)
         self.image_ids: list[int] = tokenizer.convert_tokens_to_ids(texts)
@@ -122,12 +128,8 @@ class InstructionWriter(nn.Module):
 
     @property
     def num_visual_tokens(self) -> int:
-        """Tokens of a picture: a patch each."""
-        if not self.sees:
-            return 0
-        config, vision = self.llm.config, self.llm.config.vision_config
-        with_class_token = config.vision_feature_select_strategy != "default"
-        return (vision.image_size // vision.patch_size) ** 2 + int(with_class_token)
+        """Tokens of a picture."""
+        return 0 if self.vision is None else self.vision.num_tokens
 
     def freeze_output(self) -> None:
         """Let the rows of the output layer rest, which nothing but L_ins reaches; tied ones go on training."""
@@ -170,27 +172,26 @@ class InstructionWriter(nn.Module):
 
     @torch.no_grad()
     def visual_tokens(self, images: Tensor, has_image: Tensor | None = None) -> Tensor | None:
-        """Tokens of pictures [B,K,D] in the language model's space; None without eyes.
+        """Tokens of pictures [B,K,W] for the language model, see `MLLMVision`; None without eyes.
 
         Args:
             images: float [B,3,H,W] in [-1,1], squashed to the tower's size.
             has_image: bool [B]; where False the tower is shown zeros.
         """
-        if self.statistics is None:
+        if self.vision is None:
             return None
-        size = self.llm.config.vision_config.image_size
+        size = self.vision.image_size
         pixels = tower_pixels(images.to(self.llm.device), (size, size), *self.statistics)
         if has_image is not None:
             pixels = pixels.where(has_image.to(pixels.device)[:, None, None, None], 0.0)
-        tower = next(self.llm.model.vision_tower.parameters())
-        return torch.stack(list(self.llm.get_image_features(pixel_values=pixels.to(tower.dtype)).pooler_output))
+        return self.vision.tokens(pixels)
 
     def forward(self, encoded: Encoded, visual: Tensor | None) -> tuple[TokenLoss, Tensor]:
         """L_ins of E and the [IMG] tokens by next-token prediction, and the states h [B,N,D] that predict the latter.
 
         Args:
             encoded: prompts and answers.
-            visual: tokens of the pictures, [B,K,D]; None without eyes.
+            visual: tokens of the pictures, [B,K,W]; None without eyes.
         """
         batch = teacher_forced_ids(encoded.prompts, encoded.answers, encoded.answers)
         batch = type(batch)(*(value.to(self.llm.device) for value in batch))
@@ -226,10 +227,13 @@ class InstructionWriter(nn.Module):
         self.check_room(instructions, prompts)
         ids, attention = (value.to(self.llm.device) for value in left_padded_ids(prompts))
         forbidden = [NoRepeatNGramLogitsProcessor(no_repeat_ngram)] if no_repeat_ngram else []  # of E, not the prompt
-        with evaluating(self.llm), plain_generation(self.llm):
+        told = self._decoder_inputs(ids, attention, visual)
+        places = {name: told.pop(name) for name in ("position_ids",) if name in told}  # the search counts them on
+        with evaluating(self.llm), plain_generation(self.llm), given_first(self.llm.get_decoder(), told):
             rows = self.llm.generate(
                 inputs_embeds=self._embed(ids, visual),
                 attention_mask=attention,
+                **places,
                 eos_token_id=[end, self.image_ids[0]],
                 pad_token_id=end,
                 do_sample=False,
@@ -255,9 +259,15 @@ class InstructionWriter(nn.Module):
 
     def _hidden(self, ids: Tensor, attention: Tensor, visual: Tensor | None) -> Tensor:
         """Last hidden states, [B,T,D]."""
-        embedded = self._embed(ids, visual)
-        decoder = self.llm.get_decoder()
-        return decoder(inputs_embeds=embedded, attention_mask=attention, use_cache=False).last_hidden_state
+        told = self._decoder_inputs(ids, attention, visual)
+        embedded, decoder = self._embed(ids, visual), self.llm.get_decoder()
+        return decoder(inputs_embeds=embedded, attention_mask=attention, use_cache=False, **told).last_hidden_state
+
+    def _decoder_inputs(self, ids: Tensor, attention: Tensor, visual: Tensor | None) -> dict[str, Any]:
+        """What the decoder is told of the pictures' places."""
+        if self.vision is None or visual is None:
+            return {}
+        return self.vision.decoder_inputs(ids == VISUAL_TOKEN, attention, visual)
 
     def _embed(self, ids: Tensor, visual: Tensor | None) -> Tensor:
         """Input embeddings [B,T,D] with the pictures' tokens at their places."""
@@ -266,7 +276,7 @@ class InstructionWriter(nn.Module):
             return embedded
         slots = ids == VISUAL_TOKEN
         number = (slots.cumsum(dim=1) - 1).clamp(0, visual.shape[1] - 1)
-        inserted = visual.to(embedded).gather(1, number[..., None].expand_as(embedded))
+        inserted = visual[..., : embedded.shape[-1]].to(embedded).gather(1, number[..., None].expand_as(embedded))
         return torch.where(slots[..., None], inserted, embedded)
 
 

@@ -6,6 +6,7 @@ from datamodules.schema import Sample
 from tests.mmig.methods.contract import Case, golden_samples
 from tests.tiny_fixtures import TinyBackbones
 from tests.tiny_llava import build_llava
+from tests.tiny_qwen_vl import BEHIND, END, PATCH, START, TURN, build_qwen_vl
 
 
 def samples() -> tuple[list[Sample], list[Sample]]:
@@ -46,4 +47,19 @@ def lgie(backbones: TinyBackbones) -> dict[str, Any]:
     return {"class_path": "mmig.methods.mgie.module.MGIEModule", "init_args": settings}
 
 
-CASES = {"mgie": Case(mgie, samples), "lgie": Case(lgie, samples, repeats=True)}
+def qwen(backbones: TinyBackbones) -> dict[str, Any]:
+    """On another family of multimodal LLMs, whose places and picture tokens are its own."""
+    folder = backbones.llama.parent / "qwen-vl"
+    if not folder.exists():
+        build_qwen_vl(folder, "Qwen3")
+    asked = f"{TURN}user\nwhat will this image be like if '{{instruction}}'\n{START}{{image}}{BEHIND}{END}\n"
+    language = {"prompt": f"{asked}{TURN}assistant\n", "image_size": 4 * PATCH}
+    settings = arguments(backbones, mllm=str(folder), language=language)
+    return {"class_path": "mmig.methods.mgie.module.MGIEModule", "init_args": settings}
+
+
+CASES = {
+    "mgie": Case(mgie, samples),
+    "lgie": Case(lgie, samples, repeats=True),
+    "mgie-qwen-vl": Case(qwen, samples, repeats=True),
+}

@@ -13,11 +13,13 @@ from mmig.backbones.named import Origin
 from mmig.backbones.parts import MLLM_TOKENIZER
 from mmig.methods.mgie.head import HeadSize
 from mmig.methods.mgie.module import MGIEModule
+from mmig.methods.mgie.released import convert_released
 from mmig.methods.mgie.writer import InstructionWriter, WriterConfig
 from mmig.training.optim import OptimizerConfig
 from tests.mmig.batches import edit_batch
 from tests.tiny_fixtures import build_stable_diffusion
 from tests.tiny_llava import build_llava
+from tests.tiny_mgie_released import Released
 
 HEAD = HeadSize(dim=16, num_queries=7, heads=2, layers=1, feed_forward=32)
 EXPRESSIVE = ["make the red circle blue.", "remove the large square.", "turn the picture into night.", "add a star."]
@@ -56,3 +58,9 @@ def batch(size: int = 4, seed: int = 0) -> Any:
         "expressive": [EXPRESSIVE[row % 4] for row in range(size)],
         "has_expressive": torch.ones(size, dtype=torch.bool),
     }
+
+
+def convert(files: Released, diffusion: str, out: Path, **changes: Any) -> Path:
+    """The released files as a folder of ours."""
+    given = {"mllm": files.mllm, "unet": files.unet, "llava": files.llava, "backbone": diffusion, "out": out}
+    return convert_released(**given | changes)

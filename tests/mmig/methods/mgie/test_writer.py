@@ -141,7 +141,9 @@ def test_a_language_model_without_eyes_serves_lgie_alone(tmp_path: Any) -> None:
 
     llama = build_llama(tmp_path / "llama")
     assert load_mllm(llama, sees=False).config.model_type == "llama"
-    with pytest.raises(BackboneError, match="expected model_type llava, found 'llama'; give the folder of a LLaVA"):
+    with pytest.raises(
+        BackboneError, match=r"expected model_type llava or qwen2_vl .*, found 'llama'; give the folder of such"
+    ):
         load_mllm(llama)
 
 
