@@ -13,8 +13,8 @@ from mmig.backbones.named import Source
 from mmig.backbones.parts import BLIP2_PROCESSOR, BackboneError, Part
 from mmig.language.greedy import plain_generation
 
-MLLM = Part("mllm", "")
-MLLM_PROCESSOR = Part("mllm_processor", "", BLIP2_PROCESSOR.files, has_weights=False)
+ASKED = Part("mllm", "")
+ASKED_PROCESSOR = Part("mllm_processor", "", BLIP2_PROCESSOR.files, has_weights=False)
 
 
 class Asker:
@@ -102,9 +102,9 @@ def load_asker(path: Source, max_tokens: int, dtype: str, device: torch.device) 
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KINDS
 
-    folder = locate(path, MLLM)
+    folder = locate(path, ASKED)
     check_kind(folder / "config.json", "model_type", KINDS, "a model's that reads pictures and texts, such as llava")
-    processor_folder = locate(path, MLLM_PROCESSOR)
+    processor_folder = locate(path, ASKED_PROCESSOR)
     try:
         processor = AutoProcessor.from_pretrained(processor_folder, local_files_only=True)
     except Exception as error:  # json, tokenizers' Rust errors, OSError

@@ -17,7 +17,7 @@ from mmig.backbones.hub import is_hub_id
 from mmig.backbones.named import BackboneSettings, Origin
 from mmig.base.batches import chosen_device
 from mmig.cache.map import Answer, AnswerError
-from mmig.methods.mgie.asking import MLLM, MLLM_PROCESSOR, Asker, load_asker
+from mmig.methods.mgie.asking import ASKED, ASKED_PROCESSOR, Asker, load_asker
 from mmig.methods.mgie.expressive_text import HEADER, QUESTION, clean, question_about
 from mmig.methods.mgie.summariser import (
     MAX_TOKENS,
@@ -59,7 +59,7 @@ class ExpressiveTargets:
     """
 
     backbone_settings: ClassVar[BackboneSettings] = {
-        "model": {part.name: part for part in (MLLM, MLLM_PROCESSOR)},
+        "model": {part.name: part for part in (ASKED, ASKED_PROCESSOR)},
         "summariser": {part.name: part for part in (SUMMARISER, SUMMARISER_TOKENIZER)},
     }
 
