@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--train-samples", type=positive, default=25600, help="that each row trains on")
     parser.add_argument("--edited", type=positive, default=100, help="validation samples that are edited at a look")
-    parser.add_argument("--target", type=float, default=0.2, help="joint share that minutes are counted to")
+    parser.add_argument("--target", type=float, default=0.1, help="joint share that minutes are counted to")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"), help="what was measured, a file each")
     parser.add_argument("--figure", type=Path, help="draw the curves (needs the extra `bench`)")
     parser.add_argument("--untimed", action="store_true", help="train only, for a machine that does other things")
