@@ -22,7 +22,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
-"""LLaVA 1.5's, but that text and picture stand in the order in which the message has them: MGIE's picture comes last."""
+"""LLaVA 1.5's, but that text and picture stand in the order in which a message has them: MGIE's picture comes last."""
 
 
 @dataclass

@@ -83,9 +83,7 @@ class Written(NamedTuple):
     forced: list[bool]
 
 
-def question_ids(
-    tokenizer: Any, instructions: Sequence[str], prompt: str, num_visual_tokens: int
-) -> list[list[int]]:
+def question_ids(tokenizer: Any, instructions: Sequence[str], prompt: str, num_visual_tokens: int) -> list[list[int]]:
     """Ids of the prompts; what stands before and behind the picture is tokenised apart.
 
     Args:
