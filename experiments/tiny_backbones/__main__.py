@@ -53,7 +53,8 @@ def commands() -> dict[str, list[Command]]:
             *(draw(kind, "train", 60000) for kind in ("visual", "inferable")),
             *(draw(kind, "val", 200) for kind in KINDS),
             *(draw(kind, "test", 400) for kind in KINDS),
-            *(fit("llava", "tiny-llava"), export("llava", "tiny-llava")),
+            fit("llava", "tiny-llava"),
+            *(fit("llava_odd", "tiny-llava-odd", "--init_from", "runs/tiny-llava"), export("llava", "tiny-llava-odd")),
         ],
         "captioner": [fit("captioner", "tiny-captioner"), export("captioner", "tiny-captioner")],
     }

@@ -19,6 +19,7 @@ from experiments.tiny_backbones.clip_model import normalise_images
 from experiments.tiny_backbones.language import SCENES
 from experiments.tiny_backbones.llava_model import LlavaSize, build_llava, llava_tokenizer
 from experiments.tiny_backbones.prompt import padded_rows
+from experiments.tiny_backbones.referent_reader import ReferentReader, referent_labels, referent_losses
 from experiments.tiny_backbones.scene_reader import SceneReader, are_known, reading_losses, scene_labels
 from mmig.language.sequences import VISUAL_TOKEN
 from mmig.language.token_loss import IGNORED, token_loss
@@ -34,6 +35,8 @@ ANSWERS = ("expressive", "blind", "fact")
 """What it is to write with the picture, without it, and about the world; names of these loss terms."""
 DENSE = ("dense_patches", *SCENES)
 """What readers read, and the names of these loss terms."""
+REFERENTS = "referents"
+"""Loss term of the reader of what visual instructions may mean; it is there where the term has a weight."""
 
 
 class Read(NamedTuple):
@@ -56,14 +59,16 @@ class LlavaModule(TrainingModule):
     Args:
         optimizer, loss_weights, seed, micro_batch_size: see `TrainingModule`; the terms are those of `ANSWERS` and
             `DENSE`: the scene before the edit is read from the patches that the language model gets and from its states
-            after a third of the layers, that after the edit from those after two thirds.
+            after a third of the layers, that after the edit from those after two thirds. `REFERENTS` is read from the
+            patches.
         tokenizer: folder of the LLaMA-like tokenizer.
         size: widths.
         blind_share: how often the picture is left out.
         fact_share: how often a sample is followed by a fact of the world, which has nothing to do with it.
     """
 
-    known_losses = terms_without_timestep = (*ANSWERS, *DENSE)
+    known_losses = terms_without_timestep = (*ANSWERS, *DENSE, REFERENTS)
+    new_parts = ("referent_reader",)
 
     def __init__(
         self,
@@ -87,6 +92,7 @@ class LlavaModule(TrainingModule):
             part.requires_grad_(False)
         widths = {"dense_patches": size.vision_width} | dict.fromkeys(SCENES, size.text_width)
         self.readers = nn.ModuleDict({name: SceneReader(width) for name, width in widths.items()})
+        self.referent_reader = ReferentReader(size.vision_width) if REFERENTS in loss_weights else None
         thirds = (max(1, part * size.text_layers // 3) for part in (1, 2))
         self.read_after = dict(zip(SCENES, thirds, strict=True))
 
@@ -94,7 +100,7 @@ class LlavaModule(TrainingModule):
         """Mean cross-entropy of each sample's answer and its fact, ends of sequence included; what readers lose.
 
         "expressive" counts the tokens of answers with the picture, "blind" those without it; "dense_patches" needs a
-        picture whose scene graph is known, the other readers a prompt with that picture.
+        picture whose scene graph is known, as "referents" does, the other readers a prompt with that picture.
         """
         blind = draws.bernoulli("blind", self.blind_share).to(self.device) | ~batch["has_source"]
         asked = batch["has_instruction"] & batch["has_expressive"]
@@ -117,7 +123,9 @@ class LlavaModule(TrainingModule):
             "dense_patches": seen["dense_patches"] & batch["has_source"],
             **{name: seen[name] & shown for name in SCENES},
         }
+        counts[REFERENTS] = counts["dense_patches"]
         labels = {name: scene_labels(found).to(self.device) for name, found in scenes.items()}
+        labels[REFERENTS] = referent_labels(scenes["dense_patches"]).to(self.device)
 
         @cache
         def values() -> dict[str, Tensor]:
@@ -172,6 +180,8 @@ class LlavaModule(TrainingModule):
         patches = self._patches(images)
         values = {name: patches.new_zeros(len(images), dtype=torch.float32) for name in (*ANSWERS, *DENSE)}
         values["dense_patches"] = reading_losses(self.readers["dense_patches"](patches), labels["dense_patches"])
+        if self.referent_reader is not None:
+            values[REFERENTS] = referent_losses(self.referent_reader(patches), labels[REFERENTS])
         seeing, blind, facts = (mask.nonzero()[:, 0] for mask in (shown, ~shown, told))
         if len(seeing):
             visual = self.llava.model.multi_modal_projector(patches[seeing])

@@ -105,8 +105,8 @@ def asked() -> Batch:
 
 def test_llava_writes_what_is_meant_and_needs_its_eyes_for_that(asked: Batch):
     found = score_llava(ASSETS / "llava", [asked], leads_to, names)
-    assert found["seeing/literal"] > 0.7 and found["seeing/visual"] > 0.6 and found["seeing/inferable"] > 0.5
-    assert found["named/seeing/visual"] > 0.7 > found["named/other picture/visual"] + 0.4
+    assert found["seeing/literal"] > 0.7 and found["seeing/visual"] > 0.5 and found["seeing/inferable"] > 0.6
+    assert found["named/seeing/visual"] > 0.6 and found["named/other picture/visual"] < 0.2
     assert found["named/blind/visual"] == 0 and found["led/blind/visual"] > 0.7
 
 

@@ -1,5 +1,6 @@
 """The tiny LLaVA: MGIE's prompt, what sees and what does not, what readers teach, and its exported folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from datamodules.tinyworld.edit_grammar import leads_to, names
 from datamodules.tinyworld.sample import make_sample
 from experiments.tiny_backbones.clip_model import normalise_images
 from experiments.tiny_backbones.export import export_run
-from experiments.tiny_backbones.llava import ANSWERS, DENSE, LlavaModule
+from experiments.tiny_backbones.llava import ANSWERS, DENSE, REFERENTS, LlavaModule
 from experiments.tiny_backbones.llava_model import LlavaSize
 from experiments.tiny_backbones.score_llava import CONDITIONS, open_writer, score_llava, verdict
 from mmig.language.sequences import VISUAL_TOKEN
@@ -36,8 +37,8 @@ TERMS = (*ANSWERS, *DENSE)
 EDIT = "Make the square red."
 
 
-def make_module(root: Path, **options: Any) -> LlavaModule:
-    return LlavaModule(OptimizerConfig(), dict.fromkeys(TERMS, 1.0), str(root / "llama"), SIZE, **options).eval()
+def make_module(root: Path, terms: Sequence[str] = TERMS, **options: Any) -> LlavaModule:
+    return LlavaModule(OptimizerConfig(), dict.fromkeys(terms, 1.0), str(root / "llama"), SIZE, **options).eval()
 
 
 def halved(module: LlavaModule) -> LlavaModule:
@@ -158,6 +159,16 @@ def test_steps_on_one_batch_lower_every_loss(tokenizer_root: Path, world: Batch)
 
     losses = [step() for _ in range(15)]
     assert (losses[-1] < 0.95 * losses[0]).all()
+
+
+def test_referents_are_read_from_the_patches_where_they_have_a_weight(tokenizer_root: Path, world: Batch):
+    assert make_module(tokenizer_root).referent_reader is None
+    module, draws = make_module(tokenizer_root, (*TERMS, REFERENTS)), Draws(0, world["position"])
+    world["metadata"][1]["source_scene"] = None
+    assert counts_of(module, world, draws)[REFERENTS].tolist() == [1, 0, 1, 1, 1, 1]
+    values_of(module, world, draws)[REFERENTS].sum().backward()
+    taught = {name.split(".")[1] for name, part in module.llava.named_parameters() if part.grad is not None}
+    assert taught == {"vision_tower"}
 
 
 def test_a_checkpoint_holds_every_weight_tied_ones_too(tokenizer_root: Path):
