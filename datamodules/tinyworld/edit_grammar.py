@@ -175,3 +175,19 @@ def leads_to(text: str, source: Scene | dict[str, Any], target: Scene | dict[str
     edit = read_edit(text)
     found = None if edit is None else apply_edit(edit, before)
     return found is not None and scene_name(found) == scene_name(after)
+
+
+def names(text: str, thing: Thing | dict[str, Any], scene: Scene | dict[str, Any]) -> bool:
+    """Whether the edit that a text asks for is about this object of the scene, and says so by what it looks like.
+
+    Never where it leaves the object to the picture ("the odd one out"), or where its words fit another one too.
+
+    Args:
+        text: an edit.
+        thing: the object that is meant, one of the scene's; or its JSON form.
+        scene: before the edit; or its JSON form.
+    """
+    known = scene if isinstance(scene, Scene) else Scene.from_dict(scene)
+    meant = thing if isinstance(thing, Thing) else Thing(**thing)
+    edit = read_edit(text)
+    return edit is not None and edit.it is not None and _meant(edit, known) == meant

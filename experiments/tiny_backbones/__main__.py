@@ -1,8 +1,8 @@
 """Remake assets/tiny: `python -m experiments.tiny_backbones` (or `make tiny-backbones`).
 
 Runs the commands of assets/tiny/README.md one after the other: tokenizers, made of the committed words, then training
-and export of each part in the order in which they need each other. A run that is complete is not trained again; an
-interrupted one is continued.
+and export of each part in the order in which they need each other. A run that is complete is not trained again, samples
+that are there are not drawn again; an interrupted run is continued.
 `--only clip lm` remakes some parts, `--list` says what would run.
 """
 
@@ -11,7 +11,10 @@ import logging
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from datamodules.shard_index import INDEX_FILE
+from datamodules.tinyworld.world import KINDS
 from mmig.base.commands import OptionParser
 
 logger = logging.getLogger(__name__)
@@ -30,6 +33,10 @@ def commands() -> dict[str, list[Command]]:
     def export(part: str, run: str, *arguments: str) -> Command:
         return ["-m", f"{HERE}.export", part, f"runs/{run}", "--out", ASSETS, *arguments]
 
+    def draw(kind: str, split: str, count: int) -> Command:
+        sizes = ["--kinds", kind, "--split", split, "--count", str(count)]
+        return ["-m", "datamodules.tinyworld", "--level", "plain", *sizes, "--out", f"data/llava/{split}-{kind}"]
+
     return {
         "tokenizers": [["-m", f"{HERE}.tokenizers", "--out", ASSETS]],
         "vae": [fit("vae", "tiny-vae"), export("vae", "tiny-vae", "--data", DATA)],
@@ -41,8 +48,21 @@ def commands() -> dict[str, list[Command]]:
             *(fit("editing", "tiny-editing"), export("unet", "tiny-editing")),
             *(fit("editing_instruction", "tiny-instruction"), export("unet", "tiny-instruction")),
         ],
+        "llava": [
+            ["-m", "datamodules.tinyworld", "--config", "configs/tiny/clip.yaml"],
+            *(draw(kind, "train", 60000) for kind in ("visual", "inferable")),
+            *(draw(kind, "val", 200) for kind in KINDS),
+            *(draw(kind, "test", 400) for kind in KINDS),
+            fit("llava", "tiny-llava"),
+            *(fit("llava_odd", "tiny-llava-odd", "--init_from", "runs/tiny-llava"), export("llava", "tiny-llava-odd")),
+        ],
         "captioner": [fit("captioner", "tiny-captioner"), export("captioner", "tiny-captioner")],
     }
+
+
+def _is_drawn(command: Command) -> bool:
+    """Whether it draws samples into a folder that has them: there it would refuse."""
+    return "--count" in command and (Path(command[-1]) / INDEX_FILE).exists()
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -57,6 +77,8 @@ def main(args: Sequence[str] | None = None) -> None:
         for command in steps[part]:
             if arguments.list:
                 print("python", *command)
+                continue
+            if _is_drawn(command):
                 continue
             logger.info("== %s: python %s", part, " ".join(command))
             status = subprocess.run([sys.executable, *command], check=False).returncode

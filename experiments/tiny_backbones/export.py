@@ -1,12 +1,13 @@
 """Write a trained tiny backbone into assets/tiny in the published folder layouts.
 
-`python -m experiments.tiny_backbones.export clip|clip-eval|lm|captioner|vae|unet RUN --out assets/tiny`
+`python -m experiments.tiny_backbones.export clip|clip-eval|lm|captioner|llava|vae|unet RUN --out assets/tiny`
 
 An autoencoder's latent scale is measured on the validation split of `--data`.
 """
 
 import logging
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
     from experiments.tiny_backbones.captioner import CaptionerModule
     from experiments.tiny_backbones.clip import ClipModule
     from experiments.tiny_backbones.language import LanguageModule
+    from experiments.tiny_backbones.llava import LlavaModule
     from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule
     from mmig.training.module import TrainingModule
 
 logger = logging.getLogger(__name__)
-PARTS = ("clip", "clip-eval", "lm", "captioner", "vae", "unet")
+PARTS = ("clip", "clip-eval", "lm", "captioner", "llava", "vae", "unet")
 
 
 class ExportError(ValueError):
@@ -69,6 +71,18 @@ def export_captioner_run(module: "CaptionerModule", out: Path) -> list[Path]:
     return [folder]
 
 
+def export_llava_run(module: "LlavaModule", out: Path) -> list[Path]:
+    """llava/: weights, config, generation_config, tokenizer, image processor, processor and chat template."""
+    from experiments.tiny_backbones.llava_model import llava_processor
+
+    folder = out / "llava"
+    # its own saving gives weights their published names, which are not those that they have in memory
+    deepcopy(module.llava).half().save_pretrained(folder)
+    _write_configs(module.llava, folder)
+    llava_processor(module.size, module.tokenizer).save_pretrained(folder)
+    return [folder]
+
+
 def export_autoencoder_run(module: "AutoencoderModule", out: Path, data: Path | None) -> list[Path]:
     """stable-diffusion/vae/ below `out`, with a scale that is measured on these data."""
     from experiments.tiny_backbones.diffusion_export import export_autoencoder
@@ -81,11 +95,16 @@ def export_autoencoder_run(module: "AutoencoderModule", out: Path, data: Path | 
 
 
 def _write_model(model: "PreTrainedModel", folder: Path) -> None:
-    """config.json, generation_config.json and half-precision model.safetensors without twice stored tied weights."""
+    """Configurations and half-precision model.safetensors without twice stored tied weights."""
     tied = set(model.all_tied_weights_keys)
     write_weights(
         folder / "model.safetensors", {name: value for name, value in model.state_dict().items() if name not in tied}
     )
+    _write_configs(model, folder)
+
+
+def _write_configs(model: "PreTrainedModel", folder: Path) -> None:
+    """config.json and generation_config.json."""
     config: dict[str, Any] = model.config.to_dict()
     config |= {"architectures": [type(model).__name__], "dtype": "float16"}
     config.pop("transformers_version", None)
@@ -118,6 +137,7 @@ def export_run(part: str, module: "TrainingModule", out: Path, data: Path | None
     from experiments.tiny_backbones.clip import ClipModule
     from experiments.tiny_backbones.diffusion_export import export_unet
     from experiments.tiny_backbones.language import LanguageModule
+    from experiments.tiny_backbones.llava import LlavaModule
     from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
     from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule
     from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
@@ -127,6 +147,7 @@ def export_run(part: str, module: "TrainingModule", out: Path, data: Path | None
         "clip-eval": ((ClipModule,), export_clip_eval_run),
         "lm": ((LanguageModule,), export_language_run),
         "captioner": ((CaptionerModule,), export_captioner_run),
+        "llava": ((LlavaModule,), export_llava_run),
         "vae": ((AutoencoderModule,), partial(export_autoencoder_run, data=data)),
         "unet": ((InstructPix2PixModule, TextToImageModule), lambda module, out: [export_unet(module, out)]),
     }

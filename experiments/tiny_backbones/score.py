@@ -1,6 +1,7 @@
-"""Measure the exported CLIP, language model or captioner on held-out samples: what assets/tiny/README.md reports.
+"""Measure the exported CLIP, language models or captioner on held-out samples: what assets/tiny/README.md reports.
 
 `python -m experiments.tiny_backbones.score clip|clip-eval|lm|captioner --data configs/data/plain.yaml --split test`
+`python -m experiments.tiny_backbones.score llava --data configs/tiny/llava.yaml --split test` (see `score_llava`)
 
 Texts are judged by meaning, through a function of the data set that is handed in by its path; nothing here knows how a
 scene is described.
@@ -19,6 +20,7 @@ from torch import Tensor
 from datamodules.schema import Batch
 from experiments.tiny_backbones.clip_model import normalise_images
 from experiments.tiny_backbones.prompt import TEMPLATES, encode_all, format_prompt, padded_rows
+from experiments.tiny_backbones.score_llava import EditJudge, score_llava
 from experiments.tiny_backbones.scoring import ASSETS, Scores, held_out, load_function, options, print_scores
 from mmig.base.commands import one_line_errors
 from mmig.language.token_loss import token_loss
@@ -31,6 +33,7 @@ GROUP = 100
 MAX_NEW_TOKENS = 80
 JUDGE = "datamodules.tinyworld.grammar.judge_text"
 EDIT_JUDGE = "datamodules.tinyworld.edit_grammar.leads_to"
+NAME_JUDGE = "datamodules.tinyworld.edit_grammar.names"
 KINDS = ("literal", "inferable", "visual")
 
 
@@ -46,8 +49,6 @@ class Verdict(Protocol):
 
 Judge = Callable[[str, Any], Verdict]
 """(text, scene of the metadata) -> verdict."""
-EditJudge = Callable[[str, Any, Any], bool]
-"""(text, source scene, target scene of the metadata) -> whether the text asks for that edit."""
 
 
 def retrieval(image_features: Tensor, text_features: Tensor, texts: Sequence[str]) -> Scores:
@@ -174,10 +175,11 @@ def score_captioner(root: Path, batches: Iterable[Batch], judge: Judge) -> Score
 def main(args: Sequence[str] | None = None) -> None:
     """Score one exported part and print its figures."""
     parser = options(__doc__)
-    parser.add_argument("part", choices=("clip", "clip-eval", "lm", "captioner"))
+    parser.add_argument("part", choices=("clip", "clip-eval", "lm", "captioner", "llava"))
     parser.add_argument("--assets", type=Path, default=ASSETS, help="root of the tiny backbones")
     parser.add_argument("--judge", default=JUDGE, help="function (text, scene) -> verdict")
-    parser.add_argument("--edit-judge", default=EDIT_JUDGE, help="function (text, source, target) -> right (lm alone)")
+    parser.add_argument("--edit-judge", default=EDIT_JUDGE, help="function (text, source, target) -> right (lm, llava)")
+    parser.add_argument("--name-judge", default=NAME_JUDGE, help="function (text, object, source) -> named (llava)")
     arguments = parser.parse_args(args)
     with one_line_errors():
         scores = _score(arguments, held_out(arguments))
@@ -187,6 +189,9 @@ def main(args: Sequence[str] | None = None) -> None:
 def _score(arguments: argparse.Namespace, batches: Iterable[Batch]) -> Scores:
     if arguments.part in ("clip", "clip-eval"):
         return score_clip(arguments.assets / arguments.part, batches)
+    if arguments.part == "llava":
+        judges = load_function(arguments.edit_judge), load_function(arguments.name_judge)
+        return score_llava(arguments.assets / "llava", batches, *judges)
     judge = load_function(arguments.judge)
     if arguments.part == "captioner":
         return score_captioner(arguments.assets, batches, judge)

@@ -87,6 +87,24 @@ class Written(NamedTuple):
     forced: list[bool]
 
 
+def question_ids(tokenizer: Any, instructions: Sequence[str], prompt: str, num_visual_tokens: int) -> list[list[int]]:
+    """Ids of the prompts; what stands before and behind the picture is tokenised apart.
+
+    Args:
+        tokenizer: of the language model.
+        instructions: X.
+        prompt: see `WriterConfig`.
+        num_visual_tokens: of the picture, each a `VISUAL_TOKEN`; 0 leaves its place out, with the line break before.
+    """
+    before, _, after = prompt.partition("{image}")
+    if num_visual_tokens == 0:
+        return prompt_ids(tokenizer, instructions, before.removesuffix("\n") + after)
+    starts = prompt_ids(tokenizer, instructions, before)
+    ends = tokenizer([after.format(instruction=text) for text in instructions], add_special_tokens=False)
+    picture = [VISUAL_TOKEN] * num_visual_tokens
+    return [start + picture + end for start, end in zip(starts, ends["input_ids"], strict=True)]
+
+
 class InstructionWriter(nn.Module):
     """The language model and its [IMG] tokens, of which alone rows train; everything else stays frozen.
 
@@ -140,17 +158,8 @@ class InstructionWriter(nn.Module):
 
     def prompts(self, instructions: Sequence[str]) -> list[list[int]]:
         """Ids of the prompts; what stands before and behind the picture is tokenised apart."""
-        before, _, after = self.config.prompt.partition("{image}")
-        if not self.sees:
-            rows = prompt_ids(self.tokenizer, instructions, before.removesuffix("\n") + after)
-            return [self._plain(row) for row in rows]
-        starts = prompt_ids(self.tokenizer, instructions, before)
-        ends = self.tokenizer([after.format(instruction=text) for text in instructions], add_special_tokens=False)
-        picture = [VISUAL_TOKEN] * self.num_visual_tokens
-        return [
-            self._plain(start) + picture + self._plain(end)
-            for start, end in zip(starts, ends["input_ids"], strict=True)
-        ]
+        rows = question_ids(self.tokenizer, instructions, self.config.prompt, self.num_visual_tokens)
+        return [self._plain(row) for row in rows]
 
     def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of expressive instructions, without special tokens."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from datamodules.tinyworld.edit_grammar import ReadEdit, apply_edit, leads_to, read_edit
+from datamodules.tinyworld.edit_grammar import ReadEdit, apply_edit, leads_to, names, read_edit
 from datamodules.tinyworld.edits import TRAINED_TYPES
 from datamodules.tinyworld.grammar import ParsedThing
 from datamodules.tinyworld.sample import draw_from
@@ -116,3 +116,27 @@ def test_what_was_read_is_said_part_by_part():
     assert read_edit("make the background fade from white to navy") == ReadEdit("gradient", new="white", end="navy")
     assert read_edit("replace the background with moon rock") == ReadEdit("texture", new="moon rock")
     assert read_edit("cover the scene in fog") == ReadEdit("fog")
+
+
+def test_every_expressive_text_names_its_object_and_no_blind_one_does(samples):
+    for sample in samples:
+        data = sample["metadata"]
+        if data["edit"]["before"] is not None:
+            meant = data["edit"]["before"], data["source_scene"]
+            assert names(sample["expressive"], *meant)
+            assert not names(data.get("expressive_blind", ""), *meant)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("remove the red circle", True),
+        ("make the shape on the left pink", True),  # another edit of the same object
+        ("remove the pink circle", False),
+        ("remove the small circle", False),  # which of both?
+        ("remove the leftmost shape", False),
+        ("the red circle", False),
+    ],
+)
+def test_an_object_is_named_by_what_is_true_of_it_alone(text, named):
+    assert names(text, RED, SCENE) is named

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from datamodules.schema import Batch, collate
-from datamodules.tinyworld.edit_grammar import leads_to
+from datamodules.tinyworld.edit_grammar import leads_to, names
 from datamodules.tinyworld.grammar import judge_text
 from datamodules.tinyworld.oracle import judge, judge_scene
 from datamodules.tinyworld.sample import draw_from, make_sample
@@ -17,9 +18,11 @@ from datamodules.tinyworld.world import KINDS, World
 from experiments.tiny_backbones import score
 from experiments.tiny_backbones.clip_model import normalise_images
 from experiments.tiny_backbones.score_images import score_text_to_image
+from experiments.tiny_backbones.score_llava import open_writer, score_llava
 from experiments.tiny_backbones.tokenizers import MAX_VOCABULARY
 from mmig.backbones.clip import load_clip_vision, load_open_clip
 from mmig.backbones.diffusion import load_text_encoder, load_tokenizer
+from mmig.language.sequences import VISUAL_TOKEN
 from mmig.methods.instruct_pix2pix.pipeline import EditSampling, TextField
 from mmig.methods.instruct_pix2pix.pipeline import open_editor as open_editing
 from mmig.methods.latent_diffusion.pipeline import DrawSampling
@@ -42,10 +45,10 @@ def few(samples: Batch) -> Batch:
 
 
 def test_all_assets_stay_below_sixty_megabytes():
-    assert sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) <= 60e6
+    assert sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) <= 60 * 2**20  # as du counts them
 
 
-@pytest.mark.parametrize("name", ["clip", "stable-diffusion/tokenizer", "llama", "blip2"])
+@pytest.mark.parametrize("name", ["clip", "stable-diffusion/tokenizer", "llama", "blip2", "llava"])
 def test_vocabularies_are_small(name: str):
     from transformers import AutoTokenizer
 
@@ -85,6 +88,40 @@ def test_language_model_answers():
     assert found["response/literal"] > 0.8 and found["expressive/literal"] > 0.8
     assert found["response/inferable"] > 0.5 and found["expressive/inferable"] > 0.5
     assert found["perplexity"] < 2
+
+
+@pytest.fixture(scope="module")
+def asked() -> Batch:
+    """Eighty samples of the test split: thirty-two of each visual and inferable instructions, sixteen literal ones."""
+    counts = {"literal": 16, "visual": 32, "inferable": 32}
+    return collate(
+        [
+            make_sample(0, "test", index, level="plain", kinds=(kind,))
+            for kind, count in counts.items()
+            for index in range(count)
+        ]
+    )
+
+
+def test_llava_writes_what_is_meant_and_needs_its_eyes_for_that(asked: Batch):
+    found = score_llava(ASSETS / "llava", [asked], leads_to, names)
+    assert found["seeing/literal"] > 0.7 and found["seeing/visual"] > 0.5 and found["seeing/inferable"] > 0.6
+    assert found["named/seeing/visual"] > 0.6 and found["named/other picture/visual"] < 0.2
+    assert found["named/blind/visual"] == 0 and found["led/blind/visual"] > 0.7
+
+
+def test_llava_is_asked_by_its_processor_as_mgie_asks():
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    folder = ASSETS / "llava"
+    model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    assert type(model).__name__ == "LlavaForConditionalGeneration" and model.config.vision_feature_layer == -2
+    instruction = "make the odd one out blue"
+    content = [{"type": "text", "text": f"what will this image be like if '{instruction}'"}, {"type": "image"}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    found = processor(text=[text], images=[[Image.new("RGB", (64, 64))]], return_tensors="pt").input_ids[0].tolist()
+    (prompt,) = open_writer(folder, sees=True).prompts([instruction])
+    assert found == [model.config.image_token_id if number == VISUAL_TOKEN else number for number in prompt]
 
 
 def test_captioner_says_what_is_there(few: Batch):

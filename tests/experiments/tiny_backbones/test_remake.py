@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tiny_backbones.__main__ import commands, main
+from experiments.tiny_backbones.__main__ import _is_drawn, commands, main
 
 ROOT = Path(__file__).parents[3]
 
@@ -29,6 +29,7 @@ def test_each_part_comes_behind_those_it_needs():
         "lm": ["tokenizers"],
         "drawing": ["vae", "clip"],
         "editing": ["drawing"],
+        "llava": ["tokenizers"],
         "captioner": ["clip"],
     }
     for part, earlier in needs.items():
@@ -40,3 +41,10 @@ def test_list_runs_nothing(capsys: pytest.CaptureFixture[str]):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "python train.py fit --config configs/tiny/lm.yaml --name tiny-lm"
     assert lines == [f"python {' '.join(command)}" for command in commands()["lm"]]
+
+
+def test_samples_that_are_there_are_not_drawn_again(tmp_path: Path):
+    (tmp_path / "index.json").write_text("{}")
+    draw = ["-m", "datamodules.tinyworld", "--count", "20", "--out"]
+    assert _is_drawn([*draw, str(tmp_path)]) and not _is_drawn([*draw, str(tmp_path / "other")])
+    assert not any(_is_drawn(command) for command in commands()["lm"])
