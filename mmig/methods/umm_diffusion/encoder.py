@@ -1,4 +1,4 @@
-"""The text-and-image unified encoder, TIUE (Ma et al. 2023, section 3.2): a picture as a word of CLIP's text encoder."""
+"""The text-and-image unified encoder, TIUE (Ma et al. 2023, section 3.2): a picture as a word in CLIP's text."""
 
 from typing import TYPE_CHECKING, NamedTuple
 

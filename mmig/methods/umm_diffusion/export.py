@@ -26,7 +26,7 @@ from mmig.methods.umm_diffusion.words import MultiToken
 
 PSEUDO_WORD = Part("pseudo_word", "pseudo_word", kind_key="_class_name", kinds=("PseudoWord",))
 OPENED_BY = "mmig.methods.umm_diffusion.export.open_editor"
-ABOUT = """Subject-driven text-to-image generation with UMM-Diffusion (Ma et al. 2023): a picture of a subject takes the \
+ABOUT = """Subject-driven text-to-image generation with UMM-Diffusion (Ma et al. 2023): a subject's picture takes the \
 place of a word in the text encoder, without any tuning on it.
 
 ## Use
