@@ -82,6 +82,11 @@ class SubjectEditor:
         return usual_resolution(self.vae, self.unet)
 
     @property
+    def attachment_size(self) -> int:
+        """That of the image encoder's pictures."""
+        return self.image_encoder.tower.config.image_size
+
+    @property
     def required_fields(self) -> tuple[str, ...]:
         """The caption, and pictures where they count."""
         return (FIELD, "attachment_images") if self.sampling.fuse_ratio > 0 else (FIELD,)

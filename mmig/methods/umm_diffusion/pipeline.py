@@ -87,7 +87,7 @@ class UMMDiffusionPipeline:
                 f"resolution and num_images: expected numbers of at least 1, found {side} and {num_images}"
             )
         width, height = editing_size(side if isinstance(side, tuple) else (side, side), None)
-        sample = self._sample(text, subjects, editor.image_encoder.tower.config.image_size)
+        sample = self._sample(text, subjects, editor.attachment_size)
         samples = [{**sample, "key": f"image {number}"} for number in range(num_images)]
         batch = move_batch(collate(samples, size=(height, width)), editor.text_encoder.device)
         return to_pil(editor(Batch(**batch), generator).images)  # type: ignore[typeddict-item]

@@ -21,6 +21,9 @@ def samples() -> tuple[list[Sample], list[Sample]]:
     return train, val
 
 
+_OPTIMIZER = {"lr": 1.0e-3, "weight_decay": 0.0, "clip_norm": None}
+
+
 def model(backbones: TinyBackbones, **settings: Any) -> dict[str, Any]:
     """Of both phases."""
     clip = backbones.llama.parent / "clip-image"
@@ -28,7 +31,7 @@ def model(backbones: TinyBackbones, **settings: Any) -> dict[str, Any]:
         build_clip_image(clip)
     root = str(backbones.stable_diffusion)
     arguments = {
-        "optimizer": {"lr": 1.0e-3, "weight_decay": 0.0, "clip_norm": None},
+        "optimizer": _OPTIMIZER,
         "backbone": root,
         "unet": root,
         "image_encoder": str(clip),
@@ -46,8 +49,8 @@ def phase1(backbones: TinyBackbones) -> dict[str, Any]:
 
 
 def phase2(backbones: TinyBackbones) -> dict[str, Any]:
-    """The MLP and the UNet."""
-    return model(backbones, phase=2)
+    """The MLP and the UNet; this one slowly, for the first steps go by signs of gradients, also of mere rounding."""
+    return model(backbones, phase=2, optimizer={**_OPTIMIZER, "groups": {"unet": {"lr": 2.0e-4}}})
 
 
 _DATA = {"attachment_size": IMAGE_SIZE}

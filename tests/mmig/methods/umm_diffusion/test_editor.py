@@ -80,11 +80,11 @@ def test_without_fusing_it_is_diffusers_stable_diffusion(editor: SubjectEditor) 
     of = batch(1)
     found = with_settings(editor, {"fuse_ratio": 0.0})(of, [torch.Generator().manual_seed(3)])
     theirs = StableDiffusionPipeline(
-        editor.vae,
-        editor.unet,
-        editor.text_encoder,
-        editor.tokenizer,
-        DDIMScheduler.from_config(editor.scheduler.config),
+        vae=editor.vae,
+        unet=editor.unet,
+        text_encoder=editor.text_encoder,
+        tokenizer=editor.tokenizer,
+        scheduler=DDIMScheduler.from_config(editor.scheduler.config),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -164,8 +164,8 @@ def test_an_exported_folder_draws_the_same_and_starts_phase_two(tmp_path: Path, 
     assert texts_that_name(tmp_path / "exported", folders()[0]) == []
     arguments: dict[str, Any] = {
         "optimizer": {"lr": 1e-3},
-        "backbone": str(folders()[0]),
-        "unet": str(folders()[0]),
+        "backbone": str(tmp_path / "exported"),
+        "unet": str(tmp_path / "exported"),
         "image_encoder": str(tmp_path / "exported"),
         "image_embedding": embedding,
         "phase": 2,

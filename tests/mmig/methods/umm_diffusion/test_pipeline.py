@@ -43,8 +43,8 @@ def pixels(image: Image.Image) -> bytes:
 
 
 def test_words_and_positions_are_the_papers() -> None:
-    assert word_spans("A dog is under a tower", {2: None, 6: None}) == [(2, 5), (16, 21 + 1)]  # p = 2, 6
-    assert word_spans("A Dog is under a tower", {"tower": None, "dog": None}) == [(16, 22), (2, 5)]
+    assert word_spans("A dog is under a tower", {2: None, 6: None}) == [(2, 5), (17, 22)]  # p = 2, 6
+    assert word_spans("A Dog is under a tower", {"tower": None, "dog": None}) == [(17, 22), (2, 5)]
     assert word_spans("a fire hydrant, red", {"fire hydrant": None}) == [(2, 14)]
 
 
