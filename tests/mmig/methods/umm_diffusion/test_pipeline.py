@@ -9,8 +9,10 @@ from PIL import Image
 
 import edit
 from mmig.editor import with_settings
+from mmig.evaluation.opening import open_checkpoint
 from mmig.methods.umm_diffusion.pipeline import UMMDiffusionPipeline, word_spans
 from mmig.methods.umm_diffusion.words import SubjectError
+from mmig.run.export import export_run
 from tests.mmig.methods.umm_diffusion.support import folders, module, picture
 from tests.saved_run import save_run
 
@@ -129,6 +131,18 @@ def test_edit_py_takes_the_picture_of_a_word(run: Path, tmp_path: Path, capsys: 
     ):
         with pytest.raises(SystemExit, match=said):
             edit.main([*options, *more, "--instruction", text])
+
+
+def test_an_exported_folder_sees_attached_pictures_as_its_run_did(run: Path, tmp_path: Path) -> None:
+    picture(side=50).save(tmp_path / "dog.png")
+    folder = export_run(run, tmp_path / "exported")
+    opened = open_checkpoint(folder)
+    assert opened.data == {"attachment_size": 32}  # of the image encoder
+    assert len(UMMDiffusionPipeline.from_pretrained(folder)(TEXT, {"circle": picture()})) == 1
+    attached = ["--attach", f"image={tmp_path / 'dog.png'}", "--instruction", "a <image:0> circle"]
+    edit.main(["--checkpoint", str(folder), *attached, "--out", str(tmp_path / "out.png")])
+    with Image.open(tmp_path / "out.png") as drawn:
+        assert drawn.size == (64, 64)
 
 
 def test_the_editor_moves_and_draws_without_gradients(pipe: UMMDiffusionPipeline) -> None:
