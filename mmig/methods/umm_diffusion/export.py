@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -57,7 +57,7 @@ def save_umm_diffusion(editor: SubjectEditor, folder: Path) -> str:
 
 def open_editor(
     path: str,
-    image_embedding: str = "projected",
+    image_embedding: Literal["projected", "pooled"] = "projected",
     multi_token: MultiToken = "last",
     sampling: SubjectSampling | None = None,
 ) -> SubjectEditor:
@@ -71,7 +71,8 @@ def open_editor(
     Raises:
         BackboneError: a part is missing, broken or does not fit the others.
     """
-    vae, unet = load_vae(path), load_unet(path).to(memory_format=torch.channels_last)
+    vae = load_vae(path)
+    unet = load_unet(path, in_channels=vae.config.latent_channels).to(memory_format=torch.channels_last)
     text_encoder, tokenizer = load_text_encoder(path), load_tokenizer(path)
     check_compatible(unet, text_encoder, vae, tokenizer)
     image_encoder = load_clip_image(path, projected=image_embedding == "projected")

@@ -101,7 +101,10 @@ class UMMDiffusionModule(LatentModule):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}: expected a share in [0, 1], found {value}")
         self.unet = load_unet(
-            self.origins["unet"], frozen=phase == 1, gradient_checkpointing=gradient_checkpointing
+            self.origins["unet"],
+            in_channels=self.vae.config.latent_channels,
+            frozen=phase == 1,
+            gradient_checkpointing=gradient_checkpointing,
         ).to(memory_format=torch.channels_last)
         check_compatible(self.unet, self.text_encoder, self.vae, self.tokenizer)
         self.image_encoder = load_clip_image(self.origins["image_encoder"], projected=image_embedding == "projected")
@@ -126,12 +129,12 @@ class UMMDiffusionModule(LatentModule):
         placed = place_subjects(self.tokenizer, batch, FIELD, self.multi_token)
         self._note(placed, batch)
         whole = batch["has_target"] & batch[f"has_{FIELD}"]
-        counts = placed.any.to(self.device) & whole.to(self.device)
+        counts = placed.has_subject.to(self.device) & whole.to(self.device)
         return {"sdm": LossTerm(counts, lambda: self._error(batch, draws, placed))}
 
     def _note(self, placed: PlacedSubjects, batch: Batch) -> None:
         """Remember what was lost, and say the first of it."""
-        shares = {"no_subject": (~placed.any).float().mean()}
+        shares = {"no_subject": (~placed.has_subject).float().mean()}
         shares |= {f"subjects_{reason}": torch.tensor(share) for reason, share in placed.count_lost().items()}
         self._lost = {name: share.to(self.device) for name, share in shares.items()}
         if not self._warned and (first := next(all_lost(placed, batch["key"]), None)):

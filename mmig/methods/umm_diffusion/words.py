@@ -57,7 +57,7 @@ class PlacedSubjects(NamedTuple):
     lost: list[list[Lost]]
 
     @property
-    def any(self) -> Tensor:
+    def has_subject(self) -> Tensor:
         """Whether a sample has a subject in its text, bool [B]."""
         return (self.owner != NO_SUBJECT).any(dim=1)
 

@@ -9,10 +9,21 @@ from mmig.backbones.parts import BackboneError
 from mmig.checkpoints.checkpoint import init_weights
 from mmig.diffusion.text import encode_text
 from mmig.methods.umm_diffusion.encoder import unified_states
+from mmig.methods.umm_diffusion.module import UMMDiffusionModule
 from mmig.methods.umm_diffusion.words import place_subjects
+from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
-from tests.mmig.methods.umm_diffusion.support import EMBEDDING_WIDTH, as_batch, batch, captioned, module, picture
+from tests.mmig.methods.umm_diffusion.support import (
+    EMBEDDING_WIDTH,
+    as_batch,
+    batch,
+    captioned,
+    folders,
+    module,
+    picture,
+)
 from tests.terms import counts_of, values_of
+from tests.tiny_fixtures import build_clip_vision, build_instruct_pix2pix
 
 
 def draws(of: Any, seed: int = 0) -> Draws:
@@ -155,15 +166,19 @@ def test_frozen_features_are_the_latents_and_a_row_for_each_picture() -> None:
 
 
 def test_a_tower_without_projection_is_refused_unless_its_class_token_is_wanted(tmp_path: Any) -> None:
-    from tests.tiny_fixtures import build_clip_vision
-
     tower = str(build_clip_vision(tmp_path / "tower"))
     with pytest.raises(BackboneError, match=r"1 missing \(visual_projection.weight\)"):
-        _with_tower(tower)
-    pooled = _with_tower(tower, image_embedding="pooled")
+        _with_parts(image_encoder=tower)
+    pooled = _with_parts(image_encoder=tower, image_embedding="pooled")
     assert pooled.image_encoder.width == 40 and not pooled.image_encoder.projects
     of = batch(0)
     assert values_of(pooled, of, draws(of))["sdm"].isfinite().all()
+
+
+def test_an_editing_unet_is_refused(tmp_path: Any) -> None:
+    editing = str(build_instruct_pix2pix(tmp_path / "editing"))
+    with pytest.raises(BackboneError, match="the UNet has in_channels 8, the config wants 4"):
+        _with_parts(unet=editing)
 
 
 @pytest.mark.parametrize("name", ["drop", "subject_share"])
@@ -172,10 +187,7 @@ def test_shares_are_shares(name: str) -> None:
         module(1, **{name: 1.5})
 
 
-def _with_tower(tower: str, **settings: Any) -> Any:
-    from mmig.methods.umm_diffusion.module import UMMDiffusionModule
-    from mmig.training.optim import OptimizerConfig
-    from tests.mmig.methods.umm_diffusion.support import folders
-
-    diffusion = str(folders()[0])
-    return UMMDiffusionModule(OptimizerConfig(), diffusion, diffusion, tower, 1, hidden_dim=8, **settings)
+def _with_parts(**settings: Any) -> UMMDiffusionModule:
+    diffusion, clip = map(str, folders())
+    parts = {"backbone": diffusion, "unet": diffusion, "image_encoder": clip, "phase": 1, "hidden_dim": 8}
+    return UMMDiffusionModule(OptimizerConfig(), **parts | settings)

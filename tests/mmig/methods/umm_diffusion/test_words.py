@@ -96,5 +96,5 @@ def test_a_batch_is_placed_row_by_row(tokenizer: Any) -> None:
     circle, square = found.index("circle</w>"), found.index("square</w>")
     assert (placed.owner != NO_SUBJECT).nonzero().tolist() == [[0, circle], [0, square]]
     assert placed.owner[0, [circle, square]].tolist() == [0, 1]
-    assert placed.any.tolist() == [True, False, False]
+    assert placed.has_subject.tolist() == [True, False, False]
     assert placed.count_lost() == {"word": 1 / 3, "cut": 0, "split": 0, "taken": 0}
