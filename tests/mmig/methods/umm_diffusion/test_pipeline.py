@@ -133,6 +133,18 @@ def test_edit_py_takes_the_picture_of_a_word(run: Path, tmp_path: Path, capsys: 
             edit.main([*options, *more, "--instruction", text])
 
 
+def test_a_description_binds_its_own_words(run: Path, tmp_path: Path) -> None:
+    picture().save(tmp_path / "dog.png")
+    attached = ["--attach", f"image={tmp_path / 'dog.png'}", "--resolution", "64", "--checkpoint", str(run)]
+    goal, instruction = "in the middle a <image:0> circle", "<image:0> circle"
+    edit.main([*attached, "--instruction", instruction, "--response", goal, "--out", str(tmp_path / "described.png")])
+    edit.main([*attached, "--instruction", goal, "--out", str(tmp_path / "said.png")])
+    assert (tmp_path / "described.png").read_bytes() == (tmp_path / "said.png").read_bytes()
+    with pytest.raises(SystemExit, match="expected <image:1> to be an attachment to show, found no such attachment"):
+        wrong = ["--response", "a <image:1> circle", "--out", str(tmp_path / "wrong.png")]
+        edit.main([*attached, "--instruction", instruction, *wrong])
+
+
 def test_an_exported_folder_sees_attached_pictures_as_its_run_did(run: Path, tmp_path: Path) -> None:
     picture(side=50).save(tmp_path / "dog.png")
     folder = export_run(run, tmp_path / "exported")
