@@ -72,6 +72,7 @@ class Editor(Protocol):
         optional_fields (tuple of str): fields that it reads where the batch has them, see `read_fields`.
         idle_settings (tuple of str): fields of `sampling` that do nothing with its weights; setting them is refused.
         resolution (int or None): longer side in pixels at which it edits best, where nothing else says so.
+        attachment_size (int): side in pixels of the attached pictures that it looks at, where nothing else says so.
         metrics (tuple of str): metrics of its own, as of `TrainingModule`.
     """
 

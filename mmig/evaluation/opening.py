@@ -41,7 +41,7 @@ class Opened:
         editor: on its device, in eval mode.
         facts: what was opened, for metrics.json.
         metrics: metrics of its own, names or class paths.
-        data: settings (init_args) of the data that it was trained on, where they are known.
+        data: settings (init_args) of the data that it was trained on, as far as they are known.
         resolution: side in pixels of the images that it was trained on, where it is known.
     """
 
@@ -178,7 +178,9 @@ def _of_module(module: TrainingModule, config: dict[str, Any], facts: dict[str, 
 def _of_editor(editor: Editor, facts: dict[str, Any], device: torch.device | str) -> Opened:
     move_editor(editor, device)
     metrics, resolution = tuple(getattr(editor, "metrics", ())), getattr(editor, "resolution", None)
-    return Opened(editor, facts, metrics, resolution=resolution)
+    side = getattr(editor, "attachment_size", None)
+    data = {} if side is None else {"attachment_size": side}
+    return Opened(editor, facts, metrics, data, resolution)
 
 
 def move_editor(editor: Editor, device: torch.device | str) -> None:

@@ -51,7 +51,7 @@ def run(arguments: Namespace) -> None:
     if picture is not None:
         editor = showing_attention(editor)
     if "attachments" in more:
-        more = with_tensors(more, arguments.instruction, opened.data)
+        more = with_tensors(more, arguments.instruction, opened.data, arguments.response)
     resolution = arguments.resolution or opened.resolution
     edited, output = edit_image(
         editor, image, arguments.instruction, arguments.response, arguments.seed, resolution, device, more

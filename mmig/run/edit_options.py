@@ -66,20 +66,22 @@ def attached(options: Sequence[str], instruction: str) -> Sample:
     return cast(Sample, {"attachments": attachments} if attachments else {})
 
 
-def with_tensors(sample: Sample, instruction: str, data: Mapping[str, Any]) -> Sample:
-    """The sample with its attachments decoded, and bound to the words of the instruction that they stand before.
+def with_tensors(sample: Sample, instruction: str, data: Mapping[str, Any], response: str | None = None) -> Sample:
+    """The sample with its attachments decoded, and bound to the words that their placeholders stand before.
 
     Args:
         sample: with `attachments`.
         instruction: with placeholders or without.
         data: settings of the editor's training data, of which those about attachments hold here too.
+        response: description of the goal, which is the target caption; its placeholders go before the instruction's.
 
     Raises:
         EditError: one cannot be used.
     """
     own = {item.name: data[item.name] for item in fields(AttachmentSettings) if item.name in data}
     try:
-        whole = cast(Sample, {**sample, "key": KEY, "instruction": instruction})
+        described = {"target_caption": response} if response else {}
+        whole = cast(Sample, {**sample, "key": KEY, "instruction": instruction, **described})
         return with_attachment_tensors(whole, AttachmentSettings(**own))
     except SchemaError as error:
         raise EditError(f"--attach: {error}") from error
