@@ -101,7 +101,9 @@ def test_another_text_of_instruct_pix2pix_is_said_by_the_editor() -> None:
     assert (other.required_fields, other.response_source) == (("source", "instruction"), "none")
     assert other.sampling == EditSampling(20, text="instruction") and editor.sampling == EditSampling(20)
     assert with_sampling(other, ["text=null"]).required_fields == ("source", "response")
-    with pytest.raises(OverrideError, match="expected one of instruction, response, target_caption, found 'caption'"):
+    with pytest.raises(
+        OverrideError, match="expected one of instruction, response, target_caption, expressive, found 'caption'"
+    ):
         with_sampling(editor, ["text=caption"])
     with pytest.raises(OverrideError, match=r"with one of guidance_scale, image_guidance_scale, num_steps, text$"):
         with_sampling(editor, ["response=given"])
