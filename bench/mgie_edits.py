@@ -11,7 +11,6 @@ picture; MGIE takes 20.6 s for four and 36.9 s for eight (Fu et al. 2024, table 
 """
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from bench.stages.configured import build_configured, read_configs
 from bench.stages.sizes import PUBLISHED, QUARTER, SMALL, Sizes
 from bench.tools.clock import alternate, seconds
 from bench.tools.process import quiet_and_single
+from bench.tools.trained import quiet
 from mmig.base.commands import OptionParser, positive
 from mmig.editor import Editor, with_settings
 
@@ -78,12 +78,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     options = parser.parse_args(arguments)
     quiet_and_single()
-    logging.getLogger("mmig.methods.mgie.pipeline").setLevel(logging.ERROR)  # says that no text came to its [IMG]
     torch.manual_seed(0)
     sizes, dtype = SIZES[options.sizes], getattr(torch, options.dtype)
     found = editors(sizes, options.device, dtype, options.steps, options.tokens)
     for size in options.batches:
-        times = alternate(calls(found, sizes, size, options.device, dtype), options.rounds, options.device)
+        with quiet("mmig.methods.mgie.pipeline"):  # which says that no text came to its [IMG]
+            times = alternate(calls(found, sizes, size, options.device, dtype), options.rounds, options.device)
         walls = {name: seconds(each) for name, each in times.items()}
         told = ", ".join(f"{name} {wall:.2f} s" for name, wall in walls.items())
         print(
