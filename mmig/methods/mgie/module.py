@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import check_compatible, load_unet
 from mmig.backbones.mllm import load_mllm, load_mllm_tokenizer, pixel_statistics
 from mmig.backbones.named import Backbone, BackboneSettings
-from mmig.backbones.parts import MLLM_PARTS, SCHEDULER, UNET, VAE
+from mmig.backbones.parts import MLLM_PARTS, SCHEDULER, TEXT_ENCODER, TOKENIZER, UNET, VAE
 from mmig.cache.frozen import CachedFeature, image
 from mmig.cache.latent import LatentFeatures
 from mmig.diffusion.conditioning import Conditioning, condition_drops
@@ -36,12 +37,17 @@ from mmig.training.terms import LossTerm
 logger = logging.getLogger(__name__)
 WEIGHTS = {"text": 1.0, "sdm": 0.5}
 """Published: L_ins and L_edit."""
+ALIGN = "align"
 VISUAL = "mllm.visual"
 """The cached tokens of the source."""
 
 
 class MGIEModule(LatentModule):
-    """Trains MGIE; loss terms `text` (L_ins) and `sdm` (L_edit).
+    """Trains MGIE; loss terms `text` (L_ins), `sdm` (L_edit) and, of no paper of MGIE's, `align`.
+
+    `align` draws the guidance to the denoiser's own text states of the expressive instruction, mean squared, as GILL
+    does (Koh et al. 2023, eq 5): with `text` alone beside it the edit head learns to speak to the denoiser without
+    running it, and a run that starts from there (--init_from) need not begin with a head of noise.
 
     What trains: rows of the language model's tables (`writer`), the edit head (`head`), the UNet (`unet`). The decoder
     blocks, the image tower, its projector and the autoencoder are frozen. The paper gives the denoiser another learning
@@ -58,6 +64,7 @@ class MGIEModule(LatentModule):
         unet: folder or hub id of the UNet to start from, whose input is widened to take the source's latents too (new
             channels zero, bias kept; the released code leaves the bias random).
         mllm: folder or hub id of a LLaVA or Qwen-VL in transformers' layout; for LGIE a causal language model does too.
+        text_encoder: folder or hub id of a pipeline with the denoiser's text encoder, which `align` needs.
         sees: False is LGIE: the same prompt without the picture, and no image tower.
         loss_weights: of the terms; a term that is not named is not computed. None: 1 and 0.5, as published.
         language: sizes and readings of the language model.
@@ -71,13 +78,14 @@ class MGIEModule(LatentModule):
         ValueError: settings that do not fit.
     """
 
-    known_losses = ("text", "sdm")
-    terms_without_timestep = ("text",)
+    known_losses = ("text", "sdm", ALIGN)
+    terms_without_timestep = ("text", ALIGN)
     exported_parts: ClassVar[Mapping[str, str]] = {}
     backbone_settings: ClassVar[BackboneSettings] = {
         "backbone": {"vae": VAE, "scheduler": SCHEDULER},
         "unet": {"unet": UNET},
         "mllm": MLLM_PARTS,
+        "text_encoder": {"text_encoder": TEXT_ENCODER, "tokenizer": TOKENIZER},
     }
 
     def __init__(
@@ -97,6 +105,7 @@ class MGIEModule(LatentModule):
         sampling: MGIESampling | None = None,
         seed: int = 0,
         micro_batch_size: int | None = None,
+        text_encoder: str | Backbone | None = None,
     ) -> None:
         weights = WEIGHTS if loss_weights is None else loss_weights
         super().__init__(
@@ -108,12 +117,13 @@ class MGIEModule(LatentModule):
             timestep_exponent,
             seed,
             micro_batch_size,
-            {"mllm": mllm},
+            {"mllm": mllm, "text_encoder": text_encoder},
         )
+        self._check_alignment(head or HeadSize())
         self.unet = load_unet(
             self.origins["unet"],
             in_channels=2 * self.vae.config.latent_channels,
-            frozen=False,
+            frozen="sdm" not in weights,
             gradient_checkpointing=gradient_checkpointing,
         ).to(memory_format=torch.channels_last)
         check_compatible(self.unet, vae=self.vae)
@@ -127,6 +137,18 @@ class MGIEModule(LatentModule):
         self._lost: dict[str, Tensor] = {}
         self._warned = False
         self._warn_of_decay()
+
+    def _check_alignment(self, head: HeadSize) -> None:
+        if ALIGN not in self.loss_weights:
+            return
+        if self.text_encoder is None:
+            raise ValueError("loss_weights: align needs the denoiser's text encoder; give text_encoder")
+        length = self.text_encoder.config.max_position_embeddings
+        if head.num_queries != length:
+            raise ValueError(
+                f"loss_weights: align: the text encoder has {length} states, but the head {head.num_queries} queries; "
+                f"set head.num_queries to {length}"
+            )
 
     def _load_writer(self, sees: bool, config: WriterConfig) -> InstructionWriter:
         origin = self.origins["mllm"]
@@ -166,11 +188,18 @@ class MGIEModule(LatentModule):
                 return self.writer(encoded, visual)
             return None, self.writer.states(encoded, visual)
 
+        @functools.cache
+        def guidance() -> Tensor:
+            dropped = self._drops(draws)[0].to(self.device)
+            states = read()[1].masked_fill(dropped[:, None, None], 0.0)  # the null guidance is head(0 + e)
+            return self.head(states, self.writer.tokens.input_rows())
+
         terms = {
             "text": LossTerm(tokens * usable, lambda: read()[0].values),
             "sdm": LossTerm(
-                usable * batch["has_target"].to(usable.device), lambda: self._edit_error(batch, draws, read()[1])
+                usable * batch["has_target"].to(usable.device), lambda: self._edit_error(batch, draws, guidance())
             ),
+            ALIGN: LossTerm(usable, lambda: self._distance(batch, draws, guidance())),
         }
         return {name: terms[name] for name in self.loss_weights}
 
@@ -195,18 +224,23 @@ class MGIEModule(LatentModule):
         """Shares of the samples that counted nothing: `text_missing` for want of a field, `text_cut` for length."""
         return self._lost
 
-    def _edit_error(self, batch: Batch, draws: Draws, states: Tensor) -> Tensor:
+    def _edit_error(self, batch: Batch, draws: Draws, guidance: Tensor) -> Tensor:
         """L_edit of each sample, [B]."""
-        drop_text, drop_image = (dropped.to(states.device) for dropped in self._drops(draws))
-        states = states.masked_fill(drop_text[:, None, None], 0.0)  # the null guidance is head(0 + e)
-        guidance = self.head(states, self.writer.tokens.input_rows())
+        drop_image = self._drops(draws)[1].to(guidance.device)
         with torch.no_grad():
             posterior = self.features.posterior(batch, "target")
             noise = draws.normal("posterior", posterior.mean.shape[1:]).to(posterior.mean.device)
             target = from_posterior(self.vae, posterior, noise)
-            hidden = drop_image | ~batch["has_source"].to(states.device)
+            hidden = drop_image | ~batch["has_source"].to(guidance.device)
             source = self.features.posterior(batch, "source").mode().masked_fill(hidden.view(-1, 1, 1, 1), 0.0)
         return self.sdm(self.unet, target, Conditioning(guidance, image_latents=source), draws)
+
+    def _distance(self, batch: Batch, draws: Draws, guidance: Tensor) -> Tensor:
+        """Mean squared distance of the guidance to the text encoder's states of what it stands for, [B]."""
+        fields = ["" if dropped else "expressive" for dropped in self._drops(draws)[0].tolist()]
+        with torch.no_grad():
+            states, _ = self.features.text(batch, fields)
+        return F.mse_loss(guidance.float(), states.float(), reduction="none").mean((1, 2))
 
     def _drops(self, draws: Draws) -> tuple[Tensor, Tensor]:
         """Which samples lose the text and which the picture, bool [B] each."""
@@ -228,6 +262,8 @@ class MGIEModule(LatentModule):
         if self.writer.sees:
             sized = () if self.writer.config.image_size is None else ("image_size",)
             features.append(CachedFeature(VISUAL, self._compute_visual, ("mllm", "language_dtype", *sized), True))
+        if ALIGN in self.loss_weights:
+            features.append(self.features.of_text("expressive"))
         return features
 
     def _compute_visual(self, batch: Batch) -> list[Tensor]:
