@@ -4,9 +4,10 @@
 
 A row is a file that says how it differs from base.yaml beside it. Row R trains with seed S as `runs/FOLDER-R-S`, on the
 samples and with the noise of that seed, and is scored on the test split of each data configuration `NAME.yaml` into
-`runs/FOLDER-R-S/NAME`. Each row and seed is worked on by one process with one thread, so many at a time as --processes
-says; what is there is not done again, and what was stopped goes on. At the end comes a table;
-`python -m experiments.claims` says what the runs say about the claims.
+`runs/FOLDER-R-S/NAME`. Where there is a `first/R.yaml`, it starts from a run `FOLDER-R-S-first` that differs by that.
+Each row and seed is worked on by one process with one thread, so many at a time as --processes says; what is there is
+not done again, and what was stopped goes on. At the end comes a table; `python -m experiments.claims` says what the
+runs say about the claims.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from experiments.demo import ROOT, console
 from mmig.base.commands import OptionParser, positive
 from mmig.evaluation.rows import by_key, read_rows
 
-BASE = "base"
+BASE, FIRST = "base", "first"
 MEASURE = "joint"
 DATA = [f"configs/data/{name}.yaml" for name in ("literal", "visual", "inferable")]
 LIMIT = 600
@@ -50,20 +51,21 @@ class Arm:
         """Of its run."""
         return f"{self.row.parent.name}-{self.row.stem}-{self.seed}"
 
-    def training(self, more: Sequence[str]) -> list[str]:
-        """Command that trains it, or goes on."""
+    def trainings(self, more: Sequence[str]) -> list[list[str]]:
+        """Commands that train it, or go on; `more` are arguments of the last alone."""
         files = [self.row.with_name(f"{BASE}.yaml"), *([] if self.row.stem == BASE else [self.row])]
+        first = self.row.parent / FIRST / self.row.name
+        if not first.is_file():
+            return [self._training(self.name, files, more)]
+        start = f"{self.name}-{FIRST}"
+        begun = ["--init_from", str(self.runs / start)]
+        return [self._training(start, [*files, first], []), self._training(self.name, files, [*begun, *more])]
+
+    def _training(self, name: str, files: Sequence[Path], more: Sequence[str]) -> list[str]:
         seed, own = str(self.seed), ("--seed_everything", "--model.init_args.seed", "--data.init_args.seed")
         return [
             *("train.py", "fit", *(word for file in files for word in ("--config", str(file)))),
-            *(
-                "--name",
-                self.name,
-                "--runs",
-                str(self.runs),
-                *(word for option in own for word in (option, seed)),
-                *more,
-            ),
+            *("--name", name, "--runs", str(self.runs), *(word for option in own for word in (option, seed)), *more),
         ]
 
     def evaluation(self, data: str, limit: int) -> list[str]:
@@ -99,7 +101,7 @@ def work(arm: Arm, options: argparse.Namespace) -> None:
     log = arm.runs / f"{arm.name}.log"
     log.parent.mkdir(exist_ok=True)
     with log.open("a", encoding="utf-8") as written:
-        for command in [arm.training(options.more), *scores] if scores else []:
+        for command in [*arm.trainings(options.more), *scores] if scores else []:
             print("$", *command, file=written, flush=True)
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
             words = [sys.executable, *command]

@@ -44,8 +44,13 @@ def sections(config: str) -> set[str]:
 
 
 def composition(config: str) -> list[str]:
-    """The configs that make a run together with this one: a row of a table differs from the table's base."""
-    base = Path(config).with_name("base.yaml").as_posix()
+    """The configs that make a run together with this one: a row of a table differs from the table's base, and the first
+    training of a row from the row.
+    """
+    place = Path(config)
+    if place.parent.name == "first":
+        return [*composition((place.parent.parent / place.name).as_posix()), config]
+    base = place.with_name("base.yaml").as_posix()
     if base in CONFIGS:
         return [base] if config == base else [base, config]
     present = sections(config)

@@ -55,14 +55,24 @@ def shown(arms: list[Arm], data: list[str]) -> str:
 def test_commands_differ_in_row_and_seed_alone(folder: Path) -> None:
     one, two = (Arm(folder / "small" / f"{name}.yaml", seed, folder) for name, seed in (("response", 0), ("base", 2)))
     assert one.name == "small-response-0"
-    assert one.training([]).count("--config") == 2 and two.training([]).count("--config") == 1
-    assert two.training(["--trainer.max_steps", "9"])[-2:] == ["--trainer.max_steps", "9"]
-    assert [word for word in two.training([]) if word == "2"] == ["2", "2", "2"]
+    (training,), (other,) = one.trainings([]), two.trainings(["--trainer.max_steps", "9"])
+    assert training.count("--config") == 2 and other.count("--config") == 1
+    assert other[-2:] == ["--trainer.max_steps", "9"] and other.count("2") == 3
     first, second = (arm.evaluation("configs/data/visual.yaml", 7) for arm in (one, two))
     assert {a for a, b in zip(first, second, strict=True) if a != b} == {
         str(folder / "small-response-0"),
         str(folder / "small-response-0" / "visual"),
     }
+
+
+def test_a_row_may_start_from_a_first_training(folder: Path) -> None:
+    (folder / "small" / "first").mkdir()
+    (folder / "small" / "first" / "response.yaml").write_text("trainer: {max_steps: 1}")
+    first, then = Arm(folder / "small" / "response.yaml", 0, folder).trainings(["--trainer.max_steps", "9"])
+    assert first.count("--config") == 3 and "small-response-0-first" in first and "--init_from" not in first
+    assert then.count("--config") == 2 and then[then.index("--init_from") + 1] == str(folder / "small-response-0-first")
+    assert then[-2:] == ["--trainer.max_steps", "9"] and "9" not in first
+    assert len(Arm(folder / "small" / "base.yaml", 0, folder).trainings([])) == 1
 
 
 def test_unknown_rows_and_a_folder_without_a_base_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
