@@ -24,6 +24,21 @@ def instruct_pix2pix_guidance(text_scale: float, image_scale: float) -> dict[str
     return {"full": text_scale, "image": image_scale - text_scale, "null": 1.0 - image_scale}
 
 
+def source_branches(tokens: Tensor, null: Tensor, source_latents: Tensor) -> dict[str, Conditioning]:
+    """The branches of `instruct_pix2pix_guidance`.
+
+    Args:
+        tokens: states of the text, [B,L,D].
+        null: those of no text, [B,L,D].
+        source_latents: unscaled latents of the source, [B,c,h,w].
+    """
+    return {
+        "full": Conditioning(tokens, image_latents=source_latents),
+        "image": Conditioning(null, image_latents=source_latents),
+        "null": Conditioning(null, image_latents=torch.zeros_like(source_latents)),
+    }
+
+
 def combine(predictions: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """Weighted sum of the branches that have a weight other than 0.
 

@@ -18,10 +18,10 @@ from mmig.backbones.diffusion import (
 )
 from mmig.backbones.parts import PIPELINE, TEXT_ENCODER, TOKENIZER, VAE, BackboneError
 from mmig.base.values import check_values
-from mmig.diffusion.conditioning import Conditioning, denoise
-from mmig.diffusion.guidance import guided, instruct_pix2pix_guidance
-from mmig.diffusion.latents import decode, encode_unscaled, latent_shape, usual_resolution
-from mmig.diffusion.sampling import Generators, per_sample, sample
+from mmig.diffusion.drawing import draw_guided
+from mmig.diffusion.guidance import instruct_pix2pix_guidance, source_branches
+from mmig.diffusion.latents import encode_unscaled, usual_resolution
+from mmig.diffusion.sampling import Generators, per_sample
 from mmig.diffusion.text import encode_text, texts_cut
 from mmig.editor import EditOutput, ResponseSource
 
@@ -118,25 +118,17 @@ class InstructPix2PixPipeline:
         sampling, latents = self.sampling, encode_unscaled(self.vae, source)
         states, _ = encode_text(self.text_encoder, self.tokenizer, texts)
         null = encode_text(self.text_encoder, self.tokenizer, [""])[0].expand_as(states)
-        branches = {
-            "full": Conditioning(states, image_latents=latents),
-            "image": Conditioning(null, image_latents=latents),
-            "null": Conditioning(null, image_latents=torch.zeros_like(latents)),
-        }
-        denoiser = guided(
-            lambda noisy, timesteps, condition: denoise(self.unet, noisy, timesteps, condition),
-            branches,
-            instruct_pix2pix_guidance(sampling.guidance_scale, sampling.image_guidance_scale),
-        )
-        result = sample(
-            denoiser,
+        return draw_guided(
+            self.vae,
+            self.unet,
             self.scheduler,
-            latent_shape(self.vae, *source.shape[-2:]),
+            source_branches(states, null, latents),
+            instruct_pix2pix_guidance(sampling.guidance_scale, sampling.image_guidance_scale),
+            source.shape[-2:],
             sampling.num_steps,
             generators,
-            device=source.device,
+            source.device,
         )
-        return decode(self.vae, result).clamp(-1, 1)
 
 
 def open_editor(

@@ -18,10 +18,11 @@ from mmig.backbones.diffusion import (
 )
 from mmig.backbones.parts import PIPELINE, BackboneError
 from mmig.base.values import check_values
-from mmig.diffusion.conditioning import Conditioning, denoise
-from mmig.diffusion.guidance import guided, text_guidance
-from mmig.diffusion.latents import decode, encode, latent_shape, usual_resolution
-from mmig.diffusion.sampling import Generators, per_sample, sample
+from mmig.diffusion.conditioning import Conditioning
+from mmig.diffusion.drawing import draw_guided
+from mmig.diffusion.guidance import text_guidance
+from mmig.diffusion.latents import encode, usual_resolution
+from mmig.diffusion.sampling import Generators, per_sample
 from mmig.diffusion.text import encode_text, texts_cut
 from mmig.editor import EditOutput, ResponseSource
 
@@ -110,22 +111,19 @@ class TextToImagePipeline:
         states, _ = encode_text(self.text_encoder, self.tokenizer, texts)
         null = encode_text(self.text_encoder, self.tokenizer, [""])[0].expand_as(states)
         branches = {"full": Conditioning(states), "null": Conditioning(null)}
-        denoiser = guided(
-            lambda noisy, timesteps, condition: denoise(self.unet, noisy, timesteps, condition),
+        return draw_guided(
+            self.vae,
+            self.unet,
+            self.scheduler,
             branches,
             text_guidance(self.sampling.guidance_scale),
-        )
-        latents = sample(
-            denoiser,
-            self.scheduler,
-            latent_shape(self.vae, *size),
+            size,
             self.sampling.num_steps,
             generators,
-            source_latents=source_latents,
-            strength=self.sampling.strength,
-            device=states.device,
+            states.device,
+            source_latents,
+            self.sampling.strength,
         )
-        return decode(self.vae, latents).clamp(-1, 1)
 
 
 def open_editor(path: str, sampling: DrawSampling | None = None) -> TextToImagePipeline:

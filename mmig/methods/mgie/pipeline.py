@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from datamodules.schema import Batch
 from mmig.base.texts import CutText
 from mmig.base.values import check_values
-from mmig.diffusion.conditioning import Conditioning, denoise
-from mmig.diffusion.guidance import guided, instruct_pix2pix_guidance
-from mmig.diffusion.latents import decode, encode_unscaled, latent_shape, usual_resolution
-from mmig.diffusion.sampling import Generators, per_sample, sample
+from mmig.diffusion.drawing import draw_guided
+from mmig.diffusion.guidance import instruct_pix2pix_guidance, source_branches
+from mmig.diffusion.latents import encode_unscaled, usual_resolution
+from mmig.diffusion.sampling import Generators, per_sample
 from mmig.editor import EditOutput, ResponseSource, check_fields, with_settings
 from mmig.methods.mgie.head import EditHead
 from mmig.methods.mgie.writer import Encoded, InstructionWriter
@@ -195,21 +195,14 @@ class MGIEPipeline:
         guidance = self.head(states, rows)
         null = self.head(torch.zeros_like(states[:1]), rows).expand_as(guidance)
         latents = encode_unscaled(self.vae, source.to(self.vae.dtype))
-        branches = {
-            "full": Conditioning(guidance, image_latents=latents),
-            "image": Conditioning(null, image_latents=latents),
-            "null": Conditioning(null, image_latents=torch.zeros_like(latents)),
-        }
-        result = sample(
-            guided(
-                lambda noisy, timesteps, condition: denoise(self.unet, noisy, timesteps, condition),
-                branches,
-                instruct_pix2pix_guidance(sampling.guidance_scale, sampling.image_guidance_scale),
-            ),
+        return draw_guided(
+            self.vae,
+            self.unet,
             self.scheduler,
-            latent_shape(self.vae, *source.shape[-2:]),
+            source_branches(guidance, null, latents),
+            instruct_pix2pix_guidance(sampling.guidance_scale, sampling.image_guidance_scale),
+            source.shape[-2:],
             sampling.num_steps,
             generators,
-            device=source.device,
+            source.device,
         )
-        return decode(self.vae, result).clamp(-1, 1)

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from datamodules.schema import Batch
 from mmig.backbones.clip_image import ClipImageEncoder
 from mmig.base.values import check_values
-from mmig.diffusion.conditioning import Conditioning, denoise
-from mmig.diffusion.guidance import guided
-from mmig.diffusion.latents import decode, latent_shape, usual_resolution
-from mmig.diffusion.sampling import Generators, per_sample, sample
+from mmig.diffusion.conditioning import Conditioning
+from mmig.diffusion.drawing import draw_guided
+from mmig.diffusion.latents import usual_resolution
+from mmig.diffusion.sampling import Generators, per_sample
 from mmig.diffusion.text import encode_text, texts_cut
 from mmig.editor import EditOutput, ResponseSource, check_fields
 from mmig.methods.umm_diffusion.conditions import fused_guidance
@@ -122,17 +122,10 @@ class SubjectEditor:
         generators, sampling = per_sample(generators, len(placed.texts)), self.sampling
         weights = fused_guidance(sampling.guidance_scale, sampling.fuse_ratio)
         branches = {name: Conditioning(states) for name, states in self._states(placed, pictures, weights).items()}
-        latents = sample(
-            guided(
-                lambda noisy, timesteps, condition: denoise(self.unet, noisy, timesteps, condition), branches, weights
-            ),
-            as_ddim(self.scheduler),
-            latent_shape(self.vae, *size),
-            sampling.num_steps,
-            generators,
-            device=self.text_encoder.device,
+        scheduler, device = as_ddim(self.scheduler), self.text_encoder.device
+        return draw_guided(
+            self.vae, self.unet, scheduler, branches, weights, size, sampling.num_steps, generators, device
         )
-        return decode(self.vae, latents).clamp(-1, 1)
 
     def pseudo_words(self, pictures: Tensor) -> Tensor:
         """V of pictures [B,K,3,h,w] in [-1,1], [B,K,D]."""
