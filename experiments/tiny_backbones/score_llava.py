@@ -13,10 +13,7 @@ import torch
 
 from datamodules.schema import Batch
 from experiments.tiny_backbones.scoring import Scores
-from mmig.backbones.llm import load_llm_tokenizer
-from mmig.backbones.mllm import load_mllm, pixel_statistics
-from mmig.backbones.named import Origin
-from mmig.backbones.parts import MLLM_TOKENIZER
+from mmig.methods.mgie.export import load_writer
 from mmig.methods.mgie.writer import InstructionWriter, WriterConfig
 
 EditJudge = Callable[[str, Any, Any], bool]
@@ -31,9 +28,7 @@ MAX_NEW_TOKENS = 40
 
 def open_writer(folder: Path, sees: bool) -> InstructionWriter:
     """MGIE's language model, or LGIE's, of an exported folder, before any training of theirs."""
-    tokenizer = load_llm_tokenizer(Origin(str(folder), MLLM_TOKENIZER))
-    statistics = pixel_statistics(folder) if sees else None
-    return InstructionWriter(load_mllm(folder, sees=sees), tokenizer, statistics, WriterConfig())
+    return load_writer(folder, folder, sees, WriterConfig())
 
 
 def write_all(writers: dict[bool, InstructionWriter], batch: Batch) -> dict[str, list[str]]:

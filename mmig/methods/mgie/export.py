@@ -10,6 +10,7 @@ from mmig.backbones.diffusion import check_compatible, load_scheduler, load_unet
 from mmig.backbones.hub import locate
 from mmig.backbones.loading import load_strictly, prepare
 from mmig.backbones.mllm import load_mllm, load_mllm_tokenizer, pixel_statistics
+from mmig.backbones.named import Source
 from mmig.backbones.parts import MLLM_PARTS, SCHEDULER, UNET, VAE, Part
 from mmig.base.files import write_json
 from mmig.checkpoints.folders import write_editor
@@ -60,6 +61,18 @@ def save_mgie(pipeline: MGIEPipeline, folder: Path) -> str:
     return ABOUT.replace("{method}", "MGIE" if writer.sees else "LGIE").replace("{seen}", seen)
 
 
+def load_writer(mllm: Source, tokenizer: Source, sees: bool, config: WriterConfig) -> InstructionWriter:
+    """MGIE's language model, or LGIE's, from a folder or hub id, frozen but for what trains of its tables.
+
+    Raises:
+        BackboneError: a part is missing or broken, or does not see.
+        ValueError: settings that do not fit it.
+    """
+    llm = load_mllm(mllm, sees=sees, dtype=config.dtype, gradient_checkpointing=config.gradient_checkpointing)
+    statistics = pixel_statistics(mllm) if sees else None
+    return InstructionWriter(llm, load_mllm_tokenizer(tokenizer), statistics, config)
+
+
 def open_editor(
     path: str, sees: bool = True, language: WriterConfig | None = None, sampling: MGIESampling | None = None
 ) -> MGIEPipeline:
@@ -76,9 +89,7 @@ def open_editor(
     config = language or WriterConfig()
     vae, unet = load_vae(path), load_unet(path).to(memory_format=torch.channels_last)
     check_compatible(unet, vae=vae)
-    llm = load_mllm(path, sees=sees, dtype=config.dtype)
-    tokenizer = load_mllm_tokenizer(path)
-    writer = InstructionWriter(llm, tokenizer, pixel_statistics(path) if sees else None, config)
+    writer = load_writer(path, path, sees, config)
     head = load_strictly(EditHead, locate(path, EDIT_HEAD), torch.float32)
     prepare(head, frozen=True, gradient_checkpointing=False)
     return MGIEPipeline(vae, unet, load_scheduler(path), writer.requires_grad_(False), head, sampling)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import check_compatible, load_unet
-from mmig.backbones.mllm import load_mllm, load_mllm_tokenizer, pixel_statistics
 from mmig.backbones.named import Backbone, BackboneSettings
 from mmig.backbones.parts import MLLM_PARTS, SCHEDULER, TEXT_ENCODER, TOKENIZER, UNET, VAE
 from mmig.cache.frozen import CachedFeature, image
@@ -25,7 +24,7 @@ from mmig.cache.latent import LatentFeatures
 from mmig.diffusion.conditioning import Conditioning, condition_drops
 from mmig.diffusion.latents import from_posterior
 from mmig.diffusion.process import Weighting
-from mmig.methods.mgie.export import save_mgie
+from mmig.methods.mgie.export import load_writer, save_mgie
 from mmig.methods.mgie.head import EditHead, HeadSize
 from mmig.methods.mgie.pipeline import MGIEPipeline, MGIESampling
 from mmig.methods.mgie.writer import Encoded, InstructionWriter, WriterConfig
@@ -151,10 +150,7 @@ class MGIEModule(LatentModule):
             )
 
     def _load_writer(self, sees: bool, config: WriterConfig) -> InstructionWriter:
-        origin = self.origins["mllm"]
-        llm = load_mllm(origin, sees=sees, dtype=config.dtype, gradient_checkpointing=config.gradient_checkpointing)
-        tokenizer = load_mllm_tokenizer(self.origins["mllm_tokenizer"])
-        writer = InstructionWriter(llm, tokenizer, pixel_statistics(origin) if sees else None, config)
+        writer = load_writer(self.origins["mllm"], self.origins["mllm_tokenizer"], sees, config)
         if "text" not in self.loss_weights:  # nothing would reach the output rows, for which DDP would wait
             writer.freeze_output()
         return writer
