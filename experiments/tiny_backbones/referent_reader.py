@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.tinyworld.scene import PLACES, Scene
 from datamodules.tinyworld.visual import ODD, REFERENTS, first_by, odd_one_out
-from experiments.tiny_backbones.clip_model import CrossAttentionLayer
+from experiments.tiny_backbones.scene_reader import QueryReader
 from mmig.language.token_loss import IGNORED
 
 NAMES = (ODD, *REFERENTS)
@@ -37,25 +37,15 @@ def referent_labels(scenes: Sequence[Mapping[str, Any] | None]) -> Tensor:
     return labels
 
 
-class ReferentReader(nn.Module):
-    """Attention of seven queries to the states, a feed-forward layer, and one linear answer.
+class ReferentReader(QueryReader):
+    """Seven queries whose answers, logits [N,7,10], are places and nobody.
 
     Args:
-        state_width: of the states that it reads.
-        width: of the queries and of what they read.
-        heads: of the attention.
+        state_width: see `QueryReader`.
     """
 
-    def __init__(self, state_width: int, width: int = 128, heads: int = 4) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(state_width)
-        self.queries = nn.Parameter(torch.randn(len(NAMES), width))
-        self.layer = CrossAttentionLayer(width, state_width, heads)
-        self.answer = nn.Linear(width, len(PLACES) + 1)
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Logits [N,7,10] of places and nobody from states [N,L,state_width]."""
-        return self.answer(self.layer(self.queries.expand(len(states), -1, -1), self.norm(states)))
+    def __init__(self, state_width: int) -> None:
+        super().__init__(len(NAMES), len(PLACES) + 1, state_width)
 
 
 def referent_losses(logits: Tensor, labels: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from experiments.tiny_backbones.clip_model import CrossAttentionLayer
 from mmig.language.token_loss import IGNORED
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {"shape": SHAPES, "colour": tuple(OBJECT_COLOURS), "size": SIZES}
+_SIZES = [1 + len(values) for values in ATTRIBUTES.values()]
 EMPTY = 0
 """Label of a place without an object; values of an attribute count from 1."""
 
@@ -67,26 +68,41 @@ def _label(attribute: str, value: str, effect: str) -> int:
     return IGNORED if hidden else 1 + values.index(value)
 
 
-class SceneReader(nn.Module):
-    """Attention of nine queries to the states, a feed-forward layer, and one linear answer an attribute.
+class QueryReader(nn.Module):
+    """Attention of learned queries to the states, a feed-forward layer, and a linear answer.
 
     Args:
+        num_queries: of learned queries. num_answers: logits of each.
         state_width: of the states that it reads.
         width: of the queries and of what they read.
         heads: of the attention.
     """
 
-    def __init__(self, state_width: int, width: int = 128, heads: int = 4) -> None:
+    def __init__(self, num_queries: int, num_answers: int, state_width: int, width: int = 128, heads: int = 4) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(state_width)
-        self.queries = nn.Parameter(torch.randn(len(PLACES), width))
+        self.queries = nn.Parameter(torch.randn(num_queries, width))
         self.layer = CrossAttentionLayer(width, state_width, heads)
-        self.answers = nn.Linear(width, sum(1 + len(values) for values in ATTRIBUTES.values()))
+        self.answers = nn.Linear(width, num_answers)
+
+    def forward(self, states: Tensor, hidden: Tensor | None = None) -> Any:
+        """Logits [N,queries,answers] from states [N,L,state_width] that are not `hidden`, bool [N,L]."""
+        return self.answers(self.layer(self.queries.expand(len(states), -1, -1), self.norm(states), hidden))
+
+
+class SceneReader(QueryReader):
+    """Nine queries with one answer an attribute.
+
+    Args:
+        state_width, width, heads: see `QueryReader`.
+    """
+
+    def __init__(self, state_width: int, width: int = 128, heads: int = 4) -> None:
+        super().__init__(len(PLACES), sum(_SIZES), state_width, width, heads)
 
     def forward(self, states: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, ...]:
         """Logits [N,9,1+values] of each attribute from states [N,L,state_width] that are not `hidden`, bool [N,L]."""
-        read = self.layer(self.queries.expand(len(states), -1, -1), self.norm(states), hidden)
-        return self.answers(read).split([1 + len(values) for values in ATTRIBUTES.values()], dim=-1)
+        return super().forward(states, hidden).split(_SIZES, dim=-1)
 
 
 def reading_losses(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
