@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import inception
 
-from mmig.backbones.torchvision_weights import load_state, read_state
+from mmig.backbones.torchvision_weights import load_state
+from mmig.backbones.weights import read_weights
 
 IMAGE_SIZE = 299
 _NUM_CLASSES = 1008
@@ -55,7 +56,7 @@ def load_fid_inception(file: Path) -> nn.Module:
         BackboneError: an unreadable file, or one that holds other weights.
     """
     network = build_fid_inception()
-    load_state(network, read_state(file), file)
+    load_state(network, read_weights(file), file)
     network.fc = nn.Identity()
     return network.eval().requires_grad_(False)
 

@@ -50,26 +50,6 @@ def default_weights(model: str) -> Any:
         raise BackboneError(f"torchvision has no model {model!r} with weights: {error}") from error
 
 
-def read_state(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name, on the CPU.
-
-    Raises:
-        BackboneError: unreadable, or something else than tensors by name.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and safetensors raise their own kinds
-        reason = " ".join(str(error).split())[:200]
-        raise BackboneError(f"{file}: cannot be read as weights: {reason}; fetch the file again") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise BackboneError(f"{file}: expected tensors by name, found {type(state).__name__}; give a state dict")
-    return state
-
-
 def load_state(module: torch.nn.Module, state: dict[str, Tensor], origin: Path, unused: str = r"(?!)") -> None:
     """Fill a module; every weight must be there and have its place.
 

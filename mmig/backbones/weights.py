@@ -34,7 +34,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     except Exception as error:  # pickle, zip and safetensors raise their own kinds
         reason = " ".join(str(error).split())[:200]
         raise BackboneError(f"{file}: cannot be read as weights: {reason}; fetch the file again") from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict):
+        raise BackboneError(f"{file}: expected tensors by name, found {type(content).__name__}; give a state dict")
+    if not all(isinstance(value, Tensor) for value in content.values()):
         raise BackboneError(f"{file}: expected tensors by their names, found {_kinds(content)}; give another file")
     return content
 
@@ -85,7 +87,6 @@ def fill(model: Model, state: Mapping[str, Tensor], file: str | Path, spelled: C
     return model
 
 
-def _kinds(content: object) -> str:
+def _kinds(content: dict[str, object]) -> str:
     """What a file holds, in words."""
-    values = list(content.values()) if isinstance(content, dict) else [content]
-    return ", ".join(sorted({type(value).__name__ for value in values})[:4]) or "nothing"
+    return ", ".join(sorted({type(value).__name__ for value in content.values()})[:4])

@@ -9,7 +9,8 @@ from torch import Tensor
 from torchmetrics.functional.image.lpips import _LPIPS, _normalize_tensor
 
 from mmig.backbones.fingerprint import file_fingerprint
-from mmig.backbones.torchvision_weights import load_state, read_state, weights_file
+from mmig.backbones.torchvision_weights import load_state, weights_file
+from mmig.backbones.weights import read_weights
 from mmig.metrics.images import check_range
 
 BACKBONES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
@@ -93,7 +94,7 @@ def load_lpips(name: str, weights: str | Path | None = None, device: torch.devic
     file = weights_file(BACKBONES[name], weights)
     network = _LPIPS(net=name, pnet_rand=True)  # random: torchvision would download others
     published = {_published(own): own for own in network.net.state_dict()}
-    state = {published.get(stored, stored): value for stored, value in read_state(file).items()}
+    state = {published.get(stored, stored): value for stored, value in read_weights(file).items()}
     load_state(network.net, state, file, unused=r"classifier\.")
     identity = {
         "backbone": BACKBONES[name],

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from mmig.backbones.fingerprint import file_fingerprint
 from mmig.backbones.parts import BackboneError
-from mmig.backbones.torchvision_weights import default_weights, load_state, read_state, weights_file
+from mmig.backbones.torchvision_weights import default_weights, load_state, weights_file
+from mmig.backbones.weights import read_weights
 from mmig.metrics.images import check_range
 from mmig.metrics.preprocess import Preprocessing, prepare_images
 
@@ -105,7 +106,7 @@ def _torchvision_features(name: str, weights: str | Path | None, device: torch.d
     constants = default_weights(name).transforms()
     file = weights_file(name, weights)
     network = get_model(name, weights=None, **_AS_TRAINED.get(name, {}))
-    load_state(network, read_state(file), file)
+    load_state(network, read_weights(file), file)
     linear = [place for place, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise BackboneError(f"features: {name} has no linear layer whose input could be the features; give another")
