@@ -151,17 +151,11 @@ class LanguageModule(TrainingModule):
         """Ids of each sample's prompt and answer, by task; `hidden` are source captions to leave out, bool [B]."""
         hide = hidden.tolist()
         captions = ["" if hides else text for hides, text in zip(hide, batch["source_caption"], strict=True)]
-        edits = [
-            (data.get("expressive_blind") if hides else None) or text  # unseen, nobody can say which is the odd one
-            for hides, data, text in zip(hide, batch["metadata"], batch["expressive"], strict=True)
-        ]
-        known = completions()
-        facts = [known[number] for number in draws.integers("which fact", len(known)).tolist()]
-        beginnings, ends = zip(*facts, strict=True)
+        edits, (beginnings, ends) = edits_told(batch, hide), drawn_facts(draws)
         return {
             "response": self._encoded(PROMPT_TEMPLATE, batch["instruction"], captions, batch["response"]),
             "expressive": self._encoded(EXPRESSIVE_TEMPLATE, batch["instruction"], captions, edits),
-            "fact": self._encoded(PROMPT_TEMPLATE, beginnings, [""] * len(facts), ends),
+            "fact": self._encoded(PROMPT_TEMPLATE, beginnings, [""] * len(ends), ends),
         }
 
     def _encoded(
@@ -199,6 +193,23 @@ class LanguageModule(TrainingModule):
             for reader, layer, scenes in zip(self.readers.values(), self.read_after, labels.unbind(1), strict=True)
         ]
         return torch.cat([(sums / counts.clamp(min=1)).view(-1, 2), torch.stack(readings, dim=1)], dim=1)
+
+
+def edits_told(batch: Batch, hidden: Sequence[bool]) -> list[str]:
+    """The expressive edit of each sample, or where its picture is `hidden` what is known of it without."""
+    return [
+        (data.get("expressive_blind") if hides else None) or text  # unseen, nobody can say which is the odd one
+        for hides, data, text in zip(hidden, batch["metadata"], batch["expressive"], strict=True)
+    ]
+
+
+def drawn_facts(draws: Draws) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Beginnings and ends of facts of the world, one drawn for each sample."""
+    known = completions()
+    beginnings, ends = zip(
+        *(known[number] for number in draws.integers("which fact", len(known)).tolist()), strict=True
+    )
+    return beginnings, ends
 
 
 def _scenes(batch: Batch, field: str, told: Tensor) -> list[Any]:

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
-from datamodules.tinyworld.inferable import completions
 from experiments.tiny_backbones.clip_model import normalise_images
-from experiments.tiny_backbones.language import SCENES
+from experiments.tiny_backbones.language import SCENES, drawn_facts, edits_told
 from experiments.tiny_backbones.llava_model import LlavaSize, build_llava, llava_tokenizer
 from experiments.tiny_backbones.prompt import padded_rows
 from experiments.tiny_backbones.referent_reader import ReferentReader, referent_labels, referent_losses
@@ -140,20 +139,13 @@ class LlavaModule(TrainingModule):
 
     def _questions(self, batch: Batch, blind: Sequence[bool]) -> list[Pair]:
         """Prompt and answer of each sample: the edit, or of blind ones what is known of it without the picture."""
-        answers = [
-            (data.get("expressive_blind") if hides else None) or text
-            for hides, data, text in zip(blind, batch["metadata"], batch["expressive"], strict=True)
-        ]
         seeing, without = (self._prompts(batch["instruction"], count) for count in (self.size.num_patches, 0))
         prompts = [bare if hides else whole for hides, whole, bare in zip(blind, seeing, without, strict=True)]
-        return self._answered(prompts, answers)
+        return self._answered(prompts, edits_told(batch, blind))
 
     def _facts(self, draws: Draws) -> list[Pair]:
         """A fact for each sample: its beginning stands where the instruction would, its end is the answer."""
-        known = completions()
-        beginnings, ends = zip(
-            *(known[number] for number in draws.integers("which fact", len(known)).tolist()), strict=True
-        )
+        beginnings, ends = drawn_facts(draws)
         return self._answered(self._prompts(beginnings, 0), ends)
 
     def _prompts(self, instructions: Sequence[str], num_visual_tokens: int) -> list[list[int]]:
