@@ -29,7 +29,7 @@ from mmig.base.files import write_json
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "configs" / "results" / "learning"
 BASE = "base"
-LOOKS = 4
+LOOKS = 3
 """How often the edits are looked at in a training."""
 SPEED_STEPS = 8
 """That a row is timed for."""
@@ -102,9 +102,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", type=Path, default=sorted(ROWS.glob("*.yaml")), help=f"default: {ROWS}")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--train-samples", type=positive, default=25600, help="that each row trains on")
-    parser.add_argument("--edited", type=positive, default=100, help="validation samples that are edited at a look")
-    parser.add_argument("--target", type=float, default=0.1, help="joint share that minutes are counted to")
+    parser.add_argument("--train-samples", type=positive, default=15360, help="that each row trains on")
+    parser.add_argument("--edited", type=positive, default=200, help="validation samples that are edited at a look")
+    parser.add_argument("--target", type=float, default=0.15, help="joint share that minutes are counted to")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"), help="what was measured, a file each")
     parser.add_argument("--figure", type=Path, help="draw the curves (needs the extra `bench`)")
     parser.add_argument("--untimed", action="store_true", help="train only, for a machine that does other things")

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_unet
+from mmig.backbones.loading import prepare
 from mmig.backbones.named import Backbone
+from mmig.backbones.parts import TEXT_ENCODER
 from mmig.cache.frozen import CachedFeature
 from mmig.cache.latent import LatentFeatures
 from mmig.checkpoints.folders import write_editor
@@ -70,7 +72,8 @@ class InstructPix2PixModule(LatentModule):
         target_latents: what the noise is added to: a "sample" of the target's posterior (published) or its "mode".
         edit_weight: how much more a position counts where the edit's masks say that something changes, positive.
             1 as published; then no masks are read.
-        gradient_checkpointing: recompute the UNet's activations in the backward.
+        gradient_checkpointing: recompute activations of what trains in the backward.
+        train_text_encoder: the text encoder trains along, and its states are not cached. Published: frozen.
         sampling: how `make_pipeline` samples.
     """
 
@@ -88,6 +91,7 @@ class InstructPix2PixModule(LatentModule):
         weighting: Weighting = "uniform",
         timestep_exponent: float = 1.0,
         gradient_checkpointing: bool = False,
+        train_text_encoder: bool = False,
         sampling: EditSampling | None = None,
         seed: int = 0,
         micro_batch_size: int | None = None,
@@ -104,6 +108,10 @@ class InstructPix2PixModule(LatentModule):
         else:
             self.unet = fresh_unet(unet, 2 * channels, channels, self.text_encoder.config.hidden_size)
         self.unet.to(memory_format=torch.channels_last)
+        self.train_text_encoder = train_text_encoder
+        if train_text_encoder:
+            prepare(self.text_encoder, frozen=False, gradient_checkpointing=gradient_checkpointing)
+            self.exported_parts = {**self.exported_parts, TEXT_ENCODER.name: TEXT_ENCODER.name}
         self.text: TextSource = text
         text_shares(text)
         self.sampling = sampling
@@ -128,19 +136,24 @@ class InstructPix2PixModule(LatentModule):
             positions = edit_weights(masks, tuple(target.shape[-2:]), self.edit_weight)
         return self.sdm(self.unet, target, condition, draws, positions)
 
-    @torch.no_grad()
     def _conditioned_latents(self, batch: Batch, draws: Draws) -> tuple[Tensor, Conditioning]:
         """Normalised latents of the targets, and text and source that condition each."""
         fields, without_image = self._fields(batch, draws)
-        tokens, _ = self.features.text(batch, fields)
+        with torch.set_grad_enabled(self.train_text_encoder and torch.is_grad_enabled()):
+            tokens, _ = self.features.text(batch, fields)
+        target, source = self._latents(batch, without_image, draws)
+        return target, Conditioning(tokens, image_latents=source)
+
+    @torch.no_grad()
+    def _latents(self, batch: Batch, without_image: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Normalised latents of the targets; those of the sources, zero where there is none."""
         target = self.features.posterior(batch, "target")
         noise = None
         if self.target_latents == "sample":
             noise = draws.normal("posterior", target.mean.shape[1:]).to(target.mean.device)
         source = self.features.posterior(batch, "source").mode()
         hidden = without_image.to(source.device) | ~batch["has_source"].to(source.device)
-        source = source.masked_fill(hidden.view(-1, 1, 1, 1), 0.0)
-        return from_posterior(self.vae, target, noise), Conditioning(tokens, image_latents=source)
+        return from_posterior(self.vae, target, noise), source.masked_fill(hidden.view(-1, 1, 1, 1), 0.0)
 
     def _fields(self, batch: Batch, draws: Draws) -> tuple[list[str], Tensor]:
         """Which text of each sample after the drops ("": none), and whether its image is dropped, bool [B]."""
@@ -152,12 +165,19 @@ class InstructPix2PixModule(LatentModule):
         return fields, drop_image | generate
 
     def _frozen_features(self) -> list[CachedFeature]:
-        """Features that may be cached: both posteriors, and every text that may be chosen."""
+        """Features that may be cached: both posteriors, and every text that may be chosen, if its encoder is frozen."""
         fields = {*text_shares(self.text)}
         if self.generation > 0:
             fields.add("target_caption")
         latents = map(self.features.of_latents, ("source", "target"))
-        return [*latents, *map(self.features.of_text, sorted(fields))]
+        return [*latents, *([] if self.train_text_encoder else map(self.features.of_text, sorted(fields)))]
+
+    def named_backbones(self) -> dict[str, nn.Module]:
+        """The frozen ones."""
+        kept = super().named_backbones()
+        if self.train_text_encoder:
+            del kept[TEXT_ENCODER.name]
+        return kept
 
     @property
     def images_with_features(self) -> frozenset[str]:

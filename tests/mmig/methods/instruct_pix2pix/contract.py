@@ -24,4 +24,11 @@ def model(backbones: TinyBackbones) -> dict[str, Any]:
     }
 
 
-CASES = {"edits": Case(model)}
+def reads(backbones: TinyBackbones) -> dict[str, Any]:
+    """The text encoder trains along."""
+    made = model(backbones)
+    made["init_args"]["train_text_encoder"] = True
+    return made
+
+
+CASES = {"edits": Case(model), "reads": Case(reads)}
