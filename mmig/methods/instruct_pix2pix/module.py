@@ -184,6 +184,12 @@ class InstructPix2PixModule(LatentModule):
         """Both."""
         return frozenset({"source", "target"})
 
+    def own_names(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Published files name the layers of CLIP's text tower `text_model.`, its module of today does not."""
+        own = self.state_dict()
+        bare = {name: name.replace("text_encoder.text_model.", "text_encoder.", 1) for name in weights}
+        return {bare[name] if bare[name] in own else name: value for name, value in weights.items()}
+
     def make_pipeline(self) -> Editor:
         """Edits the source by the text that the UNet was trained on (of several: the instruction if it is one)."""
         return InstructPix2PixPipeline(

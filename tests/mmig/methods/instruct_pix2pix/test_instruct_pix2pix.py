@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from mmig.backbones.diffusion import load_unet, load_vae
+from mmig.checkpoints.checkpoint import init_weights
+from mmig.checkpoints.folders import read_parts
 from mmig.diffusion.conditioning import Conditioning, condition_drops, denoise
 from mmig.diffusion.fresh import UNetSize
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule, TextSource, condition_fields, text_shares
@@ -129,6 +131,31 @@ def test_it_learns_a_batch_and_moves_only_the_unet(folder: Path) -> None:
     assert losses[-1] < 0.9 * losses[0]
     assert all(torch.equal(value, frozen[name]) for name, value in method.vae.state_dict().items())
     assert {name.split(".")[0] for name in method.stored_names()} == {"unet"}
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_the_text_encoder_trains_along_where_it_is_told_to(folder: Path, trained: bool) -> None:
+    method, batch = module(folder, drop=0.0, train_text_encoder=trained), full_batch()
+    values_of(method, batch, Draws(0, batch["position"]))["sdm"].mean().backward()
+    read = method.text_encoder.get_input_embeddings().weight.grad
+    assert (read is not None and bool(read.any())) == trained
+    assert any(name.startswith("text_encoder.") for name in method.stored_names()) == trained
+    assert ("text_encoder" in method.fingerprints()) != trained
+    assert ("text.instruction" in method.features.names) != trained
+    assert method.features.names >= {"latents.source", "latents.target"}
+    assert not any(parameter.requires_grad for parameter in method.vae.parameters())
+
+
+def test_an_exported_text_encoder_that_trained_starts_a_run(folder: Path, tmp_path: Path) -> None:
+    method, exported = module(folder, train_text_encoder=True), tmp_path / "exported"
+    torch.nn.init.normal_(method.text_encoder.get_input_embeddings().weight)
+    method.export(exported, {})
+    fresh = module(exported, train_text_encoder=True)
+    torch.nn.init.zeros_(fresh.text_encoder.get_input_embeddings().weight)
+    read = read_parts(fresh, exported)
+    assert read is not None and init_weights(fresh, read) == []
+    given, found = method.state_dict(), fresh.state_dict()
+    assert all(torch.equal(found[name], given[name]) for name in method.stored_names())
 
 
 def test_what_the_edit_changes_counts_more(folder: Path) -> None:
