@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -12,7 +13,7 @@ from datamodules.tinyworld.illustration_reader import judge_illustration
 from datamodules.tinyworld.illustrations import ATTRIBUTES, figure_of
 from datamodules.tinyworld.oracle import Verdict, judge
 from datamodules.tinyworld.scene import SIDE
-from datamodules.tinyworld.subject_judge import judge_subject_edit
+from datamodules.tinyworld.subject_judge import judge_drawing, judge_subject_edit
 
 JUDGES: dict[str, Callable[[ArrayLike, dict[str, Any]], Verdict]] = {
     "tinyworld": judge,
@@ -30,6 +31,8 @@ class TinyWorldJudge:
     def __call__(self, image: ArrayLike, metadata: dict[str, Any] | None) -> dict[str, float]:
         """`success` and `preservation` (0 or 1), `details` (0 or 1) and `kept` (share of untouched objects).
 
+        Of a sample with subjects also `fidelity` and `alignment` (`judge_drawing`).
+
         Args:
             image: [3, 64, 64] in [-1, 1], numpy or a torch tensor on the CPU.
 
@@ -37,12 +40,14 @@ class TinyWorldJudge:
             ValueError: no metadata, metadata of another data set, or an image of another shape.
         """
         facts = metadata or {}
+        drawing = asdict(judge_drawing(image, facts)) if facts.get("world") == "subjects" else {}
         verdict = JUDGES.get(facts.get("world", ""), judge)(image, facts)
         return {
             "success": float(verdict.success),
             "preservation": float(verdict.preservation),
             "details": float(verdict.details),
             "kept": verdict.kept,
+            **drawing,
         }
 
     def text(self, text: str, metadata: dict[str, Any]) -> bool:

@@ -6,7 +6,7 @@ and than one flat colour does. Where the texture begins on the object does not m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datamodules.tinyworld.draws import Draws
+from datamodules.tinyworld.effects import Pixels
 from datamodules.tinyworld.layout import MIN_CONTRAST
 from datamodules.tinyworld.oracle import Verdict, as_picture
 from datamodules.tinyworld.reading import Picture, Place, blurred, grown, read
@@ -35,6 +36,7 @@ from datamodules.tinyworld.surfaces import block_means
 from datamodules.tinyworld.thresholds import thresholds
 
 STRANGERS = 8  # rivals in other colours
+Textures = dict[Thing, Texture]
 SAMPLES = 2  # a pixel and direction, enough for comparisons
 SHIFTS = (-2, -1, 0, 1, 2)  # pixels that an object may stand off its place
 MIN_OVERLAP = 0.7  # of an object's silhouette and what stands out at its place: common pixels over all of both
@@ -50,6 +52,20 @@ class TextureVerdict:
     nearest: bool
     nearness: float
     error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How a picture fits what it was drawn from, each in [0,1].
+
+    Attributes:
+        fidelity: mean over the subjects of `TextureVerdict.nearness`, 0 where the shape is not there.
+        alignment: share of what the text says that is there: each object's shape at its place (its colour too, of those
+            that are no subject) and the background.
+    """
+
+    fidelity: float
+    alignment: float
 
 
 def judge_texture(image: ArrayLike, thing: Thing, texture: Texture) -> TextureVerdict:
@@ -76,6 +92,18 @@ def judge_subjects(image: ArrayLike, metadata: dict[str, Any]) -> list[TextureVe
     return [judge_texture(image, thing, texture) for thing, texture in subjects_of(metadata).items()]
 
 
+def judge_drawing(image: ArrayLike, metadata: dict[str, Any]) -> Drawing:
+    """Judge a picture drawn from a sample's target caption and attachments alone; errors as `judge_subjects`."""
+    textures, picture, limits = subjects_of(metadata), as_picture(image), thresholds("plain")
+    target = Scene.from_dict(metadata["target_scene"])
+    shaped = {thing: shows_shape(picture, target, thing) for thing in textures}
+    nearness = [shaped[thing] * judge_texture(image, thing, texture).nearness for thing, texture in textures.items()]
+    others = [thing for thing in target.things if thing not in textures]
+    said = [*shaped.values(), *(_reads(picture, target, textures, thing) for thing in others)]
+    ground = _outside(picture, render_with_subjects(target, textures), target.things) <= limits.max_outside
+    return Drawing(float(np.mean(nearness)), float(np.mean([*said, ground])))
+
+
 def judge_subject_edit(image: ArrayLike, metadata: dict[str, Any]) -> Verdict:
     """Judge the edit of a sample with subjects: success asks for the object's shape and for its texture.
 
@@ -89,19 +117,28 @@ def judge_subject_edit(image: ArrayLike, metadata: dict[str, Any]) -> Verdict:
     def stands(thing: Thing) -> bool:
         if thing in textures:
             return shows_shape(picture, target, thing) and judge_texture(image, thing, textures[thing]).nearest
-        others = target.with_things(tuple(each for each in target.things if each != thing))
-        place = Place(picture, render_with_subjects(others, textures), "", thing.place, limits)
-        return read(place, thing).is_like(thing)
+        return _reads(picture, target, textures, thing)
 
     kept = [stands(thing) for thing in target.things if thing != after]
-    free = block_means((~grown(silhouettes(edited.values()), 3)).astype(np.float32)[..., None])[..., 0] == 1.0
-    before = render_with_subjects(source, textures).astype(np.float32)
-    outside = float(np.abs(block_means(picture) - block_means(before))[free].mean())
+    outside = _outside(picture, render_with_subjects(source, textures), edited.values())
     success = stands(after)
     return Verdict(success, all(kept) and outside <= limits.max_outside, success, float(np.mean(kept or [1])), outside)
 
 
-def subjects_of(metadata: dict[str, Any]) -> dict[Thing, Texture]:
+def _reads(picture: Picture, scene: Scene, textures: Textures, thing: Thing) -> bool:
+    """Whether an object without a texture is read at its place as the scene has it."""
+    others = scene.with_things(tuple(each for each in scene.things if each != thing))
+    place = Place(picture, render_with_subjects(others, textures), "", thing.place, thresholds("plain"))
+    return read(place, thing).is_like(thing)
+
+
+def _outside(picture: Picture, expected: Pixels, things: Iterable[Thing]) -> float:
+    """Mean difference to an expected picture away from some objects, in grey levels."""
+    free = block_means((~grown(silhouettes(things), 3)).astype(np.float32)[..., None])[..., 0] == 1.0
+    return float(np.abs(block_means(picture) - block_means(expected.astype(np.float32)))[free].mean())
+
+
+def subjects_of(metadata: dict[str, Any]) -> Textures:
     """The subjects of a sample and their textures. ValueError on the metadata of another world."""
     if metadata.get("world") != "subjects":
         raise ValueError("metadata: expected that of a sample with subjects (world: subjects), found another or none")

@@ -71,6 +71,8 @@ class PerceptualDistance(PerSampleMetric):
 class Judged(PerSampleMetric):
     """A score of the judge, "success" (did the edit happen) or "preservation" (did the rest stay), or several at once.
 
+    Of what was drawn from a text with pictures of subjects "fidelity" to these and "alignment" with the text.
+
     Args:
         scores: names of the judge's scores; of several the product, which is 1 where all of them are.
     """
@@ -84,14 +86,13 @@ class Judged(PerSampleMetric):
     def values(self, bank: FeatureBank) -> SampleValues:
         """Scores of `FeatureBank.verdicts`, as numbers (true is 1)."""
         verdicts = bank.verdicts()
-        values = [
-            float("nan") if verdict is None else math.prod(float(verdict[score]) for score in self.scores)
-            for verdict in verdicts
-        ]
+        found = [{} if verdict is None else verdict for verdict in verdicts]
+        values = [math.prod(float(verdict.get(score, math.nan)) for score in self.scores) for verdict in found]
         absent = torch.tensor([verdict is None for verdict in verdicts], dtype=torch.bool)
+        other = torch.tensor([not {*self.scores} <= verdict.keys() for verdict in found], dtype=torch.bool)
         broken = ~bank.image("edited").isfinite().flatten(1).all(1).cpu()
         scores = torch.tensor(values, dtype=torch.float64).masked_fill(broken, float("nan"))
-        return sample_values(scores, {"no_metadata": absent})
+        return sample_values(scores, {"no_metadata": absent, "not_judged": other & ~absent})
 
 
 class JudgedText(PerSampleMetric):

@@ -39,6 +39,8 @@ METRICS: dict[str, Callable[[], PerSampleMetric | SetMetric]] = {
     "joint": partial(Judged, "success", "preservation"),
     "success": partial(Judged, "success"),
     "preservation": partial(Judged, "preservation"),
+    "subject_fidelity": partial(Judged, "fidelity"),
+    "text_alignment": partial(Judged, "alignment"),
     "response_accuracy": partial(JudgedText, "response"),
     "caption_accuracy": partial(JudgedText, "caption"),
     "clip_score": partial(ClipTextSimilarity, clip.clip_score),

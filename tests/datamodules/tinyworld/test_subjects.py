@@ -14,7 +14,7 @@ from datamodules.tinyworld.png import png
 from datamodules.tinyworld.render import silhouette
 from datamodules.tinyworld.sample import with_images
 from datamodules.tinyworld.scene import Scene, Thing
-from datamodules.tinyworld.subject_judge import judge_subjects, judge_texture, rivals
+from datamodules.tinyworld.subject_judge import judge_drawing, judge_subjects, judge_texture, rivals
 from datamodules.tinyworld.subject_samples import BACKGROUND_SHARE, SPLITS, draw_subject_sample
 from datamodules.tinyworld.subjects import ANGLES, COLOURS, PERIODS, Texture, draw_texture, render_with_subjects
 from datamodules.tinyworld.world import World
@@ -117,6 +117,24 @@ def test_pictures_of_another_subject_and_of_none_are_not_nearest():
     assert np.mean(wrong) <= 0.02
     uniform = np.full((64, 64, 3), 128, dtype=np.uint8)
     assert not any(verdict for sample in SAMPLES for verdict in nearest(uniform, sample))
+
+
+def test_a_drawing_is_judged_by_its_pictures_and_by_its_text():
+    true = [judge_drawing(as_image(sample["target"]), sample["metadata"]) for sample in SAMPLES]
+    assert all((each.fidelity, each.alignment) == (1, 1) for each in true)
+    drawn = []
+    for sample, other in pairwise(SAMPLES):
+        scene = Scene.from_dict(sample["metadata"]["target_scene"])
+        textures = {thing: subjects(other)[0][1] for thing, _ in subjects(sample)}
+        drawn.append(judge_drawing(as_image(render_with_subjects(scene, textures)), sample["metadata"]))
+    assert 0.2 < np.mean([each.fidelity for each in drawn]) < 0.6 and max(each.fidelity for each in drawn) < 1
+    assert np.mean([each.alignment for each in drawn]) > 0.95
+    for sample in SAMPLES:
+        scene = Scene.from_dict(sample["metadata"]["target_scene"])
+        picture = render_with_subjects(scene.with_things(()), {})
+        said = len(scene.things) + 1  # the background alone is right
+        found = judge_drawing(as_image(picture), sample["metadata"])
+        assert found.fidelity == 0 and found.alignment == pytest.approx(1 / said)
 
 
 def test_a_rival_in_the_same_colours_is_told_from_the_subject():

@@ -109,6 +109,15 @@ def test_what_a_sample_lacks_is_skipped_and_named(encoder: ClipEncoder) -> None:
     assert all(value.reasons[1] is None for value in values.values())
 
 
+def test_a_score_that_the_judge_does_not_give_is_skipped_and_named(encoder: ClipEncoder) -> None:
+    suite = MetricSuite(["success", "subject_fidelity"], encoder, EvenJudge())
+    batch = random_batch(2)
+    batch["metadata"][0] = {}
+    values = suite.update(suite.bank(batch, random_images(2)))
+    assert values["subject_fidelity"].reasons == ["no_metadata", "not_judged"]
+    assert values["success"].reasons == ["no_metadata", None]
+
+
 def test_a_broken_image_is_counted_and_not_averaged(encoder: ClipEncoder) -> None:
     edited = random_images(3)
     edited[2] = float("nan")
