@@ -15,6 +15,7 @@ from mmig.backbones.mllm import PixelStatistics
 from mmig.backbones.mllm_vision import vision_of
 from mmig.evaluation.pictures import tower_pixels
 from mmig.language.greedy import given_first, plain_generation
+from mmig.language.late_tokens import states_with_late_gradient
 from mmig.language.sequences import VISUAL_TOKEN, check_room, left_padded_ids, prompt_ids, teacher_forced_ids
 from mmig.language.special_tokens import SpecialTokens, TrainedTables, states_at
 from mmig.language.token_loss import TokenLoss, token_loss
@@ -267,9 +268,12 @@ class InstructionWriter(nn.Module):
         check_room(config, instructions, prompts, [self.image_ids] * len(prompts))
 
     def _hidden(self, ids: Tensor, attention: Tensor, visual: Tensor | None) -> Tensor:
-        """Last hidden states, [B,T,D]."""
+        """Last hidden states, [B,T,D]; where only the [IMG] tokens train, they alone have a gradient."""
         told = self._decoder_inputs(ids, attention, visual)
         embedded, decoder = self._embed(ids, visual), self.llm.get_decoder()
+        if torch.is_grad_enabled() and self.config.rows == "new" and not self.config.gradient_checkpointing:
+            starts = (ids == self.image_ids[0]).int().argmax(dim=1)
+            return states_with_late_gradient(decoder, embedded, attention, starts, len(self.image_ids), told)
         return decoder(inputs_embeds=embedded, attention_mask=attention, use_cache=False, **told).last_hidden_state
 
     def _decoder_inputs(self, ids: Tensor, attention: Tensor, visual: Tensor | None) -> dict[str, Any]:

@@ -97,6 +97,29 @@ def test_hidden_states_are_those_of_the_models_own_forward(models: dict[str, Pat
 
 
 @pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("sees", [True, False], ids=["sees", "blind"])
+def test_new_rows_have_the_gradient_of_one_whole_forward(models: dict[str, Path], kind: str, sees: bool) -> None:
+    """Where only the [IMG] tokens train, what stands before them runs without a graph."""
+    model = writer(models[kind], kind, rows="new")
+    encoded = model.encode(INSTRUCTIONS, [EXPRESSIVE[0], EXPRESSIVE[1] * 2])  # of different lengths
+    visual = model.visual_tokens(pictures(model)[0]) if sees else None
+    rows = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def of_one_batch() -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        loss, states = model(encoded, visual)
+        weights = torch.randn(states.shape, generator=torch.Generator().manual_seed(0))
+        return loss.values, states, list(torch.autograd.grad(loss.values.sum() + (states * weights).sum(), rows))
+
+    loss, states, gradients = of_one_batch()
+    model.config.gradient_checkpointing = True  # the whole forward with its graph, which the model is to recompute
+    whole = of_one_batch()
+    torch.testing.assert_close((loss, states), whole[:2], rtol=1e-5, atol=1e-5)
+    for found, expected in zip(gradients, whole[2], strict=True):
+        assert expected.any()
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("kind", MODELS)
 @torch.no_grad()
 def test_what_it_writes_is_what_the_model_writes_by_itself(models: dict[str, Path], kind: str) -> None:
     model = writer(models[kind], kind)
