@@ -7,6 +7,7 @@ from datamodules.attachments import AttachmentSettings, answers, with_attachment
 from datamodules.collate import cached_feature, collate, take
 from datamodules.faults import BadSample
 from datamodules.images import decode_image
+from datamodules.outcome import Outcome
 from datamodules.pixels import same_shape, to_mask, to_rgb
 from datamodules.placeholders import (
     PLACEHOLDER_FIELDS,
@@ -50,6 +51,7 @@ __all__ = [
     "Batch",
     "Concept",
     "Fault",
+    "Outcome",
     "Placeholder",
     "Sample",
     "SchemaError",

@@ -7,6 +7,7 @@ as it is keeps its bytes. How functions look that ask a model is the affair of `
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,15 @@ from datamodules.convert.source import ConversionError, Finding, Source
 from datamodules.decode import PLAIN_IMAGES, decode
 from datamodules.faults import LOST, BadSample
 from datamodules.features import MEMBER
+from datamodules.outcome import Outcome
 from datamodules.remote_index import open_index
 from datamodules.schema import IMAGE_FIELDS, MASK_FIELDS, Sample
 from datamodules.shard_index import ShardIndex
 from datamodules.shard_reader import ShardReader
 from datamodules.tar_index import ShardError
 
-Map = Callable[[Sequence[Sample]], Sequence[Sequence[Sample] | str]]
-"""Samples -> the samples that come of each of them; a text in their place says why there are none."""
+Map = Callable[[Sequence[Sample]], Sequence[Sequence[Sample] | str | Outcome]]
+"""Samples -> the samples that come of each of them; a text in their place says why there are none, an `Outcome` more."""
 
 
 def map_shards(
@@ -101,7 +103,7 @@ class MappedShards(Source):
         """The facts; where the shards lie does not count, and what they hold is known by the items."""
         return {"facts": dict(self.facts)}
 
-    def samples(self, items: Sequence[_Shard]) -> Iterator[Sample | Finding]:
+    def samples(self, items: Sequence[_Shard]) -> Iterator[Sample | Finding | Counter[str]]:
         """What the function makes of the samples of a shard, in their order."""
         reader = ShardReader(self.shards)
         try:
@@ -111,7 +113,9 @@ class MappedShards(Source):
         finally:
             reader.close()
 
-    def _batch(self, reader: ShardReader, shard: _Shard, start: int, stop: int) -> Iterator[Sample | Finding]:
+    def _batch(
+        self, reader: ShardReader, shard: _Shard, start: int, stop: int
+    ) -> Iterator[Sample | Finding | Counter[str]]:
         found = [_read(reader, shard.number, row) for row in range(start, stop)]
         read = [entry for entry in found if isinstance(entry, _Read)]
         made = list(self.function([entry.sample for entry in read])) if read else []
@@ -125,12 +129,19 @@ class MappedShards(Source):
             if isinstance(entry, Finding):
                 yield entry
                 continue
-            samples = next(results)
-            if isinstance(samples, str) or not samples:
-                why = samples if isinstance(samples, str) and samples else "the mapper made no sample of it"
-                yield Finding("nothing", entry.sample["key"], why)
-                continue
-            yield from (entry.with_files(sample) for sample in samples)
+            outcome = _outcome(next(results))
+            if outcome.counts:
+                yield Counter(outcome.counts)
+            if not outcome.samples:
+                reason = f"nothing: {outcome.reason}" if outcome.reason else "nothing"
+                yield Finding(reason, entry.sample["key"], outcome.detail or "the mapper made no sample of it")
+            yield from (entry.with_files(sample) for sample in outcome.samples)
+
+
+def _outcome(made: Sequence[Sample] | str | Outcome) -> Outcome:
+    if isinstance(made, Outcome):
+        return made
+    return Outcome(detail=made) if isinstance(made, str) else Outcome(made)
 
 
 class _Kept(NamedTuple):

@@ -37,6 +37,7 @@ def _totals(items: int, shards: list[WrittenShard]) -> dict[str, Any]:
     rows = [shard.row for shard in shards if shard.row]
     dropped = sum((shard.findings.dropped for shard in shards), Counter())
     kept = sum((shard.findings.kept for shard in shards), Counter())
+    counted = sum((shard.findings.counted for shard in shards), Counter())
     return {
         "items": items,
         "samples": sum(row.count for row in rows),
@@ -44,6 +45,7 @@ def _totals(items: int, shards: list[WrittenShard]) -> dict[str, Any]:
         "bytes": sum(row.bytes for row in rows),
         "dropped": dict(sorted(dropped.items())),
         "kept": dict(sorted(kept.items())),
+        **({"counted": dict(sorted(counted.items()))} if counted else {}),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,9 @@ def _encoded(
     for sample in source.samples(items):
         if isinstance(sample, Finding):
             findings.add(sample)
+            continue
+        if isinstance(sample, Counter):
+            findings.counted.update(sample)
             continue
         key = str(sample.get("key"))
         try:

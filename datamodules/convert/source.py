@@ -53,11 +53,15 @@ class Finding(NamedTuple):
 
 @dataclass
 class Findings:
-    """Findings counted by reason, apart for what was dropped and what was kept; the first of each named."""
+    """Findings counted by reason, apart for what was dropped and what was kept; the first of each named.
+
+    `counted` are parts of samples, as a mapper's `Outcome` counts them.
+    """
 
     dropped: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
     examples: list[Finding] = field(default_factory=list)
+    counted: Counter[str] = field(default_factory=Counter)
 
     def add(self, finding: Finding) -> None:
         """Count one."""
@@ -110,8 +114,8 @@ class Source:
         """The samples of one item; a `BadSample` raised here drops what the item would still have given."""
         raise ConversionError(f"{self.name}: declares no samples")
 
-    def samples(self, items: Sequence[Any]) -> Iterator[Sample | Finding]:
-        """The samples of items that follow each other."""
+    def samples(self, items: Sequence[Any]) -> Iterator[Sample | Finding | Counter[str]]:
+        """The samples of items that follow each other; a counter is added to what is counted."""
         for item in items:
             try:
                 yield from self.samples_of(item)

@@ -110,6 +110,7 @@ class Workspace:
             "dropped": dict(sorted(written.findings.dropped.items())),
             "kept": dict(sorted(written.findings.kept.items())),
             "examples": written.findings.examples,
+            "counted": dict(sorted(written.findings.counted.items())),
         }
         replace_file(self._record(section), json.dumps(record).encode())
 
@@ -121,7 +122,8 @@ class Workspace:
         record = json.loads(path.read_bytes())
         row = ShardInfo(**record["row"]) if record["row"] else None
         examples = [Finding(*example) for example in record["examples"]]
-        return WrittenShard(row, Findings(Counter(record["dropped"]), Counter(record["kept"]), examples))
+        dropped, kept, counted = (Counter(record.get(name, {})) for name in ("dropped", "kept", "counted"))
+        return WrittenShard(row, Findings(dropped, kept, examples, counted))
 
     def is_whole(self, section: Section, written: WrittenShard, in_place: bool) -> bool:
         """Whether the files of a finished section are still there, in their full length."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
-from datamodules.schema import Sample
+from datamodules.schema import Outcome, Sample
 
 Answer = Any
 """Plain JSON: None, bool, numbers, str, lists, and dicts with str keys."""
@@ -30,10 +30,10 @@ class Mapper(Protocol):
         """What the result depends on beside the samples: fingerprints of models, prompts, settings."""
         ...
 
-    def __call__(self, samples: Sequence[Sample]) -> Sequence[Sequence[Sample] | str]:
+    def __call__(self, samples: Sequence[Sample]) -> Sequence[Sequence[Sample] | str | Outcome]:
         """None, one or several samples of each, under keys of their own; images that stay keep their bytes.
 
-        A text in place of the samples says why there are none.
+        A text in place of the samples says why there are none; an `Outcome` says it by a word that is counted.
 
         Args:
             samples: with PIL images, as `datamodules.schema.Sample` says.
@@ -53,7 +53,7 @@ class AskingMapper(Protocol):
         """One answer a sample."""
         ...
 
-    def apply(self, sample: Sample, answer: Answer) -> Sequence[Sample] | str:
+    def apply(self, sample: Sample, answer: Answer) -> Sequence[Sample] | str | Outcome:
         """The samples that follow from an answer, or why there are none; a pure function of both."""
         ...
 
@@ -90,7 +90,7 @@ class Answered:
         """Those of the asking mapper."""
         return self._asking.facts()
 
-    def __call__(self, samples: Sequence[Sample]) -> Sequence[Sequence[Sample] | str]:
+    def __call__(self, samples: Sequence[Sample]) -> Sequence[Sequence[Sample] | str | Outcome]:
         """As of `Mapper`."""
         unknown = [sample for sample in samples if sample["key"] not in self._answers]
         if unknown:
