@@ -28,7 +28,7 @@ from datamodules.shard_reader import ShardReader
 from datamodules.tar_index import ShardError
 
 Map = Callable[[Sequence[Sample]], Sequence[Sequence[Sample] | str | Outcome]]
-"""Samples -> the samples that come of each of them; a text in their place says why there are none, an `Outcome` more."""
+"""Samples -> the samples that come of each of them; a text instead says why there are none, an `Outcome` more."""
 
 
 def map_shards(

@@ -11,13 +11,13 @@ import json
 import logging
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from mmig.backbones.files import part_folder, part_prefix, read_json, weight_files
 from mmig.backbones.hub import cached_snapshot, is_hub_id, locate, split_revision
 from mmig.backbones.named import Origin, Source
-from mmig.backbones.parts import PARTS, PIPELINE_PARTS, BackboneError
+from mmig.backbones.parts import PARTS, PIPELINE_PARTS, BackboneError, Part
 from mmig.base.files import cache_folder, write_text
 from mmig.base.paths import looked_in, resolved
 
@@ -51,6 +51,18 @@ def fingerprint(path: Source, part: str | None = None) -> str:
     for name, folder, weights in folders:
         whole.update(f"{name}:{_folder_digest(folder, weights, cache)}\n".encode())
     return whole.hexdigest()
+
+
+def fingerprints(path: str, parts: Collection[Part], setting: str) -> str:
+    """Fingerprints of the parts that a setting names, in one text."""
+    return " ".join(fingerprint(Origin(path, part, setting)) for part in parts)
+
+
+def identity(path: str, parts: Collection[Part], setting: str) -> str:
+    """What a model that only gives recorded answers is known by: its hub id, so that these can be replayed where it is
+    not; that of a folder by its fingerprints.
+    """
+    return path if is_hub_id(path) else fingerprints(path, parts, setting)
 
 
 def file_fingerprint(file: Path) -> str:

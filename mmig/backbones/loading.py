@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -19,6 +19,8 @@ from mmig.backbones.parts import BackboneError
 
 logger = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=nn.Module)
+Precision = Literal["float32", "bfloat16", "float16"]
+"""In which weights are loaded, by name."""
 
 # Buffers that older versions of the libraries stored and that newer ones compute.
 _COMPUTED = re.compile(r"(.*\.)?(position_ids|rotary_emb\.inv_freq)")

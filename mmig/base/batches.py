@@ -1,5 +1,6 @@
 """Batches of the schema: moved to a device, cut, without samples that could not be read."""
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -22,6 +23,14 @@ def chosen_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {name}: cannot be used ({reason}); give auto, cpu, cuda or cuda:1") from error
     return device
+
+
+def process_device(name: str) -> torch.device:
+    """As `chosen_device`; under torchrun auto and cuda are the GPU of this process."""
+    chosen, place = chosen_device(name), os.environ.get("LOCAL_RANK")
+    if chosen == torch.device("cuda") and place is not None:
+        return torch.device("cuda", int(place) % torch.cuda.device_count())
+    return chosen
 
 
 def move_batch(batch: Mapping[str, Any], device: torch.device | str, non_blocking: bool = False) -> dict[str, Any]:

@@ -5,17 +5,14 @@ and summarising follow from them, so that both can be done anew without asking.
 """
 
 import functools
-import os
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
-
-import torch
+from typing import ClassVar
 
 from datamodules.schema import Sample, without_placeholders
-from mmig.backbones.fingerprint import fingerprint
-from mmig.backbones.hub import is_hub_id
-from mmig.backbones.named import BackboneSettings, Origin
-from mmig.base.batches import chosen_device
+from mmig.backbones.fingerprint import fingerprints, identity
+from mmig.backbones.loading import Precision
+from mmig.backbones.named import BackboneSettings
+from mmig.base.batches import process_device
 from mmig.cache.map import Answer, AnswerError
 from mmig.methods.mgie.asking import ASKED, ASKED_PROCESSOR, Asker, load_asker
 from mmig.methods.mgie.expressive_text import HEADER, QUESTION, clean, question_about
@@ -29,7 +26,6 @@ from mmig.methods.mgie.summariser import (
     summariser_folder,
 )
 
-Precision = Literal["float32", "bfloat16", "float16"]
 LLAVA = "llava-hf/llava-1.5-7b-hf"
 _RULE = "1"  # counts up when the same answer comes to give another text
 
@@ -98,10 +94,13 @@ class ExpressiveTargets:
             BackboneError: a folder that is not there, or a summariser that is none.
         """
         asked = {"question": self.question, "max_tokens": str(self.max_tokens), "dtype": self.dtype}
-        found = {"model": _name(self.model), **asked, "header": self.header, "rule": _RULE}
+        known_by = identity(self.model, self.backbone_settings["model"].values(), "model")
+        found = {"model": known_by, **asked, "header": self.header, "rule": _RULE}
         if self.summariser is not None:
             summariser_folder(self.summariser)
-            found["summariser"] = _fingerprints(self.summariser, "summariser")
+            found["summariser"] = fingerprints(
+                self.summariser, self.backbone_settings["summariser"].values(), "summariser"
+            )
             found |= {"summary_prompt": self.summary_prompt, "summary_tokens": str(self.summary_tokens)}
             found["summariser_dtype"] = self.summariser_dtype
         return found
@@ -137,12 +136,12 @@ class ExpressiveTargets:
 
     @functools.cached_property
     def _asker(self) -> Asker:
-        return load_asker(self.model, self.max_tokens, self.dtype, _device(self.device))
+        return load_asker(self.model, self.max_tokens, self.dtype, process_device(self.device))
 
     @functools.cached_property
     def _summary(self) -> Summariser:
         assert self.summariser is not None
-        device, prompt = _device(self.device), self.summary_prompt
+        device, prompt = process_device(self.device), self.summary_prompt
         return load_summariser(self.summariser, prompt, self.summary_tokens, self.summariser_dtype, device)
 
 
@@ -151,19 +150,3 @@ def _lacks(sample: Sample) -> str | None:
     if "source" not in sample:
         return "source picture"
     return None if without_placeholders(sample.get("instruction", "")).strip() else "instruction"
-
-
-def _name(model: str) -> str:
-    return model if is_hub_id(model) else _fingerprints(model, "model")
-
-
-def _fingerprints(path: str, setting: str) -> str:
-    parts = ExpressiveTargets.backbone_settings[setting].values()
-    return " ".join(fingerprint(Origin(path, part, setting)) for part in parts)
-
-
-def _device(name: str) -> torch.device:
-    chosen, place = chosen_device(name), os.environ.get("LOCAL_RANK")
-    if chosen == torch.device("cuda") and place is not None:
-        return torch.device("cuda", int(place) % torch.cuda.device_count())
-    return chosen

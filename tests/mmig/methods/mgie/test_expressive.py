@@ -1,7 +1,6 @@
 """MGIE's data step for real: a tiny LLaVA and a tiny T5 write targets for 50 rows of the small world."""
 
 import json
-import os
 import shutil
 from multiprocessing import get_context
 from pathlib import Path
@@ -285,12 +284,3 @@ def test_the_published_configuration_names_its_models_to_whoever_fetches_them(ro
         "llava-hf/llava-1.5-7b-hf": {"mllm", "mllm_processor"},
         "jordiclive/flan-t5-11b-summarizer-filtered": {"summariser", "summariser_tokenizer"},
     }
-
-
-def test_a_process_of_torchrun_computes_on_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expressive, "chosen_device", torch.device)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setitem(os.environ, "LOCAL_RANK", "3")
-    assert expressive._device("cuda") == torch.device("cuda", 3)
-    assert expressive._device("cuda:1") == torch.device("cuda", 1)
-    assert expressive._device("cpu") == torch.device("cpu")
