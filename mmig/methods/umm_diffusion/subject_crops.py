@@ -33,7 +33,7 @@ _RULE = "1"  # counts up when the same boxes come to give other samples
 
 
 class SubjectCrops:
-    """Makes (x, y, x_s, p) of (x, y): x and y stay, crops of x become attachments of role "subject", each with its word.
+    """Makes (x, y, x_s, p) of (x, y): both stay, and crops of x become attachments of role "subject" bound to words.
 
     A crop is the rectangle of its box: what lies beside the subject in it, background or other things, stays, as in the
     paper; nothing is masked. `metadata["subjects"]` says of each its attachment, label, score, box in pixels of x
@@ -190,7 +190,7 @@ def read_boxes(key: str, answer: Answer, size: tuple[int, int]) -> list[FoundBox
             raise AnswerError(f"{wanted} boxes [left, top, right, bottom], found {list(box)} of {each.label!r}")
     if min(size) > 1 and found and all(0 <= place <= 1 for each in found for place in each.box):
         raise AnswerError(
-            f"{wanted} boxes in pixels of a picture of {size[0]}x{size[1]}, found only numbers from 0 to 1; multiply them"
+            f"{wanted} boxes in pixels of a picture of {size[0]}x{size[1]}, found only numbers from 0 to 1"
         )
     return found
 
