@@ -13,6 +13,7 @@ from datamodules.tinyworld.sample import with_images
 from datamodules.tinyworld.subject_samples import draw_subject_sample
 from mmig.methods.umm_diffusion.module import UMMDiffusionModule
 from mmig.training.optim import OptimizerConfig
+from tests.saved_run import save_run
 from tests.tiny_fixtures import IMAGE_SIZE, build_stable_diffusion
 from tests.tiny_saving import save, seeded
 
@@ -53,6 +54,21 @@ def module(phase: int = 1, **settings: Any) -> UMMDiffusionModule:
     return UMMDiffusionModule(
         OptimizerConfig(lr=1e-3, weight_decay=0.0), diffusion, diffusion, clip, phase, hidden_dim=HIDDEN, **settings
     )
+
+
+def save_umm_run(folder: Path, **sampling: Any) -> Path:
+    """Write a run of phase 1 that draws in two steps."""
+    diffusion, clip = map(str, folders())
+    arguments = {
+        "optimizer": {"lr": 1e-3},
+        "backbone": diffusion,
+        "unet": diffusion,
+        "image_encoder": clip,
+        "phase": 1,
+        "hidden_dim": HIDDEN,
+        "sampling": {"num_steps": 2, **sampling},
+    }
+    return save_run(folder, "mmig.methods.umm_diffusion.module.UMMDiffusionModule", arguments)
 
 
 def subject_sample(index: int, split: str = "train") -> Sample:

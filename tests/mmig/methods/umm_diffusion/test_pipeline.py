@@ -13,10 +13,9 @@ from mmig.evaluation.opening import open_checkpoint
 from mmig.methods.umm_diffusion.pipeline import UMMDiffusionPipeline, word_spans
 from mmig.methods.umm_diffusion.words import SubjectError
 from mmig.run.export import export_run
-from tests.mmig.methods.umm_diffusion.support import folders, module, picture
+from tests.mmig.methods.umm_diffusion.support import folders, module, picture, save_umm_run
 from tests.saved_run import save_run
 
-CLASS = "mmig.methods.umm_diffusion.module.UMMDiffusionModule"
 TEXT = "a circle is under a square"
 
 
@@ -27,17 +26,7 @@ def pipe() -> UMMDiffusionPipeline:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    diffusion, clip = map(str, folders())
-    arguments = {
-        "optimizer": {"lr": 1e-3},
-        "backbone": diffusion,
-        "unet": diffusion,
-        "image_encoder": clip,
-        "phase": 1,
-        "hidden_dim": 16,
-        "sampling": {"num_steps": 2},
-    }
-    return save_run(tmp_path_factory.mktemp("runs") / "umm", CLASS, arguments)
+    return save_umm_run(tmp_path_factory.mktemp("runs") / "umm")
 
 
 def pixels(image: Image.Image) -> bytes:
