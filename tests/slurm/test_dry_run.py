@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.slurm.cluster import ROOT
 from tests.test_configs import ParsedError, ParseOnly
@@ -179,6 +180,19 @@ def test_any_run_is_named_and_configured_by_what_is_given(monkeypatch: pytest.Mo
     assert merged["model"]["class_path"].endswith("InstructPix2PixModule") and merged["model"]["init_args"]["seed"] == 3
     assert merged["trainer"]["strategy"]["class_path"] == "mmig.training.fsdp.FSDP2Strategy"  # what is given wins
     assert merged["data"]["init_args"]["resolution"] == 64
+
+
+DOCUMENTED = re.findall(r"`sbatch slurm/train\.sh ([^`\[]*--config [^`\[]*)`", (ROOT / "docs/cluster.md").read_text())
+
+
+@pytest.mark.parametrize("command", DOCUMENTED)
+def test_the_runs_that_the_page_names_are_accepted(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shlex.split(command)
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ParsedError) as caught:
+        ParseOnly(train_arguments(dry_run("train.sh", *words)))
+    named = yaml.safe_load((ROOT / words[2]).read_text(encoding="utf-8"))["model"]["class_path"]
+    assert caught.value.args[0]["model"]["class_path"] == named and caught.value.args[0]["name"] == words[0]
 
 
 def refusal(script: str, *arguments: str, **environment: str) -> str:

@@ -14,6 +14,7 @@ PROGRAMS = [
     ("edit", ["--config", "x", "--instruction", "x", "--out", "x"], "--step", "--steps"),
     ("mmig.run.export", ["--checkpoint", "x", "--out", "x"], "--no_ema", "--no-ema"),
     ("mmig.run.map", ["--config", "x", "--source", "x", "--out", "x"], "--recor", "--record"),
+    ("mmig.methods.umm_diffusion.subjects", ["--source", "x", "--out", "x"], "--min-sides", "--min-side"),
     ("mmig.backbones.__main__", ["fetch", "--config", "x"], "--too", "--to"),
     ("datamodules.convert.__main__", ["magicbrush", "--source", "x", "--out", "x"], "--worker", "--workers"),
     ("datamodules.shards", ["verify", "x"], "--index-dir", "--index-directory"),

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from datamodules.decode import decode
+from datamodules.schema import Outcome
 from datamodules.shard_index import ShardIndex
 from datamodules.shard_reader import ShardReader
 from datamodules.shards import map_shards, verify, write_shards
@@ -116,6 +117,23 @@ def test_a_mapper_may_say_why_it_makes_no_sample(source: Path, tmp_path: Path) -
     assert {entry["detail"] for entry in silent["findings"] if entry["reason"] == "nothing"} == {
         "the mapper made no sample of it"
     }
+
+
+def test_a_mapper_may_count_samples_by_a_word_and_what_is_in_them(source: Path, tmp_path: Path) -> None:
+    def odd(samples: Any) -> list[Outcome]:
+        numbers = [sample["metadata"]["number"] for sample in samples]
+        return [
+            Outcome([sample] if number % 2 else (), "even", f"{number} is even", {"digits": len(str(number))})
+            for sample, number in zip(samples, numbers, strict=True)
+        ]
+
+    report = map_shards(source, tmp_path, odd, {}, batch_size=3)
+    totals, read = report["splits"][""], [number for number in range(COUNT) if number != 5]
+    assert totals["dropped"] == {"format": 1, "nothing: even": COUNT // 2, "size": 1}
+    assert totals["counted"] == {"digits": sum(len(str(number)) for number in read)}
+    assert {"nothing: even": "0 is even"}.items() <= {
+        entry["reason"]: entry["detail"] for entry in reversed(report["findings"])
+    }.items()
 
 
 def test_images_that_stay_keep_their_bytes_and_those_that_were_drawn_into_do_not(source: Path, tmp_path: Path) -> None:
