@@ -38,16 +38,8 @@ def main(arguments: list[str] | None = None) -> None:
         if options.detector is None and not options.replay:
             raise AnswerError("no detector is named: give --detector MODEL, or --replay FILE with boxes")
         rules = CropRules(**{item.name: getattr(options, item.name) for item in fields(CropRules)})
-        mapper = SubjectCrops(
-            options.detector,
-            options.open_vocabulary,
-            options.labels,
-            options.synonyms,
-            rules,
-            options.batch_size,
-            options.dtype,
-            options.device,
-        )
+        own = ("detector", "open_vocabulary", "labels", "synonyms", "batch_size", "dtype", "device")
+        mapper = SubjectCrops(rules=rules, **{name: getattr(options, name) for name in own})
         return mapper, max(BATCH_SIZE, options.batch_size)
 
     map_in_one_line(make, options, map_shards)

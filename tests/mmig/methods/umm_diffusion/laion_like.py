@@ -1,4 +1,4 @@
-"""Shards as img2dataset writes them of scikit-image's photographs, and what the data step makes of them."""
+"""Shards of scikit-image's photographs, laid out as img2dataset does, and answers about them."""
 
 import io
 import json
@@ -11,10 +11,6 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from datamodules.decode import decode
-from datamodules.schema import Sample
-from datamodules.shard_index import ShardIndex
-from datamodules.shard_reader import ShardReader
 from datamodules.shards import index_shards
 
 Entry = tuple[str, bytes | None, str | None]
@@ -61,24 +57,6 @@ def write_answers(path: Path, answers: dict[str, Any]) -> Path:
     return path
 
 
-def samples_in(folder: Path) -> dict[str, Sample]:
-    """Every sample of a folder of shards."""
-    index = ShardIndex.load(folder)
-    reader = ShardReader(index)
-    return {
-        (key := reader.key(shard, row)): decode(
-            key, {name: bytes(data) for name, data in reader.read(shard, row).items()}
-        )
-        for shard, held in enumerate(index.shards)
-        for row in range(held.count)
-    }
-
-
 def report_of(folder: Path) -> dict[str, Any]:
     """What conversion.json says of all samples."""
     return json.loads((folder / "conversion.json").read_bytes())["splits"][""]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

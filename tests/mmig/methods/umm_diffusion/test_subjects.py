@@ -16,11 +16,11 @@ from mmig.methods.umm_diffusion.subjects import main
 from mmig.methods.umm_diffusion.words import NO_SUBJECT, place_subjects
 from mmig.run.map import main as map_by_config
 from mmig.run.map import read_config
+from tests.datamodules.convert.results import samples
 from tests.mmig.methods.umm_diffusion.laion_like import (
     photograph,
     png,
     report_of,
-    samples_in,
     write_answers,
     write_laion,
 )
@@ -104,7 +104,7 @@ def test_boxes_are_counted_by_the_rule_that_dropped_them(made: Path) -> None:
 
 
 def test_what_stays_is_the_picture_its_caption_and_rectangles_of_it(made: Path) -> None:
-    found = samples_in(made / "out")
+    found = samples(made / "out")
     assert found.keys() == WORDS.keys()
     for key, sample in found.items():
         pixels, caption, boxes, _ = CASES[key]
@@ -124,7 +124,7 @@ def test_what_stays_is_the_picture_its_caption_and_rectangles_of_it(made: Path) 
 
 def test_the_tokens_that_crops_stand_for_are_those_of_their_words(made: Path) -> None:
     tokenizer = module().tokenizer
-    for key, sample in samples_in(made / "out").items():
+    for key, sample in samples(made / "out").items():
         batch = as_batch([sample | {"target": sample["target"].resize((IMAGE_SIZE, IMAGE_SIZE))}])
         placed = place_subjects(tokenizer, batch, "target_caption", "last")
         text, expected = str(CASES[key][1]), {}
@@ -138,10 +138,10 @@ def test_the_tokens_that_crops_stand_for_are_those_of_their_words(made: Path) ->
 def test_rules_of_ones_own_replay_the_same_boxes(made: Path) -> None:
     boxes = ["--replay", str(made / "boxes.jsonl")]
     main([*options(made, "others"), *boxes, "--min-area", "0.05", "--min-inside", "0", "--threshold", "0.85"])
-    assert samples_in(made / "others").keys() == {"two", "tiny", "one", "large", "both", "edge"}
+    assert samples(made / "others").keys() == {"two", "tiny", "one", "large", "both", "edge"}
     (made / "words.yaml").write_text(yaml.safe_dump([["person", "astronaut", "persons"]]))
     main([*options(made, "words"), *boxes, "--synonyms", str(made / "words.yaml"), "--labels", "astronaut"])
-    assert samples_in(made / "words").keys() == {"unsaid", "plural", "one", "large"}
+    assert samples(made / "words").keys() == {"unsaid", "plural", "one", "large"}
 
 
 def test_a_configuration_makes_the_shards_of_the_options(made: Path) -> None:
