@@ -149,6 +149,39 @@ def _hf(options: argparse.Namespace) -> Source:
     return HuggingFace(options.source, options.config, columns, options.keep)
 
 
+def _danbooru_options(parser: Parser) -> None:
+    parser.add_argument("--images", type=int, default=300_000, help="pictures at most (default %(default)s)")
+    parser.add_argument(
+        "--size", type=int, default=256, help="reduce to this short side in pixels; 0: leave all (default %(default)s)"
+    )
+    parser.add_argument("--val", type=float, default=0.01, help="share for validation (default %(default)s)")
+    parser.add_argument("--artists", action="store_true", help="name artists in captions")
+    parser.add_argument("--pictures", default="", metavar="FOLDER", help="where they are, if not in 512px or original")
+    parser.add_argument("--ratings", nargs="+", metavar="RATING", help="allowed ones, such as s q (default: safe ones)")
+    parser.add_argument("--min-score", type=int, help="least score of a post")
+    parser.add_argument(
+        "--min-side", type=int, default=256, help="least short side of the original in pixels (default %(default)s)"
+    )
+    parser.add_argument(
+        "--without",
+        nargs="*",
+        metavar="TAG",
+        default=("comic", "text-only_page"),
+        help="no pictures with one of these (default: comic text-only_page)",
+    )
+
+
+def _danbooru(options: argparse.Namespace) -> Source:
+    from datamodules.convert.danbooru import Danbooru
+    from datamodules.convert.post_filters import PostFilters
+
+    ratings = tuple(options.ratings) if options.ratings else None
+    filters = PostFilters(ratings, options.min_score, options.min_side, tuple(options.without))
+    return Danbooru(
+        options.source, filters, options.images, options.size, options.val, options.artists, options.pictures
+    )
+
+
 def _folder_options(parser: Parser) -> None:
     _shapes_options(parser)
     parser.add_argument("--table", required=True, help="CSV or JSON: source, target, instruction, ...")
@@ -174,6 +207,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "gier": Converter("GIER, with masks of local edits", _shapes_options, _gier),
     "ma5k": Converter("MA5k-Req (FiveK with requests)", _shapes_options, _ma5k),
     "emu_edit": Converter("Emu Edit's benchmark, and the set with its generations", _emu_edit_options, _emu_edit),
+    "danbooru": Converter("Danbooru2017 to 2021: pictures, captioned by their tags", _danbooru_options, _danbooru),
     "folder": Converter("a folder of pictures of your own, with a table of edits", _folder_options, _folder),
     "hf": Converter("any dataset that `datasets` reads, with a map of its columns", _hf_options, _hf),
 }

@@ -1,19 +1,23 @@
-"""Converts a folder of InstructPix2Pix prompts; says how far it is and waits for a line each time before it goes on.
+"""Converts a part of a dataset; says how far it is and waits for a line each time before it goes on.
 
-`python -m tests.datamodules.convert.convert_program SOURCE OUT WORKERS`. A test kills it in between.
+`python -m tests.datamodules.convert.convert_program NAME SOURCE OUT`, with two workers. Tests kill it in between.
 """
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
+from datamodules.convert.__main__ import _parser
+from datamodules.convert.converters import CONVERTERS
 from datamodules.convert.engine import Options, convert
-from datamodules.convert.ipr2pr import ipr2pr
 
 
-def main(source: str, out: str, workers: str) -> None:
-    """Convert; `workers` is a number."""
+def main(name: str, source: str, out: str) -> None:
+    """Convert with the options that the command line gives without further ones."""
+    options = _parser().parse_args([name, "--source", source, "--out", out])
 
     def tell(finished: int, total: int) -> None:
         del total
@@ -21,7 +25,22 @@ def main(source: str, out: str, workers: str) -> None:
         sys.stdout.flush()
         sys.stdin.readline()
 
-    convert(ipr2pr(source), Path(out), Options(workers=int(workers), samples_per_shard=4, partial=True), tell)
+    how = Options(workers=2, samples_per_shard=4, partial=True)
+    convert(CONVERTERS[name].build(options), Path(out), how, tell)
+
+
+def kill_after(items: int, python: str, root: Path, name: str, source: Path, out: Path) -> list[str]:
+    """Kill this program once so many items are finished; returns the names of the finished sections' records."""
+    command = [python, "-m", "tests.datamodules.convert.convert_program", name, str(source), str(out)]
+    program = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while int(program.stdout.readline()) < items:
+        program.stdin.write("\n")
+        program.stdin.flush()
+    program.send_signal(signal.SIGKILL)
+    program.stdout.read()  # ends when the last worker has ended, for each holds the other end
+    program.wait()
+    assert not (out / "conversion.json").exists() and not (out / "train").exists()
+    return [path.stem for path in (out / "converting" / "records").rglob("*.json")]
 
 
 if __name__ == "__main__":

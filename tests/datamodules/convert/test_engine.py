@@ -25,6 +25,7 @@ from datamodules.convert.workspace import Workspace
 from datamodules.schema import Sample
 from datamodules.shard_writer import held
 from datamodules.shards import ShardError
+from tests.datamodules.convert.convert_program import kill_after
 from tests.datamodules.convert.layouts import ipr2pr_files, picture, write
 from tests.datamodules.convert.results import contents, converted, samples
 
@@ -69,16 +70,7 @@ def test_any_number_of_processes_gives_the_same_bytes(source: Path, alone: Path,
 
 def test_a_killed_conversion_goes_on_where_it_was(root: Path, source: Path, alone: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "tests.datamodules.convert.convert_program", str(source), str(out), "2"]
-    program = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    while int(program.stdout.readline()) < 3:
-        program.stdin.write("\n")
-        program.stdin.flush()
-    program.send_signal(signal.SIGKILL)
-    program.stdout.read()  # ends when the last worker has ended, for each holds the other end
-    program.wait()
-    assert not (out / "conversion.json").exists() and not (out / "train").exists()
-    finished = [path.stem for path in (out / "converting" / "records").rglob("*.json")]
+    finished = kill_after(3, sys.executable, root, "ipr2pr", source, out)
     shards = out / "converting" / "shards" / "train"
     written = {tar.name: tar.stat().st_mtime_ns for tar in shards.glob("*.tar") if f"0{tar.stem}" in finished}
     assert len(finished) >= 3 and len(written) >= 2
