@@ -1,8 +1,8 @@
 """Danbooru2017 to Danbooru2021 (Anonymous, Danbooru community & Branwen): illustrations, captions made of their tags.
 
 Layout: `metadata/*.json` (see `posts`) beside pictures `512px/{id % 1000:04d}/{id}.jpg`, or so in `original` with any
-suffix; also the part of 2017 that Kaggle has, `danbooru-metadata` and `danbooru-images`. Any of the folders 0000 to 0999
-may be left out: posts that belong into them do not count.
+suffix; also the part of 2017 that Kaggle has, `danbooru-metadata` and `danbooru-images`. Some of the folders 0000 to
+0999 may be left out: posts that belong into them do not count.
 """
 
 from __future__ import annotations

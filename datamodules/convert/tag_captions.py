@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from open_clip.tokenizer import SimpleTokenizer
 
 MAX_TOKENS = 75
 """Of CLIP's 77, the first and the last are its marks of begin and end."""
@@ -45,12 +48,8 @@ class TagCaptions:
     """
 
     def __init__(self, frequency: Mapping[str, int], artists: bool = False) -> None:
-        from open_clip.tokenizer import SimpleTokenizer  # takes seconds, and only the first process makes captions
-
         self.frequency = frequency
         self.artists = artists
-        encode = SimpleTokenizer().encode
-        self._count = cache(lambda text: len(encode(text)))
 
     def ordered(self, tags: Tags) -> list[str]:
         """How many people there are, characters, copyrights, artists if wanted, the rest; frequent ones first.
@@ -70,10 +69,23 @@ class TagCaptions:
     def _that_fit(self, names: Iterable[str]) -> Iterator[str]:
         used = 0  # with a comma behind each: no token reaches over a space, so that parts add up
         for name in names:
-            if used + self._count(name) > MAX_TOKENS:
+            if used + _num_tokens(name) > MAX_TOKENS:
                 return
-            used += self._count(f"{name},")
+            used += _num_tokens(f"{name},")
             yield name
 
     def _by_frequency(self, tags: Iterable[str]) -> list[str]:
         return sorted(tags, key=lambda tag: (-self.frequency.get(tag, 0), tag))
+
+
+@cache
+def _tokenizer() -> SimpleTokenizer:
+    from open_clip.tokenizer import SimpleTokenizer  # takes seconds, and only the first process makes captions
+
+    return SimpleTokenizer()
+
+
+@cache
+def _num_tokens(text: str) -> int:
+    """CLIP's tokens of a text, its marks of begin and end not counted."""
+    return len(_tokenizer().encode(text))

@@ -1,6 +1,6 @@
 """Converts a part of a dataset; says how far it is and waits for a line each time before it goes on.
 
-`python -m tests.datamodules.convert.convert_program NAME SOURCE OUT`, with two workers. Tests kill it in between.
+`python -m tests.datamodules.convert.convert_program NAME SOURCE OUT WORKERS`. Tests kill it in between.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from datamodules.convert.converters import CONVERTERS
 from datamodules.convert.engine import Options, convert
 
 
-def main(name: str, source: str, out: str) -> None:
-    """Convert with the options that the command line gives without further ones."""
+def main(name: str, source: str, out: str, workers: str) -> None:
+    """Convert with the command line's defaults; `workers` is a number."""
     options = _parser().parse_args([name, "--source", source, "--out", out])
 
     def tell(finished: int, total: int) -> None:
@@ -25,13 +25,17 @@ def main(name: str, source: str, out: str) -> None:
         sys.stdout.flush()
         sys.stdin.readline()
 
-    how = Options(workers=2, samples_per_shard=4, partial=True)
+    how = Options(workers=int(workers), samples_per_shard=4, partial=True)
     convert(CONVERTERS[name].build(options), Path(out), how, tell)
 
 
-def kill_after(items: int, python: str, root: Path, name: str, source: Path, out: Path) -> list[str]:
-    """Kill this program once so many items are finished; returns the names of the finished sections' records."""
-    command = [python, "-m", "tests.datamodules.convert.convert_program", name, str(source), str(out)]
+def command_of(python: str, name: str, source: Path, out: Path, workers: int) -> list[str]:
+    """How to start this program."""
+    return [python, "-m", "tests.datamodules.convert.convert_program", name, str(source), str(out), str(workers)]
+
+
+def kill_after(items: int, command: list[str], root: Path, out: Path) -> list[str]:
+    """Run this program and kill it once so many items are finished; returns the names of the finished sections' records."""
     program = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     while int(program.stdout.readline()) < items:
         program.stdin.write("\n")

@@ -25,7 +25,7 @@ from datamodules.convert.workspace import Workspace
 from datamodules.schema import Sample
 from datamodules.shard_writer import held
 from datamodules.shards import ShardError
-from tests.datamodules.convert.convert_program import kill_after
+from tests.datamodules.convert.convert_program import command_of, kill_after
 from tests.datamodules.convert.layouts import ipr2pr_files, picture, write
 from tests.datamodules.convert.results import contents, converted, samples
 
@@ -70,7 +70,7 @@ def test_any_number_of_processes_gives_the_same_bytes(source: Path, alone: Path,
 
 def test_a_killed_conversion_goes_on_where_it_was(root: Path, source: Path, alone: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    finished = kill_after(3, sys.executable, root, "ipr2pr", source, out)
+    finished = kill_after(3, command_of(sys.executable, "ipr2pr", source, out, workers=2), root, out)
     shards = out / "converting" / "shards" / "train"
     written = {tar.name: tar.stat().st_mtime_ns for tar in shards.glob("*.tar") if f"0{tar.stem}" in finished}
     assert len(finished) >= 3 and len(written) >= 2
