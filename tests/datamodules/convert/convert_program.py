@@ -35,7 +35,7 @@ def command_of(python: str, name: str, source: Path, out: Path, workers: int) ->
 
 
 def kill_after(items: int, command: list[str], root: Path, out: Path) -> list[str]:
-    """Run this program and kill it once so many items are finished; returns the names of the finished sections' records."""
+    """Run this program, kill it once so many items are finished; returns the names of the records of sections."""
     program = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     while int(program.stdout.readline()) < items:
         program.stdin.write("\n")

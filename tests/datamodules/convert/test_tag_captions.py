@@ -88,7 +88,9 @@ def test_no_frequency_goes_by_names_alone() -> None:
     assert TagCaptions(Counter()).caption(Tags(("b", "a", "solo"))).text == "solo, a, b"
 
 
-@pytest.mark.parametrize("tags", [Tags(tuple(FREQUENT)), Tags(MANY), *(Tags((f"({n}", *MANY[n:])) for n in range(10))])
+@pytest.mark.parametrize(
+    "tags", [Tags(tuple(FREQUENT), character=MANY[20:]), Tags(MANY), *(Tags((f"({n}", *MANY[n:])) for n in range(10))]
+)
 def test_clips_tokenizer_reads_them_whole_and_one_tag_more_would_not_fit(tags: Tags) -> None:
     maker = captions()
     text, cut = maker.caption(tags)
