@@ -207,7 +207,7 @@ CONVERTERS: Mapping[str, Converter] = {
     "gier": Converter("GIER, with masks of local edits", _shapes_options, _gier),
     "ma5k": Converter("MA5k-Req (FiveK with requests)", _shapes_options, _ma5k),
     "emu_edit": Converter("Emu Edit's benchmark, and the set with its generations", _emu_edit_options, _emu_edit),
-    "danbooru": Converter("Danbooru2017 to 2021: pictures, captioned by their tags", _danbooru_options, _danbooru),
+    "danbooru": Converter("Danbooru2017 and 2021: pictures, captioned by their tags", _danbooru_options, _danbooru),
     "folder": Converter("a folder of pictures of your own, with a table of edits", _folder_options, _folder),
     "hf": Converter("any dataset that `datasets` reads, with a map of its columns", _hf_options, _hf),
 }

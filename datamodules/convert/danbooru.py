@@ -1,4 +1,4 @@
-"""Danbooru2017 to Danbooru2021 (Anonymous, Danbooru community & Branwen): illustrations, captions made of their tags.
+"""Danbooru2017 and Danbooru2021 (Anonymous, Danbooru community & Branwen): illustrations, captions made of their tags.
 
 Layout: `metadata/*.json` (see `posts`) beside pictures `512px/{id % 1000:04d}/{id}.jpg`, or so in `original` with any
 suffix; also the part of 2017 that Kaggle has, `danbooru-metadata` and `danbooru-images`. Some of the folders 0000 to

@@ -1,6 +1,6 @@
-"""Danbooru's metadata -> posts: JSON lines of the layouts of 2017 to 2020 and of 2021.
+"""Danbooru's metadata -> posts: JSON lines in the layouts of 2017 and of 2021.
 
-Until 2020: `tags`, a list of `{"id", "name", "category"}`, and every number as a text. 2021: a text of tags for each
+2017: `tags`, a list of `{"id", "name", "category"}`, and every number as a text. 2021: a text of tags for each
 category (`tag_string_general`, ...), and posts without `id`, whose pictures are not public.
 """
 

@@ -31,7 +31,7 @@ REASONS_MEANING: dict[str, str] = {
     "key": "a name that came before in the same shard, or that is too long for a tar",
     "duplicate": "a post or an original file that came before",
     "tags": "a post without a tag that captions are made of",
-    "unlisted": "a picture that no metadata name",
+    "unlisted": "a picture that no metadata names",
     "nothing": "a sample of which a mapper made none",
     "filter": "refused by a filter; the report names it",
     "unknown": "kept, because the column that a filter asks for has no value there",

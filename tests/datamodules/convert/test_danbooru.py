@@ -137,13 +137,17 @@ def test_where_a_post_is_general_sensitive_ones_are_not_safe(tmp_path: Path) -> 
 def test_everything_that_is_wrong_is_counted_and_named_in_one_line(tmp_path: Path) -> None:
     untagged = [post(1003, {}), post(2003, {"artist": "someone", "meta": "highres"})]
     root = source(tmp_path / "danbooru", *untagged, post(4001))
-    broken = [line(post(1005), 2017)[:-20], "[1]", "", line(post(1006, id=None), 2017) + line(post(1007), 2017)]
+    whole = line(post(1006, id=None), 2017) + line(post(5001, {"general": "half_\ud800"}), 2017)
+    broken = [line(post(1005), 2017)[:-20], "[1]", "", whole]
     write(root, {"metadata/201702.json": "\n".join(broken), "512px/0001/notes.txt": ""})
-    write(root, {picture_path(3001): picture(1), picture_path(1002): b"\xff\xd8\xff broken"})
+    write(
+        root,
+        {picture_path(3001): picture(1), picture_path(5001): picture(2), picture_path(1002): b"\xff\xd8\xff broken"},
+    )
     (root / picture_path(4001)).unlink()
     report = convert(root, tmp_path / "out")
     assert ids(tmp_path / "out") == [1000, 2000, 1001, 2001]
-    assert report["dropped"] == {"json": 2, "field": 1, "tags": 2, "missing": 1, "unlisted": 1, "image": 1}
+    assert report["dropped"] == {"json": 2, "field": 1, "tags": 2, "missing": 1, "unlisted": 1, "image": 1, "text": 1}
     found = findings(tmp_path / "out")
     assert {(reason, item) for reason, item, _ in found} == {
         ("json", "201702.json:1"),
@@ -152,6 +156,7 @@ def test_everything_that_is_wrong_is_counted_and_named_in_one_line(tmp_path: Pat
         ("tags", "post 1003"),
         ("tags", "post 2003"),
         ("missing", "post 4001"),
+        ("text", "0005001"),
         ("unlisted", picture_path(3001)),
         ("image", picture_path(1002)),
     }
