@@ -3,8 +3,10 @@
     python -m experiments.comparison configs/results/mgie [--rows mgie lgie] [--seeds 0 1 2]
 
 A row is a file that says how it differs from base.yaml beside it. Row R trains with seed S as `runs/FOLDER-R-S`, on the
-samples and with the noise of that seed, and is scored on the test split of each data configuration `NAME.yaml` into
-`runs/FOLDER-R-S/NAME`. Where there is a `first/R.yaml`, it starts from a run `FOLDER-R-S-first` that differs by that.
+samples and with the noise of that seed. How it is scored says protocol.yaml there (mmig/evaluation/protocol.py): each
+of its parts into `runs/FOLDER-R-S/PART`, or the points of the part's grid into folders `NAME=VALUE` in that; the first
+of its metrics is the measure. Where there is a `first/R.yaml`, a row starts from a run `FOLDER-R-S-first` that differs
+by that.
 Each row and seed is worked on by one process with one thread, so many at a time as --processes says; what is there is
 not done again, and what was stopped goes on. At the end comes a table; `python -m experiments.claims` says what the
 runs say about the claims.
@@ -23,12 +25,12 @@ from statistics import mean
 from rich.table import Table
 
 from experiments.demo import ROOT, console
-from mmig.base.commands import OptionParser, positive
+from mmig.base.commands import OptionParser, one_line_errors, positive
+from mmig.evaluation.protocol import Part, Protocol, read_protocol, with_parts
 from mmig.evaluation.rows import by_key, read_rows
+from mmig.run.jobs import point_name, points
 
-BASE, FIRST = "base", "first"
-MEASURE = "joint"
-DATA = [f"configs/data/{name}.yaml" for name in ("literal", "visual", "inferable")]
+BASE, FIRST, PROTOCOL = "base", "first", "protocol"
 LIMIT = 600
 
 
@@ -68,36 +70,37 @@ class Arm:
             *("--name", name, "--runs", str(self.runs), *(word for option in own for word in (option, seed)), *more),
         ]
 
-    def evaluation(self, data: str, limit: int) -> list[str]:
+    def evaluation(self, part: Part, limit: int) -> list[str]:
         """Command that scores it, or goes on; every arm sees the same samples with the same noise."""
         return [
-            *("evaluate.py", "--checkpoint", str(self.runs / self.name), "--data", data),
-            *("--split", "test", "--limit", str(limit), "--metrics", "joint", "success", "preservation"),
-            *("response_accuracy", "--keep-pictures", "24", "--out", str(self.folder(data))),
+            *("evaluate.py", "--protocol", str(self.row.with_name(f"{PROTOCOL}.yaml")), "--parts", part.name),
+            *("--checkpoint", str(self.runs / self.name), "--limit", str(limit), "--keep-pictures", "24"),
+            *("--out", str(self.runs / self.name / part.name)),
         ]
 
-    def folder(self, data: str) -> Path:
-        """Where its evaluation goes."""
-        return self.runs / self.name / Path(data).stem
+    def folders(self, part: Part) -> dict[str, Path]:
+        """Where its evaluations of a part go, by what tables call them: the part, or it at each point of its grid."""
+        folder = self.runs / self.name / part.name
+        names = [point_name(point) for point in points(part.grid)]
+        return {" ".join(filter(None, (part.name, name))): folder / name for name in names}
 
-    def value(self, data: str) -> float | None:
-        """Mean of the measure; None where it was not scored."""
-        if not self.is_scored(data):
-            return None
-        return mean(by_key(read_rows(self.folder(data) / "samples.jsonl"), MEASURE).values())
-
-    def is_scored(self, data: str) -> bool:
-        """Whether its evaluation has ended."""
-        return (self.folder(data) / "metrics.json").is_file()
+    def is_scored(self, part: Part) -> bool:
+        """Whether its evaluations of a part have ended."""
+        return all(is_finished(folder) for folder in self.folders(part).values())
 
 
-def work(arm: Arm, options: argparse.Namespace) -> None:
+def is_finished(evaluation: Path) -> bool:
+    """Whether an evaluation has ended, by its folder."""
+    return (evaluation / "metrics.json").is_file()
+
+
+def work(arm: Arm, protocol: Protocol, options: argparse.Namespace) -> None:
     """Train and score an arm; what it says goes into a log beside its run.
 
     Raises:
         subprocess.CalledProcessError: a command failed.
     """
-    scores = [arm.evaluation(data, options.limit) for data in options.data if not arm.is_scored(data)]
+    scores = [arm.evaluation(part, options.limit) for part in protocol.parts if not arm.is_scored(part)]
     log = arm.runs / f"{arm.name}.log"
     log.parent.mkdir(exist_ok=True)
     with log.open("a", encoding="utf-8") as written:
@@ -109,17 +112,21 @@ def work(arm: Arm, options: argparse.Namespace) -> None:
     console.print(f"{arm.name}: done")
 
 
-def table(arms: Sequence[Arm], data: Sequence[str]) -> Table:
+def table(arms: Sequence[Arm], protocol: Protocol) -> Table:
     """The measure in per cent: the mean over seeds, and each of them."""
-    found = Table(title=f"{MEASURE}, per cent")
-    for title in ("row", *(Path(each).stem for each in data)):
-        found.add_column(title, justify="left" if title == "row" else "right")
+    measure = protocol.parts[0].scoring.metrics[0]
+    found = Table(title=f"{measure}, per cent")
+    found.add_column("row")
+    for heading in (name for part in protocol.parts for name in arms[0].folders(part)):
+        found.add_column(heading, justify="right")
     for row in dict.fromkeys(arm.row for arm in arms):
-        cells = []
-        for each in data:
-            values = [value for arm in arms if arm.row == row and (value := arm.value(each)) is not None]
-            told = ", ".join(f"{100 * value:.1f}" for value in values)
-            cells.append(f"{100 * mean(values):.1f} ({told})" if values else "-")
+        of_row, cells = [arm for arm in arms if arm.row == row], []
+        for part in protocol.parts:
+            for folders in zip(*(arm.folders(part).values() for arm in of_row), strict=True):
+                finished = [read_rows(folder / "samples.jsonl") for folder in folders if is_finished(folder)]
+                values = [mean(by_key(rows, measure).values()) for rows in finished]
+                told = ", ".join(f"{100 * value:.1f}" for value in values)
+                cells.append(f"{100 * mean(values):.1f} ({told})" if values else "-")
         found.add_row(row.stem, *cells)
     return found
 
@@ -127,24 +134,26 @@ def table(arms: Sequence[Arm], data: Sequence[str]) -> Table:
 def main(arguments: list[str] | None = None) -> None:
     """Train and score all arms, then print the table."""
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help=f"of the rows' configurations, with a {BASE}.yaml")
+    parser.add_argument("folder", type=Path, help=f"of the rows' configurations, {BASE}.yaml and {PROTOCOL}.yaml")
     parser.add_argument("--rows", nargs="+", help="names of files; default: all but the base")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of training (default: 0 1 2)")
-    parser.add_argument("--data", nargs="+", default=DATA, help=f"configurations (default: {' '.join(DATA)})")
+    parser.add_argument("--parts", nargs="+", default=[], help="of the protocol (default: all)")
     parser.add_argument("--limit", type=positive, default=LIMIT, help=f"test samples of each (default: {LIMIT})")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     parser.add_argument("--processes", type=positive, default=2, help="arms at a time (default: 2)")
     parser.add_argument("more", nargs="*", help="after --: arguments of train.py for all arms")
     options = parser.parse_args(arguments)
     rows = chosen(options.folder, options.rows, parser)
+    with one_line_errors():
+        protocol = with_parts(read_protocol(options.folder / f"{PROTOCOL}.yaml"), options.parts)
     arms = [Arm(row.resolve(), seed, ROOT / options.runs) for seed in options.seeds for row in rows]
     failed = []
     with ThreadPoolExecutor(options.processes) as pool:
-        for arm, done in [(arm, pool.submit(work, arm, options)) for arm in arms]:
+        for arm, done in [(arm, pool.submit(work, arm, protocol, options)) for arm in arms]:
             if error := done.exception():
                 failed.append(arm.name)
                 console.print(f"{arm.name}: {error}; see {arm.runs}/{arm.name}.log", style="red")
-    console.print(table(arms, options.data))
+    console.print(table(arms, protocol))
     if failed:
         sys.exit(1)
 
@@ -152,8 +161,10 @@ def main(arguments: list[str] | None = None) -> None:
 def chosen(folder: Path, names: Sequence[str] | None, parser: argparse.ArgumentParser) -> list[Path]:
     """Files of the rows that are asked for."""
     there = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
-    if BASE not in there:
-        parser.error(f"{folder}: expected a {BASE}.yaml and rows beside it")
+    for name in (BASE, PROTOCOL):
+        if name not in there:
+            parser.error(f"{folder}: expected a {name}.yaml and rows beside it")
+    del there[PROTOCOL]
     for name in names or []:
         if name not in there:
             parser.error(f"--rows {name}: {folder} has {', '.join(there)}")

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from experiments import comparison
 from experiments.comparison import Arm, main, table
+from mmig.evaluation.protocol import Protocol, read_protocol
 
 BASE = """
 model:
@@ -38,17 +39,28 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "small" / "response.yaml").write_text("model: {init_args: {text: response}}", encoding="utf-8")
     (tmp_path / "small" / "broken.yaml").write_text("model: {init_args: {text: nonsense}}", encoding="utf-8")
     (tmp_path / "world.yaml").write_text(yaml.safe_dump({"data": base["data"]}), encoding="utf-8")
+    scoring = {"metrics": ["joint", "success"], "judge": "datamodules.tinyworld.judge.TinyWorldJudge"}
+    grid = {"guidance_scale": [1.0, 1.5]}
+    parts = {
+        name: {"data": str(tmp_path / "world.yaml"), **more}
+        for name, more in (("world", {}), ("scales", {"grid": grid}))
+    }
+    protocol = {"title": "small", "scoring": scoring, "parts": parts}
+    (tmp_path / "small" / "protocol.yaml").write_text(yaml.safe_dump(protocol, sort_keys=False), encoding="utf-8")
     return tmp_path
 
 
 def words(folder: Path, *more: str) -> list[str]:
-    given = ["--seeds", "1", "--data", str(folder / "world.yaml"), "--limit", "2", "--runs", str(folder / "runs")]
-    return [str(folder / "small"), *more, *given]
+    return [str(folder / "small"), *more, "--seeds", "1", "--limit", "2", "--runs", str(folder / "runs")]
 
 
-def shown(arms: list[Arm], data: list[str]) -> str:
+def protocol_of(folder: Path) -> Protocol:
+    return read_protocol(folder / "small" / "protocol.yaml")
+
+
+def shown(arms: list[Arm], protocol: Protocol) -> str:
     written = io.StringIO()
-    Console(file=written, width=200).print(table(arms, data))
+    Console(file=written, width=200).print(table(arms, protocol))
     return written.getvalue()
 
 
@@ -58,10 +70,17 @@ def test_commands_differ_in_row_and_seed_alone(folder: Path) -> None:
     (training,), (other,) = one.trainings([]), two.trainings(["--trainer.max_steps", "9"])
     assert training.count("--config") == 2 and other.count("--config") == 1
     assert other[-2:] == ["--trainer.max_steps", "9"] and other.count("2") == 3
-    first, second = (arm.evaluation("configs/data/visual.yaml", 7) for arm in (one, two))
+    world, scales = protocol_of(folder).parts
+    first, second = (arm.evaluation(world, 7) for arm in (one, two))
     assert {a for a, b in zip(first, second, strict=True) if a != b} == {
         str(folder / "small-response-0"),
-        str(folder / "small-response-0" / "visual"),
+        str(folder / "small-response-0" / "world"),
+    }
+    assert one.folders(world) == {"world": folder / "small-response-0" / "world"}
+    of_grid = folder / "small-response-0" / "scales"
+    assert one.folders(scales) == {
+        "scales guidance_scale=1.0": of_grid / "guidance_scale=1.0",
+        "scales guidance_scale=1.5": of_grid / "guidance_scale=1.5",
     }
 
 
@@ -79,24 +98,28 @@ def test_unknown_rows_and_a_folder_without_a_base_are_refused(folder: Path, caps
     for given, said in (
         (words(folder, "--rows", "better"), "--rows better: "),
         ([str(folder)], "expected a base.yaml and rows beside it"),
+        (words(folder, "--rows", "protocol"), "--rows protocol: "),
+        (words(folder, "--parts", "nothing"), "--parts nothing: the protocol protocol has world, scales"),
     ):
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit) as ended:
             main(given)
-        assert said in capsys.readouterr().err
+        assert said in f"{ended.value} {capsys.readouterr().err}"
 
 
 def test_the_table_has_means_and_seeds(folder: Path) -> None:
     arms = [Arm(folder / "small" / "base.yaml", seed, folder) for seed in (0, 1, 2)]
+    protocol = protocol_of(folder)
     for arm, joint in zip(arms[:2], ((1.0, 0.0), (1.0, 1.0)), strict=True):
-        arm.folder("world.yaml").mkdir(parents=True)
+        evaluation = arm.folders(protocol.parts[0])["world"]
+        evaluation.mkdir(parents=True)
         rows = [
             {"key": str(number), "seed": 0, "edit_type": "add", "values": {"joint": value}}
             for number, value in enumerate(joint)
         ]
-        (arm.folder("world.yaml") / "samples.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        (arm.folder("world.yaml") / "metrics.json").write_text("{}")
-    assert "75.0 (50.0, 100.0)" in shown(arms, ["world.yaml"])
-    assert "base" in shown(arms[2:], ["world.yaml"]) and "-" in shown(arms[2:], ["world.yaml"])
+        (evaluation / "samples.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        (evaluation / "metrics.json").write_text("{}")
+    assert "75.0 (50.0, 100.0)" in shown(arms, protocol)
+    assert "base" in shown(arms[2:], protocol) and "-" in shown(arms[2:], protocol)
 
 
 @pytest.mark.slow
@@ -111,5 +134,6 @@ def test_rows_are_trained_and_scored_once_and_a_broken_one_stops_no_other(
     assert "Expected a typing.Literal" in (folder / "runs" / "small-broken-1.log").read_text()
     report = json.loads((folder / "runs" / "small-response-1" / "world" / "metrics.json").read_text())
     assert report["metrics"]["joint"]["n"] == 2
+    assert (folder / "runs" / "small-response-1" / "scales" / "guidance_scale=1.5" / "metrics.json").is_file()
     monkeypatch.setattr(comparison.subprocess, "run", None)  # nothing is left to do
     main(words(folder, "--rows", "response"))
