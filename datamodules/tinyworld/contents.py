@@ -19,6 +19,7 @@ class Content(NamedTuple):
 
 CONTENTS: dict[str, Content] = {
     "subjects": Content(subject_samples.SPLITS, subject_samples.draw_subject_sample),
+    "subjects_in_words": Content(subject_samples.SPLITS, subject_samples.draw_subject_sample_in_words),
     "sounds": Content(sound_samples.SPLITS, sound_samples.draw_sound_sample),
     "illustrations": Content(illustrations.SPLITS, illustration_samples.draw_illustration),
 }

@@ -58,6 +58,13 @@ class Texture:
         return asdict(self)
 
     @property
+    def in_words(self) -> str:
+        """All of it, behind a noun: "in white with red stripes, 6 pixels wide, turned 30 degrees"."""
+        return (
+            f"in {self.first} with {self.second} {self.pattern}, {self.period} pixels wide, turned {self.angle} degrees"
+        )
+
+    @property
     def held_out(self) -> bool:
         """Whether no training sample shows it: by a hash of pattern and colours, so that its next of kin are too."""
         name = f"{self.pattern}/{self.first}/{self.second}".encode()

@@ -41,6 +41,7 @@ METRICS: dict[str, Callable[[], PerSampleMetric | SetMetric]] = {
     "preservation": partial(Judged, "preservation"),
     "subject_fidelity": partial(Judged, "fidelity"),
     "text_alignment": partial(Judged, "alignment"),
+    "subject_and_text": partial(Judged, "fidelity", "alignment"),
     "response_accuracy": partial(JudgedText, "response"),
     "caption_accuracy": partial(JudgedText, "caption"),
     "clip_score": partial(ClipTextSimilarity, clip.clip_score),

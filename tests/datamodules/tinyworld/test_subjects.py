@@ -15,7 +15,12 @@ from datamodules.tinyworld.render import silhouette
 from datamodules.tinyworld.sample import with_images
 from datamodules.tinyworld.scene import Scene, Thing
 from datamodules.tinyworld.subject_judge import judge_drawing, judge_subjects, judge_texture, rivals
-from datamodules.tinyworld.subject_samples import BACKGROUND_SHARE, SPLITS, draw_subject_sample
+from datamodules.tinyworld.subject_samples import (
+    BACKGROUND_SHARE,
+    SPLITS,
+    draw_subject_sample,
+    draw_subject_sample_in_words,
+)
 from datamodules.tinyworld.subjects import ANGLES, COLOURS, PERIODS, Texture, draw_texture, render_with_subjects
 from datamodules.tinyworld.world import World
 
@@ -69,6 +74,22 @@ def test_each_attachment_belongs_to_the_word_for_its_shape_directly_behind_its_p
         after = Thing(**sample["metadata"]["edit"]["after"])
         assert [sample["instruction"][slice(*mark.word)] for mark in asked] == [after.shape]
         assert subjects(sample)[asked[0].number][0] == after
+
+
+def test_the_same_samples_in_words_differ_in_the_caption_alone():
+    for index, sample in enumerate(SAMPLES):
+        said = draw_subject_sample_in_words(0, "unseen_textures", index)
+        caption = without_placeholders(sample["target_caption"])
+        for entry, (thing, texture) in zip(said["attachments"], subjects(sample), strict=True):
+            assert said["target_caption"][slice(*entry["word"])] == thing.shape
+            turned = f"{texture.period} pixels wide, turned {texture.angle} degrees,"
+            words = f" in {texture.first} with {texture.second} {texture.pattern}, {turned}"
+            assert words in said["target_caption"]
+            caption = caption.replace(f"{thing.size} {thing.shape}", f"{thing.size} {thing.shape}{words}", 1)
+        assert said["target_caption"] == caption
+        assert all(entry["data"] is not None for entry in said["attachments"])
+        same = set(sample) - {"target_caption", "attachments"}
+        assert all(np.array_equal(sample[name], said[name]) for name in same)
 
 
 def test_no_text_names_a_texture_or_its_colours():
