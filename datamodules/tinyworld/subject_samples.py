@@ -85,17 +85,15 @@ def draw_subject_sample(seed: int, split: str, index: int) -> Sample:
 def draw_subject_sample_in_words(seed: int, split: str, index: int) -> Sample:
     """The same sample (key and pictures too), whose target caption says in words what its placeholders show.
 
-    The attachments stay, each bound to its shape's word, for metrics that look at them.
+    The attachments stay, bound to no word of it, for metrics that look at them.
     """
     sample = draw_subject_sample(seed, split, index)
-    caption, attachments = sample["target_caption"], []
-    subjects = zip(sample["attachments"], sample["metadata"]["subjects"], strict=True)
-    for number, (attachment, subject) in enumerate(subjects):  # in the order of the caption: earlier words stay there
+    caption = sample["target_caption"]
+    for number, subject in enumerate(sample["metadata"]["subjects"]):
         shape, texture = subject["thing"]["shape"], Texture(**subject["texture"])
-        start = caption.index(mark := f"<image:{number}> {shape}")
-        caption = caption.replace(mark, f"{shape} {texture.in_words},")
-        attachments.append(attachment | {"word": [start, start + len(shape)]})
-    return sample | {"target_caption": caption, "attachments": attachments}
+        caption = caption.replace(f"<image:{number}> {shape}", f"{shape} {texture.in_words},")
+    unbound = [{name: entry[name] for name in ("kind", "role", "data")} for entry in sample["attachments"]]
+    return sample | {"target_caption": caption, "attachments": unbound}
 
 
 def _facts(pair: Pair, cuts: list[Cut]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Bootstrap intervals of means and of paired differences. Pure numpy; the unit that is resampled is the sample key."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,21 +64,41 @@ def mean_interval(
     Raises:
         ValueError: for values that are not finite.
     """
+    return function_interval(np.asarray(values)[:, None], lambda means: means[..., 0], num_resamples, level, seed)
+
+
+def function_interval(
+    values: NDArray[np.floating],
+    function: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    num_resamples: int = NUM_RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """A function of the means of m values a sample, such as their harmonic mean, and its interval as `mean_interval`'s.
+
+    Args:
+        values: finite, [n,m]; the m values of one sample stay together.
+        function: means [...,m] -> [...].
+        num_resamples, level, seed: of the bootstrap.
+
+    Raises:
+        ValueError: for values that are not finite.
+    """
     values = np.asarray(values, dtype=np.float64)
     n = len(values)
     if not np.isfinite(values).all():
         num_bad = int((~np.isfinite(values)).sum())
         raise ValueError(f"bootstrap: expected finite values, found {num_bad} of {n} that are not")
     if n < 2:
-        return Interval(float(values[0]) if n else float("nan"), float("nan"), float("nan"), n)
+        return Interval(float(function(values)[0]) if n else float("nan"), float("nan"), float("nan"), n)
     generator = np.random.default_rng(seed)
-    per_chunk = max(1, _CHUNK // n)
+    per_chunk = max(1, _CHUNK // values.size)
     means = [
         values[generator.integers(0, n, (min(per_chunk, num_resamples - start), n))].mean(1)
         for start in range(0, num_resamples, per_chunk)
     ]
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(values.mean()), float(low), float(high), n)
+    low, high = np.quantile(function(np.concatenate(means)), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(function(values.mean(axis=0))), float(low), float(high), n)
 
 
 def paired_difference(

@@ -81,9 +81,16 @@ def unified_states(text_encoder: "CLIPTextModel", ids: Tensor, owner: Tensor, ps
         owner: number of the subject at each token, int64 [B,L], `NO_SUBJECT` where there is none (`place_subjects`).
         pseudo_words: v, [B,K,D], K at least 1.
     """
-    at_subject = (owner != NO_SUBJECT).unsqueeze(-1)
     with torch.no_grad():
         text = text_encoder(ids).last_hidden_state  # h_y = P(w), w = f(y)
+    mixed = rearranged_states(text_encoder, ids, owner, pseudo_words)
+    at_subject = (owner != NO_SUBJECT).unsqueeze(-1)
+    return TextStates(text, torch.where(at_subject, mixed, text))  # h_u: h_r at p, h_y elsewhere
+
+
+def rearranged_states(text_encoder: "CLIPTextModel", ids: Tensor, owner: Tensor, pseudo_words: Tensor) -> Tensor:
+    """h_r = P(w_r), [B,L,D], which has pseudo words in the place of words; arguments as of `unified_states`."""
+    at_subject = (owner != NO_SUBJECT).unsqueeze(-1)
 
     def rearranged(_module: nn.Module, _inputs: tuple, words: Tensor) -> Tensor:
         index = owner.clamp(min=0).unsqueeze(-1).expand(-1, -1, pseudo_words.shape[-1])
@@ -92,7 +99,6 @@ def unified_states(text_encoder: "CLIPTextModel", ids: Tensor, owner: Tensor, ps
     # the text encoder takes no embeddings in place of ids; positions are added behind this table
     handle = text_encoder.get_input_embeddings().register_forward_hook(rearranged)
     try:
-        mixed = text_encoder(ids).last_hidden_state  # h_r = P(w_r)
+        return text_encoder(ids).last_hidden_state
     finally:
         handle.remove()
-    return TextStates(text, torch.where(at_subject, mixed, text))  # h_u: h_r at p, h_y elsewhere

@@ -80,16 +80,19 @@ def test_the_same_samples_in_words_differ_in_the_caption_alone():
     for index, sample in enumerate(SAMPLES):
         said = draw_subject_sample_in_words(0, "unseen_textures", index)
         caption = without_placeholders(sample["target_caption"])
-        for entry, (thing, texture) in zip(said["attachments"], subjects(sample), strict=True):
-            assert said["target_caption"][slice(*entry["word"])] == thing.shape
+        for thing, texture in subjects(sample):
             turned = f"{texture.period} pixels wide, turned {texture.angle} degrees,"
             words = f" in {texture.first} with {texture.second} {texture.pattern}, {turned}"
             assert words in said["target_caption"]
             caption = caption.replace(f"{thing.size} {thing.shape}", f"{thing.size} {thing.shape}{words}", 1)
         assert said["target_caption"] == caption
-        assert all(entry["data"] is not None for entry in said["attachments"])
-        same = set(sample) - {"target_caption", "attachments"}
-        assert all(np.array_equal(sample[name], said[name]) for name in same)
+        assert [entry["data"].shape for entry in said["attachments"]] == [
+            entry["data"].shape for entry in sample["attachments"]
+        ]
+        validate(with_images(said, png))
+        assert set(said) == set(sample) and np.array_equal(said["target"], sample["target"])
+        for name in ("key", "instruction", "response", "source_caption", "metadata"):
+            assert said[name] == sample[name]
 
 
 def test_no_text_names_a_texture_or_its_colours():
