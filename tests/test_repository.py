@@ -20,7 +20,7 @@ FORBIDDEN = {
     "a path of one machine": re.compile(r"(?<![\w.])/(work|farm|root)/"),
 }
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError")
-NOT_INSTALLED = {"cv2": ["opencv-python-headless"]}
+NOT_INSTALLED = {"cv2": ["opencv-python-headless"], "sklearn": ["scikit-learn"]}
 """Distributions of modules that tests do without."""
 LAYERS = (
     ("base",),
