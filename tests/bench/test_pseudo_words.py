@@ -12,13 +12,13 @@ from tests.mmig.methods.umm_diffusion.support import batch, module
 
 def test_purity_counts_neighbours_by_the_angle() -> None:
     vectors = np.array([[1.0, 0.0], [9.0, 0.1], [0.0, 1.0], [0.1, 9.0]])  # pairs of one direction, lengths apart
-    assert purity(vectors, "aabb", 1).tolist() == [1, 1, 1, 1]
-    assert purity(vectors, "abab", 1).tolist() == [0, 0, 0, 0]
-    assert purity(vectors, "aabb", 3) == pytest.approx([1 / 3] * 4)
+    assert purity(vectors, [*"aabb"], 1).tolist() == [1, 1, 1, 1]
+    assert purity(vectors, [*"abab"], 1).tolist() == [0, 0, 0, 0]
+    assert purity(vectors, [*"aabb"], 3) == pytest.approx([1 / 3] * 4)
 
 
 def test_chance_is_the_purity_of_all_neighbours() -> None:
-    labels = "aaabbc"
+    labels = [*"aaabbc"]
     vectors = np.random.default_rng(0).normal(size=(6, 4))
     assert purity(vectors, labels, 5).mean() == pytest.approx(chance(labels))
 
