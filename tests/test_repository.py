@@ -160,7 +160,7 @@ def test_every_import_is_a_declared_dependency(
     trees: dict[Path, ast.Module], settings: configparser.ConfigParser
 ) -> None:
     declared = {canonical(requirement.name) for requirement in requirements(settings)}
-    extras = {"tests": "test", "bench": "bench", "datamodules/audio.py": "audio"}
+    extras = {"tests": "test", "bench": "bench", "experiments": "bench", "datamodules/audio.py": "audio"}
     more = {
         place: {canonical(requirement.name) for requirement in requirements(settings, extra)}
         for place, extra in extras.items()

@@ -1,4 +1,4 @@
-"""bench/subject_curve.py: the harmonic mean and its intervals, the choice on validation, links, table, picture."""
+"""experiments/subject_results/curve.py: the harmonic mean and its intervals, the choice on validation, links, table, picture."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from bench.subject_curve import main
-from bench.tools.subject_curves import balance, best_point, gain, harmonic_mean
 from datamodules.tinyworld.contents import ContentWorld
 from datamodules.tinyworld.write import write_split
+from experiments.subject_results.balance import balance, best_point, gain, harmonic_mean
+from experiments.subject_results.curve import main
 
 ALPHAS = ("0", "0.25", "0.5", "0.75", "1")
 NUM = 12

@@ -4,7 +4,7 @@ Reads what `python -m experiments.comparison configs/results/umm_diffusion` left
 with the best harmonic mean of fidelity and alignment on validation is chosen and tested on the other parts against 0
 and 1; a link `chosen` beside its evaluations leads to those at it (docs/claims.yaml). Writes curve.md and curve.png.
 
-    python bench/subject_curve.py runs/umm_diffusion-umm-0 runs/umm_diffusion-umm-1 --out DIR
+    python -m experiments.subject_results.curve runs/umm_diffusion-umm-0 runs/umm_diffusion-umm-1 --out DIR
 """
 
 import argparse
@@ -12,9 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from bench.tools.subject_curves import (
+from experiments.subject_results.balance import (
     SETTING,
     Curve,
     Subset,

@@ -1,4 +1,4 @@
-"""bench/pseudo_words.py: purity of neighbourhoods in the space itself, and the picture; the map is scikit-learn's."""
+"""experiments/subject_results/pseudo_words.py: purity of neighbourhoods in the space itself, and the picture; the map is scikit-learn's."""
 
 from pathlib import Path
 
@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.pseudo_words import CLASSES, SPACES, Subjects, chance, draw_words, purity, read_subjects, table
+from experiments.subject_results.pseudo_words import (
+    CLASSES,
+    SPACES,
+    Subjects,
+    chance,
+    draw_words,
+    purity,
+    read_subjects,
+    table,
+)
 from tests.mmig.methods.umm_diffusion.support import batch, module
 
 

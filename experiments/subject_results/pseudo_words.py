@@ -5,7 +5,7 @@ chance is the share among all others. The image embeddings that the words are ma
 caption says; patterns and colours are what only a picture says. Writes purity.md and words.png (scikit-learn, of the
 extra `bench`).
 
-    python bench/pseudo_words.py --checkpoint runs/umm_diffusion-umm-0 --data configs/data/subjects.yaml --out DIR
+    python -m experiments.subject_results.pseudo_words --checkpoint runs/umm_diffusion-umm-0 --data configs/data/subjects.yaml --out DIR
 """
 
 import argparse
@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mmig.base.commands import OptionParser, one_line_errors, positive
 from mmig.base.files import replacing, write_text

@@ -4,7 +4,7 @@ Each method is NAME=FOLDER[,FOLDER...] of evaluations by evaluate.py, one a trai
 the first method is what the others are held against. --ours times the one forward that UMM-Diffusion needs for a
 subject, from the picture to the pseudo word, on this machine as it is.
 
-    python bench/subject_methods.py ours=runs/umm_diffusion-umm-0/test/chosen dreambooth=evaluations/dreambooth \
+    python -m experiments.subject_results.methods ours=runs/umm_diffusion-umm-0/test/chosen dreambooth=evaluations/dreambooth \
       --ours runs/umm_diffusion-umm-0 --out evaluations/methods.md
 """
 
@@ -17,9 +17,7 @@ from statistics import median
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from bench.tools.subject_curves import BALANCED, Scores, balance, gain, scores_of, values_of
+from experiments.subject_results.balance import BALANCED, Scores, balance, gain, scores_of, values_of
 from mmig.base.commands import OptionParser, one_line_errors
 from mmig.base.files import write_text
 from mmig.evaluation.bootstrap import Interval, mean_interval

@@ -1,11 +1,11 @@
-"""bench/subject_methods.py: methods are compared on the samples that all have, each with its seconds."""
+"""experiments/subject_results/methods.py: methods are compared on the samples that all have, each with its seconds."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from bench.subject_methods import main, read_methods, shared_keys
+from experiments.subject_results.methods import main, read_methods, shared_keys
 from tests.mmig.methods.umm_diffusion.support import save_umm_run
 
 

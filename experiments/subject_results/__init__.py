@@ -1,0 +1,1 @@
+"""What is shown about UMM-Diffusion on the small world's subjects: tables and pictures made of its evaluations."""
