@@ -4,8 +4,8 @@ Each method is NAME=FOLDER[,FOLDER...] of evaluations by evaluate.py, one a trai
 the first method is what the others are held against. --ours times the one forward that UMM-Diffusion needs for a
 subject, from the picture to the pseudo word, on this machine as it is.
 
-    python -m experiments.subject_results.methods ours=runs/umm_diffusion-umm-0/test/chosen dreambooth=evaluations/dreambooth \
-      --ours runs/umm_diffusion-umm-0 --out evaluations/methods.md
+    python -m experiments.subject_results.methods --ours runs/umm_diffusion-umm-0 --out evaluations/methods.md \
+      umm=runs/umm_diffusion-umm-0/test/chosen dreambooth=evaluations/dreambooth
 """
 
 import argparse

@@ -5,7 +5,7 @@ chance is the share among all others. The image embeddings that the words are ma
 caption says; patterns and colours are what only a picture says. Writes purity.md and words.png (scikit-learn, of the
 extra `bench`).
 
-    python -m experiments.subject_results.pseudo_words --checkpoint runs/umm_diffusion-umm-0 --data configs/data/subjects.yaml --out DIR
+    python -m experiments.subject_results.pseudo_words --checkpoint RUN --data configs/data/subjects.yaml --out DIR
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""experiments/subject_results/curve.py: the harmonic mean and its intervals, the choice on validation, links, table, picture."""
+"""The harmonic mean of fidelity and alignment over the fuse ratio: intervals, choice, links, table, picture."""
 
 import json
 from pathlib import Path

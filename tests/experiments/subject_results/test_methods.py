@@ -1,4 +1,4 @@
-"""experiments/subject_results/methods.py: methods are compared on the samples that all have, each with its seconds."""
+"""Methods that draw subjects are compared on the samples that all have, each with its seconds."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""experiments/subject_results/pseudo_words.py: purity of neighbourhoods in the space itself, and the picture; the map is scikit-learn's."""
+"""Purity of neighbourhoods of pseudo words in the space itself, and their picture; the map is scikit-learn's."""
 
 from pathlib import Path
 
