@@ -48,7 +48,7 @@ class DreamBooth(SubjectTuning):
 
         def loss(step: int) -> Tensor:
             number = step % len(subjects)
-            return self.noise_loss(unet, subjects[number].image, states[number : number + 1].detach(), generator)
+            return self.noise_loss(unet, subjects[number].latents, states[number : number + 1].detach(), generator)
 
         trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
         self.steps(trained, loss, self.sampling.tuning_steps * len(subjects))

@@ -33,7 +33,7 @@ class TextualInversion(SubjectTuning):
 
         def loss(_step: int) -> Tensor:
             states = self._states(f"a {name}", [(2, 2 + len(name))], word[:, None])
-            return self.noise_loss(self.unet, subject.image, states, generator)
+            return self.noise_loss(self.unet, subject.latents, states, generator)
 
         self.steps([word], loss, self.sampling.tuning_steps)
         return word.detach()

@@ -57,9 +57,9 @@ class TuningSampling:
 
 
 class Subject(NamedTuple):
-    """A subject: its training image [1,3,H,W] in [-1,1], and the characters of its word in the caption."""
+    """A subject: latents [1,c,h,w] of its training image, and the characters of its word in the caption."""
 
-    image: Tensor
+    latents: Tensor
     word: Span
 
 
@@ -109,12 +109,12 @@ class SubjectTuning(ABC):
         check_fields(self, batch)
         texts, images, seconds = [], [], []
         for row, source in enumerate(per_sample(generator, len(batch["key"]))):
-            caption, subjects = self._subjects(take(batch, [row]))
             tuning = torch.Generator().manual_seed((source.initial_seed() + 1) % 2**63)  # `source` is for drawing
             started = time.perf_counter()
+            caption, subjects = self.subjects(take(batch, [row]))
             tuned = self.tune(caption, subjects, tuning)
             seconds.append((time.perf_counter() - started) / len(subjects))
-            images.append(self._draw(tuned, subjects[0].image.shape[-2:], source))
+            images.append(self._draw(tuned, batch["target"].shape[-2:], source))
             texts.append(caption)
         return EditOutput(torch.cat(images), texts, {SECONDS: torch.tensor(seconds, dtype=torch.float64)})
 
@@ -127,18 +127,18 @@ class SubjectTuning(ABC):
                 loss(step).backward()
                 optimizer.step()
 
-    def noise_loss(self, unet: nn.Module, image: Tensor, states: Tensor, generator: torch.Generator) -> Tensor:
-        """The noise loss of Stable Diffusion, a mean over `num_noises` draws; image [1,3,H,W], states [1,L,D]."""
+    def noise_loss(self, unet: nn.Module, latents: Tensor, states: Tensor, generator: torch.Generator) -> Tensor:
+        """The noise loss of Stable Diffusion, a mean over `num_noises` draws; latents [1,c,h,w], states [1,L,D]."""
         count = self.sampling.num_noises
-        with torch.no_grad():
-            clean = encode(self.vae, image).expand(count, -1, -1, -1)
+        clean = latents.expand(count, -1, -1, -1)
         timesteps = self.process.sample_timesteps(torch.rand(count, generator=generator))
         noise = torch.randn(clean.shape, generator=generator)
         condition = Conditioning(states.expand(count, -1, -1))
         problem = denoising_problem(self.process, clean, noise, timesteps, condition)
         return noise_loss(denoise(unet, problem.noisy, problem.timesteps, condition), problem.target).mean()
 
-    def _subjects(self, sample: Batch) -> tuple[str, list[Subject]]:
+    @torch.no_grad()
+    def subjects(self, sample: Batch) -> tuple[str, list[Subject]]:
         """Caption and subjects of a batch of one sample."""
         caption, words = words_in(sample, 0, FIELD)
         size, device = sample["target"].shape[-2:], self.text_encoder.device
@@ -148,7 +148,7 @@ class SubjectTuning(ABC):
                 raise ValueError(f"sample {sample['key'][0]!r}: attachment {number} is bound to no word of the caption")
             if kind == "image":
                 picture = sample["attachment_images"][0, number].to(device)
-                subjects.append(Subject(shown(picture, self.sampling.shown_side, size), word))
+                subjects.append(Subject(encode(self.vae, shown(picture, self.sampling.shown_side, size)), word))
         return caption, subjects
 
     @torch.no_grad()
