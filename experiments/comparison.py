@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rows", nargs="+", help="names of files; default: all but the base")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of training (default: 0 1 2)")
     parser.add_argument("--parts", nargs="+", default=[], help="of the protocol (default: all)")
-    parser.add_argument("--limit", type=positive, default=LIMIT, help=f"test samples of each (default: {LIMIT})")
+    parser.add_argument("--limit", type=positive, default=LIMIT, help=f"samples of each part (default: {LIMIT})")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     parser.add_argument("--processes", type=positive, default=2, help="arms at a time (default: 2)")
     parser.add_argument("more", nargs="*", help="after --: arguments of train.py for all arms")
