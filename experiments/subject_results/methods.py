@@ -1,7 +1,7 @@
 r"""UMM-Diffusion beside what else draws a subject: quality on the same samples, and seconds of preparation a subject.
 
-Each method is NAME=FOLDER[,FOLDER...] of evaluations by evaluate.py, one a training seed; samples count that all have,
-the first method is what the others are held against. --ours times the one forward that UMM-Diffusion needs for a
+Each method is NAME=FOLDER of an evaluation by evaluate.py, once more for each training seed; samples count that all
+have, the first method is what the others are held against. --ours times the one forward that UMM-Diffusion needs for a
 subject, from the picture to the pseudo word, on this machine as it is.
 
     python -m experiments.subject_results.methods --ours runs/umm_diffusion-umm-0 --out evaluations/methods.md \
@@ -36,15 +36,17 @@ def read_methods(given: Sequence[str]) -> dict[str, list[Scores]]:
     """Scores of each method's evaluations, seconds among them where they were scored.
 
     Raises:
-        ValueError: another form, a name twice, or no evaluation there.
+        ValueError: another form, a folder twice, or no evaluation there.
     """
     methods: dict[str, list[Scores]] = {}
-    for text in given:
-        name, there, folders = text.partition("=")
-        if not there or name in methods:
-            raise ValueError(f"{text}: expected NAME=FOLDER[,FOLDER...] with a name of its own")
-        evaluations = read_finished(folders.split(","))
-        methods[name] = [{**scores_of(each), SECONDS: by_key(each.rows, SECONDS)} for each in evaluations]
+    pairs = [text.partition("=") for text in given]
+    for text, (_, there, _) in zip(given, pairs, strict=True):
+        if not there:
+            raise ValueError(f"{text}: expected NAME=FOLDER")
+    evaluations = read_finished([folder for _, _, folder in pairs])
+    for (name, _, _), evaluation in zip(pairs, evaluations, strict=True):
+        scores = {**scores_of(evaluation), SECONDS: by_key(evaluation.rows, SECONDS)}
+        methods.setdefault(name, []).append(scores)
     return methods
 
 
@@ -97,7 +99,7 @@ def _told(interval: Interval) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Read, time, write."""
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("methods", nargs="+", help="NAME=FOLDER[,FOLDER...]")
+    parser.add_argument("methods", nargs="+", help="NAME=FOLDER, once for each seed")
     parser.add_argument("--ours", help="run of UMM-Diffusion, of the first method")
     parser.add_argument("--out", type=Path, required=True, help="Markdown file")
     options = parser.parse_args(arguments)
