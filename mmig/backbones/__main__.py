@@ -1,5 +1,6 @@
 """Command line: `python -m mmig.backbones fetch --config FILE [--config FILE ...] [--to DIR]`, `... fingerprint PATH
-[--part NAME]`, `... convert-original FILE --like PATH --out DIR [--weights average|trained]`.
+[--part NAME]`, `... convert-original FILE --like PATH --out DIR [--weights average|trained]`, `... convert-imagebind FILE
+--tokenizer PATH --out DIR`.
 """
 
 import argparse
@@ -20,9 +21,14 @@ def main(arguments: list[str] | None = None) -> int:
             print(fingerprint(options.path, options.part))
             return 0
         if options.command == "convert-original":
-            from mmig.backbones.original import convert_original  # the one command that needs torch
+            from mmig.backbones.original import convert_original  # needs torch, as the others do not
 
             print(f"{options.file} -> {convert_original(options.file, options.like, options.out, options.weights)}")
+            return 0
+        if options.command == "convert-imagebind":
+            from mmig.backbones.original_imagebind import convert_imagebind
+
+            print(f"{options.file} -> {convert_imagebind(options.file, options.tokenizer, options.out)}")
             return 0
         return _fetch_all(options.config, options.to)
     except BackboneError as error:
@@ -54,6 +60,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     converting.add_argument(
         "--weights", choices=("average", "trained"), default="average", help="of the UNet (default: their average)"
     )
+    binding = commands.add_parser("convert-imagebind", help="write ImageBind's published file as a folder")
+    binding.add_argument("file", type=Path, help="imagebind_huge.pth")
+    binding.add_argument(
+        "--tokenizer", required=True, help="hub id or folder of CLIP's tokenizer (openai/clip-vit-large-patch14)"
+    )
+    binding.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder")
     return parser.parse_args(arguments)
 
 

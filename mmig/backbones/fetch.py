@@ -4,8 +4,8 @@ A class that a config names by `class_path` says itself which of its arguments a
 `mmig.backbones.named`). Elsewhere, and in what has no such class, references are found by key: `diffusion` (a pipeline
 with all five parts), `backbone` (a pipeline whose UNet is named apart, if at all), `vae`, `unet`, `text_encoder`,
 `tokenizer`, `scheduler`, `llm`, `llm_tokenizer`, `mllm` (with its tokenizer), `clip_vision` or `vision`, `blip2` or
-`captioner` (with its processor), `blip2_processor`, `dino` (an image transformer for metrics); their value is a hub id
-or folder, or a mapping with `path`. A `unet` or `vae` beside a `diffusion` takes the place of the pipeline's own. CLIP
+`captioner` (with its processor), `blip2_processor`, `imagebind` (with its tokenizer), `dino` (an image transformer for
+metrics); their value is a hub id or folder, or a mapping with `path`. A `unet` or `vae` beside a `diffusion` takes the place of the pipeline's own. CLIP
 for metrics: `open_clip` or `clip`, a mapping with `name` and `weights`, or a string beside `open_clip_weights` or
 `clip_weights`. Local folders are only checked.
 """
@@ -20,6 +20,7 @@ from mmig.backbones.hub import is_hub_id, locate
 from mmig.backbones.named import BackboneSettings, origins
 from mmig.backbones.parts import (
     BLIP2_PARTS,
+    IMAGEBIND_PARTS,
     LLM_PARTS,
     MLLM_PARTS,
     OPEN_CLIP,
@@ -44,6 +45,7 @@ _KEYS: dict[str, tuple[Part, ...]] = {
     **{name: (part,) for name, part in PARTS.items() if part is not OPEN_CLIP},
     "llm": tuple(LLM_PARTS.values()),
     "mllm": tuple(MLLM_PARTS.values()),
+    "imagebind": tuple(IMAGEBIND_PARTS.values()),
     "vision": (PARTS["clip_vision"],),
     "dino": (PARTS["image_model"],),
     **dict.fromkeys(("blip2", "captioner"), tuple(BLIP2_PARTS.values())),

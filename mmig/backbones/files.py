@@ -3,7 +3,9 @@
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,6 +141,25 @@ def check_kind(file: Path, key: str, kinds: Collection[str], words: str | None =
     if found not in kinds:
         expected = words or " or ".join(kinds)
         raise BackboneError(f"{file}: expected {key} {expected}, found {found!r}; give the folder of that part")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into, which is renamed to `out` when the block is through; where that fails, nothing stays.
+
+    Raises:
+        BackboneError: `out` exists.
+    """
+    if out.exists():
+        raise BackboneError(f"{out}: exists already; give a new folder")
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def _some(names: Sequence[str]) -> str:
 @contextmanager
 def _quiet(library: str) -> Iterator[None]:
     """No progress bar and no report of transformers while loading: what it reports is judged here."""
-    if library != "transformers":
+    if library == "diffusers":
         yield
         return
     from transformers.utils import logging

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mmig.backbones.diffusion import check_compatible, load_text_encoder, load_tokenizer, load_unet, load_vae
-from mmig.backbones.files import read_json
+from mmig.backbones.files import new_folder, read_json
 from mmig.backbones.hub import locate
 from mmig.backbones.parts import SCHEDULER, TEXT_ENCODER, TOKENIZER, UNET, VAE, BackboneError, Part
 from mmig.base.files import write_json
@@ -48,17 +48,9 @@ def convert_original(file: str | Path, like: str | Path, out: Path, weights: Wei
         BackboneError: an unreadable file, another layout, other sizes than `like`, or `out` exists.
     """
     file, out = resolved(file), resolved(out)
-    if out.exists():
-        raise BackboneError(f"{out}: exists already; give a new folder")
-    state = read_original(file)
-    state = with_average(state, file) if weights == "average" else state
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-    try:
-        _write(state, like, partial, file)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_folder(out) as partial:
+        state = read_original(file)
+        _write(with_average(state, file) if weights == "average" else state, like, partial, file)
     return out
 
 

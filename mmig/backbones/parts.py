@@ -49,6 +49,8 @@ BLIP2_PROCESSOR = Part(
 )
 OPEN_CLIP = Part("open_clip", "", (("open_clip_config.json",),))
 IMAGE_MODEL = Part("image_model", "", (("config.json", "preprocessor_config.json"),))
+IMAGEBIND = Part("imagebind", "", kinds=("imagebind",))
+IMAGEBIND_TOKENIZER = Part("imagebind_tokenizer", "", _TOKENIZER_FILES, has_weights=False)
 
 PIPELINE_PARTS = (VAE, UNET, TEXT_ENCODER, TOKENIZER, SCHEDULER)
 PIPELINE = {part.name: part for part in PIPELINE_PARTS}
@@ -56,6 +58,7 @@ PIPELINE = {part.name: part for part in PIPELINE_PARTS}
 LLM_PARTS = {part.name: part for part in (LLM, LLM_TOKENIZER)}
 MLLM_PARTS = {part.name: part for part in (MLLM, MLLM_TOKENIZER)}
 BLIP2_PARTS = {part.name: part for part in (BLIP2, BLIP2_PROCESSOR)}
+IMAGEBIND_PARTS = {part.name: part for part in (IMAGEBIND, IMAGEBIND_TOKENIZER)}
 PARTS = {
     part.name: part
     for part in (
@@ -69,5 +72,7 @@ PARTS = {
         BLIP2_PROCESSOR,
         OPEN_CLIP,
         IMAGE_MODEL,
+        IMAGEBIND,
+        IMAGEBIND_TOKENIZER,
     )
 }

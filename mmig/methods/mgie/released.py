@@ -10,7 +10,6 @@ frozen rest is a LLaVA-7B of version 1, in the layout of its original code.
 
 import logging
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from mmig.backbones.diffusion import check_compatible, load_scheduler, load_vae
-from mmig.backbones.files import read_json
+from mmig.backbones.files import new_folder, read_json
 from mmig.backbones.hub import locate
 from mmig.backbones.llm import load_llm_tokenizer
 from mmig.backbones.named import Source
@@ -82,22 +81,15 @@ def convert_released(
         BackboneError: a missing, unreadable or unfitting file, or `out` exists.
     """
     mllm, unet, out = resolved(mllm), resolved(unet), resolved(out)
-    if out.exists():
-        raise BackboneError(f"{out}: exists already; give a new folder")
-    state = read_weights(mllm)
-    writer = _writer(state, mllm, llava, vision, dtype)
-    head = _head(state, mllm)
-    denoiser, vae = _unet(unet, backbone), load_vae(backbone)
-    check_compatible(denoiser, vae=vae)
-    _check_widths(writer, head, denoiser, mllm, unet)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-    try:
+    with new_folder(out) as partial:
+        state = read_weights(mllm)
+        writer = _writer(state, mllm, llava, vision, dtype)
+        head = _head(state, mllm)
+        denoiser, vae = _unet(unet, backbone), load_vae(backbone)
+        check_compatible(denoiser, vae=vae)
+        _check_widths(writer, head, denoiser, mllm, unet)
         about = save_mgie(MGIEPipeline(vae, denoiser, load_scheduler(backbone), writer, head), partial)
         write_text(partial / "README.md", ABOUT.replace("{about}", about).replace("{name}", out.name) + "\n")
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out
 
 
