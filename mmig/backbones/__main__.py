@@ -1,6 +1,6 @@
 """Command line: `python -m mmig.backbones fetch --config FILE [--config FILE ...] [--to DIR]`, `... fingerprint PATH
-[--part NAME]`, `... convert-original FILE --like PATH --out DIR [--weights average|trained]`, `... convert-imagebind FILE
---tokenizer PATH --out DIR`.
+[--part NAME]`, `... convert-original FILE --like PATH --out DIR [--weights average|trained]`, `... convert-imagebind
+FILE --tokenizer PATH --out DIR`.
 """
 
 import argparse

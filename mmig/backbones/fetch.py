@@ -5,9 +5,9 @@ A class that a config names by `class_path` says itself which of its arguments a
 with all five parts), `backbone` (a pipeline whose UNet is named apart, if at all), `vae`, `unet`, `text_encoder`,
 `tokenizer`, `scheduler`, `llm`, `llm_tokenizer`, `mllm` (with its tokenizer), `clip_vision` or `vision`, `blip2` or
 `captioner` (with its processor), `blip2_processor`, `imagebind` (with its tokenizer), `dino` (an image transformer for
-metrics); their value is a hub id or folder, or a mapping with `path`. A `unet` or `vae` beside a `diffusion` takes the place of the pipeline's own. CLIP
-for metrics: `open_clip` or `clip`, a mapping with `name` and `weights`, or a string beside `open_clip_weights` or
-`clip_weights`. Local folders are only checked.
+metrics); their value is a hub id or folder, or a mapping with `path`. A `unet` or `vae` beside a `diffusion` takes the
+place of the pipeline's own. CLIP for metrics: `open_clip` or `clip`, a mapping with `name` and `weights`, or a string
+beside `open_clip_weights` or `clip_weights`. Local folders are only checked.
 """
 
 import logging

@@ -6,6 +6,7 @@ transformers' classes hold them; `imagebind_audio` is ours.
 """
 
 import math
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,7 @@ class ImageBindConfig(PreTrainedConfig):
     """
 
     model_type = "imagebind"
-    sub_configs_defaults = {
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "vision_config": CLIPVisionConfig,
         "text_config": CLIPTextConfig,
         "audio_config": ImageBindAudioConfig,
