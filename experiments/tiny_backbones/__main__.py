@@ -37,6 +37,10 @@ def commands() -> dict[str, list[Command]]:
         sizes = ["--kinds", kind, "--split", split, "--count", str(count)]
         return ["-m", "datamodules.tinyworld", "--level", "plain", *sizes, "--out", f"data/llava/{split}-{kind}"]
 
+    def draw_sounds(split: str, count: int) -> Command:
+        sizes = ["--split", split, "--count", str(count)]
+        return ["-m", "datamodules.tinyworld", "--world", "sounds", *sizes, "--out", f"data/sounds/{split}"]
+
     return {
         "tokenizers": [["-m", f"{HERE}.tokenizers", "--out", ASSETS]],
         "vae": [fit("vae", "tiny-vae"), export("vae", "tiny-vae", "--data", DATA)],
@@ -55,6 +59,10 @@ def commands() -> dict[str, list[Command]]:
             *(draw(kind, "test", 400) for kind in KINDS),
             fit("llava", "tiny-llava"),
             *(fit("llava_odd", "tiny-llava-odd", "--init_from", "runs/tiny-llava"), export("llava", "tiny-llava-odd")),
+        ],
+        "imagebind": [
+            *(draw_sounds(split, count) for split, count in (("train", 20000), ("val", 200), ("test", 1000))),
+            *(fit("imagebind", "tiny-imagebind"), export("imagebind", "tiny-imagebind")),
         ],
         "captioner": [fit("captioner", "tiny-captioner"), export("captioner", "tiny-captioner")],
     }

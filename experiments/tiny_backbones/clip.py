@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from experiments.tiny_backbones.augmentation import Augmentation, augmented
-from experiments.tiny_backbones.clip_losses import contrastive_losses, next_token_losses
+from experiments.tiny_backbones.clip_losses import contrastive_losses, next_token_losses, pair_mean
 from experiments.tiny_backbones.clip_model import (
     CaptionDecoder,
     ClipSize,
@@ -127,7 +127,7 @@ class ClipModule(TrainingModule):
         count = len(texts)
 
         def term(valid: Tensor, values: Callable[[], Tensor]) -> LossTerm:
-            return LossTerm(valid.view(2, -1).any(0), lambda: _pair_mean(values(), valid))
+            return LossTerm(valid.view(2, -1).any(0), lambda: pair_mean(values(), valid))
 
         def dense(reader: SceneReader, valid: Tensor, states: Callable[[], Tensor]) -> LossTerm:
             return term(valid, lambda: reading_losses(reader(states()), labels))
@@ -184,10 +184,3 @@ class ClipModule(TrainingModule):
     def logged(self) -> dict[str, Tensor]:
         """The factor of the cosines."""
         return {"scale": self._scale}
-
-
-def _pair_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """[2B] values of source and target pairs -> [B], the mean over the valid ones."""
-    values = torch.where(valid, values, torch.zeros_like(values))
-    by_sample, count = values.view(2, -1).sum(0), valid.view(2, -1).sum(0)
-    return by_sample / count.clamp(min=1)

@@ -1,6 +1,6 @@
 """Write a trained tiny backbone into assets/tiny in the published folder layouts.
 
-`python -m experiments.tiny_backbones.export clip|clip-eval|lm|captioner|llava|vae|unet RUN --out assets/tiny`
+`python -m experiments.tiny_backbones.export clip|clip-eval|lm|captioner|llava|imagebind|vae|unet RUN --out assets/tiny`
 
 An autoencoder's latent scale is measured on the validation split of `--data`.
 """
@@ -12,7 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.tiny_backbones.clip_export import export_clip, export_open_clip, preprocessor_config, write_weights
+from experiments.tiny_backbones.clip_export import (
+    copy_tokenizer,
+    export_clip,
+    export_open_clip,
+    preprocessor_config,
+    write_weights,
+)
 from experiments.tiny_backbones.prompt import EXPRESSIVE_TEMPLATE, PROMPT_TEMPLATE
 from mmig.base.commands import OptionParser
 from mmig.base.files import write_json, write_text
@@ -22,13 +28,14 @@ if TYPE_CHECKING:
 
     from experiments.tiny_backbones.captioner import CaptionerModule
     from experiments.tiny_backbones.clip import ClipModule
+    from experiments.tiny_backbones.imagebind import ImageBindModule
     from experiments.tiny_backbones.language import LanguageModule
     from experiments.tiny_backbones.llava import LlavaModule
     from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule
     from mmig.training.module import TrainingModule
 
 logger = logging.getLogger(__name__)
-PARTS = ("clip", "clip-eval", "lm", "captioner", "llava", "vae", "unet")
+PARTS = ("clip", "clip-eval", "lm", "captioner", "llava", "imagebind", "vae", "unet")
 
 
 class ExportError(ValueError):
@@ -80,6 +87,14 @@ def export_llava_run(module: "LlavaModule", out: Path) -> list[Path]:
     deepcopy(module.llava).half().save_pretrained(folder)
     _write_configs(module.llava, folder)
     llava_processor(module.size, module.tokenizer).save_pretrained(folder)
+    return [folder]
+
+
+def export_imagebind_run(module: "ImageBindModule", out: Path) -> list[Path]:
+    """imagebind/: weights and config of the encoder, and its tokenizer."""
+    folder = out / "imagebind"
+    deepcopy(module.encoder).half().save_pretrained(folder)
+    copy_tokenizer(Path(module.tokenizer.name_or_path), folder)
     return [folder]
 
 
@@ -136,6 +151,7 @@ def export_run(part: str, module: "TrainingModule", out: Path, data: Path | None
     from experiments.tiny_backbones.captioner import CaptionerModule
     from experiments.tiny_backbones.clip import ClipModule
     from experiments.tiny_backbones.diffusion_export import export_unet
+    from experiments.tiny_backbones.imagebind import ImageBindModule
     from experiments.tiny_backbones.language import LanguageModule
     from experiments.tiny_backbones.llava import LlavaModule
     from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
@@ -148,6 +164,7 @@ def export_run(part: str, module: "TrainingModule", out: Path, data: Path | None
         "lm": ((LanguageModule,), export_language_run),
         "captioner": ((CaptionerModule,), export_captioner_run),
         "llava": ((LlavaModule,), export_llava_run),
+        "imagebind": ((ImageBindModule,), export_imagebind_run),
         "vae": ((AutoencoderModule,), partial(export_autoencoder_run, data=data)),
         "unet": ((InstructPix2PixModule, TextToImageModule), lambda module, out: [export_unet(module, out)]),
     }

@@ -2,6 +2,8 @@
 
 `python -m experiments.tiny_backbones.score clip|clip-eval|lm|captioner --data configs/data/plain.yaml --split test`
 `python -m experiments.tiny_backbones.score llava --data configs/tiny/llava.yaml --split test` (see `score_llava`)
+`python -m experiments.tiny_backbones.score imagebind --data configs/tiny/imagebind.yaml --split test`
+(see `score_imagebind`)
 
 Texts are judged by meaning, through a function of the data set that is handed in by its path; nothing here knows how a
 scene is described.
@@ -20,16 +22,23 @@ from torch import Tensor
 from datamodules.schema import Batch
 from experiments.tiny_backbones.clip_model import normalise_images
 from experiments.tiny_backbones.prompt import TEMPLATES, encode_all, format_prompt, padded_rows
+from experiments.tiny_backbones.score_imagebind import score_imagebind
 from experiments.tiny_backbones.score_llava import EditJudge, score_llava
-from experiments.tiny_backbones.scoring import ASSETS, Scores, held_out, load_function, options, print_scores
+from experiments.tiny_backbones.scoring import (
+    ASSETS,
+    Scores,
+    held_out,
+    load_function,
+    options,
+    print_scores,
+    retrieval,
+)
 from mmig.base.commands import one_line_errors
 from mmig.language.token_loss import token_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-GROUP = 100
-"""Captions that an image is matched against."""
 MAX_NEW_TOKENS = 80
 JUDGE = "datamodules.tinyworld.grammar.judge_text"
 EDIT_JUDGE = "datamodules.tinyworld.edit_grammar.leads_to"
@@ -49,29 +58,6 @@ class Verdict(Protocol):
 
 Judge = Callable[[str, Any], Verdict]
 """(text, scene of the metadata) -> verdict."""
-
-
-def retrieval(image_features: Tensor, text_features: Tensor, texts: Sequence[str]) -> Scores:
-    """Share of images whose own caption is the nearest of `GROUP` different ones, and of captions with their image.
-
-    Repeated captions are left out first; the rest is cut into groups in its order, a shorter last group is dropped
-    unless it is the only one.
-    """
-    by_text: dict[str, int] = {}
-    for index, text in enumerate(texts):
-        by_text.setdefault(text, index)
-    first = list(by_text.values())
-    cosines = F.normalize(image_features[first], dim=-1), F.normalize(text_features[first], dim=-1)
-    size = min(GROUP, len(first))
-    groups = [slice(start, start + size) for start in range(0, len(first) - size + 1, size)]
-    scores = torch.stack([cosines[0][group] @ cosines[1][group].T for group in groups])
-    own = torch.arange(size)
-    return {
-        "image_to_text": (scores.argmax(2) == own).float().mean().item(),
-        "text_to_image": (scores.argmax(1) == own).float().mean().item(),
-        "captions_a_group": float(size),
-        "images": float(len(groups) * size),
-    }
 
 
 @torch.no_grad()
@@ -175,7 +161,7 @@ def score_captioner(root: Path, batches: Iterable[Batch], judge: Judge) -> Score
 def main(args: Sequence[str] | None = None) -> None:
     """Score one exported part and print its figures."""
     parser = options(__doc__)
-    parser.add_argument("part", choices=("clip", "clip-eval", "lm", "captioner", "llava"))
+    parser.add_argument("part", choices=("clip", "clip-eval", "lm", "captioner", "llava", "imagebind"))
     parser.add_argument("--assets", type=Path, default=ASSETS, help="root of the tiny backbones")
     parser.add_argument("--judge", default=JUDGE, help="function (text, scene) -> verdict")
     parser.add_argument("--edit-judge", default=EDIT_JUDGE, help="function (text, source, target) -> right (lm, llava)")
@@ -189,6 +175,8 @@ def main(args: Sequence[str] | None = None) -> None:
 def _score(arguments: argparse.Namespace, batches: Iterable[Batch]) -> Scores:
     if arguments.part in ("clip", "clip-eval"):
         return score_clip(arguments.assets / arguments.part, batches)
+    if arguments.part == "imagebind":
+        return score_imagebind(arguments.assets / "imagebind", batches)
     if arguments.part == "llava":
         judges = load_function(arguments.edit_judge), load_function(arguments.name_judge)
         return score_llava(arguments.assets / "llava", batches, *judges)
