@@ -99,7 +99,6 @@ class ImageBindModel(PreTrainedModel):
     config_class = ImageBindConfig
     base_model_prefix = "imagebind"
     main_input_name = "images"
-    supports_gradient_checkpointing = False
     _supports_sdpa = True
 
     def __init__(self, config: ImageBindConfig) -> None:

@@ -89,10 +89,10 @@ def sound_features(sounds: Tensor, samples: Tensor, settings: SoundSettings) -> 
 
 def _at_least_a_frame(sounds: Tensor, samples: Tensor, frame: int) -> tuple[Tensor, Tensor]:
     """The same, with sounds shorter than a frame repeated until they fill one; nothing at all becomes zeros."""
-    sounds = pad(sounds, (0, max(frame - sounds.shape[1], 0)))
-    places = torch.arange(sounds.shape[1], device=sounds.device) % samples.clamp(min=1)[:, None]
-    repeated = sounds.gather(1, places).where(samples[:, None] > 0, 0)
-    return torch.where(samples[:, None] < frame, repeated, sounds), samples.clamp(min=frame)
+    sounds, lengths = pad(sounds, (0, max(frame - sounds.shape[1], 0))), samples[:, None]
+    first, rest = sounds[:, :frame], sounds[:, frame:]
+    repeated = first.gather(1, torch.arange(frame, device=sounds.device) % lengths.clamp(min=1)).where(lengths > 0, 0)
+    return torch.cat([torch.where(lengths < frame, repeated, first), rest], dim=1), samples.clamp(min=frame)
 
 
 def _clips(sounds: Tensor, samples: Tensor, settings: SoundSettings) -> tuple[Tensor, Tensor]:
