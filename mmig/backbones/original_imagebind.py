@@ -73,6 +73,8 @@ def convert_imagebind(file: str | Path, tokenizer: Source, out: str | Path) -> P
         taken = {ours: place.take(state[place.name]).contiguous() for ours, place in table.items()}
         fill(model.requires_grad_(False), taken, file)
         model.save_pretrained(partial)
+        for weights in partial.glob("*.safetensors"):
+            weights.chmod(0o644)  # safetensors would hide it from others
         words.save_pretrained(partial)
     return out
 
