@@ -143,13 +143,13 @@ def test_a_few_steps_learn_the_batch(sounds: Batch):
     module = build()
     optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
     totals = []
-    for _ in range(20):
+    for _ in range(40):
         total = sum(value.mean() for value in values_of(module, sounds, draws_of(sounds)).values())
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
         totals.append(total.item())
-    assert totals[-1] < 0.7 * totals[0]
+    assert totals[-1] < 0.6 * totals[0]
 
 
 def test_the_folder_gives_the_vectors_of_the_trained_towers_and_is_scored(sounds: Batch, tmp_path: Path):
