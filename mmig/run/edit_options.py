@@ -18,7 +18,7 @@ from datamodules.schema import (
 )
 from mmig.editor import ATTACHMENTS, AnyEditor, Editor, ShowsAttention, read_fields, with_settings
 from mmig.evaluation.overrides import settable
-from mmig.evaluation.pictures import read_mask
+from mmig.evaluation.pictures import read_image, read_mask
 
 KEY = "edit"
 """Key of the one sample."""
@@ -44,7 +44,8 @@ def attached(options: Sequence[str], instruction: str) -> Sample:
     """The files of --attach KIND=FILE as attachments of the sample, in their order.
 
     Raises:
-        EditError: another kind, a file that cannot be read, or a placeholder of the instruction that is about none.
+        EditError: another kind, no file, or a placeholder of the instruction that is about none.
+        PictureError: a picture that cannot be read.
     """
     attachments = []
     for option in options:
@@ -54,8 +55,9 @@ def attached(options: Sequence[str], instruction: str) -> Sample:
         path = Path(name)
         if not path.is_file():
             raise EditError(f"--attach {option}: no such file")
-        entry = {"kind": kind, "role": "reference", "data": path.read_bytes()}
-        attachments.append(entry | {"format": path.suffix.removeprefix(".").lower()})
+        data = read_image(path, f"--attach {kind}") if kind == "image" else path.read_bytes()
+        form = path.suffix.removeprefix(".").lower()
+        attachments.append({"kind": kind, "role": "reference", "data": data, "format": form})
     kinds = [one["kind"] for one in attachments]
     for named in placeholders(instruction):
         if named.number >= len(kinds) or kinds[named.number] != named.kind:

@@ -84,7 +84,7 @@ def test_edit_py_draws_what_is_seen_of_it_on_white(name: str, run: Path, tmp_pat
 def test_edit_py_refuses_what_is_no_picture_in_one_line(run: Path, tmp_path: Path) -> None:
     for name, content, said in (("empty.png", b"", "no bytes"), ("text.png", b"dog", "expected PNG, JPEG")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(SystemExit, match=f"^error: --attach: .*{said}") as stop:
+        with pytest.raises(SystemExit, match=f"^error: --attach image .*{said}") as stop:
             drawn(run, tmp_path / name)
         assert "\n" not in str(stop.value.code)
 
