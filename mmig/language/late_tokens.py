@@ -8,6 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+ANY_ATTENTION = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 
 
 def states_with_late_gradient(
@@ -31,7 +39,7 @@ def states_with_late_gradient(
     late = starts[:, None] + torch.arange(number, device=starts.device)
     before = torch.arange(embedded.shape[1], device=starts.device) < starts[:, None]
     cache = DynamicCache(config=decoder.config)
-    with torch.no_grad():
+    with torch.no_grad(), sdpa_kernel(ANY_ATTENTION):  # only the backward of flash attention can be slow
         found = decoder(inputs_embeds=embedded, attention_mask=attention, past_key_values=cache, use_cache=True, **told)
     places = told.get("position_ids", torch.arange(embedded.shape[1], device=starts.device).expand(len(starts), -1))
     spread = late[..., None].expand(-1, -1, embedded.shape[-1])
