@@ -31,7 +31,7 @@ from mmig.evaluation.rows import by_key, read_rows
 from mmig.run.jobs import point_name, points
 
 BASE, FIRST, PROTOCOL = "base", "first", "protocol"
-LIMIT = 300
+LIMIT = 600
 
 
 @dataclass(frozen=True)
