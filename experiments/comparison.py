@@ -113,21 +113,29 @@ def work(arm: Arm, protocol: Protocol, options: argparse.Namespace) -> None:
 
 
 def table(arms: Sequence[Arm], protocol: Protocol) -> Table:
-    """The measure in per cent: the mean over seeds, and each of them."""
+    """The measure, of shares in per cent: the mean over seeds, and each of them."""
     measure = protocol.parts[0].scoring.metrics[0]
-    found = Table(title=f"{measure}, per cent")
-    found.add_column("row")
+    cells = {
+        row: [
+            [
+                mean(by_key(read_rows(folder / "samples.jsonl"), measure).values())
+                for folder in folders
+                if is_finished(folder)
+            ]
+            for part in protocol.parts
+            for folders in zip(*(arm.folders(part).values() for arm in arms if arm.row == row), strict=True)
+        ]
+        for row in dict.fromkeys(arm.row for arm in arms)
+    }
+    is_share = all(0 <= value <= 1 for of_row in cells.values() for values in of_row for value in values)
+    factor, unit = (100, ", per cent") if is_share else (1, "")
+    found = Table("row", title=f"{measure}{unit}")
     for heading in (name for part in protocol.parts for name in arms[0].folders(part)):
         found.add_column(heading, justify="right")
-    for row in dict.fromkeys(arm.row for arm in arms):
-        of_row, cells = [arm for arm in arms if arm.row == row], []
-        for part in protocol.parts:
-            for folders in zip(*(arm.folders(part).values() for arm in of_row), strict=True):
-                finished = [read_rows(folder / "samples.jsonl") for folder in folders if is_finished(folder)]
-                values = [mean(by_key(rows, measure).values()) for rows in finished]
-                told = ", ".join(f"{100 * value:.1f}" for value in values)
-                cells.append(f"{100 * mean(values):.1f} ({told})" if values else "-")
-        found.add_row(row.stem, *cells)
+    for row, of_row in cells.items():
+        told = [", ".join(f"{factor * value:.1f}" for value in values) for values in of_row]
+        means = [f"{factor * mean(values):.1f}" if values else "-" for values in of_row]
+        found.add_row(row.stem, *(f"{one} ({each})" if each else one for one, each in zip(means, told, strict=True)))
     return found
 
 
