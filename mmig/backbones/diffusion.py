@@ -149,7 +149,8 @@ def load_scheduler(path: Source) -> "SchedulerMixin":
 def check_compatible(
     unet: nn.Module, text_encoder: nn.Module | None = None, vae: nn.Module | None = None, tokenizer: Any | None = None
 ) -> None:
-    """Raise BackboneError where loaded parts do not fit each other: text width, latent channels, vocabulary, context.
+    """Raise BackboneError where loaded parts do not fit each other: text width, latent channels, vocabulary, context;
+    and where an autoencoder's latents have no scale.
 
     Names in the message are the folders that the parts were loaded from.
     """
@@ -157,6 +158,7 @@ def check_compatible(
         wanted, found = unet.config.cross_attention_dim, text_encoder.config.hidden_size
         _expect(unet, "cross_attention_dim", wanted, text_encoder, "hidden_size", found)
     if vae is not None:
+        check_scale(vae)
         latents = vae.config.latent_channels
         _expect(unet, "out_channels", unet.config.out_channels, vae, "latent_channels", latents)
         if unet.config.in_channels not in (latents, 2 * latents):
@@ -166,6 +168,16 @@ def check_compatible(
             )
     if tokenizer is not None and text_encoder is not None:
         check_tokenizer(tokenizer, text_encoder)
+
+
+def check_scale(vae: nn.Module) -> None:
+    """Raise BackboneError unless an autoencoder's config says its latent scale, which `null` leaves open."""
+    found = vae.config.get("scaling_factor")
+    if not isinstance(found, float | int) or not 0.0 < found < float("inf"):
+        raise BackboneError(
+            f"{_origin(vae)}: config.json: scaling_factor: expected the measured scale of its latents, found {found}; "
+            "measure it: python -m mmig.methods.latent_diffusion.scale --vae FOLDER --data FILE"
+        )
 
 
 def check_tokenizer(tokenizer: Any, text_model: nn.Module) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from datamodules.schema import Batch, image_to_tensor
 from mmig.backbones.diffusion import load_vae
-from mmig.diffusion.latents import decode, encode
+from mmig.diffusion.latents import encode_unscaled
 from mmig.editor import EditOutput, NoSettings, ResponseSource
 from mmig.evaluation.pictures import PictureError, read_image
 from mmig.evaluation.places import TEXTS, key_of
@@ -36,7 +37,33 @@ class Identity:
         return EditOutput(batch["source"].clone(), [""] * len(batch["key"]))
 
 
-class AutoencoderCeiling:
+class Reconstruction:
+    """An image of each sample, encoded and decoded: what an autoencoder keeps of it.
+
+    Args:
+        vae: the autoencoder; its latent scale does not matter.
+        field: "source" or "target".
+    """
+
+    sampling = NoSettings()
+    response_source: ResponseSource = "none"
+
+    def __init__(self, vae: nn.Module, field: Literal["source", "target"]) -> None:
+        self.vae, self.field = vae, field
+
+    @property
+    def required_fields(self) -> tuple[str, ...]:
+        """That image."""
+        return (self.field,)
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, generator: Generators) -> EditOutput:
+        """The decoded modes of the posteriors."""
+        images = self.vae.decode(encode_unscaled(self.vae, batch[self.field])).sample
+        return EditOutput(images.clamp(-1, 1), [""] * len(batch["key"]))
+
+
+class AutoencoderCeiling(Reconstruction):
     """The true target, encoded and decoded: what an editor in the latent space of an autoencoder reaches at best.
 
     Args:
@@ -46,18 +73,8 @@ class AutoencoderCeiling:
         BackboneError: no autoencoder there.
     """
 
-    sampling = NoSettings()
-    required_fields: tuple[str, ...] = ("target",)
-    response_source: ResponseSource = "none"
-
     def __init__(self, vae: str) -> None:
-        self.vae: nn.Module = load_vae(vae)
-
-    @torch.no_grad()
-    def __call__(self, batch: Batch, generator: Generators) -> EditOutput:
-        """The decoded modes of the targets' posteriors."""
-        images = decode(self.vae, encode(self.vae, batch["target"]))
-        return EditOutput(images.clamp(-1, 1), [""] * len(batch["key"]))
+        super().__init__(load_vae(vae), "target")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_vae
+from mmig.backbones.diffusion import check_scale, load_scheduler, load_text_encoder, load_tokenizer, load_vae
 from mmig.backbones.named import Backbone, BackboneSettings
 from mmig.backbones.parts import PIPELINE, UNET
 from mmig.diffusion.conditioning import Conditioning, denoise
@@ -30,6 +30,9 @@ class LatentModule(TrainingModule):
         weighting: weight of the timesteps, see `NoiseProcess.weight`.
         timestep_exponent: see `NoiseProcess.sample_timesteps`; 1 is uniform.
         more: other settings of the subclass that name backbones (`name_backbones`).
+
+    Raises:
+        BackboneError: a part is missing or broken, or the latent scale of the autoencoder was not measured.
 
     Attributes:
         text_encoder, tokenizer: None where `backbone_settings` does not name them.
@@ -59,6 +62,7 @@ class LatentModule(TrainingModule):
         self.weighting: Weighting = weighting
         self.timestep_exponent = timestep_exponent
         self.vae = load_vae(self.origins["vae"])
+        check_scale(self.vae)
         found = self.origins
         self.text_encoder = load_text_encoder(found["text_encoder"]) if "text_encoder" in found else None
         self.tokenizer = load_tokenizer(found["tokenizer"]) if "tokenizer" in found else None

@@ -35,7 +35,9 @@ class OptimizerConfig:
     """AdamW or Muon with clipping, warm-up and a constant or cosine schedule.
 
     Attributes:
-        lr: peak learning rate.
+        lr: peak learning rate; under `lr_rule` "scaled" that of one sample.
+        lr_rule: "absolute": rates are what they say; "scaled": they are multiplied by the global batch size, as the
+            latent diffusion of Rombach et al. (2022) does (samples a GPU x GPUs x nodes x accumulated batches).
         kind: "adamw" is torch's, fused; "adamw_8bit" keeps its moments in 8 bits, "paged_adamw_8bit" moves them to the
             host's memory too where the GPU's runs short (both of bitsandbytes, on NVIDIA GPUs). "muon" makes updates of
             matrices and kernels orthogonal (`mmig.training.muon`; not with FSDP): fewer steps, each a little longer.
@@ -43,7 +45,9 @@ class OptimizerConfig:
         weight_decay: decoupled decay of matrices and convolution kernels; vectors (biases, norms) are not decayed.
         clip_norm: largest gradient norm, None for no clipping. It is the norm over all parameters that are in no
             group; each group is clipped to its own.
-        warmup_steps: steps of linear warm-up from 0.
+        warmup_steps: steps of linear warm-up.
+        warmup_start: part of the peak in the first step, from which the rate rises to the whole at step `warmup_steps`
+            (Rombach et al. 2022: 1e-6); None: 1 / warmup_steps, and the whole one step earlier.
         schedule: "constant" after warm-up, or "cosine" down to `final_lr_ratio` at `total_steps`.
         total_steps: end of the cosine in steps; None means the trainer's `max_steps`.
         final_lr_ratio: learning rate at the end of the cosine, as a part of the peak.
@@ -52,11 +56,13 @@ class OptimizerConfig:
     """
 
     lr: float = 1e-4
+    lr_rule: Literal["absolute", "scaled"] = "absolute"
     kind: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "muon"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
     clip_norm: float | None = 1.0
     warmup_steps: int = 0
+    warmup_start: float | None = None
     schedule: Literal["constant", "cosine"] = "constant"
     total_steps: int | None = None
     final_lr_ratio: float = 0.0
@@ -76,8 +82,11 @@ class OptimizerConfig:
 def lr_factor(config: OptimizerConfig, step: int, total_steps: int) -> float:
     """Learning rate of step `step` (0 = the first) as a part of the peak, in [0, 1].
 
-    Warm-up is (step + 1) / warmup_steps, so the first step already moves and step `warmup_steps - 1` has the full rate.
+    Warm-up is (step + 1) / warmup_steps, so the first step already moves and step `warmup_steps - 1` has the full rate;
+    with `warmup_start` it is the line from there at step 0 to 1 at step `warmup_steps`.
     """
+    if step < config.warmup_steps and config.warmup_start is not None:
+        return config.warmup_start + (1 - config.warmup_start) * step / config.warmup_steps
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":

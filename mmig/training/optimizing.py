@@ -115,8 +115,21 @@ class OptimizingModule(StoredModule):
         total = config.total_steps or self.trainer.max_steps
         if config.schedule == "cosine" and total < 1:
             raise ValueError("optimizer.schedule 'cosine' needs optimizer.total_steps or trainer.max_steps")
+        factor = self._samples_of_rate() * lr_factor(config, self.step - start, total - start)
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * lr_factor(config, self.step - start, total - start)
+            group["lr"] = group["initial_lr"] * factor
+
+    def _samples_of_rate(self) -> int:
+        """By how many samples a step the configured rates are multiplied, see `OptimizerConfig.lr_rule`."""
+        if self.optimizer_config.lr_rule == "absolute":
+            return 1
+        size = getattr(self.trainer.datamodule, "global_batch_size", None)  # type: ignore[attr-defined]
+        if size is None:
+            raise ValueError(
+                "optimizer.lr_rule: 'scaled' needs data that say their global_batch_size, found "
+                f"{type(self.trainer.datamodule).__name__}; give 'absolute' and the rate itself"  # type: ignore[attr-defined]
+            )
+        return size
 
     def _clip_gradients(self, due: Sequence[Share]) -> dict[str, Tensor]:
         """Clip the gradient norm of each group of the turns that act.

@@ -1,9 +1,11 @@
-"""Training of the first stage: a KL autoencoder, or the decoder of a pretrained one; without adversarial loss."""
+"""Training of the first stage: a KL autoencoder, or the decoder of a pretrained one; without adversarial loss, which
+`adversarial.py` adds.
+"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,10 @@ from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_vae
 from mmig.backbones.named import Backbone, BackboneSettings
 from mmig.backbones.parts import VAE
+from mmig.checkpoints.folders import write_editor
 from mmig.diffusion.saving import save_parts
+from mmig.editor import Editor
+from mmig.evaluation.editors import Reconstruction
 from mmig.methods.latent_diffusion.scale import measure_scale, validation_batches
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
@@ -21,9 +26,11 @@ from mmig.training.terms import LossTerm
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 INITIAL_LOG_VARIANCE = -6.0
-"""Log variance of the posterior before training."""
+"""Nearly deterministic: noise of unit variance would drown the latents until the encoder has grown."""
+OPENED_BY = "mmig.methods.latent_diffusion.pipeline.open_autoencoder"
 ABOUT = """{kind}, as diffusers' `AutoencoderKL`. {scale}
 
 ## Use
@@ -36,6 +43,25 @@ vae = AutoencoderKL.from_pretrained("{name}", subfolder="vae")
 
 Or as a pretrained part of a run: the folder is what `vae` and `backbone` settings take."""
 """What a folder's card says; `kind` is what was trained, `scale` where its `scaling_factor` comes from."""
+
+
+class Reconstructed(NamedTuple):
+    """What the autoencoder made of images.
+
+    Attributes:
+        images: [B,3,H,W] in [-1,1].
+        output: of a sample of the posterior, float32 of the same shape; not clamped.
+        posterior: of the latents.
+    """
+
+    images: Tensor
+    output: Tensor
+    posterior: "DiagonalGaussianDistribution"
+
+    @property
+    def error(self) -> Tensor:
+        """Output minus image, [B,3HW]."""
+        return (self.output - self.images).flatten(1)
 
 
 class ReconstructionModule(TrainingModule):
@@ -63,17 +89,35 @@ class ReconstructionModule(TrainingModule):
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
         """Errors of the reconstruction and KL of one image a sample: those that have a weight."""
         counts = self.counted(batch).to(self.device)
-        measured = cache(lambda: self._measured(batch, draws))
-        return {name: LossTerm(counts, lambda name=name: measured()[name]) for name in self.loss_weights}
+        values = self.values(cache(lambda: self._reconstructed(batch, draws)))
+        return {name: LossTerm(counts, values[name]) for name in self.loss_weights}
 
-    def _measured(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    def values(self, made: Callable[[], Reconstructed]) -> dict[str, Callable[[], Tensor]]:
+        """How each term is computed, [B], by its name.
+
+        Args:
+            made: gives the reconstructions; they are computed when it is first called.
+        """
+        return {
+            "reconstruction": lambda: made().error.abs().mean(dim=1),
+            "squared": lambda: made().error.square().mean(dim=1),
+            "kl": lambda: made().posterior.kl() / made().images[0].numel(),
+        }
+
+    def _reconstructed(self, batch: Batch, draws: Draws) -> Reconstructed:
         images = self.images(batch, draws).contiguous(memory_format=torch.channels_last)
         posterior = self.vae.encode(images).latent_dist
         noise = draws.normal("posterior", posterior.mean.shape[1:]).to(images.device)
         output = self.vae.decode(posterior.mean + posterior.std * noise).sample
-        error = (output.float() - images).flatten(1)
-        values = (error.abs().mean(dim=1), error.square().mean(dim=1), posterior.kl() / images[0].numel())
-        return dict(zip(self.known_losses, values, strict=True))
+        return Reconstructed(images, output.float(), posterior)
+
+    def _save(self, folder: Path) -> None:
+        save_parts(folder, {"vae": self.vae})
+        write_editor(folder, OPENED_BY)
+
+    def make_pipeline(self) -> Editor:
+        """Gives the source back as the autoencoder can draw it: what its latents keep of a picture."""
+        return Reconstruction(self.vae, "source")
 
 
 class AutoencoderModule(ReconstructionModule):
@@ -88,6 +132,7 @@ class AutoencoderModule(ReconstructionModule):
         norm_num_groups: groups of every group norm; must divide every width.
         sample_size: side of the training images in pixels, stored in the config.
         train_encoder: False keeps the latents as they are and trains the decoder alone (with --init_from).
+        initial_log_variance: of the posterior before training; None leaves it as the library draws it, about 0.
         seed: seed of every draw of the run.
         micro_batch_size: samples a forward and backward.
     """
@@ -102,6 +147,7 @@ class AutoencoderModule(ReconstructionModule):
         norm_num_groups: int = 32,
         sample_size: int = 256,
         train_encoder: bool = True,
+        initial_log_variance: float | None = INITIAL_LOG_VARIANCE,
         seed: int = 0,
         micro_batch_size: int | None = None,
     ) -> None:
@@ -117,10 +163,11 @@ class AutoencoderModule(ReconstructionModule):
             latent_channels=latent_channels,
             norm_num_groups=norm_num_groups,
             sample_size=sample_size,
+            scaling_factor=None,  # not measured yet
         ).to(memory_format=torch.channels_last)
-        # start nearly deterministic: noise of unit variance would drown the latents until the encoder has grown
-        with torch.no_grad():
-            self.vae.quant_conv.bias[latent_channels:].fill_(INITIAL_LOG_VARIANCE)
+        if initial_log_variance is not None:
+            with torch.no_grad():
+                self.vae.quant_conv.bias[latent_channels:].fill_(initial_log_variance)
         for part in (self.vae.encoder, self.vae.quant_conv):
             part.requires_grad_(train_encoder)
 
@@ -132,7 +179,7 @@ class AutoencoderModule(ReconstructionModule):
         """
         scale, images = measure_scale(self.vae, validation_batches(config))
         self.vae.register_to_config(scaling_factor=round(scale, 5))
-        save_parts(folder, {"vae": self.vae})
+        self._save(folder)
         about = ABOUT.replace("{kind}", "The autoencoder of latent diffusion models, trained from scratch")
         return about.replace("{scale}", f"Its `scaling_factor`, {scale:.5f}, was measured on {images:,} images.")
 
@@ -186,7 +233,7 @@ class FineTuneDecoder(ReconstructionModule):
 
     def export(self, folder: Path, config: Mapping[str, Any]) -> str:
         """The autoencoder with its new decoder below `folder`/vae; latents and their scale are what they were."""
-        save_parts(folder, {"vae": self.vae})
+        self._save(folder)
         about = ABOUT.replace("{kind}", "A pretrained autoencoder with a fine-tuned decoder")
         return about.replace("{scale}", "Its latents are those that it had: every denoiser of theirs still fits.")
 

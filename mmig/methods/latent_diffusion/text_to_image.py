@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import load_unet
-from mmig.backbones.named import Backbone
+from mmig.backbones.named import Backbone, BackboneSettings
+from mmig.backbones.parts import VAE, BackboneError
 from mmig.cache.latent import LatentFeatures
 from mmig.checkpoints.folders import write_editor
 from mmig.diffusion.conditioning import Conditioning
 from mmig.diffusion.fresh import UNetSize, fresh_unet
-from mmig.diffusion.latents import encode_unscaled, normalise
+from mmig.diffusion.latents import encode_unscaled, normalise, reduction, usual_resolution
 from mmig.diffusion.process import Weighting
 from mmig.diffusion.saving import save_pipeline
 from mmig.editor import Editor
@@ -46,11 +47,17 @@ class TextToImageModule(LatentModule):
         optimizer, backbone, weighting, timestep_exponent, seed, micro_batch_size: see `LatentModule`.
         loss_weights: of `sdm`.
         unet: folder or hub id of a UNet to start from, or the sizes of a fresh one.
+        vae: folder or hub id of another autoencoder than the backbone's.
+        resolution: side in pixels of the images, which UNet, autoencoder and data must be made for; None takes any.
         caption_drop: part of the samples that train without text.
         side: which of a sample's images is drawn, with its caption; "both" takes either with equal chance.
+
+    Raises:
+        BackboneError: a part is missing or broken, or was made for another resolution.
     """
 
     hub_task: ClassVar[str] = "text-to-image"
+    backbone_settings: ClassVar[BackboneSettings] = {**LatentModule.backbone_settings, "vae": {"vae": VAE}}
 
     def __init__(
         self,
@@ -58,6 +65,8 @@ class TextToImageModule(LatentModule):
         loss_weights: dict[str, float],
         backbone: str | Backbone,
         unet: str | Backbone | UNetSize,
+        vae: str | Backbone | None = None,
+        resolution: int | None = None,
         caption_drop: float = 0.1,
         side: Side = "both",
         weighting: Weighting = "uniform",
@@ -65,7 +74,11 @@ class TextToImageModule(LatentModule):
         seed: int = 0,
         micro_batch_size: int | None = None,
     ) -> None:
-        super().__init__(optimizer, loss_weights, backbone, unet, weighting, timestep_exponent, seed, micro_batch_size)
+        super().__init__(
+            *(optimizer, loss_weights, backbone, unet, weighting, timestep_exponent, seed, micro_batch_size),
+            {"vae": vae},
+        )
+        self.resolution = resolution
         self.caption_drop = caption_drop
         self.side: Side = side
         channels = self.vae.config.latent_channels
@@ -74,6 +87,7 @@ class TextToImageModule(LatentModule):
         else:
             self.unet = fresh_unet(unet, channels, channels, self.text_encoder.config.hidden_size)
         self.unet.to(memory_format=torch.channels_last)
+        check_resolution(self.vae, self.unet, resolution)
         self.features = LatentFeatures(self, self.feature_facts)
         for field in ("source", "target") if side == "both" else (side,):
             self.features.declare(self.features.of_latents(field), self.features.of_text(f"{field}_caption"))
@@ -93,7 +107,14 @@ class TextToImageModule(LatentModule):
         tokens, _ = self.features.text(
             batch, ["" if dropped else f"{side}_caption" for side, dropped in zip(sides, drop, strict=True)]
         )
-        return normalise(self.vae, self._modes(batch, at_target)), Conditioning(tokens)
+        latents = normalise(self.vae, self._modes(batch, at_target))
+        found = latents.shape[-1] * reduction(self.vae)
+        if self.resolution not in (None, found):
+            raise ValueError(
+                f"data: expected images of {self.resolution} pixels, as model.init_args.resolution says, found {found} "
+                f"pixels; give --data.init_args.resolution {self.resolution}"
+            )
+        return latents, Conditioning(tokens)
 
     def _modes(self, batch: Batch, at_target: Tensor) -> Tensor:
         """Posterior mode of the target where bool [B] says so, else of the source, [B,c,h,w]."""
@@ -131,3 +152,14 @@ class TextToImageModule(LatentModule):
         save_pipeline(folder, "StableDiffusionPipeline", self.pipeline_parts)
         write_editor(folder, OPENED_BY)
         return ABOUT
+
+
+def check_resolution(vae: nn.Module, unet: nn.Module, resolution: int | None) -> None:
+    """Raise BackboneError where a UNet and the factor of an autoencoder are made for images of another side, pixels."""
+    found, factor = usual_resolution(vae, unet), reduction(vae)
+    if None not in (resolution, found) and found != resolution:
+        raise BackboneError(
+            f"unet: expected one for {resolution} pixels, as model.init_args.resolution says, found one for {found}: "
+            f"latents of {found // factor} (sample_size) at the factor {factor} of the autoencoder; give another unet, "
+            "vae or resolution"
+        )
