@@ -1,6 +1,6 @@
 """Command line: `python -m mmig.backbones fetch --config FILE [--config FILE ...] [--to DIR]`, `... fingerprint PATH
 [--part NAME]`, `... convert-original FILE --like PATH --out DIR [--weights average|trained]`, `... convert-imagebind
-FILE --tokenizer PATH --out DIR`.
+FILE --tokenizer PATH --out DIR`, `... write-original PATH --out FILE`.
 """
 
 import argparse
@@ -24,6 +24,11 @@ def main(arguments: list[str] | None = None) -> int:
             from mmig.backbones.original import convert_original  # needs torch, as the others do not
 
             print(f"{options.file} -> {convert_original(options.file, options.like, options.out, options.weights)}")
+            return 0
+        if options.command == "write-original":
+            from mmig.backbones.to_original import write_original
+
+            print(f"{options.path} -> {write_original(options.path, options.out)}")
             return 0
         if options.command == "convert-imagebind":
             from mmig.backbones.original_imagebind import convert_imagebind
@@ -50,7 +55,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     naming.add_argument("path", help="hub id or local folder")
     naming.add_argument("--part", choices=sorted(PARTS), help="which part of it")
     converting = commands.add_parser("convert-original", help="write a checkpoint of the original code as a folder")
-    converting.add_argument("file", type=Path, help=".ckpt or .safetensors of Stable Diffusion 1.x or InstructPix2Pix")
+    converting.add_argument(
+        "file",
+        type=Path,
+        help=".ckpt or .safetensors: Stable Diffusion 1.x, InstructPix2Pix, an autoencoder alone",
+    )
     converting.add_argument(
         "--like",
         required=True,
@@ -60,6 +69,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     converting.add_argument(
         "--weights", choices=("average", "trained"), default="average", help="of the UNet (default: their average)"
     )
+    writing = commands.add_parser("write-original", help="write a pipeline or an autoencoder as the original code does")
+    writing.add_argument("path", help="hub id or folder in diffusers' layout, or a run")
+    writing.add_argument("--out", required=True, type=Path, metavar="FILE", help="a new .ckpt or .safetensors")
     binding = commands.add_parser("convert-imagebind", help="write ImageBind's published file as a folder")
     binding.add_argument("file", type=Path, help="imagebind_huge.pth")
     binding.add_argument(

@@ -1,5 +1,5 @@
 """Checkpoints of the original code (CompVis' latent diffusion): Stable Diffusion 1.x and InstructPix2Pix in one file,
-written anew as a folder in diffusers' layout.
+or an autoencoder alone, written anew as a folder in diffusers' layout. The way back is `to_original.py`.
 
 The names are translated by diffusers' own tables. Sizes, tokenizer and noise schedule, which such a file does not hold,
 come from a pipeline of the same shape.
@@ -19,6 +19,7 @@ from torch import Tensor
 from mmig.backbones.diffusion import check_compatible, load_text_encoder, load_tokenizer, load_unet, load_vae
 from mmig.backbones.files import new_folder, read_json
 from mmig.backbones.hub import locate
+from mmig.backbones.original_names import AVERAGE_PREFIX, SCALE, TEXT_PREFIX, UNET_PREFIX, VAE_PREFIX, average_name
 from mmig.backbones.parts import SCHEDULER, TEXT_ENCODER, TOKENIZER, UNET, VAE, BackboneError, Part
 from mmig.base.files import write_json
 from mmig.base.paths import looked_in, resolved
@@ -26,14 +27,19 @@ from mmig.base.paths import looked_in, resolved
 logger = logging.getLogger(__name__)
 Weights = Literal["average", "trained"]
 
-UNET_PREFIX, AVERAGE_PREFIX = "model.diffusion_model.", "model_ema."
-_PREFIXES = {"unet": UNET_PREFIX, "vae": "first_stage_model.", "text_encoder": "cond_stage_model.transformer."}
+_PREFIXES = {"unet": UNET_PREFIX, "vae": VAE_PREFIX, "text_encoder": TEXT_PREFIX}
+_OF_AUTOENCODER = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
+"""Beginnings of the names in a file of a first stage alone; beside them lie its losses' weights."""
 _FILES = {UNET: "diffusion_pytorch_model", VAE: "diffusion_pytorch_model", TEXT_ENCODER: "model"}
 _SMALL = (".json", ".txt")
 
 
 def convert_original(file: str | Path, like: str | Path, out: Path, weights: Weights = "average") -> Path:
-    """Write `out`: unet, vae, text_encoder, tokenizer, scheduler and model_index.json, in the precision of the file.
+    """Write `out`: unet, vae, text_encoder, tokenizer, scheduler and model_index.json, in the precision of the file; of
+    a first stage alone its vae.
+
+    The latent scale is the file's own where it holds one, else that of `like`; a first stage alone that has none has
+    none afterwards (`python -m mmig.methods.latent_diffusion.scale` measures it).
 
     Args:
         file: .ckpt or .safetensors; no code in it is run.
@@ -50,15 +56,19 @@ def convert_original(file: str | Path, like: str | Path, out: Path, weights: Wei
     file, out = resolved(file), resolved(out)
     with new_folder(out) as partial:
         state = read_original(file)
-        _write(with_average(state, file) if weights == "average" else state, like, partial, file)
+        if not any(name.startswith(UNET_PREFIX) for name in state):
+            _write_autoencoder(state, like, partial, file)
+        else:
+            _write(with_average(state, file) if weights == "average" else state, like, partial, file)
     return out
 
 
 def read_original(file: Path) -> dict[str, Tensor]:
-    """The weights of a file by their original names.
+    """The weights of a file by their original names, those of a first stage alone as if it were part of a whole.
 
     Raises:
-        BackboneError: unreadable, or no UNet, autoencoder and CLIP text encoder of that layout in it.
+        BackboneError: unreadable, or neither UNet, autoencoder and CLIP text encoder of that layout in it nor a first
+            stage alone.
     """
     if not file.is_file():
         raise BackboneError(f"{file}: expected a file of weights, found none{looked_in(file)}; correct the path")
@@ -67,6 +77,9 @@ def read_original(file: Path) -> dict[str, Tensor]:
     except Exception as error:  # pickle, zip and safetensors raise their own kinds
         reason = " ".join(str(error).split())[:200]
         raise BackboneError(f"{file}: cannot be read as weights: {reason}; fetch the file again") from error
+    if all(any(name.startswith(begin) for name in state) for begin in _OF_AUTOENCODER):
+        own = {VAE_PREFIX + name: value for name, value in state.items() if name.startswith(_OF_AUTOENCODER)}
+        return own | {name: value for name, value in state.items() if name == SCALE}
     for part, prefix in _PREFIXES.items():
         if not any(name.startswith(prefix) for name in state):
             found = ", ".join(sorted({name.partition(".")[0] for name in state})[:8]) or "no tensors"
@@ -80,8 +93,6 @@ def read_original(file: Path) -> dict[str, Tensor]:
 def with_average(state: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
     """The weights with those of the UNet replaced by their average, where there is one.
 
-    Its names are those of the weights without their dots (LDM's LitEma).
-
     Raises:
         BackboneError: an average of other weights.
     """
@@ -94,7 +105,7 @@ def with_average(state: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
         return changed
     for name in state:
         if name.startswith(UNET_PREFIX):
-            average = AVERAGE_PREFIX + name.removeprefix("model.").replace(".", "")
+            average = average_name(name)
             if average not in averages:
                 raise BackboneError(
                     f"{file}: expected {average}, the average of {name}, found none; give --weights trained"
@@ -144,10 +155,20 @@ def _write(state: Mapping[str, Tensor], like: str | Path, folder: Path, file: Pa
     _write_index(folder, f"StableDiffusion{'InstructPix2Pix' if edits else ''}Pipeline")
 
 
+def _write_autoencoder(state: Mapping[str, Tensor], like: str | Path, folder: Path, file: Path) -> None:
+    """Write a first stage alone and open it again."""
+    _write_part({SCALE: None, **state}, like, folder / VAE.name, VAE, _FILES[VAE], file)
+    try:
+        load_vae(folder)
+    except BackboneError as error:
+        reason = str(error).replace(f"{folder}/", "")
+        raise BackboneError(f"{file}: does not fit the sizes of {like}: {reason}") from error
+
+
 def _write_part(
-    state: Mapping[str, Tensor], like: str | Path, folder: Path, part: Part, weights: str, file: Path
+    state: Mapping[str, Tensor | None], like: str | Path, folder: Path, part: Part, weights: str, file: Path
 ) -> None:
-    """Configuration and weights of a part."""
+    """Configuration and weights of a part; the scale None is one that was not measured."""
     from safetensors.torch import save_file
 
     config = read_json(locate(like, replace(part, has_weights=False)) / "config.json")
@@ -155,6 +176,8 @@ def _write_part(
     own = {name: value for name, value in state.items() if name.startswith(_PREFIXES[part.name])}
     if part is UNET:
         config["in_channels"] = own[f"{UNET_PREFIX}input_blocks.0.0.weight"].shape[1]
+    if part is VAE and SCALE in state:
+        config["scaling_factor"] = None if state[SCALE] is None else round(float(state[SCALE]), 5)
     try:
         translated = _translated(part, own, config)
     except (KeyError, AttributeError, IndexError) as error:  # diffusers' tables meet names that they do not know

@@ -17,10 +17,11 @@ from bench.stages.sizes import PUBLISHED
 from mmig.backbones.__main__ import main
 from mmig.backbones.diffusion import load_scheduler, load_text_encoder, load_tokenizer, load_unet, load_vae
 from mmig.backbones.original import _translated, convert_original
+from mmig.backbones.original_names import original_unet, original_vae
 from mmig.backbones.parts import UNET, VAE, BackboneError
 from tests.mmig.backbones.hub_server import serve
 from tests.mmig.backbones.test_fetch import _run
-from tests.original_layout import average_names, original_state, original_unet, original_vae
+from tests.original_layout import average_names, original_state
 from tests.tiny_fixtures import build_stable_diffusion, build_unet
 
 
