@@ -20,7 +20,7 @@ SUFFIXES = (".ckpt", ".safetensors")
 
 
 def write_original(path: str | Path, out: Path) -> Path:
-    """Write the parts of a pipeline or an autoencoder alone in single precision, and the latent scale as `scale_factor`.
+    """Write the parts of a pipeline, or an autoencoder alone, in single precision; the latent scale is `scale_factor`.
 
     Noise schedule, tokenizer and the parts' configurations are not part of such a file.
 

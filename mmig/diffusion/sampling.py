@@ -123,10 +123,10 @@ def sample(
     first = 0
     if source_latents is not None:
         first = num_steps - min(int(num_steps * strength), num_steps)
+        if first == num_steps:  # some schedulers have a timestep more
+            return source_latents.clone()
     first *= getattr(scheduler, "order", 1)
     timesteps = scheduler.timesteps[first:]
-    if len(timesteps) == 0 and source_latents is not None:
-        return source_latents.clone()
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
     latents = _start(scheduler, noise, source_latents, timesteps)

@@ -15,6 +15,8 @@ from mmig.metrics.images import check_range
 
 BACKBONES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 """Name of LPIPS -> model of torchvision; each gives other numbers."""
+CLASSIFIERS = r"(classifier|pre_logits|head)\."
+"""What else a file of such a backbone holds, of torchvision or of timm."""
 MIN_SIZE = {"alex": 31, "vgg": 16, "squeeze": 17}
 """Smallest sides that the backbones can pool down, pixels."""
 
@@ -95,7 +97,7 @@ def load_lpips(name: str, weights: str | Path | None = None, device: torch.devic
     network = _LPIPS(net=name, pnet_rand=True)  # random: torchvision would download others
     published = {_published(own): own for own in network.net.state_dict()}
     state = {published.get(stored, stored): value for stored, value in read_weights(file).items()}
-    load_state(network.net, state, file, unused=r"classifier\.")
+    load_state(network.net, state, file, unused=CLASSIFIERS)
     identity = {
         "backbone": BACKBONES[name],
         "weights": str(weights or file.name),

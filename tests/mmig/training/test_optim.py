@@ -19,6 +19,13 @@ def test_warm_up_then_constant() -> None:
     assert [lr_factor(config, step, 10) for step in (0, 1, 3, 4, 9)] == [0.25, 0.5, 1.0, 1.0, 1.0]
 
 
+def test_warm_up_as_rombach_et_al_have_it() -> None:
+    """A line from 1e-6 in the first step to 1 in step 10,000."""
+    config = OptimizerConfig(warmup_steps=10_000, warmup_start=1e-6)
+    found = [lr_factor(config, step, 20_000) for step in (0, 5000, 9999, 10_000)]
+    assert found == pytest.approx([1e-6, 0.5000005, 0.9999000001, 1.0], rel=1e-9)
+
+
 def test_cosine_ends_at_the_final_ratio() -> None:
     config = OptimizerConfig(schedule="cosine", final_lr_ratio=0.1)
     assert lr_factor(config, 0, 100) == 1.0

@@ -10,7 +10,7 @@ import torch
 from mmig.checkpoints.checkpoint import read_checkpoint
 from mmig.training.optim import OptimizerConfig, OptimizerGroup
 from mmig.training.turns import Turn
-from tests.toy import fit
+from tests.toy import ToyData, ToyStream, fit
 from tests.two_optimisers import WEIGHTS, InTurns, Watch, moved, optimizer_steps, toy, toy_optimizer
 
 BATCH = 12
@@ -133,3 +133,19 @@ def test_a_bad_declaration_ends_the_fit_before_it_begins(tmp_path: Path) -> None
     module.turns = lambda: (Turn("rebuilder", ("generator",)), Turn("critic", ("generator.2",), ("hinge",)))
     with pytest.raises(ValueError, match=r"one turn to move parameter generator\.2\.weight"):
         fit(module, tmp_path, 1)
+
+
+@pytest.mark.parametrize(("samples", "rate"), [(24, 1.08e-4), (8 * 24, 8.64e-4), (8, 3.6e-5)])
+def test_a_scaled_rate_is_that_of_one_sample_times_the_global_batch(tmp_path: Path, samples: int, rate: float) -> None:
+    """Rombach et al.'s for 4.5e-6: two accumulated batches of 12 on one GPU and on eight; and batches of 8."""
+    watch, group = Watch(), OptimizerGroup(lr=9e-6)
+    module = toy(optimizer=OptimizerConfig(lr=4.5e-6, lr_rule="scaled", groups={"critic": group}))
+    fit(module, tmp_path, 1, data=ToyData(samples), more_callbacks=[watch])
+    found = [watch.logged[0][f"train/lr/{turn}"] for turn in ("rebuilder", "critic")]
+    assert found == pytest.approx([rate, 2 * rate])
+
+
+def test_a_scaled_rate_without_a_global_batch_is_one_line(tmp_path: Path) -> None:
+    loader = ToyStream(1, BATCH, 0, 1)
+    with pytest.raises(ValueError, match=r"^optimizer\.lr_rule: 'scaled' needs data that say their global_batch_size"):
+        fit(toy(optimizer=OptimizerConfig(lr_rule="scaled")), tmp_path, 1, data=loader)  # type: ignore[arg-type]

@@ -8,13 +8,12 @@ import torch
 
 from mmig.backbones.diffusion import load_vae
 from mmig.diffusion.fresh import UNetSize
-from mmig.editor import with_settings
 from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule, FineTuneDecoder, drawn_images
 from mmig.methods.latent_diffusion.scale import measure_scale
 from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
-from tests.mmig.batches import edit_batch
+from tests.mmig.methods.latent_diffusion.support import captioned
 from tests.terms import counts_of, values_of
 from tests.tiny_fixtures import build_stable_diffusion
 
@@ -24,14 +23,6 @@ SIZE = UNetSize(block_out_channels=[16, 32], layers_per_block=1, attention_heads
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return build_stable_diffusion(tmp_path / "stable-diffusion")
-
-
-def captioned(size: int = 4, seed: int = 0, resolution: int = 64) -> Any:
-    batch: Any = edit_batch(size, resolution, seed)
-    for side in ("source", "target"):
-        batch[f"{side}_caption"] = [f"a {side} circle"] * size
-        batch[f"has_{side}_caption"] = torch.ones(size, dtype=torch.bool)
-    return batch | {"metadata": [{}] * size}
 
 
 def autoencoder(**settings: Any) -> AutoencoderModule:
@@ -158,35 +149,3 @@ def test_samples_without_caption_do_not_count(folder: Path) -> None:
     batch["has_target_caption"] = torch.tensor([True, False])
     counts = counts_of(text_to_image(folder, side="target"), batch, Draws(0, batch["position"]))
     assert counts["sdm"].tolist() == [1.0, 0.0]
-
-
-def test_the_exported_folder_opens_as_stable_diffusion_and_draws_the_same(folder: Path) -> None:
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
-
-    module = text_to_image(folder)
-    module.unet.half().float()
-    module.scheduler = DDIMScheduler.from_config(
-        module.scheduler.config, clip_sample=False, timestep_spacing="trailing"
-    )
-    module.export(folder, {})
-    published = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
-    published.set_progress_bar_config(disable=True)
-    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(7))
-    theirs = published(
-        "a circle", latents=noise, num_inference_steps=4, guidance_scale=3.0, height=64, width=64, output_type="pt"
-    ).images
-    ours = with_settings(module.make_pipeline(), {"num_steps": 4, "guidance_scale": 3.0})
-    images = ours.draw(["a circle"], (64, 64), [torch.Generator().manual_seed(7)])
-    torch.testing.assert_close(images / 2 + 0.5, theirs, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("strength", [1.0, 0.5])
-def test_the_pipeline_draws_images_that_do_not_depend_on_the_batch(folder: Path, strength: float) -> None:
-    module, batch = text_to_image(folder), captioned(2)
-    pipeline = with_settings(module.make_pipeline(), {"num_steps": 4, "strength": strength})
-    both = pipeline(batch, [torch.Generator().manual_seed(seed) for seed in (1, 2)]).images
-    second = {name: value[1:] if isinstance(value, torch.Tensor | list) else value for name, value in batch.items()}
-    alone = pipeline(second, [torch.Generator().manual_seed(2)]).images
-    assert both.shape == (2, 3, 64, 64)
-    torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=1e-4)
-    assert pipeline.required_fields == (("target_caption",) if strength == 1.0 else ("source", "target_caption"))
