@@ -1,5 +1,6 @@
 """Autoencoder and text-to-image modules: what they learn, what they leave alone."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ import pytest
 import torch
 
 from mmig.backbones.diffusion import load_vae
-from mmig.diffusion.fresh import UNetSize
+from mmig.backbones.parts import BackboneError
+from mmig.diffusion.fresh import UNetSize, fresh_unet
 from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule, FineTuneDecoder, drawn_images
-from mmig.methods.latent_diffusion.scale import measure_scale
+from mmig.methods.latent_diffusion.pipeline import open_editor
 from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
@@ -84,21 +86,6 @@ def test_an_absent_target_is_replaced_by_the_source() -> None:
     assert torch.equal(images[1], batch["target"][1])
 
 
-def test_the_measured_scale_brings_latents_to_unit_variance(folder: Path) -> None:
-    vae = load_vae(folder)
-    batches = [captioned(128, seed, resolution=16) for seed in range(8)]
-    scale, images = measure_scale(vae, [*batches, captioned(128, 8, resolution=16)])
-    with torch.no_grad():
-        latents = torch.cat([vae.encode(b[side]).latent_dist.mode() for b in batches for side in ("source", "target")])
-    assert images == 2048
-    assert (latents * scale).std().item() == pytest.approx(1.0, abs=1e-3)
-
-
-def test_a_scale_from_few_images_is_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match="at least 1000 images, the data gave 8"):
-        measure_scale(load_vae(folder), [captioned(4)])
-
-
 def test_a_pretrained_decoder_learns_targets_and_the_latents_stay(folder: Path) -> None:
     module, batch = finetuned_decoder(folder), captioned(2)
     batch["source"] = torch.full_like(batch["source"], float("nan"))  # of no use here
@@ -149,3 +136,50 @@ def test_samples_without_caption_do_not_count(folder: Path) -> None:
     batch["has_target_caption"] = torch.tensor([True, False])
     counts = counts_of(text_to_image(folder, side="target"), batch, Draws(0, batch["position"]))
     assert counts["sdm"].tolist() == [1.0, 0.0]
+
+
+def test_another_autoencoder_takes_the_place_of_the_backbones(folder: Path, tmp_path: Path) -> None:
+    other = build_stable_diffusion(tmp_path / "other", seed=9)
+    module = text_to_image(folder, vae=str(other))
+    assert torch.equal(module.vae.encoder.conv_in.weight, load_vae(other).encoder.conv_in.weight)
+    assert module.origins["vae"].path == str(other) and module.origins["text_encoder"].path == str(folder)
+
+
+def test_an_autoencoder_without_a_scale_is_one_line(folder: Path) -> None:
+    config = folder / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"scaling_factor": None}))
+    said = r"scaling_factor: expected the measured scale of its latents, found None; measure it: python -m mmig"
+    for opened in (lambda: text_to_image(folder), lambda: open_editor(str(folder))):
+        with pytest.raises(BackboneError, match=said):
+            opened()
+
+
+def test_what_was_made_for_another_resolution_is_one_line(folder: Path, tmp_path: Path) -> None:
+    assert text_to_image(folder, resolution=64).resolution == 64
+    said = r"^unet: expected one for 128 pixels, .* found one for 64: latents of 16 \(sample_size\) at the factor 4"
+    with pytest.raises(BackboneError, match=said):
+        text_to_image(folder, resolution=128)
+    module = text_to_image(folder, resolution=64)
+    batch = captioned(2, resolution=32)
+    with pytest.raises(ValueError, match=r"^data: expected images of 64 pixels, .* found 32 pixels; give --data"):
+        values_of(module, batch, Draws(0, batch["position"]))
+
+
+@pytest.mark.parametrize(
+    ("widths", "attends", "parameters"),
+    [
+        ([320, 640, 1280, 1280], [True, True, True, False], 859_520_964),
+        ([192, 384, 384, 768, 768], [True, True, True, True, False], 354_158_788),
+        ([256, 512, 1024], True, 400_096_004),
+    ],
+)
+def test_unets_have_the_sizes_that_others_counted(widths: list[int], attends: Any, parameters: int) -> None:
+    """Stable Diffusion's for CLIP ViT-L/14, and two of Rombach et al.'s widths."""
+    with torch.device("meta"):
+        unet = fresh_unet(UNetSize(widths, sample_size=32, attends=attends), 4, 4, 768)
+    assert sum(parameter.numel() for parameter in unet.parameters()) == parameters
+
+
+def test_attention_at_other_resolutions_than_there_are_is_one_line() -> None:
+    with pytest.raises(ValueError, match=r"^unet\.attends: expected a value for each of 2 resolutions, found 3$"):
+        fresh_unet(UNetSize([16, 32], attends=[True, True, False]), 4, 4, 32)
