@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 INITIAL_LOG_VARIANCE = -6.0
 """Nearly deterministic: noise of unit variance would drown the latents until the encoder has grown."""
-OPENED_BY = "mmig.methods.latent_diffusion.pipeline.open_autoencoder"
+OPENED_BY = "mmig.methods.latent_diffusion.reconstruction.open_editor"
 ABOUT = """{kind}, as diffusers' `AutoencoderKL`. {scale}
 
 ## Use

@@ -16,7 +16,7 @@ from mmig.backbones.diffusion import (
     load_unet,
     load_vae,
 )
-from mmig.backbones.parts import PIPELINE, VAE, BackboneError
+from mmig.backbones.parts import PIPELINE, BackboneError
 from mmig.base.values import check_values
 from mmig.diffusion.conditioning import Conditioning, denoise
 from mmig.diffusion.drawing import draw_guided
@@ -27,7 +27,6 @@ from mmig.diffusion.process import NoiseProcess
 from mmig.diffusion.sampling import Generators, per_sample
 from mmig.diffusion.text import encode_text, texts_cut
 from mmig.editor import EditOutput, ResponseSource
-from mmig.evaluation.editors import Reconstruction
 
 
 @dataclass(frozen=True)
@@ -178,15 +177,3 @@ def open_editor(path: str, sampling: DrawSampling | None = None) -> TextToImageP
 
 
 open_editor.backbone_settings = {"path": PIPELINE}  # type: ignore[attr-defined]  # for `python -m mmig.backbones fetch`
-
-
-def open_autoencoder(path: str) -> Reconstruction:
-    """What gives sources back through the autoencoder of a folder or hub id.
-
-    Raises:
-        BackboneError: no autoencoder there.
-    """
-    return Reconstruction(load_vae(path), "source")
-
-
-open_autoencoder.backbone_settings = {"path": {"vae": VAE}}  # type: ignore[attr-defined]

@@ -78,7 +78,7 @@ def test_a_new_autoencoders_scale_is_measured_on_the_data_of_its_run(
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "was measured on 40 images" in card and "None: all weights are of this run." in card
     assert "pipeline_tag" not in card
-    assert yaml.safe_load((folder / "editor.yaml").read_text()) == {"class_path": f"{ROOM}.pipeline.open_autoencoder"}
+    assert yaml.safe_load((folder / "editor.yaml").read_text()) == {"class_path": f"{ROOM}.reconstruction.open_editor"}
     (tmp_path / "others.yaml").write_text(yaml.safe_dump({"data": others}))
     out = ["--checkpoint", str(run), "--out", str(tmp_path / "second"), "--data", str(tmp_path / "others.yaml")]
     with pytest.raises(SystemExit, match=r"at least 30 images, the data gave 6; name data .* with --data FILE"):

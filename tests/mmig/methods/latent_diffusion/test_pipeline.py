@@ -15,7 +15,8 @@ from mmig.checkpoints.folders import write_editor
 from mmig.diffusion.fresh import UNetSize
 from mmig.diffusion.latents import decode, encode
 from mmig.editor import read_fields, with_settings
-from mmig.methods.latent_diffusion.pipeline import DrawSampling, TextToImagePipeline, open_autoencoder, open_editor
+from mmig.methods.latent_diffusion import reconstruction
+from mmig.methods.latent_diffusion.pipeline import DrawSampling, TextToImagePipeline, open_editor
 from mmig.methods.latent_diffusion.text_to_image import OPENED_BY, TextToImageModule
 from mmig.training.optim import OptimizerConfig
 from tests.mmig.methods.latent_diffusion.support import captioned
@@ -171,4 +172,4 @@ def test_an_autoencoder_opens_as_what_gives_the_source_back(kept: Path) -> None:
     batch, vae = captioned(2), load_vae(kept)
     with torch.no_grad():
         expected = vae.decode(vae.encode(batch["source"]).latent_dist.mode()).sample.clamp(-1, 1)
-    assert torch.equal(open_autoencoder(str(kept))(batch, torch.Generator()).images, expected)
+    assert torch.equal(reconstruction.open_editor(str(kept))(batch, torch.Generator()).images, expected)
