@@ -32,6 +32,8 @@ from mmig.base.commands import OptionParser
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS_A_DAY = 86_400
+PEAK, UTILISATION = 312.0, 0.25
+"""What is assumed unless something else is asked for: TFLOP/s of an A100, and the share of it that is reached."""
 CARDS = (24, 40, 80)
 """Memory of the GPUs that are common, GB."""
 ACTIVATIONS = 0.25
@@ -89,8 +91,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--global-batch", type=int, default=256, help="samples a step over all GPUs (default: 256)")
     parser.add_argument("--gpus", type=int, nargs="+", default=[8, 32, 128], help="numbers of GPUs (default: 8 32 128)")
-    parser.add_argument("--peak", type=float, default=312.0, help="TFLOP/s of one GPU (default: 312, A100 bfloat16)")
-    parser.add_argument("--utilisation", type=float, default=0.25, help="share of the peak (default: 0.25)")
+    parser.add_argument("--peak", type=float, default=PEAK, help="TFLOP/s of one GPU (default: 312, A100 bfloat16)")
+    parser.add_argument("--utilisation", type=float, default=UTILISATION, help="share of the peak (default: 0.25)")
     return parser
 
 

@@ -12,6 +12,8 @@ operations of a step for one sample, forward and backward, without what gradient
 The second counts any training configuration, merged as train.py merges it, at the resolution of its data (--resolution
 says otherwise), in the precision that it loads weights in, by AdamW, with nothing cached. A module that looks at
 values, which the meta device has not, or that has several optimisers takes a step on the CPU if it has few parameters.
+The days of one GPU are computed from these operations, `trainer.max_steps` and the data's `global_batch_size`, with the
+peak and the share of it that bench/cluster_sizing.py assumes.
 `bench/gpu.py` measures the same steps.
 """
 
@@ -25,6 +27,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from bench.cluster_sizing import PEAK, UTILISATION, days
 from bench.stages.build import STAGES, build_stage
 from bench.stages.configured import Configured, build_configured, configured_cost, read_configs, real_cost
 from bench.stages.count import Pieces, forward_operations, memory, step_operations
@@ -63,6 +66,21 @@ def count_configured(configured: Configured, sizes: Sizes = PUBLISHED) -> list[s
         "",
         f"{'':{len(label)}} {HEAD}",
         row(label, module, cost.operations),
+        *duration(configured, cost.operations),
+    ]
+
+
+def duration(configured: Configured, operations: float | None) -> list[str]:
+    """A line that says how long a configuration's training takes on one GPU, computed; none where that is not known."""
+    steps = configured.settings["trainer"].get("max_steps") or -1
+    batch = configured.settings["data"]["init_args"].get("global_batch_size")
+    if operations is None or batch is None or steps < 1:
+        return []
+    took = days(steps * batch, operations, 1, PEAK * TERA, UTILISATION)
+    return [
+        "",
+        f"{steps:,} steps of {batch} samples: {took:.2f} days of one GPU of {PEAK:g} TFLOP/s (A100, bfloat16), were "
+        f"{UTILISATION:.0%} of them reached",
     ]
 
 

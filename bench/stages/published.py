@@ -156,6 +156,17 @@ def _blip2(folder: Path, sizes: Sizes) -> None:
     _no_weights(folder)
 
 
+def _vgg16(folder: Path, _sizes: Sizes) -> None:
+    """Of zeros, for what reads it asks no library; the classifier, which LPIPS leaves aside, is not there."""
+    import torchvision
+
+    with torch.device("meta"):
+        features = torchvision.models.vgg16(weights=None).features
+    state = {f"features.{name}": torch.zeros(value.shape) for name, value in features.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    (folder / "config.json").write_text('{"architecture": "vgg16"}', encoding="utf-8")
+
+
 def _copy_tokenizer(source: Path, folder: Path) -> None:
     for file in source.glob("*token*"):
         shutil.copy(file, folder)
@@ -173,4 +184,5 @@ _PUBLISHED: dict[str, Callable[[Path, Sizes], None]] = {
     "llava-hf/llava-1.5-7b-hf": _llava,
     "openai/clip-vit-large-patch14": _vision,
     "Salesforce/blip2-opt-2.7b": _blip2,
+    "timm/vgg16.tv_in1k": _vgg16,
 }

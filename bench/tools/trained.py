@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -91,6 +92,7 @@ def take_steps(module: TrainingModule, batch: Batch, measured: TrainedSteps, pre
         precision: as of Lightning, such as "bf16-mixed".
     """
     module.step = max(turn.start for turn in module.turns())
+    module.optimizer_config = replace(module.optimizer_config, lr_rule="absolute")  # the batch belongs to no data
     with warnings.catch_warnings(action="ignore"), quiet("lightning.pytorch", "lightning.fabric"):
         trainer = L.Trainer(
             accelerator="gpu" if measured.device.type == "cuda" else "cpu",

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.chosen import lay_link
 from experiments.subject_results.balance import (
     SETTING,
     Curve,
@@ -30,7 +31,6 @@ from mmig.evaluation.finished import Finished
 CHOICE = "val"
 COUNTS = {"all": (1, 2), "one": (1,), "two": (2,)}
 """Subsets, by the number of subjects in the text."""
-LINK = "chosen"
 
 
 def num_subjects(evaluation: Finished) -> dict[str, int]:
@@ -54,11 +54,8 @@ def subsets_of(part: str, evaluation: Finished) -> list[Subset]:
 def lay_links(runs: Sequence[Path], part: str, curve: Curve, chosen: float) -> None:
     """In each run beside the evaluations of a part a link to the chosen one, where there is one."""
     for folder in (run / part for run in runs):
-        link = folder / LINK
-        link.unlink(missing_ok=True)
         names = {float(point.name.partition("=")[2]): point.name for point in folder.glob(f"{SETTING}=*")}
-        if chosen in curve:
-            link.symlink_to(names[chosen])
+        lay_link(folder, names[chosen] if chosen in curve else "")
 
 
 def main(arguments: list[str] | None = None) -> None:
