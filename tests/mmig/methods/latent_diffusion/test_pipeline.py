@@ -110,6 +110,7 @@ def test_inversion_draws_nothing_at_random_and_takes_the_source_at_any_strength(
     assert not torch.equal(first, pipeline(captioned(2, seed=5), seeds(1, 2)).images)
 
 
+@pytest.mark.slow
 def test_inverted_and_drawn_under_its_own_caption_a_source_comes_back() -> None:
     """Of a trained UNet, without guidance, and the closer the more steps there are."""
     drawn = draw_sample(0, "val", 0, level="plain")

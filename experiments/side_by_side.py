@@ -1,0 +1,96 @@
+"""A figure of the same samples edited by several systems: source, each system's picture, target, a row a sample.
+
+    python -m experiments.side_by_side NAME=EVALUATION [NAME=EVALUATION ...] --out FILE.png [--rows 8]
+
+Reads the pictures that evaluate.py kept (`--keep-pictures`). Taken are the first samples, by key, of as many types of
+edit as there are rows: nobody has chosen them.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from mmig.base.commands import OptionParser, one_line_errors, positive
+from mmig.base.files import replacing
+from mmig.evaluation.finished import Finished, check_comparable, read_finished
+from mmig.evaluation.page.chosen import some_of_each
+
+
+def read_named(options: Sequence[str]) -> dict[str, Finished]:
+    """The evaluations of NAME=FOLDER options, of the same samples.
+
+    Raises:
+        ValueError: an option of another form, a name twice, no finished evaluation, or ones of other samples.
+    """
+    pairs = [option.partition("=") for option in options]
+    for option, (name, _, folder) in zip(options, pairs, strict=True):
+        if not name or not folder:
+            raise ValueError(f"{option}: expected NAME=FOLDER of an evaluation")
+    names = [name for name, _, _ in pairs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{min(twice)}: given twice; each system needs a name of its own")
+    evaluations = read_finished([folder for _, _, folder in pairs])
+    check_comparable(evaluations)
+    return dict(zip(names, evaluations, strict=True))
+
+
+def shown_keys(evaluations: Sequence[Finished], rows: int) -> list[str]:
+    """Samples of which every system has kept a picture, as many of each type of edit as possible.
+
+    Raises:
+        ValueError: there is none.
+    """
+    types = {
+        row.key: row.edit_type
+        for row in evaluations[0].rows
+        if all(evaluation.picture(row.key, 0) is not None for evaluation in evaluations)
+    }
+    if not types:
+        folders = ", ".join(str(evaluation.directory) for evaluation in evaluations)
+        raise ValueError(f"{folders}: expected kept pictures of one sample in all, found none; give --keep-pictures")
+    return some_of_each(types, rows)
+
+
+def draw(evaluations: dict[str, Finished], keys: Sequence[str], path: Path) -> None:
+    """Write the figure."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    first = next(iter(evaluations.values()))
+    asked = {row.key: row.instruction for row in first.rows}
+    heads = ["source", *evaluations, "target"]
+    size = (1.3 * len(heads) + 1.6, 1.35 * len(keys) + 0.3)
+    figure, grid = plt.subplots(len(keys), len(heads), figsize=size, dpi=120, layout="constrained", squeeze=False)
+    for axes, key in zip(grid, keys, strict=True):
+        edited = [evaluation.picture(key, 0) for evaluation in evaluations.values()]
+        files = [first.original("source", key), *edited, first.original("target", key)]
+        for cell, file in zip(axes, files, strict=True):
+            cell.set(xticks=[], yticks=[])
+            if file is not None:
+                cell.imshow(Image.open(file).convert("RGB"), interpolation="nearest")
+        axes[0].set_ylabel(asked[key], rotation=0, ha="right", va="center", fontsize=7, wrap=True)
+    for cell, head in zip(grid[0], heads, strict=True):
+        cell.set_title(head, fontsize=9)
+    with replacing(path) as temporary:
+        figure.savefig(temporary)
+    plt.close(figure)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read, choose, draw."""
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("systems", nargs="+", metavar="NAME=FOLDER", help="evaluations, in the order of the columns")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    parser.add_argument("--rows", type=positive, default=8, help="samples (default: 8)")
+    options = parser.parse_args(arguments)
+    with one_line_errors():
+        evaluations = read_named(options.systems)
+        draw(evaluations, shown_keys(list(evaluations.values()), options.rows), options.out)
+
+
+if __name__ == "__main__":
+    main()
