@@ -32,6 +32,7 @@ from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig, OptimizerGroup
 from mmig.training.rng import generator
 from tests.golden.samples import BATCH_SIZE, loader, make_batch
+from tests.mmig.methods.latent_diffusion.support import adversarial
 from tests.mmig.methods.mmig.stages.support import seeing_backbones, settled_stage
 from tests.tiny_fixtures import TinyBackbones
 
@@ -99,6 +100,11 @@ def autoencoder(_folders: TinyBackbones) -> TrainingModule:
     )
 
 
+def adversarial_autoencoder(folders: TinyBackbones) -> TrainingModule:
+    """The same with LPIPS, against a discriminator."""
+    return adversarial(folders.llama.parent, micro_batch_size=2)
+
+
 METHODS: dict[str, Callable[[TinyBackbones], TrainingModule]] = {
     "stage1": mmig_stage(Stage1),
     "stage2": mmig_stage(Stage2),
@@ -109,6 +115,7 @@ METHODS: dict[str, Callable[[TinyBackbones], TrainingModule]] = {
     "instruct_pix2pix": instruct_pix2pix,
     "text_to_image": text_to_image,
     "autoencoder": autoencoder,
+    "adversarial_autoencoder": adversarial_autoencoder,
 }
 
 
