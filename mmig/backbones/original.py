@@ -8,7 +8,8 @@ come from a pipeline of the same shape.
 import logging
 import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -145,24 +146,28 @@ def _write(state: Mapping[str, Tensor], like: str | Path, folder: Path, file: Pa
         _write_part(state, like, folder / part.name, part, weights, file)
     for part in (TOKENIZER, SCHEDULER):
         _copy_small(locate(like, part), folder / part.name)
-    try:
+    with _of_its_sizes(file, like, folder):
         unet, vae, text_encoder = load_unet(folder), load_vae(folder), load_text_encoder(folder)
         check_compatible(unet, text_encoder, vae, load_tokenizer(folder))
+    edits = unet.config.in_channels == 2 * vae.config.latent_channels
+    _write_index(folder, f"StableDiffusion{'InstructPix2Pix' if edits else ''}Pipeline")
+
+
+@contextmanager
+def _of_its_sizes(file: Path, like: str | Path, folder: Path) -> Iterator[None]:
+    """Say of what cannot be opened that the file is of other sizes."""
+    try:
+        yield
     except BackboneError as error:
         reason = str(error).replace(f"{folder}/", "")
         raise BackboneError(f"{file}: does not fit the sizes of {like}: {reason}") from error
-    edits = unet.config.in_channels == 2 * vae.config.latent_channels
-    _write_index(folder, f"StableDiffusion{'InstructPix2Pix' if edits else ''}Pipeline")
 
 
 def _write_autoencoder(state: Mapping[str, Tensor], like: str | Path, folder: Path, file: Path) -> None:
     """Write a first stage alone and open it again."""
     _write_part({SCALE: None, **state}, like, folder / VAE.name, VAE, _FILES[VAE], file)
-    try:
+    with _of_its_sizes(file, like, folder):
         load_vae(folder)
-    except BackboneError as error:
-        reason = str(error).replace(f"{folder}/", "")
-        raise BackboneError(f"{file}: does not fit the sizes of {like}: {reason}") from error
 
 
 def _write_part(
