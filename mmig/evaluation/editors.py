@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from datamodules.schema import Batch, image_to_tensor
 from mmig.backbones.diffusion import load_vae
 from mmig.diffusion.latents import encode_unscaled
+from mmig.diffusion.sampling import per_sample
 from mmig.editor import EditOutput, NoSettings, ResponseSource
 from mmig.evaluation.pictures import PictureError, read_image
 from mmig.evaluation.places import TEXTS, key_of
@@ -58,7 +59,8 @@ class Reconstruction:
 
     @torch.no_grad()
     def __call__(self, batch: Batch, generator: Generators) -> EditOutput:
-        """The decoded modes of the posteriors."""
+        """The decoded modes of the posteriors; nothing is drawn, but what is no seed is refused as elsewhere."""
+        per_sample(generator, len(batch["key"]))
         images = self.vae.decode(encode_unscaled(self.vae, batch[self.field])).sample
         return EditOutput(images.clamp(-1, 1), [""] * len(batch["key"]))
 
