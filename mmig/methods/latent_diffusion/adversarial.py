@@ -79,10 +79,10 @@ class AdversarialAutoencoder(AutoencoderModule):
             *(sample_size, train_encoder, initial_log_variance, seed, micro_batch_size),
         )
         _check(loss_weights, perceptual)
-        self.name_backbones(perceptual=perceptual if "lpips" in loss_weights else None)
+        self.name_backbones(perceptual=perceptual)
         self.discriminator_start, self.adaptive = discriminator_start, adaptive
         self.largest_weight = LARGEST_RATIO / (3 * sample_size**2)  # as our errors are means over a sample
-        self.perceptual = load_perceptual(self.origins["perceptual"]) if "perceptual" in self.origins else None
+        self.perceptual = None if perceptual is None else load_perceptual(self.origins["perceptual"])
         is_adversarial = ADVERSARIAL[0] in loss_weights
         self.discriminator = PatchDiscriminator(discriminator or DiscriminatorSize()) if is_adversarial else None
 
@@ -91,14 +91,9 @@ class AdversarialAutoencoder(AutoencoderModule):
         if self.discriminator is None:
             return (Turn("autoencoder"),)
         rule = ComputedWeight(LAST_LAYER, maximum=self.largest_weight)
-        start = self.discriminator_start
         return (
-            Turn(
-                "autoencoder",
-                losses=tuple(name for name in self.loss_weights if name != "hinge"),
-                computed_weights={"gan": rule} if self.adaptive else {},
-            ),
-            Turn("discriminator", ("discriminator",), ("hinge",), start=start),
+            Turn("autoencoder", computed_weights={"gan": rule} if self.adaptive else {}),
+            Turn("discriminator", ("discriminator",), ("hinge",), start=self.discriminator_start),
         )
 
     def weights_at(self, step: int) -> Mapping[str, float]:
@@ -108,14 +103,14 @@ class AdversarialAutoencoder(AutoencoderModule):
 
     def values(self, made: Callable[[], Reconstructed]) -> dict[str, Callable[[], Tensor]]:
         """LPIPS and the adversarial terms too; one answer to the reconstructions serves both of these."""
-        if (discriminator := self.discriminator) is not None:
+        values, perceptual, discriminator = super().values(made), self.perceptual, self.discriminator
+        if perceptual is not None:
+            values["lpips"] = lambda: perceptual(made().output, made().images)
+        if discriminator is not None:
             answers = cache(lambda: discriminator(made().output))
-            adversarial = {
-                "gan": lambda: generator_loss(answers()),
-                "hinge": lambda: hinge_loss(discriminator(made().images), answers()),
-            }
-        perceptual = {} if self.perceptual is None else {"lpips": lambda: self.perceptual(made().output, made().images)}
-        return super().values(made) | perceptual | ({} if discriminator is None else adversarial)
+            values["gan"] = lambda: generator_loss(answers())
+            values["hinge"] = lambda: hinge_loss(discriminator(made().images), answers())
+        return values
 
     def named_backbones(self) -> dict[str, nn.Module]:
         """LPIPS."""
