@@ -64,11 +64,15 @@ def test_the_first_stage_has_the_published_parameters() -> None:
     assert found.average == 4 * AUTOENCODER  # of the discriminator none is kept
 
 
-@pytest.mark.parametrize(("more", "unet"), [([], UNET), ([f"{FOLDER}/small_unet.yaml"], 354_158_788)])
-def test_the_second_stage_has_the_published_parameters(more: list[str], unet: int) -> None:
-    files = [f"{FOLDER}/published_text.yaml", *more]
-    found = memory(build_configured(read_configs(files, BORROWED), PUBLISHED, "meta"))
-    assert (found.trained, found.frozen) == (unet, AUTOENCODER + TEXT)
+@pytest.mark.parametrize("small", [False, True])
+def test_the_second_stage_has_the_parameters_that_its_header_says(small: bool) -> None:
+    """The smaller UNet by the option in the header."""
+    file = f"{FOLDER}/published_text.yaml"
+    option = re.search(r"#   (--model\.init_args\.unet .*)", (ROOT / file).read_text(encoding="utf-8"))
+    assert option
+    more = [*BORROWED, *(shlex.split(option[1]) if small else [])]
+    found = memory(build_configured(read_configs([file], more), PUBLISHED, "meta"))
+    assert (found.trained, found.frozen) == (354_158_788 if small else UNET, AUTOENCODER + TEXT)
 
 
 def test_compared_rows_differ_in_what_their_names_say_alone() -> None:
