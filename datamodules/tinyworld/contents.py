@@ -6,7 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from datamodules.tinyworld import illustration_samples, illustrations, sound_samples, subject_samples
+from datamodules.tinyworld import (
+    illustration_samples,
+    illustrations,
+    multimodal_samples,
+    sound_samples,
+    subject_samples,
+)
 from datamodules.tinyworld.sample import Sample
 
 
@@ -21,6 +27,10 @@ CONTENTS: dict[str, Content] = {
     "subjects": Content(subject_samples.SPLITS, subject_samples.draw_subject_sample),
     "subjects_in_words": Content(subject_samples.SPLITS, subject_samples.draw_subject_sample_in_words),
     "sounds": Content(sound_samples.SPLITS, sound_samples.draw_sound_sample),
+    "multimodal": Content(multimodal_samples.SPLITS, multimodal_samples.draw_multimodal_sample),
+    "multimodal_said": Content(multimodal_samples.SPLITS, multimodal_samples.draw_said_sample),
+    "multimodal_shown": Content(multimodal_samples.SPLITS, multimodal_samples.draw_shown_sample),
+    "multimodal_heard": Content(multimodal_samples.SPLITS, multimodal_samples.draw_heard_sample),
     "illustrations": Content(illustrations.SPLITS, illustration_samples.draw_illustration),
 }
 

@@ -1,0 +1,37 @@
+"""InstructAny2Pix as the contract sees it: each of its trainings, on the world of any modality."""
+
+from typing import Any
+
+from datamodules.schema import Sample
+from tests.mmig.methods.contract import NUM_SAMPLES, Case
+from tests.mmig.methods.instruct_any2pix.support import DATA, MODULES, PRIOR, path, sample_at
+from tests.tiny_fixtures import TinyBackbones
+
+_OPTIMIZER = {"lr": 1.0e-3, "weight_decay": 0.0, "clip_norm": None}
+
+
+def samples() -> tuple[list[Sample], list[Sample]]:
+    """Of those to train on one has no target, one no caption of it, and one no attachment."""
+    train, val = ([sample_at(index, split) for index in range(NUM_SAMPLES)] for split in ("train", "val"))
+    train[3].pop("target")
+    train[5].pop("target_caption")
+    train[6].pop("attachments")
+    train[6]["instruction"] = "remove the red circle"
+    return train, val
+
+
+def prior(_backbones: TinyBackbones) -> dict[str, Any]:
+    """Both ways, with scores."""
+    arguments = {
+        "optimizer": _OPTIMIZER,
+        "imagebind": path("imagebind"),
+        "aesthetic": path("aesthetic"),
+        "aesthetic_clip": path("clip"),
+        "size": PRIOR,
+        "both_ways": True,
+        "micro_batch_size": 2,
+    }
+    return {"class_path": f"{MODULES}.prior_module.PriorModule", "init_args": arguments}
+
+
+CASES = {"prior": Case(prior, samples, DATA, edits=False)}

@@ -1,0 +1,103 @@
+"""InstructAny2Pix on tiny random backbones, and batches of the world of any modality for it."""
+
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import torch
+from PIL import Image
+
+from datamodules.schema import AttachmentSettings, Sample, collate, with_attachment_tensors
+from datamodules.tinyworld.multimodal_samples import draw_multimodal_sample
+from datamodules.tinyworld.sample import with_images
+from mmig.methods.instruct_any2pix.aesthetic import AestheticPredictor
+from mmig.methods.instruct_any2pix.prior import RefinementPrior
+from tests.mmig.methods.umm_diffusion.support import EMBEDDING_WIDTH, build_clip_image
+from tests.tiny_fixtures import IMAGE_SIZE, build_llama, build_stable_diffusion
+from tests.tiny_saving import save, seeded
+from tests.tiny_text import write_clip_tokenizer
+
+WIDTH = 16
+"""D of the tiny encoder."""
+DATA: dict[str, Any] = {"attachment_size": IMAGE_SIZE, "audio_seconds": 2.0}
+PRIOR = {"hidden_dim": 24, "layers": 1, "heads": 2, "score_dim": 8}
+MODULES = "mmig.methods.instruct_any2pix"
+
+
+def build_imagebind(folder: Path, seed: int = 7) -> Path:
+    """Write an ImageBind of three small towers and its tokenizer."""
+    from mmig.backbones.imagebind_model import ImageBindConfig, ImageBindModel
+
+    vocabulary = write_clip_tokenizer(folder)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = ImageBindConfig(
+        vision_config={**sizes, "image_size": 32, "patch_size": 16, "projection_dim": WIDTH},
+        text_config={
+            **sizes,
+            "vocab_size": vocabulary,
+            "projection_dim": WIDTH,
+            "bos_token_id": vocabulary - 2,
+            "eos_token_id": vocabulary - 1,
+            "pad_token_id": vocabulary - 1,
+        },
+        audio_config={
+            **sizes,
+            "num_mel_bins": 32,
+            "num_frames": 48,
+            "clip_seconds": 0.5,
+            "num_clips": 2,
+            "projection_dim": WIDTH,
+        },
+    )
+    with seeded(seed):
+        model = ImageBindModel(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return save(model, folder, torch.float32)
+
+
+@cache
+def root() -> Path:
+    """Every tiny backbone, written once a process: imagebind, stable-diffusion, llama, clip, aesthetic, prior."""
+    folder = Path(mkdtemp())
+    build_imagebind(folder / "imagebind")
+    build_stable_diffusion(folder / "stable-diffusion")
+    build_llama(folder / "llama")
+    build_clip_image(folder / "clip")
+    with seeded(9):
+        AestheticPredictor(EMBEDDING_WIDTH).save_pretrained(folder / "aesthetic")
+        RefinementPrior(WIDTH, **PRIOR).save_pretrained(folder / "prior")
+    return folder
+
+
+def path(name: str) -> str:
+    """A tiny backbone's folder."""
+    return str(root() / name)
+
+
+def sample_at(index: int, split: str = "train") -> Sample:
+    """A sample of the world of any modality with PIL images."""
+    return with_images(draw_multimodal_sample(0, split, index), _picture)
+
+
+def as_batch(samples: list[Any]) -> Any:
+    """Samples as `collate` makes a batch of them."""
+    settings = AttachmentSettings(**DATA)
+    return collate([with_attachment_tensors(sample, settings) for sample in samples], size=(IMAGE_SIZE, IMAGE_SIZE))
+
+
+def batch(*indices: int) -> Any:
+    """Samples of the world of any modality as a batch."""
+    return as_batch([sample_at(index) for index in indices])
+
+
+def unit(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Random unit vectors."""
+    drawn = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return drawn / drawn.norm(dim=-1, keepdim=True)
+
+
+def _picture(pixels: Any) -> Image.Image:
+    return Image.fromarray(pixels.astype("uint8") * 255 if pixels.dtype == bool else pixels)
