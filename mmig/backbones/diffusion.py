@@ -11,11 +11,11 @@ from mmig.backbones.files import read_json
 from mmig.backbones.hub import locate
 from mmig.backbones.loading import load_strictly, prepare
 from mmig.backbones.named import Source
-from mmig.backbones.parts import SCHEDULER, TEXT_ENCODER, TOKENIZER, UNET, VAE, BackboneError
+from mmig.backbones.parts import SCHEDULER, TEXT_ENCODER, TEXT_ENCODER_2, TOKENIZER, UNET, VAE, BackboneError
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 
 def load_vae(
@@ -112,6 +112,21 @@ def load_text_encoder(
     rest_of_clip = r"vision_model\.|visual_projection\.|text_projection\.|logit_scale"
     model = load_strictly(CLIPTextModel, folder, dtype, ignore=rest_of_clip)
     return prepare(model, frozen=frozen, gradient_checkpointing=gradient_checkpointing)
+
+
+def load_second_text_encoder(
+    path: Source, *, dtype: torch.dtype | str = torch.float32
+) -> "CLIPTextModelWithProjection":
+    """SDXL's second text encoder, OpenCLIP bigG's text side, frozen: ids int64 [B,L] -> hidden states and `text_embeds`
+    [B,P].
+
+    Raises:
+        BackboneError: a missing or broken file, or another model in that folder.
+    """
+    from transformers import CLIPTextModelWithProjection
+
+    model = load_strictly(CLIPTextModelWithProjection, locate(path, TEXT_ENCODER_2), dtype)
+    return prepare(model, frozen=True, gradient_checkpointing=False)
 
 
 def load_tokenizer(path: Source) -> "CLIPTokenizer":

@@ -37,6 +37,8 @@ VAE = Part("vae", "vae", kind_key="_class_name", kinds=("AutoencoderKL",))
 UNET = Part("unet", "unet", kind_key="_class_name", kinds=("UNet2DConditionModel",))
 TEXT_ENCODER = Part("text_encoder", "text_encoder", kinds=("clip_text_model", "clip"))
 TOKENIZER = Part("tokenizer", "tokenizer", _TOKENIZER_FILES, has_weights=False)
+TEXT_ENCODER_2 = Part("text_encoder_2", "text_encoder_2", kinds=("clip_text_model",))
+TOKENIZER_2 = Part("tokenizer_2", "tokenizer_2", _TOKENIZER_FILES, has_weights=False)
 SCHEDULER = Part("scheduler", "scheduler", (("scheduler_config.json",),), has_weights=False)
 LLM = Part("llm", "")
 LLM_TOKENIZER = Part("llm_tokenizer", "", _TOKENIZER_FILES, has_weights=False)
@@ -49,8 +51,8 @@ BLIP2_PROCESSOR = Part(
 )
 OPEN_CLIP = Part("open_clip", "", (("open_clip_config.json",),))
 IMAGE_MODEL = Part("image_model", "", (("config.json", "preprocessor_config.json"),))
-IMAGEBIND = Part("imagebind", "", kinds=("imagebind",))
-IMAGEBIND_TOKENIZER = Part("imagebind_tokenizer", "", _TOKENIZER_FILES, has_weights=False)
+IMAGEBIND = Part("imagebind", "imagebind", kinds=("imagebind",))
+IMAGEBIND_TOKENIZER = Part("imagebind_tokenizer", "imagebind", _TOKENIZER_FILES, has_weights=False)
 
 PIPELINE_PARTS = (VAE, UNET, TEXT_ENCODER, TOKENIZER, SCHEDULER)
 PIPELINE = {part.name: part for part in PIPELINE_PARTS}
@@ -63,6 +65,8 @@ PARTS = {
     part.name: part
     for part in (
         *PIPELINE_PARTS,
+        TEXT_ENCODER_2,
+        TOKENIZER_2,
         LLM,
         LLM_TOKENIZER,
         MLLM,

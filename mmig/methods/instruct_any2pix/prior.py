@@ -60,7 +60,7 @@ class RefinementPrior(ModelMixin, ConfigMixin):
         self.project_states = None if text_dim is None else nn.Linear(text_dim, hidden_dim)
         self.project_score = nn.Linear(score_dim, hidden_dim)
         rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
-        sizes = {"n_embd": hidden_dim, "n_layer": layers, "n_head": heads}
+        sizes = {"n_embd": hidden_dim, "n_layer": layers, "n_head": heads, "bos_token_id": None, "eos_token_id": None}
         self.transformer = GPT2Model(GPT2Config(vocab_size=1, **sizes, **rates, use_cache=False))
         self.transformer.wte = nn.Identity()  # it reads no words
         self.project_out = nn.Identity() if hidden_dim == embed_dim else nn.Linear(hidden_dim, embed_dim)

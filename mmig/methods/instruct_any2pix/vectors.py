@@ -6,6 +6,7 @@ wants longer, it is given longer inside (`RefinementPrior`, `released`).
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from datamodules.schema import Batch, without_placeholders
 from mmig.backbones.imagebind import load_imagebind, load_imagebind_tokenizer, text_ids
 from mmig.backbones.named import Source
 from mmig.cache.frozen import CachedFeature, FrozenFeatures, image
+from mmig.diffusion.saving import save_parts
 
 IMAGE, AUDIO, TEXT = MODALITIES = (0, 1, 2)
 """Numbers of the modalities, those of the released table of types."""
@@ -112,3 +114,9 @@ def load_encoder(path: Source, tokenizer: Source | None = None) -> VectorEncoder
         BackboneError: a missing or broken file, or another model in that folder.
     """
     return VectorEncoder(load_imagebind(path), load_imagebind_tokenizer(tokenizer or path))
+
+
+def save_encoder(encoder: VectorEncoder, folder: Path) -> None:
+    """Write the encoder with its tokenizer below a folder, for `load_encoder`."""
+    save_parts(folder, {"imagebind": encoder.model})
+    encoder.tokenizer.save_pretrained(folder / "imagebind")

@@ -34,4 +34,31 @@ def prior(_backbones: TinyBackbones) -> dict[str, Any]:
     return {"class_path": f"{MODULES}.prior_module.PriorModule", "init_args": arguments}
 
 
-CASES = {"prior": Case(prior, samples, DATA, edits=False)}
+def decoder(_backbones: TinyBackbones, **settings: Any) -> dict[str, Any]:
+    """The paper's, for SDXL's denoiser."""
+    arguments = {
+        "optimizer": {**_OPTIMIZER, "groups": {"unet": {"lr": 1.0e-4}}},
+        "backbone": path("sdxl"),
+        "unet": path("sdxl"),
+        "imagebind": path("imagebind"),
+        "projector": {"hidden_dim": 24},
+        "sampling": {"num_steps": 2},
+        "micro_batch_size": 2,
+        **settings,
+    }
+    return {"class_path": f"{MODULES}.decoder_module.DecoderModule", "init_args": arguments}
+
+
+def ip_adapter(backbones: TinyBackbones) -> dict[str, Any]:
+    """Its other variant, through a denoiser that rests."""
+    texts = {"text": path("sdxl"), "second_text": path("sdxl")}
+    return decoder(backbones, variant="ip_adapter", train_unet="none", optimizer=_OPTIMIZER, **texts)
+
+
+_ATTACH = ("--attach", "audio={folder}/tone.wav", "--attach", "image={folder}/picture.png")
+_DRAWN: dict[str, Any] = {"instruction": "draw <audio:0>", "inputs": _ATTACH[:2]}
+CASES = {
+    "prior": Case(prior, samples, DATA, edits=False),
+    "decoder": Case(decoder, samples, DATA, **_DRAWN),
+    "ip-adapter": Case(ip_adapter, samples, DATA, **_DRAWN, repeats=True),
+}
