@@ -107,6 +107,23 @@ def attached_vectors(features: FrozenFeatures, batch: Batch, device: torch.devic
     return found[:, : batch["has_attachment_images"].shape[1]]
 
 
+def slot_vectors(numbers: Sequence[Sequence[int]], source: Tensor, attached: Tensor) -> Tensor:
+    """Vectors of the slots of each sample in their order, [B,S,D] with S at least 1; zeros where there is none.
+
+    Args:
+        numbers: of each sample's slots: an attachment's, -1 for the source; others are left zero.
+        source: [B,D].
+        attached: [B,K,D].
+    """
+    most = max(1, *map(len, numbers))
+    found = source.new_zeros(len(source), most, source.shape[1])
+    for row, own in enumerate(numbers):
+        for place, number in enumerate(own):
+            if number >= -1:
+                found[row, place] = source[row] if number == -1 else attached[row, number]
+    return found
+
+
 def load_encoder(path: Source, tokenizer: Source | None = None) -> VectorEncoder:
     """ImageBind with its tokenizer, frozen; of the same folder where no other is given.
 

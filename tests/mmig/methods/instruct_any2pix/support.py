@@ -11,8 +11,13 @@ from PIL import Image
 from datamodules.schema import AttachmentSettings, Sample, collate, with_attachment_tensors
 from datamodules.tinyworld.multimodal_samples import draw_multimodal_sample
 from datamodules.tinyworld.sample import with_images
+from mmig.backbones.diffusion import load_scheduler, load_unet, load_vae
+from mmig.diffusion.sdxl import pooled_width
 from mmig.methods.instruct_any2pix.aesthetic import AestheticPredictor
+from mmig.methods.instruct_any2pix.language_module import LanguageModule, LLM1Module
 from mmig.methods.instruct_any2pix.prior import RefinementPrior
+from mmig.methods.instruct_any2pix.reader import ReaderConfig
+from mmig.training.optim import OptimizerConfig
 from tests.mmig.methods.umm_diffusion.support import EMBEDDING_WIDTH, build_clip_image
 from tests.tiny_fixtures import (
     IMAGE_SIZE,
@@ -156,3 +161,31 @@ def build_sdxl(folder: Path, seed: int = 3) -> Path:
     settings = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
     EulerDiscreteScheduler(**settings).save_pretrained(folder / "scheduler")
     return folder
+
+
+def decoder_folder(name: str = "decoder", base: str = "stable-diffusion") -> str:
+    """A random decoder as a folder: the pipeline's own parts with a projector, as `DecoderModule` exports it."""
+    from mmig.methods.instruct_any2pix.decoder import Decoder, save_decoder
+    from mmig.methods.instruct_any2pix.projectors import EmbeddingProjector
+
+    folder = root() / name
+    if not folder.exists():
+        vae, unet, scheduler = load_vae(path(base)), load_unet(path(base)), load_scheduler(path(base))
+        with seeded(len(name)):
+            projector = EmbeddingProjector(WIDTH, unet.config.cross_attention_dim, pooled_width(unet), 24)
+        save_decoder(Decoder(vae, unet, scheduler, projector), folder)
+    return str(folder)
+
+
+def language(kind: type[LanguageModule] = LLM1Module, decoder: bool = False, **settings: Any) -> Any:
+    """A language phase, its weights large enough that what is read matters."""
+    torch.manual_seed(0)
+    own = {"language": ReaderConfig(max_length=128), **settings}
+    parts = {"llm": path("llama"), "imagebind": path("imagebind"), "prior": path("prior")}
+    if decoder:
+        parts["decoder"] = decoder_folder()
+    found = kind(OptimizerConfig(lr=1e-3, weight_decay=0.0), **parts, **own)
+    with torch.no_grad():
+        for parameter in found.reader.llm.parameters():
+            parameter.mul_(8.0 if parameter.ndim > 1 else 1.0)
+    return found

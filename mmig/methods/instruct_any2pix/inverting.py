@@ -1,0 +1,83 @@
+"""z_k = inverse(X_k) of Algorithm 1, and the way back under the new condition."""
+
+import torch
+from torch import Tensor
+
+from mmig.diffusion.conditioning import Conditioning, denoise
+from mmig.diffusion.guidance import guided, text_guidance
+from mmig.diffusion.inversion import Ladder, invert, make_ladder, reconstruct, without_guidance
+from mmig.diffusion.latents import decode, encode
+from mmig.diffusion.process import NoiseProcess
+from mmig.methods.instruct_any2pix.decoder import Decoder
+
+MOST_STRETCH = 10.0
+"""Farthest that the standard deviation of inverted latents may be from 1, as a factor either way: what is farther is no
+noise to draw from. A flat picture or a fresh denoiser stay well inside of it."""
+
+
+class InversionError(ValueError):
+    """Latents that are no picture's or no noise; one line says which."""
+
+
+class Inverter:
+    """DDIM's inversion with a decoder, and its sampling by the same levels, whatever sampler the decoder names.
+
+    SDXL's own scheduler would stretch latents that it is given by 11.7.
+
+    Args:
+        decoder: with its scheduler, whose noise process counts alone.
+        num_steps: of both ways.
+    """
+
+    def __init__(self, decoder: Decoder, num_steps: int) -> None:
+        self.decoder = decoder
+        self.process = NoiseProcess.from_scheduler(decoder.scheduler)
+        self.ladder: Ladder = make_ladder(decoder.scheduler, num_steps)
+
+    @torch.no_grad()
+    def invert(self, images: Tensor, null: Conditioning, keys: list[str]) -> Tensor:
+        """z_k of pictures, [B,C,h,w]; under no condition and without guidance, which would add up its errors.
+
+        Args:
+            images: X_k, [B,3,H,W] in [-1,1].
+            null: the condition of nothing.
+            keys: of the samples, for messages.
+
+        Raises:
+            InversionError: latents with values that are no numbers, or that are far from noise afterwards.
+        """
+        vae = self.decoder.vae
+        clean = encode(vae, images.to(self.decoder.device, vae.dtype))
+        _check_finite(clean, keys, "the autoencoder gives", "load it in float32, or look at the picture")
+        found = invert(without_guidance(self._predict, null), self.process, clean, self.ladder)
+        _check_finite(found, keys, "inversion gives", "take more steps, or load the denoiser in float32")
+        spreads = found.flatten(1).std(dim=1).tolist()
+        for key, spread in zip(keys, spreads, strict=True):
+            if not 1 / MOST_STRETCH <= spread <= MOST_STRETCH:
+                raise InversionError(
+                    f"sample {key!r}: expected inverted latents of a standard deviation of about 1, found "
+                    f"{spread:.3g}; take more steps, or a decoder that was trained on such pictures"
+                )
+        return found
+
+    @torch.no_grad()
+    def draw(self, noisy: Tensor, branches: dict[str, Conditioning], guidance_scale: float) -> Tensor:
+        """X_out = F_diffusion(z'_k, H'_gen), [B,3,H,W] in [-1,1].
+
+        Args:
+            noisy: z'_k.
+            branches: conditions "full" and "null".
+            guidance_scale: w.
+        """
+        denoiser = guided(self._predict, branches, text_guidance(guidance_scale))
+        latents = reconstruct(denoiser, self.process, noisy, self.ladder)
+        return decode(self.decoder.vae, latents.to(self.decoder.vae.dtype)).float().clamp(-1, 1)
+
+    def _predict(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
+        return denoise(self.decoder.unet, noisy, timesteps, condition)
+
+
+def _check_finite(latents: Tensor, keys: list[str], what: str, advice: str) -> None:
+    for key, finite in zip(keys, latents.flatten(1).isfinite().all(dim=1).tolist(), strict=True):
+        if not finite:
+            raise InversionError(f"sample {key!r}: {what} values that are no numbers; {advice}")
