@@ -1,5 +1,7 @@
 """z_k = inverse(X_k) of Algorithm 1, and the way back under the new condition."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -75,6 +77,14 @@ class Inverter:
 
     def _predict(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         return denoise(self.decoder.unet, noisy, timesteps, condition)
+
+
+def as_ddim(scheduler: Any) -> Any:
+    """DDIM over the noise process of another scheduler of diffusers, with its spacing."""
+    from diffusers import DDIMScheduler
+
+    spacing = scheduler.config.get("timestep_spacing", "leading")
+    return DDIMScheduler.from_config(scheduler.config, timestep_spacing=spacing, clip_sample=False)
 
 
 def _check_finite(latents: Tensor, keys: list[str], what: str, advice: str) -> None:
