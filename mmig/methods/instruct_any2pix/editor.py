@@ -224,11 +224,8 @@ class Any2PixEditor:
 
     def _fitting(self, rows: Sequence[Any], captions: list[list[int]]) -> list[list[int]]:
         """Captions, cut to the language model's context."""
-        context = self.reader.context
-        prompts = self.reader.prompt_ids(rows)
-        if context is None:
-            return captions
-        return [ids[: max(0, context - len(prompt) - 2)] for ids, prompt in zip(captions, prompts, strict=True)]
+        rooms = map(self.reader.room, self.reader.prompt_ids(rows))
+        return [ids[:room] for ids, room in zip(captions, rooms, strict=True)]
 
     def retrieve(self, batch: Batch, said: Understood, candidates: Candidates) -> Tensor:
         """k, int64 [B]; -1 where there is no picture to edit."""

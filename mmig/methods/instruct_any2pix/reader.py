@@ -33,6 +33,7 @@ LANGUAGE_PARTS = {
 VECTOR_PROJECTORS = Part("vector_projectors", "vector_projectors", kind_key="_class_name", kinds=("VectorProjectors",))
 BASE, GEN = "[base]", "[gen]"
 PROMPT = "USER: {instruction} ASSISTANT:"
+ANSWER = "{base}{caption}{gen}"
 
 
 @dataclass
@@ -41,6 +42,8 @@ class ReaderConfig:
 
     Attributes:
         prompt: with {instruction}.
+        base_token, gen_token: texts of the two tokens.
+        answer: with {base}, {gen} and, between or behind them, {caption}; left out, no caption is written.
         rows: "all" trains both tables of the language model whole, as in the paper ("input layers, output layers");
             "new" the rows of [base] and [gen] alone.
         max_length: longest prompt and answer in training, in tokens; a slot is one.
@@ -51,6 +54,9 @@ class ReaderConfig:
     """
 
     prompt: str = PROMPT
+    base_token: str = BASE
+    gen_token: str = GEN
+    answer: str = ANSWER
     rows: Literal["all", "new"] = "all"
     max_length: int = 2048
     hidden_dim: int | None = None
@@ -62,6 +68,8 @@ class ReaderConfig:
         """Raise ValueError for a value that cannot be."""
         if self.prompt.count("{instruction}") != 1:
             raise ValueError(f"language.prompt: expected {{instruction}} once, found {self.prompt!r}")
+        if any(self.answer.count(place) != 1 for place in ("{base}", "{gen}")) or self.answer.count("{caption}") > 1:
+            raise ValueError(f"language.answer: expected {{base}} and {{gen}} once each, found {self.answer!r}")
         if self.rows not in ("all", "new"):
             raise ValueError(f"language.rows: expected 'all' or 'new', found {self.rows!r}")
 
@@ -129,8 +137,14 @@ class InstructionReader(nn.Module):
     def __init__(self, llm: Any, tokenizer: Any, embed_dim: int, config: ReaderConfig) -> None:
         super().__init__()
         self.llm, self.tokenizer, self.config = llm, tokenizer, config
-        self.tokens = (TrainedTables if config.rows == "all" else SpecialTokens)(llm, tokenizer, [BASE, GEN])
-        self.base_id, self.gen_id = tokenizer.convert_tokens_to_ids([BASE, GEN])
+        texts = [config.base_token, config.gen_token]
+        self.tokens = (TrainedTables if config.rows == "all" else SpecialTokens)(llm, tokenizer, texts)
+        self.base_id, self.gen_id = tokenizer.convert_tokens_to_ids(texts)
+        whole = config.answer.replace("{base}", texts[0]).replace("{gen}", texts[1])
+        before, self._writes, after = whole.partition("{caption}")
+        self._before, self._after = (
+            tokenizer(part, add_special_tokens=False)["input_ids"] if part else [] for part in (before, after)
+        )
         width = llm.config.get_text_config().hidden_size
         self.projectors = VectorProjectors(embed_dim, width, config.hidden_dim or width)
         self.context: int | None = getattr(llm.config.get_text_config(), "max_position_embeddings", None)
@@ -159,6 +173,10 @@ class InstructionReader(nn.Module):
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [number for number in ids if number not in (self.base_id, self.gen_id)]
 
+    def answer_ids(self, caption: list[int]) -> list[int]:
+        """Ids of an answer; where captions are not part of it, the caption is left out."""
+        return [*self._before, *(caption if self._writes else ()), *self._after]
+
     def encode(self, rows: Sequence[Pieces], captions: Sequence[str]) -> Encoded:
         """Prompts and answers for training; what is longer than `max_length` has no whole answer."""
         return self.with_answers(rows, [self.text_ids(caption) for caption in captions], self.config.max_length)
@@ -168,11 +186,11 @@ class InstructionReader(nn.Module):
     ) -> Encoded:
         """Prompts, and answers of captions that are ids already."""
         prompts, slots = self.prompt_ids(rows), [slots_in(pieces) for pieces in rows]
-        answers = [[self.base_id, *ids, self.gen_id] for ids in captions]
+        answers = [self.answer_ids(ids) for ids in captions]
         whole = [longest is None or len(p) + len(a) <= longest for p, a in zip(prompts, answers, strict=True)]
         for row, fits in enumerate(whole):
             if not fits:
-                prompts[row], answers[row], slots[row] = self.prompt_ids([[]])[0], [self.base_id, self.gen_id], []
+                prompts[row], answers[row], slots[row] = self.prompt_ids([[]])[0], self.answer_ids([]), []
         return Encoded(prompts, answers, slots, torch.tensor(whole))
 
     # Forwards ----------------------------------------------------------------------------------------------------
@@ -213,7 +231,7 @@ class InstructionReader(nn.Module):
 
     @torch.no_grad()
     def write(self, rows: Sequence[Pieces], vectors: Tensor, max_new_tokens: int) -> Written:
-        """Captions of results by greedy search behind [base], each up to [gen], the end, or the limit.
+        """Captions of results by greedy search, each up to what follows a caption, the end, or the limit.
 
         Args:
             rows: instructions.
@@ -223,32 +241,38 @@ class InstructionReader(nn.Module):
         Raises:
             ValueError: an instruction that leaves no room for an answer.
         """
-        end = self.tokenizer.eos_token_id
-        prompts = [[*ids, self.base_id] for ids in self.prompt_ids(rows)]
+        prompts = [[*ids, *self._before] for ids in self.prompt_ids(rows)]
         self.check_room(rows, prompts)
+        if not self._writes:
+            return Written([[] for _ in rows], [False] * len(prompts))
+        stops = {self.tokenizer.eos_token_id, *self._after[:1]}
         ids, attention = (value.to(self.llm.device) for value in left_padded_ids(prompts))
         with evaluating(self.llm), plain_generation(self.llm):
             found = self.llm.generate(
                 inputs_embeds=self.embed(ids, vectors),
                 attention_mask=attention,
-                eos_token_id=[end, self.gen_id],
-                pad_token_id=end,
+                eos_token_id=sorted(stops),
+                pad_token_id=self.tokenizer.eos_token_id,
                 do_sample=False,
                 max_new_tokens=max_new_tokens,
             ).tolist()
         texts, forced = [], []
         for row, prompt in zip(found, prompts, strict=True):
-            stop = next((place for place, one in enumerate(row) if one in (end, self.gen_id)), len(row))
-            room = None if self.context is None else self.context - len(prompt) - 1
-            text = [one for one in row[:stop] if one != self.base_id][:room]
+            stop = next((place for place, one in enumerate(row) if one in stops), len(row))
+            room = None if self.context is None else self.context - len(prompt) - len(self._after)
+            text = [one for one in row[:stop] if one not in (self.base_id, self.gen_id)][:room]
             texts.append(text)
-            forced.append(row[stop : stop + 1] != [self.gen_id] or len(text) < stop)
+            forced.append(row[stop : stop + 1] != self._after[:1] or len(text) < stop)
         return Written(texts, forced)
+
+    def room(self, prompt: Sequence[int]) -> int | None:
+        """Tokens that a caption may have behind a prompt; None: any number."""
+        return None if self.context is None else max(0, self.context - len(prompt) - len(self.answer_ids([])))
 
     def check_room(self, rows: Sequence[Pieces], prompts: Sequence[Sequence[int]]) -> None:
         """Raise ValueError for the first instruction that leaves no room for an answer."""
         texts = ["".join(piece for piece in pieces if isinstance(piece, str)) for pieces in rows]
-        check_room(self.llm.config.get_text_config(), texts, prompts, [[self.gen_id]] * len(prompts))
+        check_room(self.llm.config.get_text_config(), texts, prompts, [self._after] * len(prompts))
 
 
 def load_reader(llm: Source, tokenizer: Source, embed_dim: int, config: ReaderConfig) -> InstructionReader:
