@@ -182,6 +182,24 @@ def _danbooru(options: argparse.Namespace) -> Source:
     )
 
 
+def _audiovisual_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--layout", required=True, choices=("vggsound", "audioset", "audiocaps", "soundnet"), help="of the table"
+    )
+    parser.add_argument("--table", default="", help="CSV as published; soundnet has none")
+    parser.add_argument("--labels", default="", help="AudioSet's class_labels_indices.csv")
+    parser.add_argument("--split", default="train", help="of a table that names none (default %(default)s)")
+    parser.add_argument("--audio", default="audio", help="folder of the sounds (default %(default)s)")
+    parser.add_argument("--frames", default="frames", help="folder of the middle frames (default %(default)s)")
+
+
+def _audiovisual(options: argparse.Namespace) -> Source:
+    from datamodules.convert.audiovisual import AudioVisual
+
+    names = ("source", "layout", "table", "labels", "split", "audio", "frames")
+    return AudioVisual(**{name: getattr(options, name) for name in names})
+
+
 def _folder_options(parser: Parser) -> None:
     _shapes_options(parser)
     parser.add_argument("--table", required=True, help="CSV or JSON: source, target, instruction, ...")
@@ -208,6 +226,9 @@ CONVERTERS: Mapping[str, Converter] = {
     "ma5k": Converter("MA5k-Req (FiveK with requests)", _shapes_options, _ma5k),
     "emu_edit": Converter("Emu Edit's benchmark, and the set with its generations", _emu_edit_options, _emu_edit),
     "danbooru": Converter("Danbooru2017 and 2021: pictures, captioned by their tags", _danbooru_options, _danbooru),
+    "audiovisual": Converter(
+        "sounds with their middle frames: VGG-Sound, AudioSet, AudioCaps, SoundNet", _audiovisual_options, _audiovisual
+    ),
     "folder": Converter("a folder of pictures of your own, with a table of edits", _folder_options, _folder),
     "hf": Converter("any dataset that `datasets` reads, with a map of its columns", _hf_options, _hf),
 }

@@ -10,8 +10,17 @@ from torch import nn
 from mmig.backbones.files import read_json
 from mmig.backbones.hub import locate
 from mmig.backbones.loading import load_strictly, prepare
-from mmig.backbones.named import Source
-from mmig.backbones.parts import SCHEDULER, TEXT_ENCODER, TEXT_ENCODER_2, TOKENIZER, UNET, VAE, BackboneError
+from mmig.backbones.named import Origin, Source
+from mmig.backbones.parts import (
+    SCHEDULER,
+    TEXT_ENCODER,
+    TEXT_ENCODER_2,
+    TOKENIZER,
+    TOKENIZER_2,
+    UNET,
+    VAE,
+    BackboneError,
+)
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, SchedulerMixin, UNet2DConditionModel
@@ -159,6 +168,18 @@ def load_scheduler(path: Source) -> "SchedulerMixin":
     if chosen is None or not name.endswith("Scheduler"):
         raise BackboneError(f"{file}: expected _class_name to be a diffusers scheduler, found {name!r}")
     return chosen.from_config(config)
+
+
+def load_both_text_encoders(
+    path: Source,
+) -> tuple[tuple[nn.Module, nn.Module], tuple["CLIPTokenizer", "CLIPTokenizer"]]:
+    """SDXL's two text encoders and their tokenizers, of a pipeline's folder or hub id, frozen.
+
+    Raises:
+        BackboneError: one of them is missing or broken.
+    """
+    encoders = load_text_encoder(path), load_second_text_encoder(path)
+    return encoders, (load_tokenizer(path), load_tokenizer(Origin(str(path), TOKENIZER_2)))
 
 
 def check_compatible(

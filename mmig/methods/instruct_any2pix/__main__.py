@@ -30,10 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _convert(options: argparse.Namespace) -> Path:
-    from mmig.methods.instruct_any2pix import released  # heavy: not for --help
+    from mmig.backbones.diffusion import load_both_text_encoders  # heavy: not for --help
+    from mmig.diffusion.sdxl import encode_by_two
+    from mmig.methods.instruct_any2pix import released
 
     if options.command == "convert-ip-adapter":
-        texts = released.texts_of(options.backbone, options.text, options.null_text)
+        texts = encode_by_two(*load_both_text_encoders(options.backbone), [options.text, options.null_text])
         return released.convert_ip_adapter(options.source, options.backbone, texts, options.out)
     if options.command == "convert-decoder":
         return released.convert_decoder(options.source, options.backbone, options.out)

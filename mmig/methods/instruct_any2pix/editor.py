@@ -259,7 +259,7 @@ class Any2PixEditor:
         decoder, sampling = self.decoder, self.sampling
         branches = decoder.branches(condition, size)
         noisy = draw_noise(latent_shape(decoder.vae, *size), generators, decoder.device)
-        inverter = Inverter(decoder, sampling.num_steps)
+        inverter = Inverter(decoder.vae, decoder.unet, decoder.scheduler, sampling.num_steps)
         rows = (base >= 0).nonzero().flatten().tolist()
         if rows and sampling.alpha > 0:
             null = decoder.branches(condition[rows], size)["null"]

@@ -3,14 +3,13 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmig.diffusion.conditioning import Conditioning, denoise
 from mmig.diffusion.guidance import guided, text_guidance
 from mmig.diffusion.inversion import Ladder, invert, make_ladder, reconstruct, without_guidance
 from mmig.diffusion.latents import decode, encode
 from mmig.diffusion.process import NoiseProcess
-from mmig.methods.instruct_any2pix.decoder import Decoder
 
 MOST_STRETCH = 10.0
 """Farthest that the standard deviation of inverted latents may be from 1, as a factor either way: what is farther is no
@@ -27,31 +26,31 @@ class Inverter:
     SDXL's own scheduler would stretch latents that it is given by 11.7.
 
     Args:
-        decoder: with its scheduler, whose noise process counts alone.
+        vae, unet: autoencoder and denoiser, on one device.
+        scheduler: of diffusers; its noise process and spacing count alone.
         num_steps: of both ways.
     """
 
-    def __init__(self, decoder: Decoder, num_steps: int) -> None:
-        self.decoder = decoder
-        self.process = NoiseProcess.from_scheduler(decoder.scheduler)
-        self.ladder: Ladder = make_ladder(decoder.scheduler, num_steps)
+    def __init__(self, vae: nn.Module, unet: nn.Module, scheduler: Any, num_steps: int) -> None:
+        self.vae, self.unet = vae, unet
+        self.process = NoiseProcess.from_scheduler(scheduler)
+        self.ladder: Ladder = make_ladder(scheduler, num_steps)
 
     @torch.no_grad()
-    def invert(self, images: Tensor, null: Conditioning, keys: list[str]) -> Tensor:
-        """z_k of pictures, [B,C,h,w]; under no condition and without guidance, which would add up its errors.
+    def invert(self, images: Tensor, condition: Conditioning, keys: list[str]) -> Tensor:
+        """z_k of pictures, [B,C,h,w]; without guidance, which would add up its errors.
 
         Args:
             images: X_k, [B,3,H,W] in [-1,1].
-            null: the condition of nothing.
+            condition: the one of nothing, or of what the picture shows.
             keys: of the samples, for messages.
 
         Raises:
             InversionError: latents with values that are no numbers, or that are far from noise afterwards.
         """
-        vae = self.decoder.vae
-        clean = encode(vae, images.to(self.decoder.device, vae.dtype))
+        clean = encode(self.vae, images.to(self.unet.device, self.vae.dtype))
         _check_finite(clean, keys, "the autoencoder gives", "load it in float32, or look at the picture")
-        found = invert(without_guidance(self._predict, null), self.process, clean, self.ladder)
+        found = invert(without_guidance(self._predict, condition), self.process, clean, self.ladder)
         _check_finite(found, keys, "inversion gives", "take more steps, or load the denoiser in float32")
         spreads = found.flatten(1).std(dim=1).tolist()
         for key, spread in zip(keys, spreads, strict=True):
@@ -73,10 +72,10 @@ class Inverter:
         """
         denoiser = guided(self._predict, branches, text_guidance(guidance_scale))
         latents = reconstruct(denoiser, self.process, noisy, self.ladder)
-        return decode(self.decoder.vae, latents.to(self.decoder.vae.dtype)).float().clamp(-1, 1)
+        return decode(self.vae, latents.to(self.vae.dtype)).float().clamp(-1, 1)
 
     def _predict(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
-        return denoise(self.decoder.unet, noisy, timesteps, condition)
+        return denoise(self.unet, noisy, timesteps, condition)
 
 
 def as_ddim(scheduler: Any) -> Any:

@@ -18,21 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmig.backbones.diffusion import (
-    load_scheduler,
-    load_second_text_encoder,
-    load_text_encoder,
-    load_tokenizer,
-    load_unet,
-    load_vae,
-)
+from mmig.backbones.diffusion import load_scheduler, load_unet, load_vae
 from mmig.backbones.files import new_folder, read_json, weight_files
-from mmig.backbones.named import Origin
-from mmig.backbones.parts import TOKENIZER_2, BackboneError
+from mmig.backbones.parts import BackboneError
 from mmig.backbones.weights import fill, read_weights, weight
 from mmig.base.files import write_json
 from mmig.diffusion.saving import save_parts
-from mmig.diffusion.sdxl import TextCondition, encode_by_two, pooled_width
+from mmig.diffusion.sdxl import TextCondition, pooled_width
 from mmig.methods.instruct_any2pix.aesthetic import AestheticPredictor
 from mmig.methods.instruct_any2pix.decoder import Decoder, check_projector, save_decoder
 from mmig.methods.instruct_any2pix.prior import RefinementPrior
@@ -215,17 +207,6 @@ def convert_ip_adapter(file: Path, backbone: str, texts: TextCondition, out: Pat
     with new_folder(out) as partial:
         save_decoder(Decoder(load_vae(backbone), unet, load_scheduler(backbone), projector), partial)
     return out
-
-
-def texts_of(backbone: str, text: str, null_text: str) -> TextCondition:
-    """States of two texts by both of SDXL's text encoders.
-
-    Raises:
-        BackboneError: one of them is missing or broken.
-    """
-    encoders = load_text_encoder(backbone), load_second_text_encoder(backbone)
-    tokenizers = load_tokenizer(backbone), load_tokenizer(Origin(backbone, TOKENIZER_2))
-    return encode_by_two(encoders, tokenizers, [text, null_text])
 
 
 def convert_aesthetic(file: Path, out: Path) -> Path:

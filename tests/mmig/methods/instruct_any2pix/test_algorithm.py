@@ -20,6 +20,10 @@ def decoder() -> Decoder:
     return load_decoder(decoder_folder(), WIDTH)
 
 
+def inverter(decoder: Decoder, num_steps: int) -> Inverter:
+    return Inverter(decoder.vae, decoder.unet, decoder.scheduler, num_steps)
+
+
 def test_the_nearest_picture_is_found_by_cosine_and_never_a_sound():
     base = torch.tensor([[1.0, 0.2], [1.0, 0.2], [1.0, 0.2]])
     candidates = torch.tensor([[9.0, 9.0], [1.0, 0.0], [0.1, 0.02]]).expand(3, -1, -1)  # cosines 0.83, 0.98, 1
@@ -81,7 +85,7 @@ def test_without_the_prior_and_beta_the_condition_is_the_language_models():
 def test_inversion_is_that_of_diffusers_under_no_condition_and_without_guidance(decoder: Decoder):
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     null = decoder.branches(unit(2, WIDTH), SIZE)["null"]
-    found = Inverter(decoder, 5).invert(images, null, ["a", "b"])
+    found = inverter(decoder, 5).invert(images, null, ["a", "b"])
     settings = {**decoder.scheduler.config, "clip_sample": False, "set_alpha_to_one": False}
     scheduler = DDIMInverseScheduler.from_config(settings, timestep_spacing="leading")
     scheduler.set_timesteps(5)
@@ -97,7 +101,7 @@ def test_drawing_is_that_of_ddim_whatever_sampler_the_folder_names(decoder: Deco
     assert type(decoder.scheduler).__name__ == "PNDMScheduler"
     noisy = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     branches = decoder.branches(unit(1, WIDTH), SIZE)
-    found = Inverter(decoder, 4).draw(noisy, branches, 3.0)
+    found = inverter(decoder, 4).draw(noisy, branches, 3.0)
     scheduler = DDIMScheduler.from_config(
         {**decoder.scheduler.config, "clip_sample": False, "set_alpha_to_one": False}, timestep_spacing="leading"
     )
@@ -116,7 +120,7 @@ def test_latents_that_are_no_numbers_are_refused_by_sample(decoder: Decoder):
     images[1] = torch.nan
     null = decoder.branches(unit(2, WIDTH), SIZE)["null"]
     with pytest.raises(InversionError, match=r"^sample 'b': the autoencoder gives values that are no numbers"):
-        Inverter(decoder, 3).invert(images, null, ["a", "b"])
+        inverter(decoder, 3).invert(images, null, ["a", "b"])
 
 
 @torch.no_grad()
@@ -127,5 +131,5 @@ def test_latents_that_are_far_from_noise_are_refused_by_sample(decoder: Decoder)
     kept = weight.clone()
     weight.mul_(1e3)
     with pytest.raises(InversionError, match=r"^sample 'a': expected inverted latents of a standard deviation"):
-        Inverter(decoder, 3).invert(images, null, ["a"])
+        inverter(decoder, 3).invert(images, null, ["a"])
     weight.copy_(kept)
