@@ -2,6 +2,7 @@
 whatever a library would read. Nothing is downloaded.
 """
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -167,6 +168,41 @@ def _vgg16(folder: Path, _sizes: Sizes) -> None:
     (folder / "config.json").write_text('{"architecture": "vgg16"}', encoding="utf-8")
 
 
+def _vicuna(folder: Path, sizes: Sizes) -> None:
+    _llama(folder, replace(sizes, llm=sizes.llm | {"max_position_embeddings": 4096}))
+
+
+def _sdxl(folder: Path, sizes: Sizes) -> None:
+    """Of both text encoders only the first; of the denoiser all."""
+    from diffusers import UNet2DConditionModel
+
+    _stable_diffusion(folder, sizes)
+    with torch.device("meta"):
+        UNet2DConditionModel(**sizes.sdxl).save_config(folder / "unet")
+
+
+def _imagebind(folder: Path, sizes: Sizes) -> None:
+    from mmig.backbones.imagebind_model import ImageBindConfig
+
+    ImageBindConfig(**sizes.imagebind).save_pretrained(folder)
+    for file in (TINY / "stable-diffusion/tokenizer").iterdir():
+        shutil.copy(file, folder)
+    _no_weights(folder)
+
+
+def _of_any2pix(kind: str, **arguments: Any) -> Callable[[Path, Sizes], None]:
+    """A small part of InstructAny2Pix, whose classes say their published sizes themselves."""
+
+    def write(folder: Path, sizes: Sizes) -> None:
+        content = {"_class_name": kind, **arguments}
+        if kind == "RefinementPrior" and sizes.imagebind:
+            content |= {"embed_dim": sizes.imagebind["vision_config"]["projection_dim"], "hidden_dim": 64, "layers": 1}
+        (folder / "config.json").write_text(json.dumps(content))
+        _no_weights(folder)
+
+    return write
+
+
 def _copy_tokenizer(source: Path, folder: Path) -> None:
     for file in source.glob("*token*"):
         shutil.copy(file, folder)
@@ -185,4 +221,9 @@ _PUBLISHED: dict[str, Callable[[Path, Sizes], None]] = {
     "openai/clip-vit-large-patch14": _vision,
     "Salesforce/blip2-opt-2.7b": _blip2,
     "timm/vgg16.tv_in1k": _vgg16,
+    "lmsys/vicuna-7b-v1.5": _vicuna,
+    "stabilityai/stable-diffusion-xl-base-1.0": _sdxl,
+    "backbones/imagebind-huge": _imagebind,
+    "backbones/aesthetic": _of_any2pix("AestheticPredictor"),
+    "runs/any2pix-prior": _of_any2pix("RefinementPrior"),
 }

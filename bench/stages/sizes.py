@@ -1,7 +1,22 @@
 """The published configurations of MMIG's parts, as facts with their source: no file is read and none is fetched."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+# stabilityai/stable-diffusion-xl-base-1.0, unet/config.json
+SDXL: dict[str, Any] = {
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
 
 
 @dataclass(frozen=True)
@@ -12,6 +27,8 @@ class Sizes:
         llm, vision, text: LlamaConfig, CLIPVisionConfig, CLIPTextConfig.
         unet, vae: UNet2DConditionModel, AutoencoderKL.
         captioner: Blip2Config.
+        sdxl: UNet2DConditionModel of SDXL.
+        imagebind: ImageBindConfig; none is the published one.
         mmsm: width and heads.
         resolution: pixels.
         mllm_side: pixels of the pictures that LLaVA's image tower sees; the rest of it is as `vision` and `llm`.
@@ -24,6 +41,8 @@ class Sizes:
     unet: dict[str, Any]
     vae: dict[str, Any]
     captioner: dict[str, Any]
+    sdxl: dict[str, Any] = field(default_factory=lambda: SDXL)
+    imagebind: dict[str, Any] = field(default_factory=dict)
     mmsm: tuple[int, int] = (768, 8)
     resolution: int = 512
     mllm_side: int = 336  # llava-hf/llava-1.5-7b-hf, config.json

@@ -152,12 +152,12 @@ def test_a_language_model_is_asked_through_its_chat_template(source: Path, tmp_p
 
 def test_a_model_without_a_chat_template_is_one_line(source: Path, tmp_path: Path):
     folder = build_llama(tmp_path / "llama")
-    with pytest.raises(SystemExit, match="^error: .*llama: expected a chat template"):
+    with pytest.raises(SystemExit, match=r"^error: .*llama: expected a chat template"):
         main(["instructions", "--model", str(folder), "--source", str(source), "--out", str(tmp_path / "out")])
 
 
 def test_nothing_to_answer_is_one_line(source: Path, tmp_path: Path):
-    with pytest.raises(SystemExit, match="^error: no model is named: give --model MODEL, or --replay FILE"):
+    with pytest.raises(SystemExit, match=r"^error: no model is named: give --model MODEL, or --replay FILE"):
         main(["instructions", "--source", str(source), "--out", str(tmp_path / "out")])
 
 
