@@ -129,6 +129,13 @@ class Any2PixEditor:
         self.sampling = sampling or Any2PixSampling()
         self.afterwards = tuple(afterwards)
 
+    def to(self, device: torch.device | str) -> "Any2PixEditor":
+        """On a device, with what works afterwards."""
+        for part in (self.encoder, self.reader, self.prior, self.decoder, *self.afterwards):
+            if callable(move := getattr(part, "to", None)):  # a function among the last has nothing to move
+                move(device)
+        return self
+
     @property
     def resolution(self) -> int | None:
         """Of the pictures that the denoiser was made for."""
@@ -261,7 +268,7 @@ class Any2PixEditor:
         noisy = draw_noise(latent_shape(decoder.vae, *size), generators, decoder.device)
         inverter = Inverter(decoder.vae, decoder.unet, decoder.scheduler, sampling.num_steps)
         rows = (base >= 0).nonzero().flatten().tolist()
-        if rows and sampling.alpha > 0:
+        if rows:
             null = decoder.branches(condition[rows], size)["null"]
             pictures, keys = self._pictures(batch, base)[rows], [batch["key"][row] for row in rows]
             noisy[rows] = mix_noise(inverter.invert(pictures, null, keys), noisy[rows], sampling.alpha)

@@ -11,7 +11,7 @@ from mmig.backbones.parts import IMAGEBIND_PARTS
 from mmig.checkpoints.folders import write_editor
 from mmig.diffusion.saving import forget_origins, save_parts
 from mmig.methods.instruct_any2pix.decoder import DECODER_PARTS, Decoder, load_decoder, save_decoder
-from mmig.methods.instruct_any2pix.editor import Any2PixEditor, Any2PixSampling
+from mmig.methods.instruct_any2pix.editor import Any2PixEditor, Any2PixSampling, PostProcessor
 from mmig.methods.instruct_any2pix.prior import PRIOR, RefinementPrior, load_prior
 from mmig.methods.instruct_any2pix.reader import (
     LANGUAGE_PARTS,
@@ -21,6 +21,9 @@ from mmig.methods.instruct_any2pix.reader import (
     VectorProjectors,
     load_reader,
 )
+from mmig.methods.instruct_any2pix.refiner import load_refiner
+from mmig.methods.instruct_any2pix.segmenting import load_segmenter
+from mmig.methods.instruct_any2pix.subject_refinement import SubjectRefinement
 from mmig.methods.instruct_any2pix.vectors import VectorEncoder, load_encoder, save_encoder
 from mmig.training.lora import merge_lora
 
@@ -70,6 +73,10 @@ def open_editor(
     prior: str | None = None,
     language: ReaderConfig | None = None,
     sampling: Any2PixSampling | None = None,
+    detector: str | None = None,
+    segmenter: str | None = None,
+    refiner: str | None = None,
+    refiner_strength: float = 0.3,
 ) -> Any2PixEditor:
     """The editor of a folder that `save_any2pix` wrote or of a run of a language phase, frozen.
 
@@ -78,17 +85,28 @@ def open_editor(
         decoder, prior: folders or runs of others, which take the place of the folder's own.
         language: as it was trained.
         sampling: how to edit.
+        detector, segmenter: folders or hub ids of an open-vocabulary detector and of SAM, both of which together refine
+            subjects; None leaves that out.
+        refiner: folder of SDXL's refiner; None leaves it out.
+        refiner_strength: how far its noise goes.
 
     Raises:
         BackboneError: a part is missing, broken or does not fit the others.
+        ValueError: a detector without a segmenter, or the other way round.
     """
+    if (detector is None) != (segmenter is None):
+        raise ValueError("detector, segmenter: expected both or none; the one's boxes are what the other cuts out in")
     encoder = load_encoder(path)
     reader = load_reader(path, path, encoder.width, language or ReaderConfig())
     reader.projectors = load_strictly(VectorProjectors, locate(path, VECTOR_PROJECTORS), torch.float32)
     prepare(reader, frozen=True, gradient_checkpointing=False)
-    return Any2PixEditor(
-        encoder, reader, load_prior(prior or path), load_decoder(decoder or path, encoder.width), sampling
-    )
+    drawing = load_decoder(decoder or path, encoder.width)
+    afterwards: list[PostProcessor] = []
+    if detector is not None and segmenter is not None:
+        afterwards.append(SubjectRefinement(encoder, drawing, load_segmenter(detector, segmenter)))
+    if refiner is not None:
+        afterwards.append(load_refiner(refiner, strength=refiner_strength))
+    return Any2PixEditor(encoder, reader, load_prior(prior or path), drawing, sampling, afterwards)
 
 
 open_editor.backbone_settings = {  # type: ignore[attr-defined]  # for `python -m mmig.backbones fetch`

@@ -69,6 +69,12 @@ class SubjectRefinement:
         self.encoder, self.decoder, self.segmenter = encoder, decoder, segmenter
         self.settings = settings or SubjectSettings()
 
+    def to(self, device: torch.device | str) -> "SubjectRefinement":
+        """The segmenter on a device; encoder and decoder are the editor's."""
+        if callable(move := getattr(self.segmenter, "to", None)):
+            move(device)
+        return self
+
     @torch.no_grad()
     def __call__(self, output: EditOutput, batch: Batch, generators: Sequence[torch.Generator]) -> EditOutput:
         """The pictures with their subjects drawn again, one after another; what is not found stays."""

@@ -189,3 +189,22 @@ def language(kind: type[LanguageModule] = LLM1Module, decoder: bool = False, **s
         for parameter in found.reader.llm.parameters():
             parameter.mul_(8.0 if parameter.ndim > 1 else 1.0)
     return found
+
+
+def build_refiner(folder: Path) -> str:
+    """Write the SDXL-shaped parts as a pipeline that diffusers opens whole."""
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLImg2ImgPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    classes = {
+        "vae": AutoencoderKL,
+        "text_encoder": CLIPTextModel,
+        "text_encoder_2": CLIPTextModelWithProjection,
+        "tokenizer": CLIPTokenizer,
+        "tokenizer_2": CLIPTokenizer,
+        "unet": UNet2DConditionModel,
+        "scheduler": EulerDiscreteScheduler,
+    }
+    parts = {name: kind.from_pretrained(path("sdxl"), subfolder=name) for name, kind in classes.items()}
+    StableDiffusionXLImg2ImgPipeline(**parts).save_pretrained(folder)
+    return str(folder)

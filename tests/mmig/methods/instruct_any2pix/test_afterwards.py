@@ -13,7 +13,7 @@ from mmig.methods.instruct_any2pix.refiner import Refiner, load_refiner
 from mmig.methods.instruct_any2pix.segmenting import load_segmenter
 from mmig.methods.instruct_any2pix.subject_refinement import SubjectRefinement, SubjectSettings, grown, subjects_of
 from mmig.methods.instruct_any2pix.vectors import load_encoder
-from tests.mmig.methods.instruct_any2pix.support import WIDTH, as_batch, decoder_folder, path, sample_at
+from tests.mmig.methods.instruct_any2pix.support import WIDTH, as_batch, build_refiner, decoder_folder, path, sample_at
 from tests.tiny_detectors import build_grounding_dino
 from tests.tiny_saving import save, seeded
 
@@ -122,27 +122,12 @@ def test_grounding_dino_and_sam_find_a_mask_of_the_pictures_size(tmp_path: Path)
 
 
 @pytest.fixture(scope="module")
-def refiner_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from diffusers import StableDiffusionXLImg2ImgPipeline
-
-    folder, parts = tmp_path_factory.mktemp("refiner"), path("sdxl")
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
-    StableDiffusionXLImg2ImgPipeline(
-        AutoencoderKL.from_pretrained(parts, subfolder="vae"),
-        CLIPTextModel.from_pretrained(parts, subfolder="text_encoder"),
-        CLIPTextModelWithProjection.from_pretrained(parts, subfolder="text_encoder_2"),
-        CLIPTokenizer.from_pretrained(parts, subfolder="tokenizer"),
-        CLIPTokenizer.from_pretrained(parts, subfolder="tokenizer_2"),
-        UNet2DConditionModel.from_pretrained(parts, subfolder="unet"),
-        EulerDiscreteScheduler.from_pretrained(parts, subfolder="scheduler"),
-    ).save_pretrained(folder)
-    return folder
+def refiner_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return build_refiner(tmp_path_factory.mktemp("refiner"))
 
 
-def test_the_refiner_goes_over_each_picture_by_its_own_seed(refiner_folder: Path):
-    refiner = load_refiner(str(refiner_folder), strength=0.5, num_steps=4)
+def test_the_refiner_goes_over_each_picture_by_its_own_seed(refiner_folder: str):
+    refiner = load_refiner(refiner_folder, strength=0.5, num_steps=4)
     before = edited(2)
     after = refiner(before, as_batch([shown()]), seeds(2))
     assert after.images.shape == before.images.shape and after.images.abs().max() <= 1
@@ -153,9 +138,9 @@ def test_the_refiner_goes_over_each_picture_by_its_own_seed(refiner_folder: Path
     )
 
 
-def test_a_strength_of_0_leaves_pictures_as_they_are(refiner_folder: Path):
+def test_a_strength_of_0_leaves_pictures_as_they_are(refiner_folder: str):
     before = edited()
-    refiner = load_refiner(str(refiner_folder), strength=0.0)
+    refiner = load_refiner(refiner_folder, strength=0.0)
     assert refiner(before, as_batch([shown()]), seeds()) is before
     with pytest.raises(ValueError, match=r"^refiner.strength: expected a number in \[0, 1\]"):
         Refiner(refiner.pipeline, strength=2.0)
