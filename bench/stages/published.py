@@ -181,23 +181,20 @@ def _sdxl(folder: Path, sizes: Sizes) -> None:
         UNet2DConditionModel(**sizes.sdxl).save_config(folder / "unet")
 
 
-def _imagebind(folder: Path, sizes: Sizes) -> None:
+def _imagebind(folder: Path, _sizes: Sizes) -> None:
     from mmig.backbones.imagebind_model import ImageBindConfig
 
-    ImageBindConfig(**sizes.imagebind).save_pretrained(folder)
+    ImageBindConfig().save_pretrained(folder)  # of its published sizes, whatever the others are
     for file in (TINY / "stable-diffusion/tokenizer").iterdir():
         shutil.copy(file, folder)
     _no_weights(folder)
 
 
-def _of_any2pix(kind: str, **arguments: Any) -> Callable[[Path, Sizes], None]:
-    """A small part of InstructAny2Pix, whose classes say their published sizes themselves."""
+def _of_diffusers(kind: str) -> Callable[[Path, Sizes], None]:
+    """A model in diffusers' layout whose class says its published sizes itself."""
 
-    def write(folder: Path, sizes: Sizes) -> None:
-        content = {"_class_name": kind, **arguments}
-        if kind == "RefinementPrior" and sizes.imagebind:
-            content |= {"embed_dim": sizes.imagebind["vision_config"]["projection_dim"], "hidden_dim": 64, "layers": 1}
-        (folder / "config.json").write_text(json.dumps(content))
+    def write(folder: Path, _sizes: Sizes) -> None:
+        (folder / "config.json").write_text(json.dumps({"_class_name": kind}))
         _no_weights(folder)
 
     return write
@@ -224,6 +221,6 @@ _PUBLISHED: dict[str, Callable[[Path, Sizes], None]] = {
     "lmsys/vicuna-7b-v1.5": _vicuna,
     "stabilityai/stable-diffusion-xl-base-1.0": _sdxl,
     "backbones/imagebind-huge": _imagebind,
-    "backbones/aesthetic": _of_any2pix("AestheticPredictor"),
-    "runs/any2pix-prior": _of_any2pix("RefinementPrior"),
+    "backbones/aesthetic": _of_diffusers("AestheticPredictor"),
+    "runs/any2pix-prior": _of_diffusers("RefinementPrior"),
 }

@@ -28,7 +28,6 @@ class Sizes:
         unet, vae: UNet2DConditionModel, AutoencoderKL.
         captioner: Blip2Config.
         sdxl: UNet2DConditionModel of SDXL.
-        imagebind: ImageBindConfig; none is the published one.
         mmsm: width and heads.
         resolution: pixels.
         mllm_side: pixels of the pictures that LLaVA's image tower sees; the rest of it is as `vision` and `llm`.
@@ -42,7 +41,6 @@ class Sizes:
     vae: dict[str, Any]
     captioner: dict[str, Any]
     sdxl: dict[str, Any] = field(default_factory=lambda: SDXL)
-    imagebind: dict[str, Any] = field(default_factory=dict)
     mmsm: tuple[int, int] = (768, 8)
     resolution: int = 512
     mllm_side: int = 336  # llava-hf/llava-1.5-7b-hf, config.json
