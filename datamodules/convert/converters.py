@@ -184,7 +184,10 @@ def _danbooru(options: argparse.Namespace) -> Source:
 
 def _audiovisual_options(parser: Parser) -> None:
     parser.add_argument(
-        "--layout", required=True, choices=("vggsound", "audioset", "audiocaps", "soundnet"), help="of the table"
+        "--layout",
+        choices=("vggsound", "audioset", "audiocaps", "soundnet"),
+        default="vggsound",
+        help="of the table (default %(default)s)",
     )
     parser.add_argument("--table", default="", help="CSV as published; soundnet has none")
     parser.add_argument("--labels", default="", help="AudioSet's class_labels_indices.csv")

@@ -34,8 +34,8 @@ UNSAID = 20
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "add": ("add {item} to {base}", "put {item} into {base}", "place {item} in {base}"),
     "remove": ("remove {item} from {base}", "erase {item} from {base}", "take {item} out of {base}"),
-    "background": ("change the background of {base} to {item}", "show {base} before {item}"),
-    "effect": ("give {base} the look of {item}", "make {base} look like {item}", "fit {base} to {item}"),
+    "background": ("change the background of {base} to {item}", "give {base} {item}"),
+    "effect": ("give {base} the look of {item}", "make {base} look like {item}", "change {base} to look like {item}"),
 }
 
 

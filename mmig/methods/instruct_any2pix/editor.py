@@ -209,7 +209,7 @@ class Any2PixEditor:
         reader, sampling = self.reader, self.sampling
         if sampling.response == "given":
             reader.check_room(rows, reader.prompt_ids(rows))
-            whole = [reader.text_ids(caption) for caption in batch["target_caption"]]
+            whole = list(map(reader.caption_ids, batch["target_caption"]))
             texts, forced, cut = self._fitting(rows, whole), [False] * len(rows), []
             for ids, kept in zip(whole, texts, strict=True):
                 lost = len(kept) < len(ids)

@@ -71,6 +71,7 @@ def open_editor(
     path: str,
     decoder: str | None = None,
     prior: str | None = None,
+    imagebind: str | None = None,
     language: ReaderConfig | None = None,
     sampling: Any2PixSampling | None = None,
     detector: str | None = None,
@@ -82,7 +83,7 @@ def open_editor(
 
     Args:
         path: the folder, the hub id of one, or a run.
-        decoder, prior: folders or runs of others, which take the place of the folder's own.
+        decoder, prior, imagebind: folders or runs of others, which take the place of the folder's own.
         language: as it was trained.
         sampling: how to edit.
         detector, segmenter: folders or hub ids of an open-vocabulary detector and of SAM, both of which together refine
@@ -96,7 +97,7 @@ def open_editor(
     """
     if (detector is None) != (segmenter is None):
         raise ValueError("detector, segmenter: expected both or none; the one's boxes are what the other cuts out in")
-    encoder = load_encoder(path)
+    encoder = load_encoder(imagebind or path)
     reader = load_reader(path, path, encoder.width, language or ReaderConfig())
     reader.projectors = load_strictly(VectorProjectors, locate(path, VECTOR_PROJECTORS), torch.float32)
     prepare(reader, frozen=True, gradient_checkpointing=False)
@@ -113,4 +114,5 @@ open_editor.backbone_settings = {  # type: ignore[attr-defined]  # for `python -
     "path": LANGUAGE_PARTS | IMAGEBIND_PARTS | {"vector_projectors": VECTOR_PROJECTORS, "prior": PRIOR} | DECODER_PARTS,
     "decoder": DECODER_PARTS,
     "prior": {"prior": PRIOR},
+    "imagebind": IMAGEBIND_PARTS,
 }

@@ -14,6 +14,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from datamodules.schema import without_placeholders
 from mmig.backbones.llm import load_llm, load_llm_tokenizer
 from mmig.backbones.loading import Precision
 from mmig.backbones.named import Origin, Source
@@ -173,13 +174,17 @@ class InstructionReader(nn.Module):
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [number for number in ids if number not in (self.base_id, self.gen_id)]
 
+    def caption_ids(self, caption: str) -> list[int]:
+        """Ids of a caption, whose placeholders are left out."""
+        return self.text_ids(without_placeholders(caption))
+
     def answer_ids(self, caption: list[int]) -> list[int]:
         """Ids of an answer; where captions are not part of it, the caption is left out."""
         return [*self._before, *(caption if self._writes else ()), *self._after]
 
     def encode(self, rows: Sequence[Pieces], captions: Sequence[str]) -> Encoded:
         """Prompts and answers for training; what is longer than `max_length` has no whole answer."""
-        return self.with_answers(rows, [self.text_ids(caption) for caption in captions], self.config.max_length)
+        return self.with_answers(rows, list(map(self.caption_ids, captions)), self.config.max_length)
 
     def with_answers(
         self, rows: Sequence[Pieces], captions: Sequence[list[int]], longest: int | None = None

@@ -1,10 +1,12 @@
 """The language model: vectors at slots and nowhere else (A3), states at [base] and [gen] (A4), eq 1 (A5), phases."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from mmig.checkpoints.checkpoint import read_checkpoint
 from mmig.language.greedy import plain_generation
 from mmig.language.sequences import VISUAL_TOKEN, left_padded_ids, teacher_forced_ids
 from mmig.methods.instruct_any2pix.language_module import LLM1Module, LLM2Module, LLM3Module
@@ -13,7 +15,8 @@ from mmig.methods.instruct_any2pix.slots import Slot
 from mmig.methods.instruct_any2pix.vectors import IMAGE, TEXT
 from mmig.training.lora import LoRAConfig
 from mmig.training.rng import Draws
-from tests.mmig.methods.instruct_any2pix.support import WIDTH, as_batch, batch, language, sample_at, unit
+from tests.mmig.methods.instruct_any2pix.support import MODULES, WIDTH, as_batch, batch, language, path, sample_at, unit
+from tests.saved_run import save_run, start_from
 
 ROWS = [["add ", Slot(0), " to ", Slot(1)], [Slot(0), "\n", "a red circle"]]
 
@@ -211,3 +214,22 @@ def test_it_learns_what_a_few_instructions_mean():
 def test_a_length_beyond_the_language_models_is_refused():
     with pytest.raises(ValueError, match=r"^language.max_length: expected at most the 256 positions"):
         language(language=ReaderConfig(max_length=300))
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+def test_a_phase_goes_on_from_the_one_before(lora: dict[str, Any] | None, tmp_path: Path):
+    parts = {"llm": path("llama"), "imagebind": path("imagebind"), "prior": path("prior")}
+    arguments = {"optimizer": {"lr": 1e-3}, "language": {"max_length": 128}, **parts}
+    first = f"{MODULES}.language_module.LLM1Module"
+    run = save_run(tmp_path / "one", first, arguments)
+    stored = read_checkpoint(run)["state_dict"]
+    assert {name for name in stored if ".layers." in name} == set()  # the blocks rest, and are not stored
+    second = start_from(run, first.replace("LLM1", "LLM2"), arguments if lora is None else {**arguments, "lora": lora})
+    own = second.state_dict()
+    for name in ("reader.projectors.leave.2.weight", "reader.llm.model.embed_tokens.weight"):
+        assert torch.equal(own[name], stored[name])
+
+
+def test_placeholders_in_a_caption_are_not_learnt(phase: LLM1Module):
+    reader = phase.reader
+    assert reader.caption_ids("a large <image:0> circle") == reader.text_ids("a large circle")
