@@ -47,7 +47,7 @@ def _kind(name: str) -> str:
     return "audio" if name.endswith("wav") else "image"
 
 
-@pytest.mark.parametrize("sound", ["silence.wav", "fast.wav"])
+@pytest.mark.parametrize("sound", [pytest.param("silence.wav", marks=pytest.mark.slow), "fast.wav"])
 def test_silence_and_a_stereo_sound_of_96_khz_are_heard(folder: Path, sound: str):
     with Image.open(run(folder, "add <audio:0> to <image:1>", sound, "red.png")) as picture:
         assert picture.size == (64, 64)

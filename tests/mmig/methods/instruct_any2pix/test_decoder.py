@@ -203,7 +203,7 @@ def test_the_ip_adapter_without_a_text_encoder_is_refused_by_name():
         module(variant="ip_adapter", text=path("sdxl"))
 
 
-@pytest.mark.parametrize("make", [module, adapter])
+@pytest.mark.parametrize("make", [module, pytest.param(adapter, marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_it_is_exported_and_opened_again_as_editor_and_as_decoder(make: Any, tmp_path: Path):
     trained = make(sampling=AnySampling(num_steps=2, guidance_scale=2.0)).eval()

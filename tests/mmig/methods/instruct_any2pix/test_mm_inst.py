@@ -172,7 +172,7 @@ def test_pictures_are_captioned_anew_and_keep_their_old_caption(source: Path, tm
     assert all(found[key]["metadata"]["caption"] == BASE for key in found if key != KEYS[3])
 
 
-@pytest.mark.parametrize("pipeline", ["stable-diffusion", "sdxl"])
+@pytest.mark.parametrize("pipeline", ["stable-diffusion", pytest.param("sdxl", marks=pytest.mark.slow)])
 def test_edited_pictures_are_drawn_from_inverted_ones(source: Path, tmp_path: Path, pipeline: str):
     replayed(source, tmp_path)
     options = ["--pipeline", path(pipeline), "--resolution", "64", "--num-steps", "2", "--device", "cpu"]

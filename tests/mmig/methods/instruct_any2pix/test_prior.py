@@ -153,13 +153,13 @@ def test_it_learns_to_translate_a_few_captions():
     chosen = batch(*range(6))
     optimizer = torch.optim.AdamW(trained.prior.parameters(), lr=5e-3)
     values = []
-    for _ in range(60):
+    for _ in range(40):
         loss = trained.losses(chosen, Draws(0, range(6)))["prior"].values.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         values.append(loss.item())
-    assert values[-1] < 0.1 * values[0]
+    assert values[-1] < 0.2 * values[0]
 
 
 def test_every_weight_of_the_prior_has_a_gradient_and_none_of_the_encoder():
