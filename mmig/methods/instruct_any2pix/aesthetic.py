@@ -10,10 +10,9 @@ from mmig.backbones.clip_image import ClipImageEncoder, load_clip_image
 from mmig.backbones.hub import locate
 from mmig.backbones.loading import load_strictly, prepare
 from mmig.backbones.named import Source
-from mmig.backbones.parts import CLIP_VISION, BackboneError, Part
+from mmig.backbones.parts import BackboneError, Part
 
 AESTHETIC = Part("aesthetic", "aesthetic", kind_key="_class_name", kinds=("AestheticPredictor",))
-AESTHETIC_PARTS = {"aesthetic": AESTHETIC, "aesthetic_clip": CLIP_VISION}
 
 
 class AestheticPredictor(ModelMixin, ConfigMixin):

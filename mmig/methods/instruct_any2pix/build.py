@@ -19,7 +19,8 @@ from datamodules.shards import map_shards
 from mmig.base.commands import OptionParser, positive
 from mmig.cache.map import AnswerError
 from mmig.cache.mapping import add_shard_options, map_in_one_line
-from mmig.methods.instruct_any2pix.mm_inst import Captions, Instructions, PseudoTargets
+from mmig.methods.instruct_any2pix.mm_inst import Captions, Instructions
+from mmig.methods.instruct_any2pix.pseudo_targets import PseudoTargets
 
 BATCH_SIZE = 64
 """Samples read at once."""

@@ -12,7 +12,7 @@ from PIL import Image
 from datamodules.shard_data import ShardData
 from datamodules.shards import write_shards
 from mmig.methods.instruct_any2pix.build import main
-from mmig.methods.instruct_any2pix.mm_inst import Instructions, PseudoTargets, squared
+from mmig.methods.instruct_any2pix.mm_inst import Instructions
 from mmig.methods.instruct_any2pix.mm_inst_text import (
     EXAMPLES,
     OPERATIONS,
@@ -23,6 +23,7 @@ from mmig.methods.instruct_any2pix.mm_inst_text import (
     parse,
     question,
 )
+from mmig.methods.instruct_any2pix.pseudo_targets import PseudoTargets, squared
 from mmig.methods.instruct_any2pix.slots import CONVERTED, SOURCE, pieces_of, slots_in
 from tests.datamodules.convert.results import samples
 from tests.mmig.methods.instruct_any2pix.support import path
