@@ -1,0 +1,30 @@
+"""StyleCLIP's modules as the contract sees them."""
+
+from typing import Any
+
+from datamodules.schema import Sample
+from tests.golden.samples import make_sample
+from tests.mmig.methods.contract import Case
+from tests.tiny_fixtures import TinyBackbones
+
+SIDE = 16
+SIZES = {"resolution": SIDE, "z_dim": 16, "w_dim": 16, "num_mapping_layers": 2, "channel_base": 128, "channel_max": 16}
+DATA = {"resolution": SIDE}
+
+
+def targets(count: int = 12) -> tuple[list[Sample], list[Sample]]:
+    """Samples to train on, of which some lack a field, and as many to validate on."""
+    trained, further = (list(map(make_sample, range(first, first + 3 * count))) for first in (0, 100))
+    whole = [sample for sample in further if "source" in sample and "target_caption" in sample]
+    return trained[:count], whole[:count]
+
+
+def gan(_backbones: TinyBackbones) -> dict[str, Any]:
+    """Generator and discriminator, every penalty within three steps."""
+    augmentation = {"target": 0.1, "span": 64, "every": 1}
+    optimizer = {"lr": 2.0e-3, "betas": [0.0, 0.99], "weight_decay": 0.0, "clip_norm": None}
+    arguments = {"optimizer": optimizer, "augmentation": augmentation, "r1_every": 2, "path_every": 2, **SIZES}
+    return {"class_path": "mmig.methods.styleclip.gan.StyleGANModule", "init_args": arguments}
+
+
+CASES = {"gan": Case(gan, targets, DATA, edits=False)}
