@@ -1,8 +1,8 @@
-"""Adaptive discriminator augmentation (Karras et al. 2020, "Training GANs with limited data"): what D sees is moved.
+"""Adaptive discriminator augmentation (Karras et al. 2020, "Training GANs with limited data"): D sees pictures moved.
 
 Each transform happens with probability p to each sample. Up to p of about 0.8 nothing of it leaks into the pictures.
-The blit transforms (mirror, quarter turns, whole pixels), the geometric and the colour ones are here, as one matrix each
-of places and of colours; the filters and corruptions of the paper are not.
+The blit transforms (mirror, quarter turns, whole pixels), the geometric and the colour ones are here, as one matrix of
+places and one of colours; the filters and corruptions of the paper are not.
 """
 
 import math
@@ -52,7 +52,7 @@ def augment(images: Tensor, draws: Tensor, probability: float) -> Tensor:
 
 
 def adapted(probability: float, sign: float, target: float, num_images: float, span: float) -> float:
-    """p after some pictures: up where the discriminator overfits, down where it does not (eq 1 and section 3).
+    """The probability p after some pictures: up where the discriminator overfits, down where it does not (eq 1 and section 3).
 
     Args:
         probability: p before.

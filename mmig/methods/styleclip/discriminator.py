@@ -1,6 +1,7 @@
-"""The discriminator of StyleGAN2 (Karras et al. 2020): residual blocks down to 4 pixels, minibatch deviation, one score."""
+"""The discriminator of StyleGAN2 (Karras et al. 2020): residual blocks down to 4 pixels, deviation, one score."""
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class Discriminator(nn.Module):
         widths = [min(channel_base // side, channel_max) for side in sides]
         self.group = group
         self.from_rgb = EqualConv(3, widths[0], 1)
-        self.blocks = nn.Sequential(*(ResidualBlock(a, b) for a, b in zip(widths, widths[1:], strict=False)))
+        self.blocks = nn.Sequential(*(ResidualBlock(a, b) for a, b in pairwise(widths)))
         self.conv = EqualConv(widths[-1] + 1, widths[-1], 3)
         self.hidden = EqualLinear(widths[-1] * 16, widths[-1])
         self.score = EqualLinear(widths[-1], 1)

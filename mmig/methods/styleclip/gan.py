@@ -226,7 +226,7 @@ class StyleGANModule(TrainingModule):
         self.ada_seen.zero_()
 
     def logged(self) -> dict[str, Tensor]:
-        """p and the mean path length."""
+        """Probability of an augmentation, and mean path length."""
         return {"augmentation": self.ada_probability, "path_mean": self.path_mean}
 
     def export(self, folder: Path, config: Mapping[str, Any]) -> str:

@@ -57,7 +57,7 @@ def path_penalty(lengths: Tensor, mean: Tensor) -> Tensor:
 
 
 def running_mean(mean: Tensor, lengths: Tensor, decay: float = 0.99) -> Tensor:
-    """a after the lengths of a step, given as their mean."""
+    """The mean a after the lengths of a step, given as their mean."""
     return decay * mean + (1 - decay) * lengths
 
 

@@ -35,7 +35,7 @@ class MappingNetwork(nn.Module):
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def forward(self, z: Tensor) -> Tensor:
-        """w [B,w_dim] of z [B,z_dim]."""
+        """Codes w [B,w_dim] of z [B,z_dim]."""
         values = pixel_norm(z)
         for number in range(self.num_layers):
             values = activated(self.get_submodule(f"fc{number}")(values))

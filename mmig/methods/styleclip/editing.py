@@ -1,0 +1,125 @@
+"""What the three ways of editing share: a picture is inverted, its code moves, the generator draws the edited one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from datamodules.schema import Batch
+from mmig.base.values import Limits, check_values
+from mmig.diffusion.sampling import Generators, per_sample
+from mmig.editor import EditOutput, ResponseSource, check_fields
+from mmig.methods.styleclip.errors import StyleClipError
+from mmig.methods.styleclip.generator import StyleGenerator
+from mmig.methods.styleclip.inversion import Inverter
+from mmig.methods.styleclip.projector import Inverted
+from mmig.metrics.images import resized, signed_to_unit
+
+FROM_ZERO: Limits = (0, float("inf"))
+Texts = Literal["target_caption", "instruction"]
+
+
+@dataclass(frozen=True)
+class InversionSampling:
+    """How pictures are inverted.
+
+    Attributes:
+        inversion_steps: of the projector; an encoder needs none.
+        inversion_limit: mean squared error, of values in [-1,1], above which a picture counts as not inverted and is
+            refused; None takes any.
+    """
+
+    inversion_steps: int = 1000
+    inversion_limit: float | None = 0.1
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value that cannot be."""
+        check_values(self, "sampling", inversion_steps=(1, float("inf")), inversion_limit=FROM_ZERO)
+
+
+class CodeEditor(ABC):
+    """Edits pictures through their codes.
+
+    `extras["inversion_error"]` holds the error of each sample's inversion.
+
+    Args:
+        inverter: with the generator.
+        sampling: how.
+    """
+
+    required_fields: tuple[str, ...] = ("source",)
+    response_source: ResponseSource = "none"
+
+    def __init__(self, inverter: Inverter, sampling: InversionSampling) -> None:
+        self.inverter, self.sampling = inverter, sampling
+
+    @property
+    def generator(self) -> StyleGenerator:
+        """Draws the pictures."""
+        return self.inverter.generator
+
+    @property
+    def resolution(self) -> int:
+        """Of the pictures that the generator draws."""
+        return self.generator.resolution
+
+    @property
+    def idle_settings(self) -> tuple[str, ...]:
+        """What an encoder makes idle."""
+        return () if self.inverter.encoder is None else ("inversion_steps",)
+
+    def prompts(self, batch: Batch) -> list[str]:
+        """What each picture is to show, for `EditOutput.texts`; "" where the editor knows its one prompt."""
+        return [""] * len(batch["key"])
+
+    @abstractmethod
+    def edit(self, inverted: Inverted, batch: Batch) -> Tensor:
+        """Pictures [B,3,R,R] of moved codes; gradients may be taken."""
+
+    def __call__(self, batch: Batch, generator: Generators) -> EditOutput:
+        """Edit a batch; pictures come in the size of the sources.
+
+        Raises:
+            MissingFieldError: a sample lacks a field.
+            StyleClipError: a picture that is no square, one that could not be inverted, or a text that CLIP cuts.
+        """
+        check_fields(self, batch)
+        texts, draws = self.prompts(batch), per_sample(generator, len(batch["key"]))
+        with torch.inference_mode(False), torch.enable_grad():
+            inverted = self.inverter(self._sources(batch), self.sampling.inversion_steps, draws)
+            self._check(inverted, batch["key"])
+            images = self.edit(inverted, batch).detach().float().clamp(-1, 1)
+        extras = {"inversion_error": inverted.errors.tolist()}
+        if (size := tuple(batch["source"].shape[-2:])) != images.shape[-2:]:
+            extras["as_made"] = list(images.cpu())
+            images = resized(signed_to_unit(images), size) * 2 - 1
+        return EditOutput(images.contiguous(), texts, extras)
+
+    def _sources(self, batch: Batch) -> Tensor:
+        """The sources in the generator's resolution."""
+        source = batch["source"].to(self.generator.device).clone()
+        height, width = source.shape[-2:]
+        if height != width:
+            raise StyleClipError(
+                f"source: expected a square as the generator draws it, found {width}x{height} pixels; cut it, or give "
+                "--resolution SIDE and a square picture"
+            )
+        side = self.resolution
+        if width == side:
+            return source
+        shrink = F.adaptive_avg_pool2d if width > side and width % side == 0 else None
+        return shrink(source, side) if shrink else F.interpolate(source, (side, side), mode="bicubic", antialias=True)
+
+    def _check(self, inverted: Inverted, keys: Sequence[str]) -> None:
+        limit = self.sampling.inversion_limit
+        for key, error in zip(keys, inverted.errors.tolist(), strict=True):
+            if limit is not None and not error <= limit:
+                how = "sampling.inversion_steps" if self.inverter.encoder is None else "sampling.inversion_limit"
+                raise StyleClipError(
+                    f"sample {key!r}: its inversion ended at a mean squared error of {error:.3g}, above the "
+                    f"sampling.inversion_limit of {limit:g}; raise {how}, or take a generator of such pictures"
+                )
