@@ -52,11 +52,11 @@ def augment(images: Tensor, draws: Tensor, probability: float) -> Tensor:
 
 
 def adapted(probability: float, sign: float, target: float, num_images: float, span: float) -> float:
-    """The probability p after some pictures: up where the discriminator overfits, down where it does not (eq 1 and section 3).
+    """The probability p after some pictures: up where the discriminator overfits, else down (section 3).
 
     Args:
         probability: p before.
-        sign: r_t, mean sign of the scores of real pictures; towards 1 it has learned them by heart.
+        sign: r_t, mean sign of the scores of real pictures; near 1 they are known by heart.
         target: r_t that is aimed at, 0.6.
         num_images: since the last change.
         span: pictures in which p may go from 0 to 1.

@@ -12,7 +12,7 @@ from mmig.backbones.loading import refuse_wrong
 from mmig.backbones.parts import BackboneError
 from mmig.methods.styleclip.ir_se import make_body, make_stem
 from mmig.methods.styleclip.layers import EqualLinear
-from mmig.methods.styleclip.published import read_saved
+from mmig.methods.styleclip.published import read_named
 
 SIDE = 256
 TAPS = (6, 20, 23)
@@ -87,7 +87,7 @@ def load_e4e(file: str | Path, num_codes: int) -> EditingEncoder:
     Raises:
         BackboneError: a missing or unreadable file, or an encoder of another generator.
     """
-    content = read_saved(file)
+    content = read_named(file)
     state: dict[str, Any] = {**content.get("state_dict", content), "latent_avg": content.get("latent_avg")}
     weights = {n.removeprefix("encoder."): value for n, value in state.items() if n.startswith("encoder.")}
     found = sum(name.startswith("styles.") and name.endswith("linear.bias") for name in weights)

@@ -201,11 +201,17 @@ class StyleGenerator(ModelMixin, ConfigMixin):
         """G(w+): pictures of codes [B,num_codes,w_dim]; see `synthesise`."""
         return self.synthesise(self.styles(codes), noise)
 
-    def codes(self, z: Tensor, truncation: float = 1.0) -> Tensor:
-        """w+ [B,num_codes,w_dim] of z [B,z_dim]; below 1 truncation moves them towards the mean."""
-        w = self.mapping(z)
-        w = self.mapping.w_avg + truncation * (w - self.mapping.w_avg)
-        return w[:, None].expand(-1, self.num_codes, -1)
+    def codes(self, z: Tensor, truncation: float = 1.0, cutoff: int | None = None) -> Tensor:
+        """w+ [B,num_codes,w_dim] of z [B,z_dim].
+
+        Args:
+            z: random codes.
+            truncation: psi; below 1 it moves them towards the mean.
+            cutoff: number of codes, from the first, that it moves; None: all.
+        """
+        w, mean = self.mapping(z), self.mapping.w_avg
+        moved = torch.arange(self.num_codes, device=w.device) < (self.num_codes if cutoff is None else cutoff)
+        return torch.where(moved[:, None], (mean + truncation * (w - mean))[:, None], w[:, None])
 
     @torch.no_grad()
     def code_statistics(self) -> tuple[Tensor, Tensor]:

@@ -25,11 +25,23 @@ _COMPUTED = re.compile(r"(.*\.)?resample_filter|.*\.kernel")
 """Filters, which are stored in both layouts and always the same."""
 
 
-def read_saved(file: str | Path) -> Mapping[str, Any]:
-    """What a file saved by torch holds, weights and other plain values by name, without running code.
+def read_named(file: str | Path) -> Mapping[str, Any]:
+    """What a file holds by name, see `read_saved`.
 
     Raises:
-        BackboneError: no such file, one of NVIDIA's pickles, or another that is no such mapping.
+        BackboneError: as of `read_saved`, or it holds something else.
+    """
+    content = read_saved(file)
+    if not isinstance(content, Mapping):
+        raise BackboneError(f"{file}: expected weights by name, found {type(content).__name__}; give a state dict")
+    return content
+
+
+def read_saved(file: str | Path) -> Any:
+    """Tensors and plain values that torch saved, or the tensors of a .safetensors, without running code.
+
+    Raises:
+        BackboneError: no such file, one of NVIDIA's pickles, or a broken one.
     """
     path = resolved(file)
     if not path.is_file():
@@ -37,15 +49,12 @@ def read_saved(file: str | Path) -> Mapping[str, Any]:
     if path.suffix == ".safetensors":
         return read_weights(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch raise kinds of their own
         raise BackboneError(
             f"{path}: expected weights alone, found a file that holds code or is broken; it is not opened. Of NVIDIA's "
             f".pkl make a file of weights where their code is at hand: {NVIDIA_EXPORT}"
         ) from error
-    if not isinstance(content, Mapping):
-        raise BackboneError(f"{path}: expected weights by name, found {type(content).__name__}; give a state dict")
-    return content
 
 
 def convert_generator(file: str | Path, out: str | Path) -> Path:
@@ -59,7 +68,7 @@ def convert_generator(file: str | Path, out: str | Path) -> Path:
         BackboneError: an unreadable file, a weight that is missing, unknown or of another shape, or `out` exists.
     """
     with new_folder(resolved(out)) as partial:
-        save_parts(partial, {"generator": generator_of(read_saved(file), file)})
+        save_parts(partial, {"generator": generator_of(read_named(file), file)})
     return resolved(out)
 
 

@@ -1,8 +1,13 @@
 """StyleCLIP's modules as the contract sees them."""
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from datamodules.schema import Sample
+from mmig.methods.styleclip.generator import StyleGenerator
 from tests.golden.samples import make_sample
 from tests.mmig.methods.contract import Case
 from tests.tiny_fixtures import TinyBackbones
@@ -27,4 +32,25 @@ def gan(_backbones: TinyBackbones) -> dict[str, Any]:
     return {"class_path": "mmig.methods.styleclip.gan.StyleGANModule", "init_args": arguments}
 
 
-CASES = {"gan": Case(gan, targets, DATA, edits=False)}
+def mapper(backbones: TinyBackbones) -> dict[str, Any]:
+    """Two of the three groups, on a random generator."""
+    folder = Path(tempfile.mkdtemp(dir=backbones.llama.parent))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        StyleGenerator(**SIZES).save_pretrained(folder / "generator")
+    arguments = {
+        "optimizer": {"lr": 0.05, "weight_decay": 0.0},
+        "prompt": "a red circle",
+        "generator": str(folder),
+        "clip": str(backbones.open_clip),
+        "groups": ["coarse", "fine"],
+        "bounds": [2, 4],
+        "sampling": {"inversion_steps": 2, "inversion_limit": None},
+    }
+    return {"class_path": "mmig.methods.styleclip.mapper_module.MapperModule", "init_args": arguments}
+
+
+CASES = {
+    "gan": Case(gan, targets, DATA, edits=False),
+    "mapper": Case(mapper, targets, DATA, sampling=("inversion_steps=2",)),
+}

@@ -1,0 +1,113 @@
+"""A trained mapper from outside: one forward an edit, for the prompt that it was trained for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from datamodules.schema import Batch
+from mmig.backbones.hub import locate
+from mmig.backbones.loading import load_strictly, prepare
+from mmig.backbones.named import BackboneSettings, Source
+from mmig.backbones.parts import BackboneError, Part
+from mmig.base.values import check_values
+from mmig.methods.styleclip.e4e import EditingEncoder
+from mmig.methods.styleclip.editing import FROM_ZERO, CodeEditor, InversionSampling
+from mmig.methods.styleclip.generator import StyleGenerator
+from mmig.methods.styleclip.inversion import Inverter, load_inverter
+from mmig.methods.styleclip.loading import GENERATOR, load_generator
+from mmig.methods.styleclip.mapper import LatentMapper
+from mmig.methods.styleclip.projector import Inverted
+
+MAPPER = Part("mapper", "mapper", kind_key="_class_name", kinds=("LatentMapper",))
+ENCODER_FILE = "encoder.safetensors"
+
+
+@dataclass(frozen=True)
+class MapperSampling(InversionSampling):
+    """How a mapper edits.
+
+    Attributes:
+        step_size: of w + step_size M(w): 0.1 in training and in the authors' code; more is a stronger edit.
+    """
+
+    step_size: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value that cannot be."""
+        super().__post_init__()
+        check_values(self, "sampling", step_size=FROM_ZERO)
+
+
+class MapperEditor(CodeEditor):
+    """Edits every picture as one prompt says.
+
+    Args:
+        inverter: with the generator.
+        mapper: M_t.
+        prompt: t.
+        sampling: how.
+    """
+
+    sampling: MapperSampling
+
+    def __init__(
+        self, inverter: Inverter, mapper: LatentMapper, prompt: str, sampling: MapperSampling | None = None
+    ) -> None:
+        super().__init__(inverter, sampling or MapperSampling())
+        self.mapper, self.prompt = mapper, prompt
+
+    def prompts(self, batch: Batch) -> list[str]:
+        """The prompt of each."""
+        return [self.prompt] * len(batch["key"])
+
+    @torch.no_grad()
+    def edit(self, inverted: Inverted, batch: Batch) -> Tensor:
+        """Pictures of w + step_size M(w)."""
+        codes = inverted.codes + self.sampling.step_size * self.mapper(inverted.codes)
+        return self.generator(codes, inverted.noise)
+
+
+def check_fits(mapper: LatentMapper, generator: StyleGenerator, where: str | Path) -> None:
+    """Raise BackboneError where a mapper is of another generator's codes."""
+    found = mapper.config.num_codes, mapper.config.width
+    if found != (expected := (generator.num_codes, generator.config.w_dim)):
+        raise BackboneError(
+            f"{where}: expected a mapper of {expected[0]} codes of {expected[1]}, those of a generator of "
+            f"{generator.resolution} pixels, found one of {found[0]} of {found[1]}; take its own generator"
+        )
+
+
+def save_encoder(encoder: EditingEncoder, folder: Path) -> None:
+    """Write an encoder into an exported folder, for `load_e4e`."""
+    state = {f"encoder.{name}": value for name, value in encoder.state_dict().items() if name != "latent_avg"}
+    save_file({**state, "latent_avg": encoder.latent_avg.contiguous()}, folder / ENCODER_FILE)
+    (folder / ENCODER_FILE).chmod(0o644)  # safetensors would hide it from others
+
+
+def open_editor(
+    path: Source, prompt: str, lpips: str | None = None, sampling: MapperSampling | None = None
+) -> MapperEditor:
+    """The editor of a folder that `MapperModule.export` wrote, frozen.
+
+    Args:
+        path: the folder.
+        prompt: that it was trained for.
+        lpips: see `load_inverter`.
+        sampling: how.
+
+    Raises:
+        BackboneError: a part is missing, broken or does not fit the others.
+    """
+    generator = load_generator(path)
+    mapper = load_strictly(LatentMapper, folder := locate(path, MAPPER), "float32")
+    check_fits(mapper, generator, folder)
+    encoder = folder.parent / ENCODER_FILE
+    inverter = load_inverter(generator, encoder if encoder.is_file() else None, lpips)
+    return MapperEditor(inverter, prepare(mapper, frozen=True, gradient_checkpointing=False), prompt, sampling)
+
+
+BACKBONES: BackboneSettings = {"path": {"generator": GENERATOR, "mapper": MAPPER}}
+open_editor.backbone_settings = BACKBONES  # type: ignore[attr-defined]  # for `python -m mmig.backbones fetch`
