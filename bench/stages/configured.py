@@ -22,14 +22,17 @@ from mmig.base.settings import instantiate
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
 from mmig.run.cli import MMIGCLI
 from mmig.training.module import TrainingModule
+from mmig.training.optim import trainable
 from mmig.training.rng import Draws
 from mmig.training.terms import stacked, total_loss
-from mmig.training.turns import keeps_apart
+from mmig.training.turns import keeps_apart, share_out
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEFAULT_DATA = ROOT / "configs/data/shards.yaml"
 CHARACTERS = 200
 """Of a sample's texts, as captions have them."""
+TURNED_STEPS = 48
+"""Steps of several optimisers over which their mean cost is taken: penalties come in every 4th or 16th."""
 
 
 class Configured(NamedTuple):
@@ -138,11 +141,13 @@ def configured_cost(configured: Configured, sizes: Sizes, load: Load = LARGEST) 
     if isinstance(module, MMIGStage):
         pieces = Pieces(module.mmig, _sizes_of(module, sizes), load)
         return Cost(step_operations(module, pieces), "counted on the meta device")
-    if keeps_apart(module.turns()):
-        return Cost(None, "not counted on the meta device: its optimisers take backward passes of their own")
+    apart = keeps_apart(module.turns())
+    if apart and any(turn.computed_weights for turn in module.turns()):
+        return Cost(None, "not counted on the meta device: computed weights take backward passes of their own")
     try:
         with _MeetOnMeta():
-            cost = counted_step(module.float(), configured_batch(configured, 1, sizes))
+            count = counted_turns if apart else counted_step
+            cost = count(module.float(), configured_batch(configured, 1, sizes))
     except (RuntimeError, NotImplementedError) as error:  # it looks at values that are none there
         return Cost(None, f"not counted on the meta device: {' '.join(str(error).split())[:160]}")
     return Cost(cost, "counted on the meta device")
@@ -170,6 +175,30 @@ def counted_step(module: TrainingModule, batch: Batch) -> int:
         weights = torch.tensor(list(module.loss_weights.values()), device=values.device)
         total_loss((values * counts).sum(dim=0), counts.sum(dim=0), weights).backward()
     return counter.get_total_flops()
+
+
+def counted_turns(module: TrainingModule, batch: Batch) -> float:
+    """The same of a module with several optimisers, mean of its first `TURNED_STEPS` steps."""
+    shares = share_out(module.turns(), trainable(module.named_parameters()), list(module.loss_weights))
+    costs: dict[tuple[tuple[str, ...], ...], int] = {}
+
+    def of_step(step: int) -> int:
+        weights = module.weights_at(step)
+        descended = tuple(
+            tuple(name for name in share.losses if weights[name]) if share.turn.due(step) else () for share in shares
+        )
+        if descended not in costs:
+            with FlopCounterMode(display=False) as counter:
+                terms = module.losses(batch, Draws(module.seed, batch["position"]))
+                for share, names in zip(shares, descended, strict=True):
+                    if names:
+                        loss = torch.stack([terms[name].values.sum() for name in names]).sum()
+                        moved = list(share.parameters.values())
+                        torch.autograd.grad(loss, moved, retain_graph=True, allow_unused=True)
+            costs[descended] = counter.get_total_flops()
+        return costs[descended]
+
+    return sum(map(of_step, range(TURNED_STEPS))) / TURNED_STEPS
 
 
 class _MeetOnMeta(TorchDispatchMode):

@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, help="number of samples; needed with --out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-photographs", dest="photographs", action="store_false", help="only drawn scenes")
+    parser.add_argument("--centred", action="store_true", help="scenes of one object in the middle, on level plain")
     help_text = f"kinds of instruction of scenes (default: {' '.join(DENOISER_KINDS)})"
     parser.add_argument("--kinds", nargs="+", choices=KINDS, help=help_text)
     parser.add_argument("--workers", type=int, default=0, help="processes that draw (0: this one)")
@@ -55,8 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
     printable_output()
     if options.out is not None and options.count is None:
         parser.error("--out needs --count")
-    if options.world != SCENES and (options.level or options.kinds or not options.photographs):
-        parser.error(f"--level, --kinds and --no-photographs are of --world {SCENES} alone")
+    if options.world != SCENES and (
+        options.level or options.kinds or options.centred or not options.photographs
+    ):
+        parser.error(f"--level, --kinds, --centred and --no-photographs are of --world {SCENES} alone")
     try:
         if options.config is not None:
             write_config(options.config)
@@ -74,7 +77,7 @@ def chosen_world(options: argparse.Namespace) -> World | ContentWorld:
     if options.world != SCENES:
         return ContentWorld(options.world, options.seed)
     kinds = tuple(options.kinds or DENOISER_KINDS)
-    return World(options.seed, options.level or "full", options.photographs, kinds)
+    return World(options.seed, options.level or "full", options.photographs, kinds, centred=options.centred)
 
 
 def write_config(path: Path) -> None:

@@ -35,6 +35,7 @@ class TinyWorldData(ShardData):
             unseen_photographs, outline, outline_test, removals).
         writers: processes that draw missing shards (0: this one).
         pictures: draw them; without, samples are texts alone, for language models (absent images are zeros).
+        centred: one object in the middle of every picture, and edits that leave it there; on level plain.
         settings: as of `ShardData`, but those about where shards are and about images of other shapes.
 
     Raises:
@@ -55,6 +56,7 @@ class TinyWorldData(ShardData):
         level: str = "full",
         kinds: tuple[str, ...] = DENOISER_KINDS,
         pictures: bool = True,
+        centred: bool = False,
         **settings: Any,
     ) -> None:
         if test_split not in SPLITS:
@@ -65,7 +67,7 @@ class TinyWorldData(ShardData):
                 raise ValueError(f"data.init_args.{name}_count: expected at least 1 sample, found {count}")
         self.sources = {"train": "train", "val": "val", "test": test_split}
         try:
-            self.world = World(world_seed, level, photographs, tuple(kinds), pictures)
+            self.world = World(world_seed, level, photographs, tuple(kinds), pictures, centred)
         except ValueError as error:
             raise ValueError(f"data.init_args.{error}") from error
         self.writers = writers

@@ -28,13 +28,16 @@ MIN_CONTRAST = 65  # least distance of any tone of an object from a plain or gra
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a split allows. `max_things`: most objects of a scene; `plain`: no textures, backgrounds of one colour."""
+    """What a split allows. `max_things`: most objects of a scene; `plain`: no textures, backgrounds of one colour;
+    `centred`: objects stand in the middle.
+    """
 
     photographs: bool
     held_out_pairs: bool = False
     held_out_photographs: bool = False
     max_things: int = 3
     plain: bool = False
+    centred: bool = False
 
 
 def allowed(thing: Thing, background: Background, rules: Rules) -> bool:
@@ -105,5 +108,5 @@ def draw_scene(draws: Draws, rules: Rules, count: int) -> Scene:
     """A scene of `count` objects without effect."""
     background = draw_background(draws, rules)
     empty = Scene(background)
-    places = draws.pick(empty.free_places(), count)
+    places = ["centre"] if rules.centred else draws.pick(empty.free_places(), count)
     return empty.with_things(tuple(random_thing(draws, place, background, rules) for place in places))

@@ -17,6 +17,8 @@ from datamodules.tinyworld.world import World
 
 ONE_TYPE = {"outline": "outline", "outline_test": "outline", "removals": "remove"}
 """Splits of one edit type alone; outlines are in no other split."""
+CENTRED_TYPES = ("replace", "recolour", "resize", "background")
+"""Edits of a single object that stays in the middle."""
 SPLITS = ("train", "val", "test", "unseen_pairs", "unseen_counts", "unseen_photographs", *ONE_TYPE)
 TENTHS = {
     "train": range(8),
@@ -30,7 +32,7 @@ TENTHS = {
 
 
 def split_rules(split: str, world: World) -> Rules:
-    """What a split holds. ValueError on an unknown split, or for unseen photographs in a world without any."""
+    """What a split holds. ValueError on an unknown split, or one that the world does not have."""
     if split not in SPLITS:
         raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
     if split == "unseen_photographs":
@@ -39,8 +41,10 @@ def split_rules(split: str, world: World) -> Rules:
         if not world.photographs:
             raise ValueError("split 'unseen_photographs' needs photographs: leave out --no-photographs")
         return Rules(photographs=True, held_out_photographs=True)
-    most = 4 if split == "unseen_counts" else 2 if world.plain else 3
-    return Rules(world.has_photographs, split == "unseen_pairs", max_things=most, plain=world.plain)
+    if world.centred and split in ("unseen_counts", "removals"):
+        raise ValueError(f"split {split!r} needs several objects: a centred world has one")
+    most = 4 if split == "unseen_counts" else 1 if world.centred else 2 if world.plain else 3
+    return Rules(world.has_photographs, split == "unseen_pairs", False, most, world.plain, world.centred)
 
 
 def edit_types(split: str, world: World) -> tuple[str, ...]:
@@ -50,6 +54,7 @@ def edit_types(split: str, world: World) -> tuple[str, ...]:
     """
     scenes_only = split in ("unseen_pairs", "unseen_counts") or not world.has_photographs
     drawn = tuple(name for name in TRAINED_TYPES if not (scenes_only and name == "photographic"))
+    drawn = CENTRED_TYPES if world.centred else drawn
     types = (ONE_TYPE[split],) if split in ONE_TYPE else drawn
     found = tuple(name for name in types if kinds_of(name, world))
     if not found:

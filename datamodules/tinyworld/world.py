@@ -19,10 +19,10 @@ class World:
     """All that samples depend on beside split and index.
 
     `photographs`: some, where the level has any. `pictures`: without them samples are texts alone, as a language model
-    reads them, and are drawn several times as fast.
+    reads them, and are drawn several times as fast. `centred`: one object in the middle, and edits that leave it there.
 
     Raises:
-        ValueError: an unknown level or kind, or no kind.
+        ValueError: an unknown level or kind, no kind, or centred objects on another level than plain.
     """
 
     seed: int = 0
@@ -30,12 +30,15 @@ class World:
     photographs: bool = True
     kinds: tuple[str, ...] = DENOISER_KINDS
     pictures: bool = True
+    centred: bool = False
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise ValueError(f"level: expected one of {', '.join(LEVELS)}, found {self.level!r}")
         if not self.kinds or not set(self.kinds) <= set(KINDS):
             raise ValueError(f"kinds: expected some of {', '.join(KINDS)}, found {', '.join(self.kinds) or 'none'}")
+        if self.centred and not self.plain:
+            raise ValueError(f"centred: expected level plain, found {self.level!r}")
         object.__setattr__(self, "kinds", tuple(kind for kind in KINDS if kind in self.kinds))  # in one order, once
 
     @property

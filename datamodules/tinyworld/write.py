@@ -27,6 +27,7 @@ def folder_name(split: str, count: int, world: World) -> str:
     level = "plain-" if world.plain else ""
     kinds = "" if world.kinds == DENOISER_KINDS else f"-{'-'.join(world.kinds)}"
     texts = "" if world.pictures else "-texts"
+    level += "centred-" if world.centred else ""
     return f"{level}{_drawn(split, count, world)}{kinds}{texts}-v{WORLD_VERSION}"
 
 

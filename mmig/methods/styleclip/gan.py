@@ -128,7 +128,8 @@ class StyleGANModule(TrainingModule):
         self.register_buffer("ada_probability", torch.tensor(self.augmentation.fixed or 0.0))
         self.register_buffer("ada_seen", torch.zeros(2))  # sum of signs of D(x), and of how many pictures
         self.register_buffer("path_mean", torch.tensor(0.0))
-        self._signs, self._lengths = torch.zeros(2), torch.zeros(2)  # sums and counts of this step and rank
+        self._signs: list[Tensor] = []  # of each micro-batch of a step, sum and count
+        self._lengths: list[Tensor] = []
 
     def turns(self) -> tuple[Turn, ...]:
         """Generator and discriminator, in every step."""
@@ -157,7 +158,7 @@ class StyleGANModule(TrainingModule):
             "generator": lambda: generator_loss(fake()),
             "path_length": lambda: self._path(draws),
             "discriminator": lambda: discriminator_loss(self._real_scores(batch, draws), fake()),
-            "r1": lambda: gradient_penalty(self.discriminator, self._shown(batch["target"], draws, "real")),
+            "r1": lambda: gradient_penalty(self.discriminator, self._shown(batch["target"].to(self.device), draws, "real")),
         }
         counts = batch["has_target"].to(self.device)
         return {name: LossTerm(counts, values[name]) for name in self.loss_weights}
@@ -184,14 +185,18 @@ class StyleGANModule(TrainingModule):
 
     def _shown(self, images: Tensor, draws: Draws, name: str) -> Tensor:
         """Pictures as the discriminator sees them."""
-        return augment(images, draws.normal(f"augment/{name}", (NUM_DRAWS,)), float(self.ada_probability))
+        fixed = self.augmentation.fixed
+        probability = float(self.ada_probability) if fixed is None else fixed
+        return augment(images, draws.normal(f"augment/{name}", (NUM_DRAWS,)), probability)
 
     def _scores(self, images: Tensor, draws: Draws, name: str) -> Tensor:
         return self.discriminator(self._shown(images, draws, name))
 
     def _real_scores(self, batch: Batch, draws: Draws) -> Tensor:
-        scores, real = self._scores(batch["target"], draws, "real"), batch["has_target"].to(self.device)
-        self._signs += torch.stack([(scores.detach().sign() * real).sum(), real.sum()]).to(self._signs)
+        scores = self._scores(batch["target"].to(self.device), draws, "real")
+        real = batch["has_target"].to(self.device)
+        if torch.is_grad_enabled():  # not in validation
+            self._signs.append(torch.stack([(scores.detach().sign() * real).sum(), real.sum()]))
         return scores
 
     def _path(self, draws: Draws) -> Tensor:
@@ -200,16 +205,17 @@ class StyleGANModule(TrainingModule):
             noise = [one.clone() for one in self._noise(draws)]
         directions = draws.normal("path", (3, side, side)).to(self.device)
         lengths = path_lengths(lambda codes: self.generator(codes, noise), self._codes(draws), directions)
-        self._lengths += torch.stack([lengths.detach().sum(), lengths.new_tensor(len(lengths))]).to(self._lengths)
+        if torch.is_grad_enabled():
+            self._lengths.append(torch.stack([lengths.detach().sum(), lengths.new_tensor(len(lengths))]))
         return path_penalty(lengths, self.path_mean)
 
     # What moves beside the weights -------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """A step, and then p and the mean path length, of all ranks together."""
-        self._signs, self._lengths = torch.zeros(2, device=self.device), torch.zeros(2, device=self.device)
+        self._signs, self._lengths, nothing = [], [], torch.zeros(2, device=self.device)
         super().training_step(batch, batch_idx)
-        signs, lengths = self._reduce(self._signs), self._reduce(self._lengths)
+        signs, lengths = (self._reduce(sum(parts, nothing)) for parts in (self._signs, self._lengths))
         if self.outcome is None or not self.outcome.taken:
             return
         self.ada_seen += signs

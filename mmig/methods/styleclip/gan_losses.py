@@ -30,7 +30,8 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], images: Tensor) 
     keep = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
         images = images.detach().clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=keep)
+        seen = images.view_as(images)  # counters of operations hook what enters a module, and cannot hook a leaf
+        (gradient,) = torch.autograd.grad(discriminator(seen).sum(), images, create_graph=keep)
         return gradient.square().sum((1, 2, 3))
 
 
@@ -45,7 +46,7 @@ def path_lengths(pictures: Callable[[Tensor], Tensor], codes: Tensor, noise: Ten
     keep = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
         codes = codes.clone() if codes.requires_grad else codes.detach().clone().requires_grad_()
-        images = pictures(codes)
+        images = pictures(codes.view_as(codes))
         noise = noise.clone() / math.sqrt(images.shape[2] * images.shape[3])
         (gradient,) = torch.autograd.grad((images * noise).sum(), codes, create_graph=keep)
         return gradient.square().sum(2).mean(1).sqrt()
