@@ -81,7 +81,7 @@ def warped(images: Tensor, places: Tensor) -> Tensor:
     wide = F.pad(images, [margin] * 4, mode="reflect")
     fine = _resampled(wide, taps, up=True)
     # the wavelet is not symmetric: by so much of the fine grid's pixels everything stands further to the left in it
-    lag = float((len(taps) - 1) / 2 - (taps * torch.arange(len(taps), device=taps.device)).sum())
+    lag = (len(_SYM6) - 1) / 2 - sum(place * tap for place, tap in enumerate(_SYM6)) / sum(_SYM6)
     # the picture's square in the enlarged and padded one, and two outputs a pixel
     scale = side / (side + 2 * margin)
     matrix = places[:, :2] * scale
