@@ -18,6 +18,7 @@ from torch import nn
 
 from bench.stages.sizes import Sizes
 from mmig.backbones.hub import split_revision
+from mmig.base.files import write_json
 
 TINY = Path(__file__).resolve().parent.parent.parent / "assets/tiny"
 """The tokenizers of the small world: any ids do, and these lie in the repository."""
@@ -200,6 +201,15 @@ def _of_diffusers(kind: str) -> Callable[[Path, Sizes], None]:
     return write
 
 
+def _style_generator(folder: Path, sizes: Sizes) -> None:
+    from mmig.methods.styleclip.generator import StyleGenerator
+
+    with torch.device("meta"):
+        config = StyleGenerator(sizes.resolution).config
+    write_json(folder / "generator" / "config.json", {"_class_name": "StyleGenerator", **config})
+    _no_weights(folder / "generator")
+
+
 def _copy_tokenizer(source: Path, folder: Path) -> None:
     for file in source.glob("*token*"):
         shutil.copy(file, folder)
@@ -223,4 +233,5 @@ _PUBLISHED: dict[str, Callable[[Path, Sizes], None]] = {
     "backbones/imagebind-huge": _imagebind,
     "backbones/aesthetic": _of_diffusers("AestheticPredictor"),
     "runs/any2pix-prior": _of_diffusers("RefinementPrior"),
+    "models/stylegan2-ffhq": _style_generator,
 }

@@ -56,9 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     printable_output()
     if options.out is not None and options.count is None:
         parser.error("--out needs --count")
-    if options.world != SCENES and (
-        options.level or options.kinds or options.centred or not options.photographs
-    ):
+    if options.world != SCENES and (options.level or options.kinds or options.centred or not options.photographs):
         parser.error(f"--level, --kinds, --centred and --no-photographs are of --world {SCENES} alone")
     try:
         if options.config is not None:

@@ -1,5 +1,5 @@
-"""Command line: `python -m mmig.methods.styleclip convert-generator FILE --out DIR`, and `... directions --generator PATH
---clip PATH --out DIR`, which several processes may run at once: under torchrun chunk i belongs to rank i % WORLD_SIZE.
+"""Command line: `python -m mmig.methods.styleclip convert-generator FILE --out DIR`, and `... directions --generator
+PATH --clip PATH --out DIR`, which several processes may run at once: under torchrun chunk i is rank i % WORLD_SIZE's.
 """
 
 import argparse

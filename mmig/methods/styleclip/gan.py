@@ -158,7 +158,9 @@ class StyleGANModule(TrainingModule):
             "generator": lambda: generator_loss(fake()),
             "path_length": lambda: self._path(draws),
             "discriminator": lambda: discriminator_loss(self._real_scores(batch, draws), fake()),
-            "r1": lambda: gradient_penalty(self.discriminator, self._shown(batch["target"].to(self.device), draws, "real")),
+            "r1": lambda: gradient_penalty(
+                self.discriminator, self._shown(batch["target"].to(self.device), draws, "real")
+            ),
         }
         counts = batch["has_target"].to(self.device)
         return {name: LossTerm(counts, values[name]) for name in self.loss_weights}

@@ -109,5 +109,5 @@ def test_bad_input_is_refused_in_one_line() -> None:
         made(batch | {"source": batch["source"][..., :12]}, 0)
     with pytest.raises(ValueError, match=r"lpips: expected a generator of at least 31 pixels, found 16"):
         load_inverter(small_generator(), lpips="alexnet.pth")
-    with pytest.raises(ValueError, match="sampling.l2: expected a finite number of at least 0"):
+    with pytest.raises(ValueError, match=r"sampling.l2: expected a finite number of at least 0"):
         LatentSampling(l2=-1.0)
