@@ -63,6 +63,6 @@ def deviation(features: Tensor, group: int) -> Tensor:
     """
     batch, _, height, width = features.shape
     size = max(number for number in range(1, min(group, batch) + 1) if batch % number == 0)
-    grouped = features.unflatten(0, (size, -1))  # sample i is in group i modulo B / size
-    spread = (grouped.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3))
-    return spread.repeat(size).view(batch, 1, 1, 1).expand(-1, -1, height, width)
+    grouped = features.unflatten(0, (-1, size))  # neighbours, so that ranks and micro-batches do not change the groups
+    spread = (grouped.var(1, correction=0) + 1e-8).sqrt().mean((1, 2, 3))
+    return spread.repeat_interleave(size).view(batch, 1, 1, 1).expand(-1, -1, height, width)

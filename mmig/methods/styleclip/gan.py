@@ -80,10 +80,12 @@ class StyleGANModule(TrainingModule):
         optimizer: of both turns, `generator` and `discriminator`.
         loss_weights: of the terms; None: 1, 2, 1 and 5.
         resolution, z_dim, w_dim, num_mapping_layers, channel_base, channel_max: see `StyleGenerator`.
+        deviation_group: samples whose deviation the discriminator is told; a divisor of what a rank sees at once makes
+            a step the same on any number of ranks.
         mixing: chance that a picture has two codes.
         r1_every, path_every: steps.
         augmentation: how p is steered.
-        seed, micro_batch_size: see `TrainingModule`; a discriminator sees the deviation within a micro-batch.
+        seed, micro_batch_size: see `TrainingModule`.
 
     Raises:
         ValueError: a value that cannot be.
@@ -107,6 +109,7 @@ class StyleGANModule(TrainingModule):
         num_mapping_layers: int = 8,
         channel_base: int = 32768,
         channel_max: int = 512,
+        deviation_group: int = 4,
         mixing: float = 0.9,
         r1_every: int = 16,
         path_every: int = 4,
@@ -116,13 +119,13 @@ class StyleGANModule(TrainingModule):
     ) -> None:
         weights = loss_weights or dict(zip(self.known_losses, (1.0, 2.0, 1.0, 5.0), strict=True))
         super().__init__(optimizer, weights, seed, micro_batch_size)
-        if r1_every < 1 or path_every < 1 or not 0 <= mixing <= 1:
+        if min(r1_every, path_every, deviation_group) < 1 or not 0 <= mixing <= 1:
             raise ValueError(
-                "r1_every, path_every, mixing: expected whole numbers of at least 1 and a chance in [0, 1], found "
-                f"{r1_every}, {path_every}, {mixing}"
+                "r1_every, path_every, deviation_group, mixing: expected whole numbers of at least 1 and a chance in "
+                f"[0, 1], found {r1_every}, {path_every}, {deviation_group}, {mixing}"
             )
         self.generator = StyleGenerator(resolution, z_dim, w_dim, num_mapping_layers, channel_base, channel_max)
-        self.discriminator = Discriminator(resolution, channel_base, channel_max)
+        self.discriminator = Discriminator(resolution, channel_base, channel_max, deviation_group)
         self.mixing, self.every = mixing, {"r1": r1_every, "path_length": path_every}
         self.augmentation = augmentation or AdaptiveAugmentation()
         self.register_buffer("ada_probability", torch.tensor(self.augmentation.fixed or 0.0))

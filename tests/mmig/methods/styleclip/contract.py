@@ -28,8 +28,14 @@ def gan(_backbones: TinyBackbones) -> dict[str, Any]:
     """Generator and discriminator, every penalty within three steps."""
     augmentation = {"target": 0.1, "span": 64, "every": 1}
     optimizer = {"lr": 2.0e-3, "betas": [0.0, 0.99], "weight_decay": 0.0, "clip_norm": None}
-    arguments = {"optimizer": optimizer, "augmentation": augmentation, "r1_every": 2, "path_every": 2, **SIZES}
-    return {"class_path": "mmig.methods.styleclip.gan.StyleGANModule", "init_args": arguments}
+    arguments = {
+        "optimizer": optimizer,
+        "augmentation": augmentation,
+        "r1_every": 2,
+        "path_every": 2,
+        "deviation_group": 2,
+    }
+    return {"class_path": "mmig.methods.styleclip.gan.StyleGANModule", "init_args": arguments | SIZES}
 
 
 def mapper(backbones: TinyBackbones) -> dict[str, Any]:

@@ -78,6 +78,8 @@ def test_deviation_of_equal_samples_is_nothing_and_of_opposite_ones_is_one() -> 
     assert deviation(ones, 4).abs().max() < 1e-3
     signs = ones * torch.tensor([1.0, 1.0, -1.0, -1.0]).view(4, 1, 1, 1)
     torch.testing.assert_close(deviation(signs, 4), torch.ones(4, 1, 3, 3))
+    pairs = deviation(ones * torch.tensor([1.0, -1.0, 1.0, 1.0]).view(4, 1, 1, 1), 2)
+    torch.testing.assert_close(pairs[:, 0, 0, 0], torch.tensor([1.0, 1.0, 0.0, 0.0]), atol=1e-3, rtol=0)
     assert deviation(torch.randn(3, 2, 3, 3), 4).shape == (3, 1, 3, 3)
 
 
@@ -117,5 +119,5 @@ def test_pictures_of_another_size_are_refused_by_the_datas_key() -> None:
 def test_impossible_augmentation_is_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=rf"augmentation.{next(iter(wrong))}: expected"):
         AdaptiveAugmentation(**wrong)
-    with pytest.raises(ValueError, match=r"^r1_every, path_every, mixing"):
+    with pytest.raises(ValueError, match=r"^r1_every, path_every, deviation_group, mixing"):
         module(mixing=2.0)
