@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.schema import Batch
 from mmig.backbones.fingerprint import fingerprint
-from mmig.backbones.named import Backbone, BackboneSettings, Origin, as_backbone, origins
-from mmig.backbones.parts import OPEN_CLIP
+from mmig.backbones.named import Backbone
 from mmig.base.paths import resolved
 from mmig.base.values import check_values
 from mmig.methods.styleclip.clip_loss import ONE_TEMPLATE, PHOTO_TEMPLATES, ClipLoss
@@ -22,8 +21,9 @@ from mmig.methods.styleclip.directions import (
 )
 from mmig.methods.styleclip.editing import CodeEditor, InversionSampling, Texts
 from mmig.methods.styleclip.errors import StyleClipError
+from mmig.methods.styleclip.generator import StyleGenerator
 from mmig.methods.styleclip.inversion import Inverter, load_inverter
-from mmig.methods.styleclip.loading import GENERATOR, load_generator, load_loss_clip
+from mmig.methods.styleclip.loading import EDITING_PARTS, editing_origins, load_generator, load_loss_clip
 from mmig.methods.styleclip.projector import Inverted
 
 TEMPLATES = {"photos": PHOTO_TEMPLATES, "none": ONE_TEMPLATE}
@@ -113,18 +113,15 @@ class GlobalDirectionEditor(CodeEditor):
         return texts
 
 
-BACKBONES: BackboneSettings = {"generator": {"generator": GENERATOR}, "clip": {"clip": OPEN_CLIP}}
-
-
 def direction_parts(
     generator: str | Backbone, clip: str | Backbone, clip_normalise: bool
-) -> tuple[nn.Module, ClipLoss, dict[str, Any]]:
+) -> tuple[StyleGenerator, ClipLoss, dict[str, Any]]:
     """Generator, CLIP, and the facts by which their directions are known.
 
     Raises:
         BackboneError: a part that is missing or broken.
     """
-    named: dict[str, Origin] = origins(BACKBONES, {"generator": as_backbone(generator), "clip": as_backbone(clip)})
+    named = editing_origins(generator, clip)
     facts = {name: fingerprint(origin) for name, origin in named.items()} | {"clip_normalise": clip_normalise}
     return load_generator(named["generator"]), ClipLoss(load_loss_clip(named["clip"]), clip_normalise), facts
 
@@ -153,4 +150,4 @@ def open_editor(
     return GlobalDirectionEditor(load_inverter(network, encoder, lpips), loss, known, sampling)
 
 
-open_editor.backbone_settings = BACKBONES  # type: ignore[attr-defined]  # for `python -m mmig.backbones fetch`
+open_editor.backbone_settings = EDITING_PARTS  # type: ignore[attr-defined]  # for `python -m mmig.backbones fetch`

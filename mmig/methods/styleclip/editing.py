@@ -109,10 +109,9 @@ class CodeEditor(ABC):
                 "--resolution SIDE and a square picture"
             )
         side = self.resolution
-        if width == side:
-            return source
-        shrink = F.adaptive_avg_pool2d if width > side and width % side == 0 else None
-        return shrink(source, side) if shrink else F.interpolate(source, (side, side), mode="bicubic", antialias=True)
+        if width % side == 0:
+            return F.adaptive_avg_pool2d(source, side)
+        return F.interpolate(source, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
 
     def _check(self, inverted: Inverted, keys: Sequence[str]) -> None:
         limit = self.sampling.inversion_limit

@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 
 from datamodules.schema import Batch
-from mmig.backbones.named import Backbone, BackboneSettings, as_backbone, origins
-from mmig.backbones.parts import OPEN_CLIP
+from mmig.backbones.named import Backbone
 from mmig.base.values import check_values
 from mmig.methods.styleclip.clip_loss import ClipLoss
 from mmig.methods.styleclip.editing import FROM_ZERO, CodeEditor, InversionSampling, Texts
 from mmig.methods.styleclip.identity import IdentityLoss, load_identity
 from mmig.methods.styleclip.inversion import Inverter, load_inverter
-from mmig.methods.styleclip.loading import GENERATOR, load_generator, load_loss_clip
+from mmig.methods.styleclip.loading import EDITING_PARTS, editing_origins, load_generator, load_loss_clip
 from mmig.methods.styleclip.projector import Inverted
 from mmig.methods.styleclip.schedule import ramp
 
@@ -119,9 +118,6 @@ class LatentOptimisationEditor(CodeEditor):
         return codes.detach()
 
 
-BACKBONES: BackboneSettings = {"generator": {"generator": GENERATOR}, "clip": {"clip": OPEN_CLIP}}
-
-
 def open_editor(
     generator: str | Backbone,
     clip: str | Backbone,
@@ -144,10 +140,10 @@ def open_editor(
     Raises:
         BackboneError: a part that is missing, broken or does not fit.
     """
-    named = origins(BACKBONES, {"generator": as_backbone(generator), "clip": as_backbone(clip)})
+    named = editing_origins(generator, clip)
     inverter = load_inverter(load_generator(named["generator"]), encoder, lpips)
     loss = ClipLoss(load_loss_clip(named["clip"]), clip_normalise)
     return LatentOptimisationEditor(inverter, loss, load_identity(identity), sampling)
 
 
-open_editor.backbone_settings = BACKBONES  # type: ignore[attr-defined]  # for `python -m mmig.backbones fetch`
+open_editor.backbone_settings = EDITING_PARTS  # type: ignore[attr-defined]  # for `python -m mmig.backbones fetch`

@@ -3,13 +3,24 @@
 from mmig.backbones.clip import OpenClip, load_open_clip
 from mmig.backbones.hub import locate
 from mmig.backbones.loading import load_strictly, prepare
-from mmig.backbones.named import Origin, Source
+from mmig.backbones.named import Backbone, BackboneSettings, Origin, Source, as_backbone, origins
 from mmig.backbones.parts import OPEN_CLIP, BackboneError, Part
 from mmig.methods.styleclip.generator import StyleGenerator
 
 GENERATOR = Part("generator", "generator", kind_key="_class_name", kinds=("StyleGenerator",))
+EDITING_PARTS: BackboneSettings = {"generator": {"generator": GENERATOR}, "clip": {"clip": OPEN_CLIP}}
+"""What every way of editing is made of, by setting."""
 JUDGE = "clip-eval"
 """Name of the CLIP that only judges."""
+
+
+def editing_origins(generator: str | Backbone, clip: str | Backbone) -> dict[str, Origin]:
+    """Where the parts of an editor come from, by name.
+
+    Raises:
+        BackboneError: a mapping that names no backbone.
+    """
+    return origins(EDITING_PARTS, {"generator": as_backbone(generator), "clip": as_backbone(clip)})
 
 
 def load_generator(path: Source) -> StyleGenerator:

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.backbones.named import Backbone, BackboneSettings
-from mmig.backbones.parts import OPEN_CLIP, BackboneError
+from mmig.backbones.parts import BackboneError
 from mmig.checkpoints.folders import write_editor
 from mmig.diffusion.saving import save_parts
 from mmig.methods.styleclip.clip_loss import ClipLoss
 from mmig.methods.styleclip.generator import StyleGenerator
 from mmig.methods.styleclip.identity import load_identity
 from mmig.methods.styleclip.inversion import load_inverter
-from mmig.methods.styleclip.loading import GENERATOR, load_generator, load_loss_clip
+from mmig.methods.styleclip.loading import EDITING_PARTS, load_generator, load_loss_clip
 from mmig.methods.styleclip.mapper import GROUPS, LatentMapper
 from mmig.methods.styleclip.mapper_editor import MapperEditor, MapperSampling, save_encoder
 from mmig.methods.styleclip.published import read_saved
@@ -75,7 +75,7 @@ class MapperModule(TrainingModule):
     """
 
     known_losses = ("clip", "l2", "identity")
-    backbone_settings: ClassVar[BackboneSettings] = {"generator": {"generator": GENERATOR}, "clip": {"clip": OPEN_CLIP}}
+    backbone_settings: ClassVar[BackboneSettings] = EDITING_PARTS
 
     def __init__(
         self,

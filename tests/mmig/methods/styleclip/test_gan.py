@@ -121,3 +121,33 @@ def test_impossible_augmentation_is_refused_by_name(wrong: dict[str, float]) -> 
         AdaptiveAugmentation(**wrong)
     with pytest.raises(ValueError, match=r"^r1_every, path_every, deviation_group, mixing"):
         module(mixing=2.0)
+
+
+@pytest.mark.slow
+def test_the_generator_learns_the_colour_of_what_is_real() -> None:
+    made = module(resolution=8, channel_base=64, augmentation=AdaptiveAugmentation(fixed=0.2))
+    real = torch.tensor([0.8, -0.6, -0.2]).view(1, 3, 1, 1)
+    turns = {turn.name: turn for turn in made.turns()}
+    parts = {name: list(made.get_submodule(name).parameters()) for name in turns}
+    optimizers = {name: torch.optim.Adam(own, lr=5e-3, betas=(0.0, 0.99)) for name, own in parts.items()}
+
+    def distance() -> float:
+        with torch.no_grad():
+            images = made.generator(
+                made.generator.codes(torch.randn(16, 16, generator=torch.Generator().manual_seed(0)))
+            )
+        return float((images.mean((0, 2, 3)) - real.flatten()).norm())
+
+    before = distance()
+    for step in range(150):
+        targets = (real + 0.1 * torch.randn(8, 3, 8, 8)).clamp(-1, 1)
+        terms = made.losses({"target": targets, "has_target": torch.ones(8, dtype=torch.bool)}, Draws(step, range(8)))
+        weights = made.weights_at(step)
+        for name, turn in turns.items():
+            total = sum(weights[loss] * terms[loss].values.mean() for loss in turn.losses if weights[loss])
+            gradients = torch.autograd.grad(total, parts[name], retain_graph=True)
+            for weight, gradient in zip(parts[name], gradients, strict=True):
+                weight.grad = gradient
+        for optimizer in optimizers.values():
+            optimizer.step()
+    assert distance() < 0.4 < before
