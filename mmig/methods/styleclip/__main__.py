@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _directions(options: argparse.Namespace) -> int:
     from mmig.base.batches import process_device
     from mmig.methods.styleclip.direction_editor import direction_parts
-    from mmig.methods.styleclip.directions import DirectionSettings, measure
+    from mmig.methods.styleclip.relevance import DirectionSettings, measure
 
     given = {item.name: getattr(options, item.name) for item in fields(DirectionSettings)}
     settings = DirectionSettings(**{name: value for name, value in given.items() if value is not None})

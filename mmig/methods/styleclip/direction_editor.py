@@ -16,7 +16,6 @@ from mmig.methods.styleclip.directions import (
     StyleDirections,
     channel_steps,
     moved_styles,
-    read_directions,
     text_direction,
 )
 from mmig.methods.styleclip.editing import CodeEditor, InversionSampling, Texts
@@ -25,6 +24,7 @@ from mmig.methods.styleclip.generator import StyleGenerator
 from mmig.methods.styleclip.inversion import Inverter, load_inverter
 from mmig.methods.styleclip.loading import EDITING_PARTS, editing_origins, load_generator, load_loss_clip
 from mmig.methods.styleclip.projector import Inverted
+from mmig.methods.styleclip.relevance import read_directions
 
 TEMPLATES = {"photos": PHOTO_TEMPLATES, "none": ONE_TEMPLATE}
 

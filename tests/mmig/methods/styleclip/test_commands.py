@@ -9,7 +9,6 @@ from PIL import Image
 
 import edit
 from mmig.methods.styleclip.__main__ import main
-from mmig.methods.styleclip.published import convert_generator
 from tests.mmig.methods.styleclip.reference import W_DIM, random_state
 from tests.mmig.methods.styleclip.support import CLIP
 

@@ -11,21 +11,18 @@ import torch.nn.functional as F
 from mmig.backbones.parts import BackboneError
 from mmig.methods.styleclip.__main__ import main
 from mmig.methods.styleclip.direction_editor import DirectionSampling, GlobalDirectionEditor, open_editor
-from mmig.methods.styleclip.directions import (
-    DirectionSettings,
-    StyleDirections,
-    channel_steps,
-    measure,
-    movable,
-    moved_styles,
-    read_directions,
-    relevance_of,
-    statistics,
-    text_direction,
-)
+from mmig.methods.styleclip.directions import StyleDirections, channel_steps, moved_styles, text_direction
 from mmig.methods.styleclip.errors import StyleClipError
 from mmig.methods.styleclip.generator import StyleGenerator
 from mmig.methods.styleclip.inversion import Inverter
+from mmig.methods.styleclip.relevance import (
+    DirectionSettings,
+    measure,
+    movable,
+    read_directions,
+    relevance_of,
+    statistics,
+)
 from tests.mmig.methods.styleclip.support import CLIP, drawn_batch, save_generator, small_generator, tiny_clip
 
 FEW = DirectionSettings(num_codes=200, num_images=2, max_side=4, chunk=6)
