@@ -10,6 +10,7 @@ from mmig.backbones.parts import BackboneError
 from mmig.methods.styleclip.e4e import EditingEncoder, load_e4e
 from mmig.methods.styleclip.identity import IdentityLoss, load_identity
 from mmig.methods.styleclip.ir_se import FaceNetwork, Unit
+from mmig.methods.styleclip.mapper_editor import ENCODER_FILE, save_encoder
 
 
 def test_the_face_network_has_the_published_sizes_and_names() -> None:
@@ -76,6 +77,8 @@ def test_the_encoder_reads_the_authors_layout_and_refuses_another_generators(tmp
     torch.save({"state_dict": stored | {"decoder.x": torch.ones(1)}, "latent_avg": average, "opts": {"a": 1}}, file)
     loaded, images = load_e4e(file, 4), torch.rand(1, 3, 256, 256)
     torch.testing.assert_close(loaded(images), encoder(images) + average)
+    save_encoder(loaded, tmp_path)
+    torch.testing.assert_close(load_e4e(tmp_path / ENCODER_FILE, 4)(images), loaded(images))
     for head in encoder.styles[1:]:
         torch.nn.init.zeros_(head.linear.weight)
     same = encoder(images)

@@ -1,16 +1,20 @@
 """Inversion and the first way of editing: the rate, eq 6 and its limits, what is refused."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from mmig.methods.styleclip.errors import StyleClipError
+from mmig.methods.styleclip.generator import StyleGenerator
 from mmig.methods.styleclip.inversion import Inverter, load_inverter
 from mmig.methods.styleclip.latent_optimisation import LatentOptimisationEditor, LatentSampling, code_distance
 from mmig.methods.styleclip.projector import noise_correlation, project
 from mmig.methods.styleclip.schedule import ramp
+from tests.mmig.methods.styleclip.contract import SIZES
 from tests.mmig.methods.styleclip.support import drawn_batch, small_generator, tiny_clip
+from tests.tiny_vision import build_lpips_backbone
 
 QUICK = LatentSampling(inversion_steps=60, inversion_limit=None, num_steps=12)
 
@@ -98,6 +102,40 @@ def test_an_edit_says_how_well_it_was_inverted_and_keeps_the_sources_size() -> N
         larger = made(batch, 0)
     assert larger.images.shape == (2, 3, 32, 32)
     assert torch.equal(torch.stack(larger.extras["as_made"]), output.images)
+
+
+class KnownCodes(torch.nn.Module):
+    """An encoder that knows its pictures' codes."""
+
+    def __init__(self, codes: torch.Tensor) -> None:
+        super().__init__()
+        self.codes = codes
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.codes
+
+
+def test_an_encoder_takes_the_projectors_place() -> None:
+    generator = small_generator()
+    codes = generator.codes(torch.randn(2, 16), 0.3)
+    images = generator(codes).clamp(-1, 1)
+    made = LatentOptimisationEditor(
+        Inverter(generator, KnownCodes(codes)), tiny_clip(), None, LatentSampling(num_steps=1)
+    )
+    assert made.idle_settings == ("inversion_steps", "identity")
+    output = made(drawn_batch(generator, target_caption=["a red circle"] * 2) | {"source": images}, 0)
+    assert max(output.extras["inversion_error"]) < 1e-9
+    torch.testing.assert_close(output.images, images)  # the first step's rate is 0
+
+
+def test_the_projector_follows_lpips_where_its_weights_are_given(tmp_path: Path) -> None:
+    file = build_lpips_backbone(tmp_path / "alexnet.pth", "alexnet")
+    torch.manual_seed(0)
+    generator = StyleGenerator(**SIZES | {"resolution": 32}).requires_grad_(False)
+    images = generator(generator.codes(torch.randn(1, 16))).clamp(-1, 1)
+    seeing, blind = load_inverter(generator, lpips=file), load_inverter(generator)
+    codes = [each(images, 3, generators(1)).codes for each in (seeing, blind)]
+    assert not torch.equal(*codes)
 
 
 def test_bad_input_is_refused_in_one_line() -> None:
