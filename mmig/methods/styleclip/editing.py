@@ -19,6 +19,7 @@ from mmig.methods.styleclip.inversion import Inverter
 from mmig.methods.styleclip.projector import Inverted
 from mmig.metrics.images import resized, signed_to_unit
 
+METRIC = "mmig.methods.styleclip.metric.InversionError"
 FROM_ZERO: Limits = (0, float("inf"))
 Texts = Literal["target_caption", "instruction"]
 
@@ -31,10 +32,12 @@ class InversionSampling:
         inversion_steps: of the projector; an encoder needs none.
         inversion_limit: mean squared error, of values in [-1,1], above which a picture counts as not inverted and is
             refused; None takes any.
+        uninverted: what becomes of such a picture: "refuse" ends the edit, "skip" marks it as missing for metrics.
     """
 
     inversion_steps: int = 1000
     inversion_limit: float | None = 0.1
+    uninverted: Literal["refuse", "skip"] = "refuse"
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value that cannot be."""
@@ -44,7 +47,7 @@ class InversionSampling:
 class CodeEditor(ABC):
     """Edits pictures through their codes.
 
-    `extras["inversion_error"]` holds the error of each sample's inversion.
+    `extras["inversion_error"]` holds the error of each sample's inversion, `extras["missing"]` which are skipped.
 
     Args:
         inverter: with the generator.
@@ -53,6 +56,7 @@ class CodeEditor(ABC):
 
     required_fields: tuple[str, ...] = ("source",)
     response_source: ResponseSource = "none"
+    metrics: tuple[str, ...] = (METRIC,)
 
     def __init__(self, inverter: Inverter, sampling: InversionSampling) -> None:
         self.inverter, self.sampling = inverter, sampling
@@ -91,9 +95,9 @@ class CodeEditor(ABC):
         texts, draws = self.prompts(batch), per_sample(generator, len(batch["key"]))
         with torch.inference_mode(False), torch.enable_grad():
             inverted = self.inverter(self._sources(batch), self.sampling.inversion_steps, draws)
-            self._check(inverted, batch["key"])
+            missing = self._not_inverted(inverted, batch["key"])
             images = self.edit(inverted, batch).detach().float().clamp(-1, 1)
-        extras = {"inversion_error": inverted.errors.tolist()}
+        extras = {"inversion_error": inverted.errors.tolist(), "missing": missing}
         if (size := tuple(batch["source"].shape[-2:])) != images.shape[-2:]:
             extras["as_made"] = list(images.cpu())
             images = resized(signed_to_unit(images), size) * 2 - 1
@@ -113,12 +117,15 @@ class CodeEditor(ABC):
             return F.adaptive_avg_pool2d(source, side)
         return F.interpolate(source, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
 
-    def _check(self, inverted: Inverted, keys: Sequence[str]) -> None:
-        limit = self.sampling.inversion_limit
-        for key, error in zip(keys, inverted.errors.tolist(), strict=True):
-            if limit is not None and not error <= limit:
+    def _not_inverted(self, inverted: Inverted, keys: Sequence[str]) -> list[bool]:
+        """Which samples could not be inverted, where these are skipped."""
+        limit, errors = self.sampling.inversion_limit, inverted.errors.tolist()
+        failed = [limit is not None and not error <= limit for error in errors]
+        for key, error, wrong in zip(keys, errors, failed, strict=True):
+            if wrong and self.sampling.uninverted == "refuse":
                 how = "sampling.inversion_steps" if self.inverter.encoder is None else "sampling.inversion_limit"
                 raise StyleClipError(
                     f"sample {key!r}: its inversion ended at a mean squared error of {error:.3g}, above the "
                     f"sampling.inversion_limit of {limit:g}; raise {how}, or take a generator of such pictures"
                 )
+        return failed

@@ -15,6 +15,7 @@ from mmig.backbones.parts import BackboneError
 from mmig.checkpoints.folders import write_editor
 from mmig.diffusion.saving import save_parts
 from mmig.methods.styleclip.clip_loss import ClipLoss
+from mmig.methods.styleclip.editing import METRIC
 from mmig.methods.styleclip.generator import StyleGenerator
 from mmig.methods.styleclip.identity import load_identity
 from mmig.methods.styleclip.inversion import load_inverter
@@ -75,6 +76,7 @@ class MapperModule(TrainingModule):
     """
 
     known_losses = ("clip", "l2", "identity")
+    metrics = (METRIC,)
     backbone_settings: ClassVar[BackboneSettings] = EDITING_PARTS
 
     def __init__(

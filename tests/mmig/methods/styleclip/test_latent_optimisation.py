@@ -10,8 +10,10 @@ from mmig.methods.styleclip.errors import StyleClipError
 from mmig.methods.styleclip.generator import StyleGenerator
 from mmig.methods.styleclip.inversion import Inverter, load_inverter
 from mmig.methods.styleclip.latent_optimisation import LatentOptimisationEditor, LatentSampling, code_distance
+from mmig.methods.styleclip.metric import InversionError
 from mmig.methods.styleclip.projector import noise_correlation, project
 from mmig.methods.styleclip.schedule import ramp
+from mmig.metrics.bank import FeatureBank
 from tests.mmig.methods.styleclip.contract import SIZES
 from tests.mmig.methods.styleclip.support import drawn_batch, small_generator, tiny_clip
 from tests.tiny_vision import build_lpips_backbone
@@ -136,6 +138,16 @@ def test_the_projector_follows_lpips_where_its_weights_are_given(tmp_path: Path)
     seeing, blind = load_inverter(generator, lpips=file), load_inverter(generator)
     codes = [each(images, 3, generators(1)).codes for each in (seeing, blind)]
     assert not torch.equal(*codes)
+
+
+def test_a_picture_that_was_not_inverted_may_be_skipped_and_is_measured() -> None:
+    made = editor(replace(QUICK, inversion_steps=1, num_steps=1, inversion_limit=1e-4, uninverted="skip"))
+    batch = drawn_batch(made.generator, target_caption=["a red circle"] * 2)
+    output = made(batch, 0)
+    assert output.extras["missing"] == [True, True]
+    found = InversionError().values(FeatureBank(batch, output.images, extras=output.extras))
+    assert found.values.tolist() == pytest.approx(output.extras["inversion_error"])
+    assert InversionError().values(FeatureBank(batch, output.images)).reasons == ["not_inverted"] * 2
 
 
 def test_bad_input_is_refused_in_one_line() -> None:

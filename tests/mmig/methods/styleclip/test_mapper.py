@@ -77,7 +77,7 @@ def test_only_the_mapper_trains_and_is_stored(folder: Path) -> None:
 def test_step_size_zero_draws_the_inverted_picture() -> None:
     generator = small_generator()
     editor = MapperEditor(
-        Inverter(generator), LatentMapper(6, 16, bounds=(2, 4)), "a text", MapperSampling(2, None, 0.0)
+        Inverter(generator), LatentMapper(6, 16, bounds=(2, 4)), "a text", MapperSampling(2, None, step_size=0.0)
     )
     batch = drawn_batch(generator)
     output = editor(batch, 0)
