@@ -44,7 +44,7 @@ def test_the_projector_finds_what_the_generator_drew() -> None:
     generator = small_generator()
     images = drawn_batch(generator)["source"]
     start = project(generator, images, 1, generators())
-    found = project(generator, images, 200, generators())
+    found = project(generator, images, 100, generators())
     assert (found.errors < 0.1 * start.errors).all() and (found.errors < 0.02).all()
 
 
