@@ -105,6 +105,7 @@ def test_ten_minutes_are_three_clips_where_the_data_allow_them_and_one_line_wher
         (b"", r"attachments\[0\]"),
         (sound(np.zeros((0, 1), np.float32)), r"attachments\[0\]: a sound without samples"),
     ],
+    ids=["cut", "header", "text", "empty", "no samples"],  # a float WAV tells when it was made
 )
 def test_a_broken_or_empty_file_is_one_line(data: bytes, message: str) -> None:
     with pytest.raises(SchemaError, match=message) as error:
