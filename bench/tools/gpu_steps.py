@@ -218,7 +218,7 @@ class BuiltInstructPix2Pix(InstructPix2PixModule):
         self.unet, self.vae, self.text_encoder = (parts[name] for name in ("unet", "vae", "text_encoder"))
         self.tokenizer, self.scheduler = parts["tokenizer"], parts["scheduler"]
         self.process = NoiseProcess.from_scheduler(self.scheduler)
-        self.text, self.drop, self.generation = "instruction", 0.05, 0.0
+        self.text, self.drop, self.generation, self.train_text_encoder = "instruction", 0.05, 0.0, False
         self.target_latents, self.edit_weight = "sample", 1.0
         self.weighting, self.timestep_exponent = "uniform", 1.0
         self.features = LatentFeatures(self)
