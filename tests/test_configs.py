@@ -39,6 +39,18 @@ def parse(*configs: str) -> dict[str, Any]:
     return caught.value.args[0]
 
 
+def by_its_command(config: str) -> dict[str, Any]:
+    """The merged configuration of the first training command in a header."""
+    lines = (ROOT / config).read_text(encoding="utf-8").splitlines()
+    header = "\n".join(line.lstrip("# ") for line in lines if line.startswith("#")).replace("\\\n", " ")
+    found = re.search(r"python train\.py (fit [^\n]*)", header)
+    assert found
+    words = [str(ROOT / word) if word.startswith("configs/") else word for word in shlex.split(found[1])]
+    with pytest.raises(ParsedError) as caught:
+        ParseOnly(words)
+    return caught.value.args[0]
+
+
 def sections(config: str) -> set[str]:
     return set(yaml.safe_load((ROOT / config).read_text(encoding="utf-8")))
 

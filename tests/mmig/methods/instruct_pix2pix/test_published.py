@@ -1,33 +1,16 @@
 """configs/instruct_pix2pix: the published recipe is the published one, the small world's differs in size alone."""
 
-import re
-import shlex
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from tests.test_configs import ParsedError, ParseOnly
+from tests.test_configs import by_its_command
 
 ROOT = Path(__file__).resolve().parents[4]
 FOLDER = "configs/instruct_pix2pix"
 
 
-def by_its_command(config: str) -> dict[str, Any]:
-    """The merged configuration of the first command in a header."""
-    lines = (ROOT / FOLDER / config).read_text(encoding="utf-8").splitlines()
-    header = "\n".join(line.lstrip("# ") for line in lines if line.startswith("#")).replace("\\\n", " ")
-    found = re.search(r"python train\.py (fit [^\n]*)", header)
-    assert found
-    words = [str(ROOT / word) if word.startswith("configs/") else word for word in shlex.split(found[1])]
-    with pytest.raises(ParsedError) as caught:
-        ParseOnly(words)
-    return caught.value.args[0]
-
-
 def test_the_published_command_is_the_published_recipe() -> None:
     """Brooks et al. 2023, sections 3.2 and 4, and the released configuration: 32 samples a GPU, 8 GPUs, 4 times."""
-    config = by_its_command("published.yaml")
+    config = by_its_command(f"{FOLDER}/published.yaml")
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     assert (model["drop"], model["text"], model["generation"]) == (0.05, "instruction", 0.0)
     assert (model["target_latents"], model["weighting"], model["edit_weight"]) == ("sample", "uniform", 1.0)
@@ -42,7 +25,7 @@ def test_the_published_command_is_the_published_recipe() -> None:
 
 
 def test_the_small_worlds_starts_from_four_channels_with_the_same_drops() -> None:
-    config = by_its_command("tinyworld.yaml")
+    config = by_its_command(f"{FOLDER}/tinyworld.yaml")
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     assert model["unet"] == model["backbone"] == "assets/tiny/stable-diffusion"
     assert (model["drop"], model["target_latents"], model["loss_weights"]) == (0.05, "sample", {"sdm": 1.0})

@@ -3,7 +3,6 @@
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -11,7 +10,7 @@ import yaml
 from bench.stages.configured import build_configured, read_configs
 from bench.stages.count import memory
 from bench.stages.sizes import PUBLISHED
-from tests.test_configs import ParsedError, ParseOnly
+from tests.test_configs import by_its_command
 
 ROOT = Path(__file__).resolve().parents[4]
 FOLDER = "configs/latent_diffusion"
@@ -21,20 +20,8 @@ BORROWED = ["--model.init_args.vae", "stable-diffusion-v1-5/stable-diffusion-v1-
 """An autoencoder of the same sizes, in the place of a run."""
 
 
-def by_its_command(config: str) -> dict[str, Any]:
-    """The merged configuration of the first training command in a header."""
-    lines = (ROOT / FOLDER / config).read_text(encoding="utf-8").splitlines()
-    header = "\n".join(line.lstrip("# ") for line in lines if line.startswith("#")).replace("\\\n", " ")
-    found = re.search(r"python train\.py (fit [^\n]*)", header)
-    assert found
-    words = [str(ROOT / word) if word.startswith("configs/") else word for word in shlex.split(found[1])]
-    with pytest.raises(ParsedError) as caught:
-        ParseOnly(words)
-    return caught.value.args[0]
-
-
 def test_the_first_stage_is_that_of_ldms_configuration() -> None:
-    config = by_its_command("published_autoencoder.yaml")
+    config = by_its_command(f"{FOLDER}/published_autoencoder.yaml")
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     optimizer = model["optimizer"]
     assert (optimizer["lr"], optimizer["lr_rule"], list(optimizer["betas"])) == (4.5e-6, "scaled", [0.5, 0.9])
@@ -47,7 +34,7 @@ def test_the_first_stage_is_that_of_ldms_configuration() -> None:
 
 
 def test_the_second_stage_is_the_projects() -> None:
-    config = by_its_command("published_text.yaml")
+    config = by_its_command(f"{FOLDER}/published_text.yaml")
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     optimizer = model["optimizer"]
     assert (data["global_batch_size"], data["resolution"], model["resolution"]) == (8, 256, 256)

@@ -1,11 +1,7 @@
 """configs/mgie and configs/lgie: the published recipe, and LGIE as MGIE without eyes."""
 
-import re
-import shlex
 from pathlib import Path
-from typing import Any
 
-import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
@@ -13,21 +9,9 @@ from bench.stages.sizes import PUBLISHED
 from mmig.backbones.loading import num_parameters
 from mmig.backbones.mllm_vision import QwenVision
 from mmig.methods.mgie.head import EditHead
-from tests.test_configs import ParsedError, ParseOnly
+from tests.test_configs import by_its_command
 
 ROOT = Path(__file__).resolve().parents[4]
-
-
-def by_its_command(config: str) -> dict[str, Any]:
-    """The merged configuration of the training command in a header."""
-    lines = (ROOT / config).read_text(encoding="utf-8").splitlines()
-    header = "\n".join(line.lstrip("# ") for line in lines if line.startswith("#")).replace("\\\n", " ")
-    found = re.search(r"python train\.py (fit [^\n]*)", header)
-    assert found
-    words = [str(ROOT / word) if word.startswith("configs/") else word for word in shlex.split(found[1])]
-    with pytest.raises(ParsedError) as caught:
-        ParseOnly(words)
-    return caught.value.args[0]
 
 
 def test_the_published_command_is_the_published_recipe() -> None:

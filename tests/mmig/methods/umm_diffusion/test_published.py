@@ -1,9 +1,7 @@
 """configs/umm_diffusion: both phases are the paper's, and docs/umm_diffusion.md names what exists."""
 
 import re
-import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -11,7 +9,7 @@ import yaml
 from bench.stages.configured import build_configured, read_configs
 from bench.stages.count import memory
 from bench.stages.sizes import PUBLISHED
-from tests.test_configs import ParsedError, ParseOnly
+from tests.test_configs import by_its_command
 
 ROOT = Path(__file__).resolve().parents[4]
 FOLDER = "configs/umm_diffusion"
@@ -20,22 +18,10 @@ VAE, TEXT, TOWER, PROJECTION = 83_653_863, 123_060_480, 303_179_776, 1024 * 768
 """Parameters of Stable Diffusion 1.5 and of CLIP ViT-L/14."""
 
 
-def by_its_command(config: str) -> dict[str, Any]:
-    """The merged configuration of the first training command in a header."""
-    lines = (ROOT / FOLDER / config).read_text(encoding="utf-8").splitlines()
-    header = "\n".join(line.lstrip("# ") for line in lines if line.startswith("#")).replace("\\\n", " ")
-    found = re.search(r"python train\.py (fit [^\n]*)", header)
-    assert found
-    words = [str(ROOT / word) if word.startswith("configs/") else word for word in shlex.split(found[1])]
-    with pytest.raises(ParsedError) as caught:
-        ParseOnly(words)
-    return caught.value.args[0]
-
-
 @pytest.mark.parametrize("phase", [1, 2])
 def test_a_phases_command_is_the_papers(phase: int) -> None:
     """Sections 3.3, 4.1 and appendix A; 32 GPUs take 6 samples each."""
-    config = by_its_command(f"published_phase{phase}.yaml")
+    config = by_its_command(f"{FOLDER}/published_phase{phase}.yaml")
     model, data, optimizer = (
         config["model"]["init_args"],
         config["data"]["init_args"],
