@@ -112,16 +112,18 @@ def work(arm: Arm, protocol: Protocol, options: argparse.Namespace) -> None:
     console.print(f"{arm.name}: done")
 
 
+def reached(evaluations: Sequence[Path], measure: str) -> list[float]:
+    """Mean of the measure in each evaluation that has ended."""
+    finished = [read_rows(folder / "samples.jsonl") for folder in evaluations if is_finished(folder)]
+    return [mean(by_key(rows, measure).values()) for rows in finished]
+
+
 def table(arms: Sequence[Arm], protocol: Protocol) -> Table:
     """The measure, of shares in per cent: the mean over seeds, and each of them."""
     measure = protocol.parts[0].scoring.metrics[0]
     cells = {
         row: [
-            [
-                mean(by_key(read_rows(folder / "samples.jsonl"), measure).values())
-                for folder in folders
-                if is_finished(folder)
-            ]
+            reached(folders, measure)
             for part in protocol.parts
             for folders in zip(*(arm.folders(part).values() for arm in arms if arm.row == row), strict=True)
         ]
