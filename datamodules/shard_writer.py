@@ -8,7 +8,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from datamodules.shard_index import INCOMPLETE, ShardInfo
@@ -60,12 +60,16 @@ def _tar_header(name: str, size: int) -> bytes:
         raise ShardError(f"key of member {name!r}: expected a name of at most 100 bytes ({error})") from error
 
 
+class HeldError(ShardError):
+    """Another process writes in this folder."""
+
+
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
     """Hold a folder for one writer; leave no temporary file behind, whatever happened before or happens now.
 
     Raises:
-        ShardError: another process holds it.
+        HeldError: another process holds it.
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / LOCK_FILE
@@ -76,13 +80,19 @@ def held(directory: Path) -> Iterator[None]:
         except (BlockingIOError, FileNotFoundError):  # held, or removed by its holder while we came
             mine = False
         if not mine:
-            raise ShardError(f"{directory}: another process is writing shards here; wait for it")
+            raise HeldError(f"{directory}: another process is writing shards here; wait for it")
         _remove_incomplete(directory)
         try:
             yield
         finally:
             _remove_incomplete(directory)
             path.unlink(missing_ok=True)
+
+
+def wait_for_writer(directory: Path) -> None:
+    """Return once no process holds a folder: it has written its shards, or was killed."""
+    with suppress(FileNotFoundError), (directory / LOCK_FILE).open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _remove_incomplete(directory: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from datamodules.shard_data import ShardData, Split
 from datamodules.shard_index import INDEX_FILE, ShardIndex
+from datamodules.shard_writer import HeldError, wait_for_writer
 from datamodules.tinyworld.splits import SPLITS
 from datamodules.tinyworld.world import DENOISER_KINDS, World, level_of
 from datamodules.tinyworld.write import folder_name, old_folder_name, write_split
@@ -110,8 +111,15 @@ class TinyWorldData(ShardData):
         return index
 
     def prepare_split(self, split: Split, each: Callable[[], object] | None = None) -> None:
-        """Write one split unless it is complete already; `each` is called after every sample that is written."""
-        if not self.is_written(split):
-            name, count = self.sources[split], self.counts[split]
-            logger.info("writing %d samples of the small world's split %s to %s", count, name, self.folder(split))
-            write_split(self.folder(split), name, count, self.world, self.writers, each)
+        """Write one split unless it is complete already; `each` is called after every sample that is written.
+
+        Where another process writes it, as where two runs of a comparison start together, that one is waited for.
+        """
+        name, count, folder = self.sources[split], self.counts[split], self.folder(split)
+        while not self.is_written(split):
+            try:
+                logger.info("writing %d samples of the small world's split %s to %s", count, name, folder)
+                write_split(folder, name, count, self.world, self.writers, each)
+            except HeldError:
+                logger.info("%s: another process writes it; waiting for that", folder)
+                wait_for_writer(folder)

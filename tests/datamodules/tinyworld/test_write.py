@@ -1,6 +1,7 @@
 """Splits on disk: reproducible to the byte, read back through the stream, bad requests refused in one line."""
 
 import hashlib
+from threading import Event, Thread
 
 import pytest
 import yaml
@@ -8,6 +9,7 @@ import yaml
 from datamodules.decode import decode
 from datamodules.remote_index import open_index
 from datamodules.shard_reader import ShardReader
+from datamodules.shard_writer import held
 from datamodules.shards import verify
 from datamodules.tinyworld.__main__ import main
 from datamodules.tinyworld.data import TinyWorldData
@@ -189,3 +191,37 @@ def test_a_folder_of_another_level_is_refused_in_one_line(tmp_path):
 def test_an_unknown_test_split_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"data\.init_args\.test_split: expected one of"):
         data(tmp_path, test_split="unseen")
+
+
+@pytest.fixture
+def waiting(caplog):
+    """Set once a data module waits for another writer."""
+    event = Event()
+    caplog.set_level("INFO")
+    caplog.handler.addFilter(lambda record: "waiting for that" not in record.getMessage() or not event.set())
+    return event
+
+
+def test_what_another_run_is_writing_is_waited_for_and_written_once(tmp_path, waiting):
+    written = []
+    second = Thread(target=data(tmp_path).prepare_split, args=("train", lambda: written.append("second")))
+
+    def first_sample_lets_the_second_run_come():
+        if not written:
+            second.start()
+            assert waiting.wait(60)
+        written.append("first")
+
+    data(tmp_path).prepare_split("train", first_sample_lets_the_second_run_come)
+    second.join(60)
+    assert not second.is_alive() and written == ["first"] * 12
+
+
+def test_what_another_run_began_and_left_is_written(tmp_path, waiting):
+    module = data(tmp_path)
+    second = Thread(target=module.prepare_split, args=("train",))
+    with held(module.folder("train")):
+        second.start()
+        assert waiting.wait(60) and not module.is_written("train")
+    second.join(60)
+    assert module.is_written("train")
