@@ -11,6 +11,7 @@ from torch import Tensor
 
 AUTO = "auto"
 SINGLE, MIXED = "32-true", "bf16-mixed"
+TURNS = 5
 Precision = Literal["auto", "32-true", "bf16-mixed", "32", "bf16"] | Literal[32] | None
 
 
@@ -48,14 +49,16 @@ def multiplies_bfloat16() -> bool:
     """Whether this processor's products of bfloat16 are faster than those of float32.
 
     In matrix units (AMX) they are. With instructions alone (AVX512-BF16) they are four times as fast on some processors
-    and three times as slow on others, so both are timed there, in some milliseconds.
+    and three times as slow on others, so both are timed there, in turn, for another program may slow a moment down.
     """
     if torch.cpu._is_amx_tile_supported():
         return True
     if not torch.cpu._is_avx512_bf16_supported():
         return False
-    single = torch.full((512, 512), 0.01)
-    return product_seconds(single.bfloat16()) < product_seconds(single)
+    single = torch.full((256, 256), 0.01)
+    half = single.bfloat16()
+    turns = [(product_seconds(half), product_seconds(single)) for _ in range(TURNS)]
+    return min(turn[0] for turn in turns) < min(turn[1] for turn in turns)
 
 
 def product_seconds(matrix: Tensor, rounds: int = 5) -> float:
