@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from datamodules.tinyworld.grammar import judge_text
 from datamodules.tinyworld.illustration_reader import judge_illustration
 from datamodules.tinyworld.illustrations import ATTRIBUTES, figure_of
+from datamodules.tinyworld.multimodal_judge import judge_multimodal_edit
 from datamodules.tinyworld.oracle import Verdict, judge
 from datamodules.tinyworld.scene import SIDE
 from datamodules.tinyworld.subject_judge import judge_drawing, judge_subject_edit
@@ -19,6 +20,7 @@ JUDGES: dict[str, Callable[[ArrayLike, dict[str, Any]], Verdict]] = {
     "tinyworld": judge,
     "subjects": judge_subject_edit,
     "illustrations": judge_illustration,
+    "multimodal": judge_multimodal_edit,
 }
 """By the world that the metadata names."""
 

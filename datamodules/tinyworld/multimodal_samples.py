@@ -3,7 +3,7 @@ sounds, and whose picture to edit is an attached one among others.
 
 What InstructAny2Pix (Li et al. 2023, section 3.4.3) calls scene-level: a background, a style, an atmosphere, an object
 that comes or goes. No instruction says a place, for one vector of a picture can carry none. Scenes, descriptions and
-metadata are those of the small world, so its oracle judges them.
+metadata are those of the small world, so that its oracle judges them (multimodal_judge.py).
 """
 
 from __future__ import annotations
@@ -79,12 +79,13 @@ def _draw(seed: int, split: str, index: int, types: tuple[str, ...], modality: M
         attached.reverse()
     marks = {entry["role"]: f"<{entry['kind']}:{number}>" for number, entry in enumerate(attached)}
     base = marks.get("base", "the picture")
+    facts = {"world": "multimodal", "kind": "multimodal", "modality": modality, "item": _meant(pair)}
     instruction = template.format(item=_item(pair, modality, marks.get("reference", "")), base=base)
     return sample | {
         "key": f"multimodal-{split}-{index:08d}",
         "instruction": instruction,
         "attachments": attached,
-        "metadata": sample["metadata"] | {"kind": "multimodal", "modality": modality, "item": _meant(pair)},
+        "metadata": sample["metadata"] | facts,
     }
 
 
