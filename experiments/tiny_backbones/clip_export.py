@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from experiments.tiny_backbones.clip_model import CLIP_MEAN, CLIP_STD, ClipSize, model_config
+from experiments.tiny_backbones.clip_model import ClipSize, model_config
+from mmig.backbones.clip_image import CLIP_MEAN, CLIP_STD
 from mmig.base.files import replacing, write_json
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json")

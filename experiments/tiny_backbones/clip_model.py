@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mmig.backbones.clip_image import CLIP_MEAN, CLIP_STD
 from mmig.methods.mmig.llm.visual_tokens import depths
 
 if TYPE_CHECKING:
     from open_clip.model import CLIP
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmig.backbones.clip_image import CLIP_MEAN, CLIP_STD
 from mmig.evaluation.pictures import tower_pixels
 
 ImageStatistics = Literal["clip", "imagenet"]
@@ -13,7 +14,7 @@ ImageStatistics = Literal["clip", "imagenet"]
 the reference implementation uses."""
 
 STATISTICS: dict[ImageStatistics, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "clip": (CLIP_MEAN, CLIP_STD),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 

@@ -1,6 +1,5 @@
-"""configs/umm_diffusion: both phases are the paper's, and docs/umm_diffusion.md names what exists."""
+"""configs/umm_diffusion: both phases are the paper's."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -51,13 +50,3 @@ def test_the_published_sizes_are_those_of_the_parts(phase: int, trained: int) ->
     found = memory(build_configured(read_configs([f"{FOLDER}/published_phase{phase}.yaml"], []), PUBLISHED, "meta"))
     assert found.trained == trained
     assert found.trained + found.frozen == MLP + UNET + VAE + TEXT + TOWER + PROJECTION
-
-
-def test_the_document_names_what_exists() -> None:
-    document = ROOT / "docs/umm_diffusion.md"
-    text = document.read_text(encoding="utf-8")
-    links = re.findall(r"\[`([\w./]+)`\]\((\.\./[\w./]+)\)", text)
-    assert len(links) > 20
-    for name, path in links:
-        content = (document.parent / path).resolve().read_text(encoding="utf-8")
-        assert "/" in name or name.endswith(".py") or re.search(rf"(def|class) {name}\b", content), name
