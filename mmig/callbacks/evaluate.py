@@ -31,6 +31,9 @@ class EvaluationInterruptedError(Exception):
 class Evaluate(L.Callback):
     """Edits the first validation samples every `every_n_steps`, logs `eval/<metric>`, `eval/num_samples` and a grid.
 
+    A new run does so before its first step too: what can go wrong in sampling goes wrong at once, and the first picture
+    shows what the run starts from. These values choose no checkpoint, for there is none of step 0.
+
     Training goes on as if the callback were not there: random states, train modes and weights are put back. All ranks
     take part with their share of the samples; rank 0 logs the values of all. An evaluation that a signal interrupts is
     done when the run continues.
@@ -73,6 +76,7 @@ class Evaluate(L.Callback):
         Raises:
             ValueError: there are no validation samples, or they lack a field that the module's editor requires.
         """
+        self._overdue = self._overdue or pl_module.step == 0
         self._suite = build_suite(self.scoring, pl_module.device, pl_module.metrics)
         loader = trainer.datamodule.val_dataloader()
         batch = None if isinstance(loader, list) else next(iter(loader), None)
@@ -89,7 +93,7 @@ class Evaluate(L.Callback):
             ) from error
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Make up for the evaluation that was interrupted at the step of the checkpoint."""
+        """Evaluate before the first step, or make up for what was interrupted at the step of the checkpoint."""
         if self._overdue:
             self._overdue = False
             self._evaluate_unless_interrupted(trainer, pl_module)
@@ -112,12 +116,12 @@ class Evaluate(L.Callback):
 
     def _evaluate_unless_interrupted(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         try:
-            self.evaluate(trainer, pl_module)
+            self.evaluate(trainer, pl_module, chooses=pl_module.step > 0)
         except EvaluationInterruptedError:
             self._overdue = True  # the callback that wants it ends the run after this step
 
-    def evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> EvaluationResult:
-        """Sample, score and log now; every rank must call it."""
+    def evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule, chooses: bool = True) -> EvaluationResult:
+        """Sample, score and log now; every rank must call it. `chooses`: the values are seen by who picks the best."""
         if self._suite is None:
             self._suite = build_suite(self.scoring, pl_module.device, pl_module.metrics)
         self._suite.reset()
@@ -133,7 +137,8 @@ class Evaluate(L.Callback):
                 num_examples=self.num_examples,
             )
         scalars = _scalars(result, self._suite)
-        trainer.callback_metrics.update(scalars)  # the same on every rank, for the choice of the best checkpoint
+        if chooses:
+            trainer.callback_metrics.update(scalars)  # the same on every rank, for the choice of the best checkpoint
         if trainer.is_global_zero:
             self._log(trainer.loggers, scalars, result, pl_module.step)
         return result

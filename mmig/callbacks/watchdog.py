@@ -70,6 +70,10 @@ class Watchdog(L.Callback):
         self._next_step = self.start_seconds
         self._set(self._next_step)
 
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The next step is due; what a run evaluates before its first one is done."""
+        self._set(self._next_step)
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

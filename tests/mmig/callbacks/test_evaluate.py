@@ -1,4 +1,5 @@
 import errno
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from datamodules.shard_data import ShardData
 from mmig.callbacks.ema import EMA
 from mmig.callbacks.evaluate import Evaluate, undisturbed
+from mmig.callbacks.run_checkpoint import RunCheckpoint
 from mmig.evaluation.settings import ScoringSettings
 from mmig.metrics.bank import FeatureBank
 from mmig.metrics.base import PerSampleMetric, SampleValues, sample_values
@@ -44,7 +46,7 @@ def fit(
         accelerator="cpu",
         logger=TensorBoardLogger(folder) if logger is True else logger,
         callbacks=callbacks,
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(callback, RunCheckpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         limit_val_batches=0,
@@ -65,14 +67,21 @@ def test_metrics_and_a_grid_are_logged_at_our_step(tmp_path: Path) -> None:
     _, trainer = fit(tmp_path, [Evaluate(3, num_samples=5, scoring=SCORING)])
     logged = events(trainer)
     for name in ("l1_input", "ssim_target", "success"):
-        assert [event.step for event in logged.Scalars(f"eval/{name}")] == [3, 6]
-    assert [event.value for event in logged.Scalars("eval/num_samples")] == [5, 5]
-    assert [event.step for event in logged.Images("eval/grid")] == [3, 6]
+        assert [event.step for event in logged.Scalars(f"eval/{name}")] == [0, 3, 6]
+    assert [event.value for event in logged.Scalars("eval/num_samples")] == [5, 5, 5]
+    assert [event.step for event in logged.Images("eval/grid")] == [0, 3, 6]
+
+
+def test_the_values_before_the_first_step_choose_no_checkpoint(tmp_path: Path) -> None:
+    found = RunCheckpoint(str(tmp_path / "checkpoints"), best="eval/l1_input", best_is="largest")
+    fit(tmp_path, [Evaluate(3, num_samples=5, scoring=SCORING), found])
+    best = json.loads((tmp_path / "checkpoints" / "best.json").read_text())
+    assert best["step"] == 3  # the noise, and with it the distance, only shrinks
 
 
 def test_curves_get_the_grid_too(tmp_path: Path) -> None:
     _, trainer = fit(tmp_path, [Evaluate(3, num_samples=5, scoring=SCORING)], logger=Curves(tmp_path))
-    assert [event.step for event in events(trainer).Images("eval/grid")] == [3, 6]
+    assert [event.step for event in events(trainer).Images("eval/grid")] == [0, 3, 6]
 
 
 def test_a_grid_that_cannot_be_written_does_not_end_the_training(
@@ -127,8 +136,8 @@ def test_the_averaged_weights_are_sampled(tmp_path: Path) -> None:
     seen: list[float] = []
 
     class Watched(Evaluate):
-        def evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Any:
-            result = super().evaluate(trainer, pl_module)
+        def evaluate(self, *given: Any, **options: Any) -> Any:
+            result = super().evaluate(*given, **options)
             seen.append(result.rows[0].values["l1_input"])
             return result
 
@@ -137,7 +146,8 @@ def test_the_averaged_weights_are_sampled(tmp_path: Path) -> None:
     averaged = float(average.shadow["strength"])
     assert abs(averaged - float(module.strength)) > 0.02
     module.strength.data.fill_(averaged)
-    watched = seen[0]
+    assert len(seen) == 2  # before the first step, and after the last
+    watched = seen[1]
     _, trainer = fit(tmp_path / "again", [], steps=1, logger=False)
     trainer.lightning_module.strength.data.fill_(averaged)
     again = Evaluate(1, scoring=SCORING).evaluate(trainer, trainer.lightning_module)
@@ -228,7 +238,7 @@ def test_a_distance_of_sets_and_a_floor_are_logged_too(tmp_path: Path) -> None:
 def test_a_class_path_in_the_scoring_is_known_before_training(tmp_path: Path) -> None:
     own = "tests.mmig.callbacks.test_evaluate.Copied"
     _, trainer = fit(tmp_path, [Evaluate(2, scoring=ScoringSettings(metrics=[own]))], steps=2)
-    assert [event.step for event in events(trainer).Scalars("eval/copied")] == [2]
+    assert [event.step for event in events(trainer).Scalars("eval/copied")] == [0, 2]
     with pytest.raises(UnknownMetricError, match=r"cannot load 'no.such.Metric'"):
         Evaluate(10, scoring=ScoringSettings(metrics=["no.such.Metric"]))
 

@@ -1,6 +1,7 @@
 """A signal to a training in this process; several ranks: tests/integration/test_preemption.py."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,12 @@ class SignalAt(L.Callback):
 
 
 def train(
-    folder: Path, name: str, steps: int, *more: L.Callback, resume: Path | None = None
+    folder: Path,
+    name: str,
+    steps: int,
+    *more: L.Callback,
+    resume: Path | None = None,
+    first: L.Callback | None = None,
 ) -> tuple[Preemption, L.Trainer]:
     preemption = Preemption()
     checkpoints = RunCheckpoint(str(folder / name))
@@ -43,7 +49,7 @@ def train(
         max_steps=steps,
         accelerator="cpu",
         logger=TensorBoardLogger(folder, name=name, version="log"),
-        callbacks=[EMA(0.9), evaluate, *more, checkpoints, preemption],
+        callbacks=[*([first] if first else []), EMA(0.9), evaluate, *more, checkpoints, preemption],
         enable_progress_bar=False,
         enable_model_summary=False,
         limit_val_batches=0,
@@ -76,7 +82,32 @@ def test_an_interrupted_evaluation_is_done_when_the_run_continues(
     assert end.value.code == 138
     train(tmp_path, "interrupted", 4, resume=path)
     assert evaluated(tmp_path, "interrupted") == evaluated(tmp_path, "whole")
-    assert list(evaluated(tmp_path, "whole")) == [3]
+    assert list(evaluated(tmp_path, "whole")) == [0, 3]
+
+
+class SignalBefore(L.Callback):
+    """Signals its own process before the first step, when handlers are set."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def test_a_run_interrupted_in_its_first_evaluation_makes_up_for_it_where_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(Preempted):
+        train(tmp_path, "interrupted", 4, first=SignalBefore())
+    path = tmp_path / "interrupted" / "step-00000001.ckpt"
+    train(tmp_path, "interrupted", 4, resume=path)
+    assert list(evaluated(tmp_path, "interrupted")) == [1, 3]
+
+
+def test_a_resumed_run_does_not_begin_with_an_evaluation(tmp_path: Path) -> None:
+    train(tmp_path, "run", 2)
+    shutil.rmtree(tmp_path / "run" / "log")
+    train(tmp_path, "run", 4, resume=tmp_path / "run" / "step-00000002.ckpt")
+    assert list(evaluated(tmp_path, "run")) == [3]
 
 
 def test_the_last_step_is_not_interrupted_and_handlers_are_put_back(tmp_path: Path) -> None:
