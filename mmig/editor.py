@@ -74,6 +74,7 @@ class Editor(Protocol):
         resolution (int or None): longer side in pixels at which it edits best, where nothing else says so.
         attachment_size (int): side in pixels of the attached pictures that it looks at, where nothing else says so.
         metrics (tuple of str): metrics of its own, as of `TrainingModule`.
+        autoencoder (nn.Module or None): of diffusers, through whose latents its pictures go; where it is not `vae`.
     """
 
     sampling: Any
@@ -109,6 +110,12 @@ def with_settings(editor: AnyEditor, changes: Mapping[str, Any]) -> AnyEditor:
 def read_fields(editor: Editor) -> tuple[str, ...]:
     """All fields of the batch that an editor reads: the required ones, then the optional ones."""
     return (*editor.required_fields, *getattr(editor, "optional_fields", ()))
+
+
+def autoencoder_of(editor: Editor) -> Any | None:
+    """The autoencoder through whose latents an editor's pictures go; None where there is none, or it does not say."""
+    own = getattr(editor, "autoencoder", None)
+    return getattr(editor, "vae", None) if own is None else own
 
 
 @runtime_checkable

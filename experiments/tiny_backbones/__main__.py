@@ -43,7 +43,10 @@ def commands() -> dict[str, list[Command]]:
 
     return {
         "tokenizers": [["-m", f"{HERE}.tokenizers", "--out", ASSETS]],
-        "vae": [fit("vae", "tiny-vae"), export("vae", "tiny-vae", "--data", DATA)],
+        "vae": [
+            *(fit("vae", "tiny-vae"), export("vae", "tiny-vae", "--data", DATA)),
+            ["-m", "mmig.evaluation.domain", "--vae", f"{ASSETS}/stable-diffusion", "--data", "configs/data/literal.yaml"],
+        ],
         "clip": [fit("clip", "tiny-clip"), export("clip", "tiny-clip")],
         "clip-eval": [fit("clip_eval", "tiny-clip-eval"), export("clip-eval", "tiny-clip-eval")],
         "lm": [fit("lm", "tiny-lm"), export("lm", "tiny-lm")],

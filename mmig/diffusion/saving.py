@@ -1,6 +1,7 @@
 """Folders in diffusers' layout: one folder a part, and the index by which a pipeline class opens them all."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from mmig.base.files import write_json
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 ORIGINS = ("_name_or_path", "name_or_path")
 """Entries in which diffusers and transformers keep the folder that a part was loaded from."""
+DOMAIN_FILE = "domain.json"
+"""Beside the weights of an autoencoder: how well it draws its training data again (`mmig.evaluation.domain`)."""
 
 
 def save_pipeline(folder: Path, pipeline: str, parts: Mapping[str, Any]) -> None:
@@ -28,9 +31,23 @@ def save_parts(folder: Path, parts: Mapping[str, Any]) -> None:
     """Write each part into the sub-folder of its name, in the precision that it has, without paths of this machine."""
     for name, part in parts.items():
         part.save_pretrained(folder / name)
+        keep_domain(part, folder / name)
     for file in folder.glob("*/*.safetensors"):
         file.chmod(0o644)  # safetensors would hide it from others
     forget_origins(folder)
+
+
+def origin_of(part: Any) -> Path | None:
+    """The folder here that a part was loaded from; None where it was not, or that folder has gone."""
+    name = str(getattr(getattr(part, "config", None), "_name_or_path", "") or "")
+    return Path(name) if name and Path(name).is_dir() else None
+
+
+def keep_domain(part: Any, folder: Path) -> None:
+    """Let what was measured of an autoencoder go with it: its file from where it was loaded, if one is there."""
+    origin = origin_of(part)
+    if origin is not None and (origin / DOMAIN_FILE).is_file():
+        shutil.copyfile(origin / DOMAIN_FILE, folder / DOMAIN_FILE)
 
 
 def save_pipeline_index(folder: Path, pipeline: str, parts: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ import torch
 from datamodules.schema import Batch
 from mmig.base.settings import call
 from mmig.diffusion.sampling import Generators
-from mmig.editor import Editor, EditOutput, ResponseSource, Writes, read_fields
+from mmig.editor import Editor, EditOutput, ResponseSource, Writes, autoencoder_of, read_fields
 from mmig.evaluation.opening import OpeningError, checked_editor, move_editor, open_checkpoint
 
 
@@ -64,6 +64,11 @@ class FollowsWriter:
     def resolution(self) -> int | None:
         """The editor's."""
         return getattr(self.editor, "resolution", None)
+
+    @property
+    def autoencoder(self) -> Any | None:
+        """The editor's."""
+        return autoencoder_of(self.editor)
 
     @property
     def required_fields(self) -> tuple[str, ...]:

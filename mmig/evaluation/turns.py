@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from datamodules.schema import Batch, take
-from mmig.editor import Editor, EditOutput, KnowsSeeds, MissingFieldError, ResponseSource
+from mmig.editor import Editor, EditOutput, KnowsSeeds, MissingFieldError, ResponseSource, autoencoder_of
 
 FIELD = "turn_instructions"
 """Entry of a sample's metadata: the instructions of its turns, a list of texts."""
@@ -53,6 +53,11 @@ class InTurns:
     def sampling(self, sampling: Any) -> None:
         self.editor = copy.copy(self.editor)  # as `with_settings` does: the editor that was given stays as it is
         self.editor.sampling = sampling
+
+    @property
+    def autoencoder(self) -> Any | None:
+        """The editor's."""
+        return autoencoder_of(self.editor)
 
     @property
     def required_fields(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.backbones.parts import IMAGEBIND_PARTS
@@ -81,6 +81,11 @@ class AnyToImageEditor:
     def idle_settings(self) -> tuple[str, ...]:
         """Those of the prior, where there is none."""
         return () if self.prior is not None else ("aesthetic_score", "prior_guidance", "prior_weight")
+
+    @property
+    def autoencoder(self) -> nn.Module:
+        """The decoder's."""
+        return self.decoder.vae
 
     @property
     def resolution(self) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.schema import Batch
 from mmig.base.texts import CutText
@@ -135,6 +135,11 @@ class Any2PixEditor:
             if callable(move := getattr(part, "to", None)):  # a function among the last has nothing to move
                 move(device)
         return self
+
+    @property
+    def autoencoder(self) -> nn.Module:
+        """The decoder's."""
+        return self.decoder.vae
 
     @property
     def resolution(self) -> int | None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from datamodules.schema import Batch
 from mmig.base.values import check_values
@@ -56,6 +57,11 @@ class PipelineEditor:
     def __init__(self, pipeline: "MMIGPipeline", sampling: SamplingConfig) -> None:
         self.pipeline = pipeline
         self.sampling = sampling
+
+    @property
+    def autoencoder(self) -> nn.Module:
+        """The pipeline's."""
+        return self.pipeline.vae
 
     @property
     def required_fields(self) -> tuple[str, ...]:

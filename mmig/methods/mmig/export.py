@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mmig.checkpoints.folders import write_editor
-from mmig.diffusion.saving import forget_origins
+from mmig.diffusion.saving import forget_origins, keep_domain
 from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.pipeline import MMIGPipeline, SamplingConfig
 from mmig.training.lora import merge_lora
@@ -37,6 +37,7 @@ def save_mmig(model: MMIG, sampling: SamplingConfig, resolution: int | None, fol
     merge_lora(model)
     pipeline = MMIGPipeline.from_model(model, sampling, resolution)
     pipeline.save_pretrained(folder)
+    keep_domain(pipeline.vae, folder / "vae")
     for part, reader in READ_BY.items():
         if getattr(pipeline, reader) is not None:
             getattr(pipeline, reader).save_pretrained(folder / part)
