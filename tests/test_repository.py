@@ -31,6 +31,7 @@ LAYERS = (
     ("evaluation",),
     ("callbacks",),
     ("run",),
+    ("doctor",),
 )
 """Rooms of mmig/; each may import those before it, and none that stands beside it."""
 OWN = {"mmig", "datamodules", "experiments", "bench", "tests", "train", "evaluate", "edit"}

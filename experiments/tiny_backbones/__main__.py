@@ -19,7 +19,7 @@ from mmig.base.commands import OptionParser
 
 logger = logging.getLogger(__name__)
 ASSETS = "assets/tiny"
-DATA = "configs/data/plain.yaml"
+DATA, TRAINED_ON = "configs/data/plain.yaml", "configs/data/literal.yaml"
 HERE = "experiments.tiny_backbones"
 Command = list[str]
 
@@ -45,7 +45,7 @@ def commands() -> dict[str, list[Command]]:
         "tokenizers": [["-m", f"{HERE}.tokenizers", "--out", ASSETS]],
         "vae": [
             *(fit("vae", "tiny-vae"), export("vae", "tiny-vae", "--data", DATA)),
-            ["-m", "mmig.evaluation.domain", "--vae", f"{ASSETS}/stable-diffusion", "--data", "configs/data/literal.yaml"],
+            ["-m", "mmig.evaluation.domain", "--vae", f"{ASSETS}/stable-diffusion", "--data", TRAINED_ON],
         ],
         "clip": [fit("clip", "tiny-clip"), export("clip", "tiny-clip")],
         "clip-eval": [fit("clip_eval", "tiny-clip-eval"), export("clip-eval", "tiny-clip-eval")],
