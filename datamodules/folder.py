@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from datamodules.check.items import Pair
+from datamodules.convert import pairs as convert_pairs
 from datamodules.convert.engine import Options, convert, digest_of
 from datamodules.convert.folder import Folder
 from datamodules.shard_data import ShardData, Split
@@ -51,7 +55,7 @@ class FolderData(ShardData):
         **settings: Any,
     ) -> None:
         self.edits, self.writers = Folder(source, shapes, table, val_fraction), writers
-        splits = self.edits.splits()
+        self._splits = splits = self.edits.splits()
         if not splits.get("train"):
             raise ValueError(f"{table}: expected rows to train on, found none; check the column split")
         self.shards = Path(root) / f"{Path(table).stem}-{digest_of(splits)}"
@@ -67,6 +71,14 @@ class FolderData(ShardData):
             **settings,
         )
         self.prepare_data_per_node = False  # one writer, also where several nodes share a file system
+
+    def raw_pairs(self) -> dict[str, tuple[Path, list[Pair]]]:
+        """The rows of each split."""
+        root = Path(self.edits.source)
+        return {
+            str(self.shards / split): (root, [as_pair(row, json.loads(row.notes)) for row in rows])
+            for split, rows in self._splits.items()
+        }
 
     def prepare_data(self) -> None:
         """Convert what is not there yet; what a killed process left is gone on with."""
@@ -85,3 +97,9 @@ class FolderData(ShardData):
             logger.info("%s/%s: %d samples, %d dropped", self.shards, split, part["samples"], dropped)
             if dropped:
                 logger.warning("%s/%s: %d rows cannot be used, see conversion.json there", self.shards, split, dropped)
+
+
+def as_pair(row: convert_pairs.Pair, notes: Mapping[str, Any]) -> Pair:
+    """A row as the converter has it, as `datamodules.check` looks at it."""
+    texts = {"instruction": row.requests[0].text, **notes["texts"]}
+    return Pair(row.name, notes["where"], row.source, row.target, tuple(texts.items()))

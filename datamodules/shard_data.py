@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -10,6 +10,8 @@ import lightning as L
 
 from datamodules.answers import read_answers
 from datamodules.buckets import Buckets
+from datamodules.check.glance import glance, local_samples
+from datamodules.check.items import Pair
 from datamodules.endless import EndlessStream
 from datamodules.feature_shards import Compute, open_features, write_features
 from datamodules.mixture import Mixture
@@ -194,6 +196,27 @@ class ShardData(L.LightningDataModule):
             sizes = self.sizes if training else None
             return open_sources(found, self.storage, sizes, training, self.num_workers)
         return Mixture([self.load_index(split)])
+
+    def raw_pairs(self) -> dict[str, tuple[Path, list[Pair]]]:
+        """Folder of shards -> the pictures that are converted into it when it is first used; {} where none are."""
+        return {}
+
+    def sources_of(self, split: Split) -> list[Source]:
+        """Where the samples of a split come from, one folder or several; none where it has none."""
+        found = self.folders[split]
+        index = str(Path(self.index_directory) / split) if self.index_directory else None
+        return [Source(found, index_directory=index)] if isinstance(found, str) else found or []
+
+    def glance(self, needs: Sequence[str] = (), seconds: float = 1.0) -> str:
+        """One line about the training data before anything else is built; "" where they are remote or not written yet.
+
+        Raises:
+            ValueError: none of them can be trained on (`NothingTrainsError`).
+        """
+        sources = self.sources_of("train")
+        seen = local_samples(sources, self.raw_pairs(), self.attachments) if sources else None
+        whole = all(source.filter() is None for source in sources)  # of a part nothing can be told without its filter
+        return "" if seen is None else glance(seen, needs if whole else (), seconds)
 
     def prepare_split(self, split: Split) -> None:
         """Make what a split needs and does not have yet, as `prepare_data` does for those of a stage."""

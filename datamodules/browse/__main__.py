@@ -10,6 +10,7 @@ import argparse
 import math
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,11 +97,16 @@ def survey_with_bar(
 
 
 def write_page(path: Path, index: ShardIndex, found: Survey, seed: int) -> None:
-    """Write the page under a temporary name, then rename it."""
+    """Write the page of a survey."""
+    write_pieces(path, page(str(index.directory), index, found, seed))
+
+
+def write_pieces(path: Path, pieces: Iterable[str]) -> None:
+    """Write a page under a temporary name, then rename it."""
     temporary = path.with_name(path.name + INCOMPLETE)
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            file.writelines(page(str(index.directory), index, found, seed))
+            file.writelines(pieces)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

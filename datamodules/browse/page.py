@@ -37,6 +37,16 @@ border-bottom: 1px solid var(--line); } .number { text-align: right; white-space
 """
 
 
+def head(title: str) -> str:
+    """The beginning of a page up to its title: its policy, which lets nothing in from elsewhere, and its style."""
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><meta name="referrer" content="no-referrer">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>"
+    )
+
+
 def page(title: str, index: ShardIndex, found: Survey, seed: int) -> Iterator[str]:
     """The page in pieces.
 
@@ -46,11 +56,8 @@ def page(title: str, index: ShardIndex, found: Survey, seed: int) -> Iterator[st
     bad, total = sum(found.bad.values()), len(index)
     read = "all of them" if found.read == total else f"{found.read:,} of them, spread evenly"
     size = sum(shard.bytes for shard in index.shards)
+    yield head(title)
     yield (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><meta name="referrer" content="no-referrer">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>"
         f"<p>{total:,} samples in {_counted(len(index.shards), 'shard')}, {_bytes(size)}. Read: {read}; "
         f"{bad:,} bad ({bad / max(found.read, 1):.2%}).</p>"
         '<nav><a href="#counts">Counts</a><a href="#sizes">Sizes and lengths</a><a href="#bad">Bad samples</a>'
@@ -60,7 +67,7 @@ def page(title: str, index: ShardIndex, found: Survey, seed: int) -> Iterator[st
     yield from _sizes(found)
     yield from _bad(found)
     yield f'<h2 id="samples">{len(found.cards):,} samples, drawn with seed {seed}</h2><section class="grid">'
-    yield from (_card(found.cards[number]) for number in sorted(found.cards))
+    yield from (card(found.cards[number]) for number in sorted(found.cards))
     yield "</section></body></html>\n"
 
 
@@ -115,22 +122,23 @@ def _bad(found: Survey) -> Iterator[str]:
     yield "</table></div>"
 
 
-def _card(card: Card) -> str:
+def card(shown: Card) -> str:
+    """A sample as an element of the page: its pictures, sounds and texts."""
     pictures = "".join(
         f'<figure><img src="{picture.address}" alt="{escape(picture.name)}"><figcaption>{escape(picture.name)} '
         f"{picture.size[0]}&times;{picture.size[1]}</figcaption></figure>"
-        for picture in card.pictures
+        for picture in shown.pictures
     )
     sounds = "".join(
         f'<figure><audio controls src="{sound.address}"></audio><figcaption>{escape(sound.name)}</figcaption></figure>'
-        for sound in card.sounds
+        for sound in shown.sounds
     )
-    texts = "".join(f'<dt>{escape(name)}</dt><dd dir="auto">{escape(text)}</dd>' for name, text in card.texts)
+    texts = "".join(f'<dt>{escape(name)}</dt><dd dir="auto">{escape(text)}</dd>' for name, text in shown.texts)
     metadata = (
-        f"<details><summary>metadata</summary><pre>{escape(card.metadata)}</pre></details>" if card.metadata else ""
+        f"<details><summary>metadata</summary><pre>{escape(shown.metadata)}</pre></details>" if shown.metadata else ""
     )
     return (
-        f"<article><h3>{escape(card.key)} <small>{escape(card.shard)}</small></h3>"
+        f"<article><h3>{escape(shown.key)} <small>{escape(shown.shard)}</small></h3>"
         f'<div class="pictures">{pictures}</div>{sounds}<dl>{texts}</dl>{metadata}</article>'
     )
 
