@@ -35,6 +35,7 @@ from mmig.checkpoints.checkpoint import (
     read_start,
 )
 from mmig.checkpoints.files import AnyFormIO
+from mmig.run.data_first import DataFirstCLI
 from mmig.run.manifest import (
     RunLockedError,
     append_submission,
@@ -64,7 +65,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 
 
-class MMIGCLI(LightningCLI):
+class MMIGCLI(DataFirstCLI):
     """LightningCLI in which the command line always wins and a checkpoint never changes a setting."""
 
     def __init__(self, args: list[str] | None = None, run: bool = True) -> None:

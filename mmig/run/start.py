@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import signal
 import sys
 import warnings
@@ -12,6 +11,7 @@ from types import FrameType
 from mmig.base.commands import INTERRUPTED
 from mmig.callbacks.interrupts import InterruptWatch
 from mmig.callbacks.preemption import Interrupted
+from mmig.run.data_first import is_first_process
 
 GRACE = 3.0
 """Seconds in which a program that has nothing to save ends by itself after Ctrl-C."""
@@ -50,8 +50,8 @@ def interruptible() -> Iterator[None]:
 
 def _line() -> str:
     """What there is to say, on the first rank."""
-    first = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    return "SIGINT: ended outside of the steps of a training, there is nothing to save\n" if first else ""
+    told = "SIGINT: ended outside of the steps of a training, there is nothing to save\n"
+    return told if is_first_process() else ""
 
 
 def _end(number: int, frame: FrameType | None) -> None:

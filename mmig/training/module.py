@@ -53,6 +53,8 @@ class TrainingModule(SteppingModule):
         new_parts: dotted prefixes of the parameters that no earlier stage has. A checkpoint given to --init_from holds
             each of these parts whole or not at all; every other trained weight outside the backbones it must hold.
         absent_parts: dotted prefixes of what other stages have and this one does without; --init_from leaves them out.
+        needed_fields: fields of a sample without each of which it counts in no loss, whatever the settings; train.py
+            looks for them in the data before the module is built.
         terms_without_timestep: loss terms that validation does not split by timestep, see `LossMeter`.
         metrics: metrics of its own, names or class paths of `mmig.metrics.base.PerSampleMetric`s, which evaluate.py and
             the callbacks score beside those of the data.
@@ -61,6 +63,7 @@ class TrainingModule(SteppingModule):
     """
 
     new_parts: ClassVar[tuple[str, ...]] = ()
+    needed_fields: ClassVar[tuple[str, ...]] = ()
     absent_parts: tuple[str, ...] = ()
     terms_without_timestep: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[str, ...]] = ()

@@ -100,6 +100,7 @@ class DecoderModule(LatentModule):
         ValueError: settings out of range.
     """
 
+    needed_fields = ("target",)
     hub_task: ClassVar[str] = "image-to-image"
     new_parts: ClassVar[tuple[str, ...]] = ("projector",)
     exported_parts: ClassVar[Mapping[str, str]] = {"unet": "unet", "projector": "projector"}

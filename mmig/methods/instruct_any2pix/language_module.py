@@ -73,6 +73,7 @@ class LanguageModule(TrainingModule):
 
     trains_all: ClassVar[bool] = False
     regenerated: ClassVar[bool] = False
+    needed_fields = ("instruction", "target_caption")
     known_losses = ("text", "base", "gen")
     terms_without_timestep = known_losses
     backbone_settings: ClassVar[BackboneSettings] = {

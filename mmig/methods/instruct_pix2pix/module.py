@@ -77,6 +77,8 @@ class InstructPix2PixModule(LatentModule):
         sampling: how `make_pipeline` samples.
     """
 
+    needed_fields = ("target",)
+
     def __init__(
         self,
         optimizer: OptimizerConfig,

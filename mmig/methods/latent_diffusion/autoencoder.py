@@ -202,6 +202,7 @@ class FineTuneDecoder(ReconstructionModule):
         BackboneError: no autoencoder there.
     """
 
+    needed_fields = ("target",)
     backbone_settings: ClassVar[BackboneSettings] = {"vae": {"vae": VAE}}
 
     def __init__(

@@ -77,6 +77,7 @@ class MGIEModule(LatentModule):
         ValueError: settings that do not fit.
     """
 
+    needed_fields = ("instruction", "expressive")
     known_losses = ("text", "sdm", ALIGN)
     terms_without_timestep = ("text", ALIGN)
     exported_parts: ClassVar[Mapping[str, str]] = {}

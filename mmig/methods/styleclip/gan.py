@@ -91,6 +91,7 @@ class StyleGANModule(TrainingModule):
         ValueError: a value that cannot be.
     """
 
+    needed_fields = ("target",)
     known_losses = ("generator", "path_length", "discriminator", "r1")
     not_averaged = ("discriminator",)
     exported_parts: ClassVar[Mapping[str, str]] = {"generator": "generator"}

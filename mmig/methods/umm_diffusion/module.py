@@ -65,6 +65,7 @@ class UMMDiffusionModule(LatentModule):
         ValueError: settings out of range.
     """
 
+    needed_fields = ("target", FIELD, "attachments")
     hub_task: ClassVar[str] = "text-to-image"
     new_parts: ClassVar[tuple[str, ...]] = ("pseudo_word",)
     exported_parts: ClassVar[Mapping[str, str]] = {"unet": "unet", "pseudo_word": "pseudo_word"}

@@ -67,6 +67,7 @@ class FineTuneDenoiser(FineTune):
     """The same with the whole multimodal LLM frozen, so that its states can be cached: stage 3's L_DEM and L_MMSM."""
 
     trained_parts = ("mmsm",)
+    needed_fields = ("target",)
     counted_losses = Stage3.counted_losses
     strict_losses = counted_losses
 

@@ -13,6 +13,7 @@ class Stage1(MMIGStage):
     """
 
     trained_parts = ("mmsm",)
+    needed_fields = ("target",)
     counted_losses = ("mmsm", "sdm")
     strict_losses = ("mmsm",)
     new_parts = ("mmig.mmsm",)
@@ -34,6 +35,7 @@ class Stage3(MMIGStage):
     """Trains MMSM and the denoiser with L_DEM (eq 21) and L_MMSM; the multimodal LLM is frozen."""
 
     trained_parts = ("mmsm", "unet")
+    needed_fields = ("target",)
     counted_losses = ("sdm", "as", "ar", "fg", "bg", "mmsm")
     strict_losses = counted_losses
 
