@@ -94,7 +94,8 @@ def open_config(path: Path) -> Opened:
 
 def parts_of(data: ShardData, split: Split) -> Iterator[Part]:
     """The folders of a split as they are, without filters and weights; none where the split has none."""
-    sources, raw = data.sources_of(split), data.raw_pairs()
+    raw = data.raw_pairs()
+    sources = [*{source.folder: source for source in data.sources_of(split)}.values()]  # parts of one folder are one
     for source in sources:
         name = split if len(sources) == 1 else f"{split}: {source}"
         is_there = is_url(source.folder) or (Path(source.index_directory or source.folder) / INDEX_FILE).is_file()

@@ -127,6 +127,7 @@ def _sizes(study: Study) -> Finding:
     if not sides:
         return Finding("sizes", "no pictures")
     found = f"shorter sides of {min(sides):,} to {max(sides):,} pixels, {median(sides):,} in the middle"
+    found = found if len(sides) > 1 else f"every shorter side has {min(sides):,} pixels"
     if not (count := study.noted["small"]):
         return Finding("sizes", found)
     told = f"{found}; {count:,} samples are smaller than the {study.resolution} pixels that they are trained at"
@@ -134,18 +135,25 @@ def _sizes(study: Study) -> Finding:
 
 
 def leaks(studies: Mapping[str, Study]) -> list[Finding]:
-    """Source pictures of training that stand in another split too; nothing where there is no split to compare."""
-    if "train" not in studies:
-        return []
+    """Source pictures of training that stand in another split too; nothing where there is no split to compare.
+
+    Args:
+        studies: by split, or "SPLIT: FOLDER" where it has several.
+    """
+    trained = {picture for name, study in studies.items() if _split(name) == "train" for picture in study.sources}
     found = []
-    for split, study in studies.items():
-        if split == "train" or not study.sources:
+    for name, study in studies.items():
+        if _split(name) == "train" or not study.sources or not trained:
             continue
-        shared = [key for picture, key in study.sources.items() if picture in studies["train"].sources]
+        shared = [key for picture, key in study.sources.items() if picture in trained]
         if shared:
-            told = f"{len(shared):,} of {len(study.sources):,} source pictures of {split} are in training too"
+            told = f"{len(shared):,} of {len(study.sources):,} source pictures of {name} are in training too"
             advice = "scores on them are too good; split by source picture"
             found.append(Finding("splits", f"{told}, first that of {shared[0]}", "look", advice))
         else:
-            found.append(Finding("splits", f"no source picture of {split} is among those of training that were read"))
+            found.append(Finding("splits", f"no source picture of {name} is among those of training that were read"))
     return found
+
+
+def _split(name: str) -> str:
+    return name.partition(":")[0]

@@ -1,8 +1,10 @@
 """What is around this machine: SLURM, and the hub that published backbones come from."""
 
 import os
+import queue
 import shutil
 import subprocess
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -72,10 +74,21 @@ def hub() -> Finding:
 
 
 def unreachable(address: str, seconds: float = SECONDS) -> str | None:
-    """Why an address gives no answer; None where it gives any, an error of the server's own among them."""
-    request = urllib.request.Request(address, method="HEAD")
+    """Why an address gives no answer; None where it gives any, an error of the server's own among them.
+
+    It is asked in a thread of its own, for looking a name up may take longer than any time limit of a request.
+    """
+    answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    threading.Thread(target=lambda: answers.put(_problem(address, seconds)), daemon=True).start()
     try:
-        with urllib.request.urlopen(request, timeout=seconds):
+        return answers.get(timeout=seconds + 1)
+    except queue.Empty:
+        return f"no answer in {seconds:g} s"
+
+
+def _problem(address: str, seconds: float) -> str | None:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=seconds):
             return None
     except urllib.error.HTTPError:
         return None

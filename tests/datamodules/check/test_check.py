@@ -143,6 +143,20 @@ def test_a_configuration_is_looked_at_with_its_settings(tmp_path: Path, capsys: 
     assert "smaller than the 64 pixels" in said and "val: no index.json in" in said
 
 
+def test_parts_of_one_folder_are_read_once_and_compared_with_other_splits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_shards([pair(number) for number in range(6)], tmp_path / "a")
+    write_shards([pair(number) for number in range(10, 14)], tmp_path / "b")
+    write_shards([pair(11, key="again", target=make_image(99, 48))], tmp_path / "val")
+    parts = [{"path": str(tmp_path / name), "weight": 1.0, "where": "len(key) > 2"} for name in ("a", "a", "b")]
+    path = config(tmp_path, "datamodules.shard_data.ShardData", train=parts, val=str(tmp_path / "val"), resolution=16)
+    status, said = check(capsys, path)
+    assert status == 0
+    assert said.count("6 samples, looked at: all") == said.count("4 samples, looked at: all") == 1
+    assert "1 of 1 source pictures of val are in training too" in said
+
+
 def test_the_small_world_is_written_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = {"root": str(tmp_path / "world"), "train_count": 4}
     status, said = check(capsys, config(tmp_path, "datamodules.tinyworld.data.TinyWorldData", **given))
