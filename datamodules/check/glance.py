@@ -46,25 +46,28 @@ class Seen(NamedTuple):
 
 
 def local_samples(
-    sources: Sequence[Source], raw: Mapping[str, tuple[Path, list[Pair]]], attachments: AttachmentSettings
+    sources: Sequence[Source],
+    raw: Mapping[str, tuple[Path, list[Pair]]],
+    attachments: AttachmentSettings,
+    most: int = MOST,
 ) -> Seen | None:
     """The samples of sources, taking turns; None where one is behind a URL, or is not written yet.
 
     Args:
         sources: of a configuration. raw: folder of shards -> what will be converted into it (`ShardData.raw_pairs`).
-        attachments: what is too long.
+        attachments: what is too long. most: samples, of all sources together.
     """
-    found, total, most = [], 0, max(MOST // max(len(sources), 1), 1)
+    found, total, share = [], 0, max(most // max(len(sources), 1), 1)
     for source in sources:
         if is_url(source.folder) or is_url(source.index_directory or ""):
             return None
         if (Path(source.index_directory or source.folder) / INDEX_FILE).is_file():
             index = open_index(source.folder, source.index_directory)
-            found.append(shard_items(index, most, attachments=attachments, shuffled=True))
+            found.append(shard_items(index, share, attachments=attachments, shuffled=True))
             total += len(index)
         elif source.folder in raw:
             root, pairs = raw[source.folder]
-            numbers = sorted(range(len(pairs)), key=lambda number: mix(0, number))[:most]
+            numbers = sorted(range(len(pairs)), key=lambda number: mix(0, number))[:share]
             found.append(pair_items(root, [pairs[number] for number in numbers]))
             total += len(pairs)
         else:
@@ -94,9 +97,12 @@ def glance(seen: Seen, needs: Sequence[str] = (), seconds: float = 1.0) -> str:
             survey.add(item.sample)
         spent, doubt = time.monotonic() - start, _doubt(survey, needs) != ""
         if spent > (DOUBT_SECONDS if doubt else seconds) or survey.read >= (MOST if doubt else ENOUGH):
+            is_whole = survey.read >= MOST
             break
+    else:
+        is_whole = True
     doubt = _doubt(survey, needs)
-    if doubt and survey.read >= min(MOST, seen.total):
+    if doubt and is_whole:
         raise NothingTrainsError(f"{seen.place}: {doubt}; {LOOK_CLOSER}")
     return _line(survey, seen, time.monotonic() - start, doubt)
 

@@ -28,10 +28,10 @@ def digest(*parts: Image.Image | str) -> bytes:
     return found.digest()
 
 
-def small_copy(image: Image.Image) -> NDArray[np.int16]:
+def small_copy(image: Image.Image) -> NDArray[np.uint8]:
     """An image as 8 x 8 colours, [192]."""
     small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
-    return np.asarray(small, np.int16).reshape(-1)
+    return np.asarray(small).reshape(-1)
 
 
 def difference_hash(image: Image.Image) -> int:
@@ -49,7 +49,7 @@ class NearDuplicates:
 
     def __init__(self) -> None:
         self._parts: list[dict[tuple[int, str], list[int]]] = [defaultdict(list) for _ in range(4)]
-        self._copies: list[NDArray[np.int16]] = []
+        self._copies: list[NDArray[np.uint8]] = []
         self._keys: list[str] = []
 
     def add(self, key: str, text: str, images: list[Image.Image]) -> str | None:
@@ -65,5 +65,5 @@ class NearDuplicates:
         self._keys.append(key)
         return None if found is None else self._keys[found]
 
-    def _is_near(self, one: NDArray[np.int16], other: NDArray[np.int16]) -> bool:
-        return one.shape == other.shape and int(np.abs(one - other).max()) <= TOLERANCE
+    def _is_near(self, one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+        return one.shape == other.shape and int(np.abs(one.astype(np.int16) - other).max()) <= TOLERANCE

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -52,7 +52,6 @@ class Opened:
     parts: list[Part]
     resolution: int | None = None
     max_bad_fraction: float | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_data(data: str, table: Path | None = None) -> Opened:

@@ -34,7 +34,7 @@ class Study:
     Attributes:
         survey: counts by field, size, length and fault.
         noted: samples by what is noted of them. examples: the first of each, with words for each.
-        instructions: how often each text stands as an instruction, as digests.
+        instructions: how often each instruction comes, by its first 200 characters.
         sources: digests of the source pictures, for comparing splits.
     """
 
@@ -109,7 +109,7 @@ class Study:
             self._note("unchanged", item, "the target is the source")
         if "source" in images:
             self.sources.setdefault(digest(images["source"]), item.key)
-        before = self._whole.setdefault(digest(*images.values(), text), item.key)
+        before = self._whole.setdefault(digest(*images, *images.values(), text), item.key)
         near = self._near.add(item.key, text, [*images.values()])
         if before != item.key:
             self._note("duplicate", item, f"is {before}")

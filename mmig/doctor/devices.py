@@ -19,7 +19,7 @@ def cuda(facts: Mapping[str, Any]) -> Finding:
     driver = ask_driver()
     answers, build = facts.get("cuda"), facts.get("torch", {}).get("cuda")
     if answers is None or "error" in answers:
-        why = (answers or {}).get("error", "torch is not there")
+        why = (answers or {}).get("error", "torch did not get so far")
         return Finding("cuda", f"cannot be told ({why})", "warning" if driver else "ok", "mend what is wrong above")
     if not answers["available"]:
         return _without(driver, build, answers["why"])
@@ -79,7 +79,7 @@ def ranks(facts: Mapping[str, Any]) -> Finding:
     """Groups of ranks: gloo, by which ranks agree and CPUs train together, and NCCL between GPUs."""
     answers = facts.get("ranks")
     if answers is None or "error" in answers:
-        why = (answers or {}).get("error", "torch is not there")
+        why = (answers or {}).get("error", "torch did not get so far")
         return Finding("nccl", f"cannot be told ({why})", "warning", "mend what is wrong above")
     if not answers["available"]:
         return Finding("nccl", "this torch has no torch.distributed", "warning", "train with one process alone")

@@ -37,7 +37,7 @@ def precision(facts: Mapping[str, Any]) -> Finding:
     """What `trainer.precision: auto` stands for here."""
     answers = facts.get("precision")
     if answers is None or "error" in answers:
-        why = (answers or {}).get("error", "torch is not there")
+        why = (answers or {}).get("error", "torch did not get so far")
         return Finding(
             "precision", f"trainer.precision auto cannot be told ({why})", "wrong", "mend what is wrong above"
         )

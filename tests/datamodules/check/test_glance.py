@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.check.glance import ENOUGH, MOST, NothingTrainsError, Seen, glance
+from datamodules.check.glance import ENOUGH, MOST, NothingTrainsError, Seen, glance, local_samples
 from datamodules.check.items import Item
 from datamodules.folder import FolderData
+from datamodules.schema import AttachmentSettings
 from datamodules.shard_data import ShardData
 from datamodules.shards import write_shards
 from datamodules.sources import Source
@@ -103,6 +104,17 @@ def test_several_sources_take_turns(tmp_path: Path) -> None:
     write_shards(make_samples(3), tmp_path / "b")
     sources = [Source(str(tmp_path / name), weight=1.0) for name in "ab"]
     assert "43 of 43 samples" in ShardData(train=sources).glance(seconds=60)
+
+
+def test_a_small_source_beside_a_large_one_hides_nothing(tmp_path: Path) -> None:
+    write_shards(make_samples(60), tmp_path / "a")
+    write_shards(make_samples(3), tmp_path / "b")
+    for tar in tmp_path.glob("*/*.tar"):
+        tar.write_bytes(b"x" * tar.stat().st_size)
+    look = local_samples([Source(str(tmp_path / name)) for name in "ab"], {}, AttachmentSettings(), most=40)
+    assert look.total == 63
+    with pytest.raises(NothingTrainsError, match="none of 23 samples read"):
+        glance(look)
 
 
 def test_what_is_not_here_yet_is_left_alone(tmp_path: Path) -> None:
