@@ -1,8 +1,6 @@
 """Edits of an evaluation that has not ended: a file a rank that grows line by line, and what a resume reads of it."""
 
 import base64
-import errno
-import fcntl
 import io
 import json
 import logging
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmig.base.files import write_json
+from mmig.base.locks import HeldError, hold
 from mmig.evaluation.rows import SampleRow
 
 logger = logging.getLogger(__name__)
@@ -136,16 +135,10 @@ class Unfinished:
         return any(b"\n" in path.read_bytes() for path in self._files())
 
     def _hold(self) -> None:
-        """Keep other processes out, as long as this one lives; its children, which may outlive it, hold nothing."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.folder / LOCK, os.O_CREAT | os.O_WRONLY)
+        """Keep other processes out, as long as this one lives."""
         try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                return  # a file system without locks
-            os.close(self._lock)
-            self._lock = None
+            self._lock = hold(self.folder / LOCK)
+        except HeldError as error:
             raise ValueError(
                 f"--out {self.folder.parent}: another process evaluates into this folder; wait for it, or give another"
             ) from error

@@ -64,13 +64,13 @@ def write_overview(
         is_protocol: whether the evaluations are those of a protocol.
         pages: that compare systems, from the directory.
     """
-    page = _environment(figures=figures, own_cell=own_cell).get_template("overview.html")
+    page = page_environment(figures=figures, own_cell=own_cell).get_template("overview.html")
     drawn = [(one, curve(one.evaluated, one.curve)) for one in sections]
     given = {"title": title, "sections": drawn, "notes": notes, "command": command, "pages": pages}
     write_text(directory / "overview.html", page.render(protocol=is_protocol, **given))
 
 
-def _environment(**given: Any) -> Environment:
+def page_environment(**given: Any) -> Environment:
     """Templates whose values are escaped; `given` is known in all of them."""
     environment = Environment(
         loader=PackageLoader("mmig.evaluation.page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -85,7 +85,7 @@ def render(evaluations: Sequence[Finished], differences: Differences, command: s
     metrics = found.common_metrics([evaluations[0], *(each for each in evaluations if each.name in contested)])
     primary = found.primary_metric(metrics)
     ties = [name for name in TIES if name in metrics and name != primary]
-    environment = _environment(ALL=ALL, cell=cell, difference_cell=difference_cell, interval_of=interval_of)
+    environment = page_environment(ALL=ALL, cell=cell, difference_cell=difference_cell, interval_of=interval_of)
     return environment.get_template("report.html").render(
         systems=evaluations,
         letters=[figures.letter_of(number) for number in range(len(evaluations))],
