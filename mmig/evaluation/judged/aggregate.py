@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from mmig.evaluation.bootstrap import NUM_RESAMPLES
 from mmig.evaluation.judged.benchmark import Benchmark, Given, Official
 from mmig.evaluation.judged.items import Item
 from mmig.evaluation.judged.means import Measure, Scored, Scores, scored, tabulate
@@ -16,7 +17,12 @@ NOT_SHOWN = (NO_PICTURE, NO_SOURCE, BROKEN_PICTURE)
 
 
 def aggregate(
-    benchmark: Benchmark, items: Sequence[Item], rows: Iterable[Mapping[str, Any]], mode: Mode, seed: int = 0
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    rows: Iterable[Mapping[str, Any]],
+    mode: Mode,
+    seed: int = 0,
+    num_resamples: int = NUM_RESAMPLES,
 ) -> dict[str, Any]:
     """What the rows come to.
 
@@ -29,6 +35,7 @@ def aggregate(
         rows: of judge.jsonl; `item`, `question`, `pass`, `reply` and `failure` count.
         mode: see above.
         seed: of what the official script draws.
+        num_resamples: of the bootstrap.
 
     Returns:
         {"benchmark", "mode", "headline", "measures": {name: `tabulate`'s table and "scale"}, "counts", "defects":
@@ -52,10 +59,10 @@ def aggregate(
             continue
         values = scored(measure, items, of_question, benchmark.extremes)
         if official is not None:
-            values = [_as_official(measure, value, official) for value in values]
+            values = [_as_official(benchmark, measure, value, official) for value in values]
         if values:
             digits = official.digits if official is not None else None
-            measures[measure.name] = {"scale": list(measure.scale), **tabulate(values, digits)}
+            measures[measure.name] = {"scale": list(measure.scale), **tabulate(values, digits, num_resamples)}
     return {
         "benchmark": benchmark.name,
         "mode": mode,
@@ -90,14 +97,14 @@ def reading_of(benchmark: Benchmark, item: Item, row: Mapping[str, Any]) -> Read
     return benchmark.read(item, row["question"], row["reply"])
 
 
-def _as_official(measure: Measure, value: Scored, official: Official) -> Scored:
+def _as_official(benchmark: Benchmark, measure: Measure, value: Scored, official: Official) -> Scored:
     """The official value; what is complete has it as its bounds, what is not keeps those of what is missing."""
     key = value.item.key
     found = official.values[measure.name].get(key)
-    weights = official.weights.get(measure.name)
-    weight, full = (
-        (1.0, 1.0) if weights is None else (float(weights.get(key, 0)), float(len(measure.needs(value.item))))
-    )
+    weight = full = 1.0
+    if measure.name in official.weights:
+        weight = float(official.weights[measure.name].get(key, 0))
+        full = float(sum(len(benchmark.extremes(value.item, name)[0]) for name in measure.needs(value.item)))
     is_complete = value.value is not None and value.worst == value.best
     if found is not None and is_complete:
         return Scored(value.item, found, found, found, weight, full)

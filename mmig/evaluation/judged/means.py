@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmig.evaluation.bootstrap import function_interval
+from mmig.evaluation.bootstrap import NUM_RESAMPLES, function_interval
 from mmig.evaluation.judged.items import Item
 
 Scores = tuple[float, ...]
@@ -89,7 +89,7 @@ def scored(
     return found
 
 
-def tabulate(values: Sequence[Scored], digits: int | None = None) -> dict[str, Any]:
+def tabulate(values: Sequence[Scored], digits: int | None = None, num_resamples: int = NUM_RESAMPLES) -> dict[str, Any]:
     """Means of the values: {"micro": cell, "macro": cell, "groups": {level: {name: cell}}}; types are level "kind".
 
     A cell is {"value", "low", "high", "n", "items", "worst", "best"}: the mean of the n items with a value, its 95 %
@@ -99,19 +99,21 @@ def tabulate(values: Sequence[Scored], digits: int | None = None) -> dict[str, A
     Args:
         values: of all items that the measure is about.
         digits: decimals that a mean of a group is rounded to before it counts further; None for all.
+        num_resamples: of the bootstrap.
     """
     levels: dict[str, dict[str, list[Scored]]] = {}
     for value in values:
         for level, name in {"kind": value.item.kind, **value.item.groups}.items():
             levels.setdefault(level, {}).setdefault(name, []).append(value)
     groups = {
-        level: {name: cell(of_name, digits) for name, of_name in sorted(of_level.items())}
+        level: {name: cell(of_name, digits, num_resamples) for name, of_name in sorted(of_level.items())}
         for level, of_level in levels.items()
     }
-    return {"micro": cell(values, digits), "macro": _macro(values, groups.get("kind", {})), "groups": groups}
+    macro = _macro(values, groups.get("kind", {}), num_resamples)
+    return {"micro": cell(values, digits, num_resamples), "macro": macro, "groups": groups}
 
 
-def cell(values: Sequence[Scored], digits: int | None = None) -> dict[str, Any]:
+def cell(values: Sequence[Scored], digits: int | None = None, num_resamples: int = NUM_RESAMPLES) -> dict[str, Any]:
     """The mean of some values, see `tabulate`."""
     counted = [value for value in values if value.value is not None]
     numbers = {
@@ -119,17 +121,17 @@ def cell(values: Sequence[Scored], digits: int | None = None) -> dict[str, Any]:
         "worst": _weighted([(value.worst, value.full_weight) for value in values], digits),
         "best": _weighted([(value.best, value.full_weight) for value in values], digits),
     }
-    return {**numbers, **_interval(counted, by_kind=False), "n": len(counted), "items": len(values)}
+    return {**numbers, **_interval(counted, False, num_resamples), "n": len(counted), "items": len(values)}
 
 
-def _macro(values: Sequence[Scored], kinds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _macro(values: Sequence[Scored], kinds: Mapping[str, Mapping[str, Any]], num_resamples: int) -> dict[str, Any]:
     """The mean of the means of types; types without any value leave it, as they leave the official ones."""
     counted = [value for value in values if value.value is not None]
     numbers = {}
     for name in ("value", "worst", "best"):
         means = [of_kind[name] for of_kind in kinds.values() if of_kind[name] is not None]
         numbers[name] = _mean(means) if means else None
-    return {**numbers, **_interval(counted, by_kind=True), "n": len(counted), "items": len(values)}
+    return {**numbers, **_interval(counted, True, num_resamples), "n": len(counted), "items": len(values)}
 
 
 def _weighted(pairs: Sequence[tuple[float, float]], digits: int | None) -> float | None:
@@ -139,7 +141,7 @@ def _weighted(pairs: Sequence[tuple[float, float]], digits: int | None) -> float
     return mean if digits is None else round(mean, digits)
 
 
-def _interval(counted: Sequence[Scored], by_kind: bool) -> dict[str, float | None]:
+def _interval(counted: Sequence[Scored], by_kind: bool, num_resamples: int) -> dict[str, float | None]:
     if len(counted) < 2:
         return {"low": None, "high": None}
     kinds = sorted({value.item.kind for value in counted}) if by_kind else [""]
@@ -154,7 +156,7 @@ def _interval(counted: Sequence[Scored], by_kind: bool) -> dict[str, float | Non
         there = weights > 0  # a small type may be missing in a resample
         return np.where(there, sums / np.where(there, weights, 1), 0).sum(-1) / there.sum(-1)
 
-    found = function_interval(table.reshape(len(counted), -1), mean_of_means)
+    found = function_interval(table.reshape(len(counted), -1), mean_of_means, num_resamples)
     return {"low": found.low, "high": found.high}
 
 

@@ -92,15 +92,13 @@ def sentences(results: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]
     counts = results["counts"]
     not_read = ", ".join(f"{reason} {count}" for reason, count in counts["not_read"].items()) or "none"
     told = [
-        f"{counts['complete']} of {counts['items']} items are complete; {counts['read']} of {counts['answers']} answers "
-        f"were read, not read: {not_read}.",
+        f"{counts['complete']} of {counts['items']} items are complete. Answers: {counts['read']} of "
+        f"{counts['answers']} read; not read: {not_read}.",
         f"The benchmark's own tables print the {results['headline']} mean of the first measure. "
         '"Worst to best": the mean if all that is missing had the lowest or the highest scores.',
     ]
     if results["mode"] == "official":
-        named = (
-            "; ".join(f"{name} {count}" for name, count in results["defects"].items()) or "none acted on these replies"
-        )
+        named = "; ".join(f"{name} {count}" for name, count in results["defects"].items()) or "none"
         told.append(f"As the official script counts ({facts['evaluator']}), defects and all. Acted here: {named}.")
     else:
         told.append("Replies are read strictly, and nothing that is missing leaves a mean unnoticed.")

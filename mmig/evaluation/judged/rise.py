@@ -1,7 +1,7 @@
 """RISEBench (Zhao et al. 2025): reasoning, consistency and plausibility of 360 edits that must be thought about.
 
-Scores are 1 to 5, of logical puzzles 0 or 1. The headline is accuracy: all scores of an image are the highest. Beside it
-stands a weighted score, as 25 (s - 1) of 100.
+Scores are 1 to 5, of logical puzzles 0 or 1. The headline is accuracy: all scores of an image are the highest. Beside
+it stands a weighted score, as 25 (s - 1) of 100.
 """
 
 import re
@@ -88,7 +88,7 @@ def official(items: Sequence[Item], given: Given) -> Official:
     values: dict[str, dict[str, float | None]] = {measure.name: {} for measure in MEASURES}
     has_column = any(is_free(item) for item in items)  # a table's cells are NaN, which is true, where others have one
     for item in items:
-        found = {measure: None for measure in values}
+        found: dict[str, float | None] = dict.fromkeys(values)
         if item.key in given.missing:
             acted["missing_stops_the_script"] += 1
         else:

@@ -1,4 +1,4 @@
-"""The page of a judged benchmark: its tables, the official script's defects, and the judge's replies beside pictures."""
+"""The page of a judged benchmark: tables, the official script's defects, and the judge's replies beside pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
