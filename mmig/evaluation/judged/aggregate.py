@@ -42,15 +42,10 @@ def aggregate(
         {name: how often it acted}}, the last empty in mode "corrected".
     """
     given = as_given(rows, seed)
-    answers = {
-        (item.key, name): [None if reply is None else benchmark.read(item, name, reply).scores for reply in replies]
-        for item in items
-        for name in _names(benchmark, item)
-        if (replies := given.replies.get((item.key, name)))
-    }
+    readings = _read_all(benchmark, items, given)
 
     def of_question(item: Item, name: str) -> Sequence[Scores | None]:
-        return answers.get((item.key, name), (None,))
+        return [reading.scores for reading in readings[item.key, name]]
 
     official = benchmark.official(items, given) if mode == "official" else None
     measures = {}
@@ -68,7 +63,7 @@ def aggregate(
         "mode": mode,
         "headline": benchmark.headline,
         "measures": measures,
-        "counts": _counts(benchmark, items, given),
+        "counts": _counts(items, readings),
         "defects": {name: n for name, n in sorted(official.acted.items()) if n} if official is not None else {},
     }
 
@@ -118,25 +113,28 @@ def _names(benchmark: Benchmark, item: Item) -> list[str]:
     return list(dict.fromkeys(name for measure in benchmark.measures for name in measure.needs(item)))
 
 
-def _counts(benchmark: Benchmark, items: Sequence[Item], given: Given) -> dict[str, Any]:
-    """Items, how many of them are complete, answers that are wanted and read, and why the others are not."""
-    reasons: Counter[str] = Counter()
-    complete = wanted = 0
-    for item in items:
-        readings = [
+def _read_all(benchmark: Benchmark, items: Sequence[Item], given: Given) -> dict[tuple[str, str], list[Reading]]:
+    """Strict readings of every question by pass; one that was not answered has the reason why."""
+    return {
+        (item.key, name): [
             Reading(None, given.reasons.get((item.key, name), NO_REPLY))
             if reply is None
             else benchmark.read(item, name, reply)
-            for name in _names(benchmark, item)
             for reply in given.of(item, name)
         ]
-        wanted += len(readings)
-        complete += all(reading.scores is not None for reading in readings)
-        reasons.update(reading.failure for reading in readings if reading.failure)
+        for item in items
+        for name in _names(benchmark, item)
+    }
+
+
+def _counts(items: Sequence[Item], readings: Mapping[tuple[str, str], Sequence[Reading]]) -> dict[str, Any]:
+    """Items, how many of them are complete, answers that are wanted and read, and why the others are not."""
+    failed = [(key, reading.failure) for (key, _), of in readings.items() for reading in of if reading.failure]
+    wanted = sum(len(of) for of in readings.values())
     return {
         "items": len(items),
-        "complete": complete,
+        "complete": len(items) - len({key for key, _ in failed}),
         "answers": wanted,
-        "read": wanted - sum(reasons.values()),
-        "not_read": dict(sorted(reasons.items())),
+        "read": wanted - len(failed),
+        "not_read": dict(sorted(Counter(reason for _, reason in failed).items())),
     }
