@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,8 @@ def judge_all(
     """
     by_key = {item.key: item for item in items}
     asked = {(question.item, question.name, number): question for question in questions for number in range(num_passes)}
-    wanted = {place: _facts(question, judge) for place, question in asked.items()}
+    hashes = {path: picture_hash(path) for path in {shown.path for one in questions for shown in one.pictures}}
+    wanted = {place: _facts(question, judge, hashes) for place, question in asked.items()}
     kept = record.begin(wanted)
     rows = []
     for done, (place, question) in enumerate(asked.items()):
@@ -58,8 +58,8 @@ def judge_all(
     return rows
 
 
-def _facts(question: Question, judge: Judge) -> dict[str, Any]:
-    pictures = [picture_hash(shown.path) for shown in question.pictures]
+def _facts(question: Question, judge: Judge, hashes: Mapping[Path, str | None]) -> dict[str, Any]:
+    pictures = [hashes[shown.path] for shown in question.pictures]
     return {"prompt_hash": question.prompt_hash, "pictures": pictures, "judge": judge.name}
 
 
@@ -86,7 +86,6 @@ def _ask(
     return {**row, "scores": scores, "failure": reading.failure}
 
 
-@cache
 def picture_hash(path: Path) -> str | None:
     """The first 16 digits of the sha256 of a file; None where there is none."""
     try:
