@@ -29,7 +29,8 @@ _RULES = {
     "PQ": ("_prompts_0shot_rule_PQ",),
 }
 _BARE_LIST = re.compile(r"\[\d+, ?\d+\]")
-_LONE_NUMBER = re.compile(r"\{\s*score\s*:\s*(-?\d+(?:\.\d+)?)\s*[,}]")
+_LONE_NUMBER = re.compile(r"\{\s*score:\s*(-?\d+(?:\.\d+)?)\s*(?:,\s*\w+:[^{}\",:\[\]]*)*\}")
+"""What viescore's repair of JSON makes sense of: names without quotation marks, and one number."""
 
 
 def questions(item: Item, prompts: Prompts, scale: float = HIGHEST) -> list[Question]:
@@ -134,15 +135,15 @@ def _official_scores(reply: str) -> Any:
     if reply.count(DELIMITER) == 2:
         text = reply.split(DELIMITER)[1]
     elif "{" in reply and "}" in reply:
-        text = reply[reply.index("{") : reply.rindex("}") + 1]
-    elif "[" in reply and _BARE_LIST.fullmatch(reply[reply.index("[") : reply.rindex("]") + 1]):
-        return json.loads(reply[reply.index("[") : reply.rindex("]") + 1])
+        text = reply[reply.find("{") : reply.rfind("}") + 1]
+    elif _BARE_LIST.fullmatch(listed := reply[reply.find("[") : reply.rfind("]") + 1]):
+        return json.loads(listed)
     else:
         return [int(reply)] if re.fullmatch(r"\s*(10|\d)\s*", reply) else None
     try:
         scores = json.loads(text.strip().replace("\n", ""))["score"]
     except (ValueError, KeyError, TypeError):
-        lone = _LONE_NUMBER.search(text)
+        lone = _LONE_NUMBER.fullmatch(text.strip().replace("\n", ""))
         return [float(lone[1])] if lone else ""
     return scores if isinstance(scores, list) else [scores]
 

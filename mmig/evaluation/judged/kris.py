@@ -12,7 +12,7 @@ from functools import partial
 
 from mmig.evaluation.judged.benchmark import Benchmark, Given, Official
 from mmig.evaluation.judged.items import Item
-from mmig.evaluation.judged.kris_items import WITH_KNOWLEDGE, questions, read_items
+from mmig.evaluation.judged.kris_items import COMPOSITION, TEMPORAL, WITH_KNOWLEDGE, questions, read_items
 from mmig.evaluation.judged.means import Answers, Measure
 from mmig.evaluation.judged.replies import Reading, named_scores
 
@@ -66,27 +66,30 @@ MEASURES = (
 _MEASURE_OF = {"consistency_score": "VC", "quality_score": "VQ", "instruction_score": "IF", "knowledge_score": "KP"}
 
 
-def official_scores(name: str, reply: str, acted: Counter[str]) -> dict[str, int]:
-    """What metrics_common.py, and for "dual" metrics_knowledge.py, read in a reply; scores that they miss are left out.
+def official_scores(item: Item, name: str, reply: str, acted: Counter[str]) -> dict[str, int]:
+    """What the script for an item's category reads in a reply; scores that it misses are left out.
 
-    The JSON that has the name is cut to whole numbers. Without it the name and a digit behind it are looked for, and
-    then, but not for "dual", any digit.
+    JSON that has the name is cut to whole numbers. Without it the name and a digit behind it are looked for, but not by
+    metrics_temporal_prediction.py and metrics_multi_element.py; and then any digit, but not by metrics_knowledge.py for
+    "dual", which takes nothing else than JSON where there is some.
     """
-    fields = _FIELDS[name]
+    fields, knows = _FIELDS[name], item.kind in WITH_KNOWLEDGE
     block = re.search(rf"\{{[^{{}}]*{fields[0]}[^{{}}]*\}}", reply)
     try:
         found = json.loads(block[0]) if block else {}
         scores = {field: int(found[field]) for field in fields if found.get(field) is not None}
     except (ValueError, TypeError):
-        found, scores = {}, {}
-    if scores:
+        block, found, scores = None, {}, {}
+    if scores or (block and knows):
         acted["cuts_to_whole_numbers"] += any(float(found[field]) != score for field, score in scores.items())
         acted["counts_any_number"] += any(not LOW <= score <= HIGH for score in scores.values())
         return scores
-    for field in fields:
-        spaced = field.replace("_", r"[_\s]*")
-        if match := re.search(rf"{spaced}\s*[:：]\s*([1-5])", reply, re.IGNORECASE):
-            scores[field] = int(match[1])
+    if item.groups.get("category") not in (TEMPORAL, COMPOSITION):
+        for field in fields:
+            colon = "[:：]" if knows else "[:：]?"
+            spaced = field.replace("_", r"[_\s]*")
+            if match := re.search(rf"{spaced}\s*{colon}\s*([1-5])", reply, re.IGNORECASE):
+                scores[field] = int(match[1])
     if scores or name == "dual":
         return scores
     for pattern in _ANYWHERE:
@@ -107,7 +110,7 @@ def official(items: Sequence[Item], given: Given) -> Official:
             acted["missing_leaves_the_mean"] += 1
         else:
             for name in needed(item):
-                scores |= official_scores(name, given.first(item, name) or "", acted)
+                scores |= official_scores(item, name, given.first(item, name) or "", acted)
             wanted = [field for name in needed(item) for field in _FIELDS[name]]
             acted["unread_leaves_the_mean"] += len(wanted) - len(scores)
             acted["knowledge_weighs_more"] += "knowledge_score" in scores

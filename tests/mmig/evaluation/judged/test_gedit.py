@@ -77,6 +77,16 @@ def test_official_asks_for_ever_for_braces_that_it_cannot_read(broken: str) -> N
     assert result["measures"]["O"]["micro"]["value"] is None
 
 
+def test_official_repair_makes_sense_of_a_lone_number_without_quotation_marks() -> None:
+    rows = pair("a", "{score: 4, reasoning: fine}", vie([9, 9]))
+    result = aggregate(GEDIT, ITEMS[:1], rows, "official")
+    assert result["measures"]["SC"]["micro"]["value"] == 4
+    assert result["defects"] == {"counts_any_number": 1}
+    twice = aggregate(GEDIT, ITEMS[:1], pair("a", "{score: 4} {score: 5}", vie([9, 9])), "official")
+    assert twice["defects"] == {"asks_for_ever": 1}
+    assert aggregate(GEDIT, ITEMS[:1], pair("a", "[7, 8", vie([9, 9])), "official")["defects"] == {"random_score": 1}
+
+
 def test_official_draws_are_those_of_the_seed() -> None:
     def values(seed: int) -> Any:
         items = [item(str(number), "x", intersection=True) for number in range(40)]

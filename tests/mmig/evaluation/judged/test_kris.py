@@ -75,6 +75,21 @@ def test_the_prompts_own_broken_json_loses_a_dual_score_officially() -> None:
     assert aggregate(KRIS, ITEMS[1:2], plain, "official")["measures"]["KP"]["micro"]["value"] == 25
 
 
+def test_what_officially_stands_in_for_json_depends_on_the_category() -> None:
+    reply = "2. Frames follow. Consistency score: 4"
+
+    def score(kind: str, category: str, text: str = reply) -> float | None:
+        one = item("a", kind, {"category": category})
+        measures = aggregate(KRIS, [one], [row("a", "consistency", text)], "official")["measures"]
+        return measures["VC"]["micro"]["value"]
+
+    assert score(FACTUAL, "count_change") == 75
+    assert score("Temporal Prediction", "temporal_prediction") == 25  # the 2 of the list: names are not looked for
+    empty = '{"consistency_score": null} 3/5'
+    assert score(FACTUAL, "count_change", empty) == 50
+    assert score(KNOWING, "biology", empty) is None
+
+
 def test_officially_halves_are_cut_and_ranges_are_not_looked_at() -> None:
     rows = [row("a", "quality", named(quality=4.5)), row("a", "consistency", named(consistency=7))]
     official = aggregate(KRIS, ITEMS[:1], rows, "official")
