@@ -3,22 +3,16 @@
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
-import torch
-from PIL import Image
-
-from datamodules.schema import MASK_FIELDS, Batch, Sample, collate
-from mmig.base.batches import chosen_device, move_batch
+from mmig.base.batches import chosen_device
 from mmig.base.files import replacing
-from mmig.editor import Editor, EditOutput, check_fields, in_layers
+from mmig.editor import EditOutput, in_layers
 from mmig.evaluation.attention_grid import draw_attention
+from mmig.evaluation.editing import edit_image
 from mmig.evaluation.opening import open_named
 from mmig.evaluation.overrides import with_sampling
-from mmig.evaluation.pictures import editing_size, read_image, to_pil
+from mmig.evaluation.pictures import read_image
 from mmig.run.edit_options import (
-    KEY,
-    EditError,
     attached,
     check_given,
     check_texts,
@@ -28,7 +22,6 @@ from mmig.run.edit_options import (
     showing_attention,
     with_tensors,
 )
-from mmig.training.rng import sample_generators
 
 
 def run(arguments: Namespace) -> None:
@@ -80,51 +73,3 @@ def tell(output: EditOutput, response_source: str) -> None:
         (before, after), (object_phrase, background) = output.extras["layered_loss"][:, 0].tolist(), layers[0]
         sys.stdout.write(f"object: {object_phrase}\nbackground: {background}\n")
         sys.stdout.write(f"loss of the layers: {before:.6f}, then {after:.6f}\n")
-
-
-@torch.no_grad()
-def edit_image(
-    editor: Editor,
-    image: Image.Image | None,
-    instruction: str,
-    response: str | None = None,
-    seed: int = 0,
-    resolution: int | None = None,
-    device: torch.device | str = "cpu",
-    more: Sample | None = None,
-) -> tuple[Image.Image, EditOutput]:
-    """Edit one PIL image; returns the edited image in the size of the input, and all that the editor gave.
-
-    Args:
-        editor: any `Editor`.
-        image: the source, RGB; None for an editor that needs none: it draws a square of `resolution`.
-        instruction: what to do, or what to draw.
-        response: description of the goal image, for editors that are given one; those that draw from a caption take
-            the instruction where there is none.
-        seed: sampling seed.
-        resolution: longer side of what the editor sees, see `editing_size`; None keeps the size.
-        device: where the editor is.
-        more: further fields of the sample; masks in the size of the image, attachments as tensors.
-
-    Raises:
-        EditError: neither an image nor a resolution.
-        MissingFieldError: if the editor needs a field that is not given.
-    """
-    sample: dict[str, Any] = {**(more or {}), "key": KEY, "instruction": instruction}
-    if image is not None:
-        size = editing_size(image.size, resolution)
-        sample["source"] = image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
-    elif resolution is None:
-        raise EditError("--resolution: nothing says how large the picture is to be; give its side in pixels")
-    else:
-        size = editing_size((resolution, resolution), resolution)
-    for name in sample.keys() & set(MASK_FIELDS):
-        sample[name] = sample[name].resize(size, Image.Resampling.NEAREST)
-    if response:
-        sample["response"] = response
-    if response or image is None:
-        sample["target_caption"] = response or instruction
-    batch: Any = move_batch(collate([sample], size=size[::-1]), device)
-    check_fields(editor, batch)
-    output = editor(Batch(**batch), sample_generators(seed, batch["key"]))
-    return to_pil(output.images, None if image is None else [image.size])[0], output

@@ -17,11 +17,9 @@ from datamodules.schema import (
     with_attachment_tensors,
 )
 from mmig.editor import ATTACHMENTS, AnyEditor, Editor, ShowsAttention, read_fields, with_settings
+from mmig.evaluation.editing import KEY
 from mmig.evaluation.overrides import settable
 from mmig.evaluation.pictures import read_image, read_mask
-
-KEY = "edit"
-"""Key of the one sample."""
 
 
 class EditError(ValueError):

@@ -6,6 +6,7 @@ report.MODE.html. The same command goes on where a killed one stopped; another -
 Examples:
     python -m mmig.evaluation.judged imgedit --items Benchmark/singleturn --pictures edited --judge MODEL --out DIR
     python -m mmig.evaluation.judged gedit --items GEdit-Bench --pictures results/NAME --judge REPLIES.jsonl --out DIR
+    python -m mmig.evaluation.judged rededit --items BENCH --checkpoint RUN --pictures edited --judge MODEL --out DIR
 """
 
 import argparse
@@ -33,7 +34,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--pictures",
         type=Path,
         required=True,
-        help="edited pictures in the benchmark's layout, or the folder `pictures` of an evaluation by evaluate.py",
+        help="edited pictures in the benchmark's layout, or the folder `pictures` of an evaluation by evaluate.py; "
+        "with --checkpoint or --config those that are not there are made",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for judge.jsonl, metrics, table and report")
     parser.add_argument("--language", help="of the instructions, where a benchmark has two: en or cn")
@@ -53,7 +55,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, help="of what an official script draws (default: %(default)s)")
     _add_judge(parser)
+    _add_editor(parser)
     return parser
+
+
+def _add_editor(parser: argparse.ArgumentParser) -> None:
+    made = parser.add_argument_group("making the pictures first", "those that are not there, one by one")
+    editor = made.add_mutually_exclusive_group()
+    editor.add_argument("--checkpoint", metavar="PATH", help="run directory, checkpoint or exported folder that edits")
+    editor.add_argument("--config", metavar="YAML", help="with a section `editor`, or `model` before training")
+    made.add_argument("--sampling", nargs="+", default=[], metavar="NAME=VALUE", help="other sampling settings")
+    made.add_argument(
+        "--resolution", type=positive, help="longer side of what the editor sees (default: that of its training)"
+    )
+    made.add_argument("--edit-seed", type=int, default=0, help="sampling seed (default: %(default)s)")
 
 
 def _add_judge(parser: argparse.ArgumentParser) -> None:

@@ -44,7 +44,7 @@ def read_items(folder: Path, pictures: Path, language: str, unpacked: Path) -> l
 
     Args:
         folder: KRIS_Bench, with `CATEGORY/annotation.json` and the pictures beside it.
-        pictures: `CATEGORY/ID.jpg` or `.png`, or what evaluate.py has kept.
+        pictures: `CATEGORY/ID.png` as BAGEL's copy has them or `.jpg` as the original, or what evaluate.py has kept.
         language: English alone.
         unpacked: not needed.
 
@@ -75,7 +75,7 @@ def _item(file: Path, number: str, row: dict[str, Any], dimension: str, levels: 
         dimension,
         str(row["ins_en"]),
         tuple(file.parent / name for name in names),
-        existing(pictures, key, [f"{key}.jpg", f"{key}.png"]),
+        existing(pictures, key, [f"{key}.png", f"{key}.jpg"]),
         levels,
         {"explanation": row.get("explain_en") or "", "goal": str(file.parent / goal) if goal else ""},
     )

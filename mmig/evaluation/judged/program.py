@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from mmig.base.batches import chosen_device
 from mmig.base.files import write_json_lines
 from mmig.base.versions import describe_code
 from mmig.evaluation.judged.aggregate import aggregate
@@ -17,9 +18,12 @@ from mmig.evaluation.judged.benchmarks import BENCHMARKS, editscore
 from mmig.evaluation.judged.items import Item, JudgedError, Question
 from mmig.evaluation.judged.judge import GivenReplies, Judge, ModelJudge, ModelSettings
 from mmig.evaluation.judged.judging import all_questions, judge_all
+from mmig.evaluation.judged.making import make_pictures
 from mmig.evaluation.judged.prompts import Prompts, own_prompts, read_prompts
 from mmig.evaluation.judged.record import Record
 from mmig.evaluation.judged.report import show, write_results
+from mmig.evaluation.opening import open_named
+from mmig.evaluation.overrides import with_sampling
 from mmig.language.chat import Sampling
 
 logger = logging.getLogger(__name__)
@@ -39,13 +43,17 @@ def run(arguments: Namespace) -> None:
         own_prompts(benchmark.name) if arguments.prompts is None else read_prompts(arguments.prompts, facts["prompts"])
     )
     items = _items(benchmark, arguments)
+    if arguments.checkpoint is not None or arguments.config is not None:
+        _make(items, arguments)
+        items = _items(benchmark, arguments)
+    _refuse_none(items, arguments.pictures)
     questions = all_questions(benchmark, items, prompts)
     if arguments.write_questions:
         write_json_lines(out / "questions.jsonl", [_question_line(question) for question in questions])
         Console().print(f"written: {out / 'questions.jsonl'}, {len(questions)} questions", highlight=False)
         return
     judge = _judge(arguments)
-    with Record(out) as record, _progress() as on_progress:
+    with Record(out) as record, _progress("judged") as on_progress:
         rows = judge_all(benchmark, items, questions, judge, record, arguments.passes, on_progress)
     results = {
         **aggregate(benchmark, items, rows, arguments.mode, arguments.seed),
@@ -73,17 +81,30 @@ def _language(benchmark: Benchmark, arguments: Namespace) -> str:
 
 
 def _items(benchmark: Benchmark, arguments: Namespace) -> list[Item]:
-    for option in ("items", "pictures"):
+    makes = arguments.checkpoint is not None or arguments.config is not None
+    for option in ("items", *(() if makes else ("pictures",))):
         if not getattr(arguments, option).exists():
             raise JudgedError(f"--{option} {getattr(arguments, option)}: no such file or folder")
     language = _language(benchmark, arguments)
-    items = benchmark.items(arguments.items, arguments.pictures, language, Path(arguments.out) / UNPACKED)
+    return benchmark.items(arguments.items, arguments.pictures, language, Path(arguments.out) / UNPACKED)
+
+
+def _refuse_none(items: Sequence[Item], pictures: Path) -> None:
     if not any(item.edited.is_file() for item in items):
         raise JudgedError(
-            f"--pictures {arguments.pictures}: none of {len(items)} edited pictures is there; expected such as "
-            f"{items[0].edited}"
+            f"--pictures {pictures}: none of {len(items)} edited pictures is there; expected such as {items[0].edited}"
         )
-    return items
+
+
+def _make(items: Sequence[Item], arguments: Namespace) -> None:
+    """Make the pictures that are not there."""
+    device = chosen_device(arguments.device)
+    opened = open_named(arguments.checkpoint, arguments.config, device=device)
+    editor = with_sampling(opened.editor, arguments.sampling)
+    facts = {**opened.facts, "sampling": vars(editor.sampling)}
+    resolution = arguments.resolution or opened.resolution
+    with _progress("edited") as on_progress:
+        make_pictures(items, arguments.pictures, editor, facts, arguments.edit_seed, resolution, device, on_progress)
 
 
 def _judge(arguments: Namespace) -> Judge:
@@ -132,10 +153,10 @@ def _question_line(question: Question) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress() -> Iterator[Any]:
+def _progress(what: str) -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("judged"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("judged", total=None)
+        task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
