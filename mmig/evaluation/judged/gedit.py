@@ -36,6 +36,7 @@ _LONE_NUMBER = re.compile(r"\{\s*score:\s*(-?\d+(?:\.\d+)?)\s*(?:,\s*\w+:[^{}\",
 def questions(item: Item, prompts: Prompts, scale: float = HIGHEST) -> list[Question]:
     """SC about source and edited picture, PQ about the edited one alone; it is resized to the source's size.
 
+    Pictures stand before the words, as for the official script's Qwen2.5-VL and for EditScore; GPT gets them behind.
     On another scale than 10 the words are EditScore's: reasons first, and its rules with that number for every "10".
     """
     context = "_context_no_delimit" if scale == HIGHEST else "_context_no_delimit_reasoning_first"
@@ -46,8 +47,8 @@ def questions(item: Item, prompts: Prompts, scale: float = HIGHEST) -> list[Ques
         texts[name] = told.replace("<instruction>", item.instruction)
     edited = Shown(item.edited, like=item.sources[0])
     return [
-        Question(item.key, "SC", (texts["SC"], Shown(item.sources[0]), edited)),
-        Question(item.key, "PQ", (texts["PQ"], edited)),
+        Question(item.key, "SC", (Shown(item.sources[0]), edited, texts["SC"])),
+        Question(item.key, "PQ", (edited, texts["PQ"])),
     ]
 
 

@@ -58,7 +58,8 @@ class Record:
     def begin(self, wanted: Mapping[Place, Mapping[str, Any]]) -> dict[Place, dict[str, Any]]:
         """The rows that are there already, of those that are wanted.
 
-        Rows about other pictures are dropped, for the picture has changed or come; a line says how many.
+        Rows about other pictures are dropped, for the picture has changed or come; a line says how many. Those of items
+        and passes that are not wanted stay.
 
         Args:
             wanted: by place what its row must say: `prompt_hash`, `pictures` and `judge`.
@@ -71,9 +72,7 @@ class Record:
         for number, row in enumerate(self._rows(), 1):
             num_lines += 1
             place = row["item"], row["question"], row["pass"]
-            facts = wanted.get(place)
-            if facts is None:
-                continue
+            facts = wanted.get(place, row)
             for name in _ASKED:
                 if row[name] != facts[name]:
                     raise JudgedError(
@@ -83,10 +82,10 @@ class Record:
             if row["pictures"] == facts["pictures"]:
                 kept.setdefault(place, row)
         if num_lines > len(kept):
-            logger.info("%s: %d rows of other items or pictures are dropped", self.path, num_lines - len(kept))
+            logger.info("%s: %d rows about other pictures are dropped", self.path, num_lines - len(kept))
             write_json_lines(self.path, list(kept.values()))
         self._file = self.path.open("a", encoding="utf-8")
-        return kept
+        return {place: row for place, row in kept.items() if place in wanted}
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a row; it is on disk, as far as a killed process is concerned, when this returns."""

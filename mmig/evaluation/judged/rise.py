@@ -12,7 +12,7 @@ from functools import partial
 from mmig.evaluation.judged.benchmark import Benchmark, Given, Official
 from mmig.evaluation.judged.items import Item
 from mmig.evaluation.judged.means import Answers, Measure
-from mmig.evaluation.judged.replies import Reading, final_score
+from mmig.evaluation.judged.replies import OUT_OF_RANGE, Reading, final_score
 from mmig.evaluation.judged.rise_items import LOGICAL, is_free, needed, questions, read_items
 
 BEFORE = "accuracy (before 2026-04-13)"
@@ -129,7 +129,7 @@ def _read(item: Item, name: str, reply: str) -> Reading:
     low, high = _extremes(item, name)
     reading = final_score(reply, *low, *high)
     if reading.scores is not None and reading.scores[0] != int(reading.scores[0]):
-        return Reading(None, "score out of range")
+        return Reading(None, OUT_OF_RANGE)
     return reading
 
 

@@ -4,7 +4,13 @@ from mmig.metrics.published_numbers import PublishedError, published
 from mmig.metrics.suite import METRICS
 
 
-@pytest.mark.parametrize("name", ["magicbrush", "emu_edit", "mgie"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("magicbrush", "emu_edit", "mgie"),
+        *("gedit_bench", "imgedit_bench", "kris_bench", "risebench", "rededit_bench"),
+    ],
+)
 def test_every_table_parses_and_names_its_sources(name: str) -> None:
     table = published(name)
     assert table.protocol == name

@@ -58,8 +58,8 @@ def test_questions_can_be_answered_elsewhere(tmp_path: Path) -> None:
     main([*arguments[:place], "--write-questions", "--out", out])
     asked = [json.loads(line) for line in (tmp_path / "out/questions.jsonl").read_text().splitlines()]
     assert [question["question"] for question in asked] == ["SC", "PQ"] * 3
-    assert asked[0]["parts"][0]["text"].startswith("You compare two pictures")
-    assert asked[0]["parts"][2]["like"] == asked[0]["parts"][1]["picture"]
+    assert asked[0]["parts"][2]["text"].startswith("You compare two pictures")
+    assert asked[0]["parts"][1]["like"] == asked[0]["parts"][0]["picture"]
     replies = [{**question, "reply": vie([8, 9] if question["question"] == "SC" else [2, 3])} for question in asked]
     file = write_replies(tmp_path / "replies.jsonl", replies)
     main([*arguments[:place], "--judge", str(file), "--out", out])

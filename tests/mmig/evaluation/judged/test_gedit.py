@@ -140,7 +140,7 @@ def test_the_judge_sees_source_and_edited_picture_in_one_size(tmp_path: Path) ->
     items, edited = layouts.write("gedit", tmp_path)
     first = GEDIT.items(items, edited, "en", tmp_path / "unpacked")[0]
     asked = {question.name: question for question in GEDIT.questions(first, own_prompts("gedit"))}
-    assert "make it 0" in asked["SC"].parts[0]
+    assert "make it 0" in asked["SC"].parts[-1]
     assert [opened(shown).size for shown in asked["SC"].pictures] == [(40, 32), (40, 32)]
     assert asked["PQ"].pictures == [Shown(first.edited, like=first.sources[0])]
     with Image.open(first.edited) as own:
@@ -149,7 +149,7 @@ def test_the_judge_sees_source_and_edited_picture_in_one_size(tmp_path: Path) ->
 
 def test_editscore_asks_on_its_own_scale(tmp_path: Path) -> None:
     prompts = own_prompts("gedit")
-    text = editscore().questions(ITEMS[0], prompts)[0].parts[0]
+    text = editscore().questions(ITEMS[0], prompts)[0].parts[-1]
     assert "from 0 to 25" in text
     assert "10" not in text
 

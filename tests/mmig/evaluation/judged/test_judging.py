@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from mmig.evaluation.judged.__main__ import main
-from mmig.evaluation.judged.record import FILE
+from mmig.evaluation.judged.record import FILE, Record
 from mmig.evaluation.judged.replies import BROKEN_PICTURE, NO_PICTURE
 from tests.marks import slow_but
 from tests.mmig.evaluation.judged import layouts
-from tests.mmig.evaluation.judged.running import SMALL, kill_after, num_lines, results_of, rows_of
+from tests.mmig.evaluation.judged.running import LIMIT, SMALL, kill_after, num_lines, results_of, rows_of, running
 from tests.tiny_llava import build_llava
 from tests.tiny_qwen_vl import build_qwen_vl
 
@@ -32,7 +32,7 @@ def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "time"} for row in rows]
 
 
-@pytest.mark.parametrize("name", slow_but({"gedit", "rededit"}, layouts.LAYOUTS))
+@pytest.mark.parametrize("name", slow_but({"gedit"}, layouts.LAYOUTS))
 def test_killed_twice_it_asks_each_question_once(name: str, llava: Path, tmp_path: Path) -> None:
     given, out, whole = command(name, tmp_path, llava), tmp_path / "out", tmp_path / "whole"
     kill_after(out, 1, [*given, "--out", str(out)])
@@ -60,6 +60,29 @@ def test_a_line_that_was_being_written_is_asked_again(llava: Path, tmp_path: Pat
     path.write_bytes(content[: content.rstrip(b"\n").rfind(b"\n") + 20])
     main(given)
     assert without_time(rows_of(out)) == without_time(rows)
+
+
+def test_two_processes_do_not_judge_into_one_folder(llava: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = [*command("imgedit", tmp_path, llava), "--out", str(out)]
+    with Record(out), running(given) as second:
+        second.join(LIMIT)
+        assert second.exitcode == 1
+    assert not (out / FILE).exists()
+    main(given)
+    assert num_lines(out) == 4
+
+
+def test_items_of_another_language_stay_in_the_file(llava: Path, tmp_path: Path) -> None:
+    given, out = [*command("gedit", tmp_path, llava), "--out", str(tmp_path / "out")], tmp_path / "out"
+    main(given)
+    before = rows_of(out)
+    main([*given, "--language", "cn"])
+    assert rows_of(out)[: len(before)] == before
+    assert results_of(out)["counts"]["items"] == 1
+    main(given)
+    assert len(rows_of(out)) == 8
+    assert results_of(out)["counts"]["items"] == 3
 
 
 def test_another_mode_asks_nothing(llava: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ FREE = {"temporal_reasoning": 5, "causal_reasoning": 2}
 """RISEBench's items without a consistency score, as BAGEL's means of consistency tell (353 of 360)."""
 
 
-def some_quick(rows: Sequence[PublishedRow], quick: int = 4) -> list[Any]:
+def some_quick(rows: Sequence[PublishedRow], quick: int = 2) -> list[Any]:
     """Rows to parametrise a test by, of which the first and the last alone are quick."""
     return [
         pytest.param(
