@@ -109,8 +109,7 @@ def opened(shown: Shown) -> Image.Image:
     """
     image = read_image(shown.path)
     if shown.like is not None:
-        with Image.open(shown.like) as other:
-            size = other.size
+        size = read_image(shown.like).size
         image = image if image.size == size else image.resize(size)
     if shown.longest is not None:
         image.thumbnail((shown.longest, shown.longest))

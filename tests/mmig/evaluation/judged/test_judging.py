@@ -122,6 +122,14 @@ def test_a_picture_that_cannot_be_read_is_counted_and_the_page_shows_none(llava:
     assert "no picture" in (out / "report.corrected.html").read_text()
 
 
+def test_a_source_that_cannot_be_read_is_counted_for_questions_without_it_too(llava: Path, tmp_path: Path) -> None:
+    given, out = [*command("gedit", tmp_path, llava), "--out", str(tmp_path / "out")], tmp_path / "out"
+    (tmp_path / "edited/fullset/ps_human/en/k2_SRCIMG.png").write_bytes(b"no picture")
+    main(given)
+    failures = {row["question"]: row["failure"] for row in rows_of(out) if row["item"] == "ps_human/en/k2"}
+    assert failures["SC"] == failures["PQ"] == BROKEN_PICTURE  # the edited one has no size to be resized to
+
+
 def test_another_judge_and_other_words_need_another_folder(
     llava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
