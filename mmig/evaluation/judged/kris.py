@@ -23,8 +23,9 @@ _FIELDS = {
     "instruction": ("instruction_score",),
     "dual": ("instruction_score", "knowledge_score"),
 }
-_ANYWHERE = (r"([1-5])\s*/\s*5", r"([1-5])\s+out\s+of\s+5", r"\b([1-5])\b")
-"""Where the official scripts look in a reply without the JSON that they want, the last for any digit."""
+_SCALE_BEHIND = (r"\s*/\s*", r"\s+out\s+of\s+")
+_DIGIT = re.compile(r"\b[1-5]\b")
+"""What the official scripts take in a reply without the JSON that they want: "4/5" or "4 out of 5", then any digit."""
 
 
 def needed(item: Item) -> tuple[str, ...]:
@@ -92,11 +93,12 @@ def official_scores(item: Item, name: str, reply: str, acted: Counter[str]) -> d
                 scores[field] = int(match[1])
     if scores or name == "dual":
         return scores
-    for pattern in _ANYWHERE:
-        if match := re.search(pattern, reply, re.IGNORECASE):
-            acted["takes_any_digit"] += pattern == _ANYWHERE[-1]
+    for word in _SCALE_BEHIND:
+        if match := re.search(rf"([1-5]){word}5", reply, re.IGNORECASE):
             return {fields[0]: int(match[1])}
-    return {}
+    digit = _DIGIT.search(reply)
+    acted["takes_any_digit"] += digit is not None
+    return {} if digit is None else {fields[0]: int(digit[0])}
 
 
 def official(items: Sequence[Item], given: Given) -> Official:

@@ -17,7 +17,7 @@ from mmig.evaluation.judged.rise_items import LOGICAL, is_free, needed, question
 
 BEFORE = "accuracy (before 2026-04-13)"
 """What the official script counted until its commit ce8cba3: items without a consistency score could never count."""
-_DIGITS = r"\*?\*?Final Score{}\*?\*?:?\s*([\d*\s,\n]*)"
+_DIGITS = r"Final Score{}\*{{0,2}}:?\s*([\d\s,*]*)"
 _SHORT = {"consistency": "C", "reasoning": "R", "plausibility": "V"}
 
 
