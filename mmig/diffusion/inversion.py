@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmig.base.watching import steps
 from mmig.diffusion.conditioning import Conditioning
 from mmig.diffusion.guidance import Predict, guided, text_guidance
 from mmig.diffusion.process import NoiseProcess
@@ -97,7 +98,7 @@ def invert(denoiser: Denoiser, process: NoiseProcess, clean: Tensor, ladder: Lad
         ladder: levels to climb.
     """
     latents = clean
-    for lower, upper in ladder:
+    for lower, upper in steps("inversion", ladder):
         prediction = denoiser(latents, upper.to(latents.device).expand(len(latents)))
         latents = move(process, prediction, latents, lower, upper)
     return latents
@@ -110,7 +111,7 @@ def reconstruct(denoiser: Denoiser, process: NoiseProcess, noisy: Tensor, ladder
     Another denoiser than that of `invert` (the target's condition, guidance, `layered_denoiser`) edits.
     """
     latents = noisy
-    for lower, upper in reversed(list(ladder)):
+    for lower, upper in steps("denoising", list(ladder)[::-1]):
         prediction = denoiser(latents, upper.to(latents.device).expand(len(latents)))
         latents = move(process, prediction, latents, upper, lower)
     return latents

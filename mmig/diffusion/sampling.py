@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mmig.base.watching import steps
+
 Seed = torch.Generator | int
 """A generator, or the number that seeds a new one."""
 Generators = Seed | Sequence[Seed]
@@ -90,7 +92,7 @@ def sample(
     before_step: BeforeStep | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Run the reverse process.
+    """Run the reverse process; it can be watched and stopped (`mmig.base.watching`).
 
     Args:
         denoiser: predicts what the scheduler expects (its `prediction_type`).
@@ -131,7 +133,7 @@ def sample(
         scheduler.set_begin_index(first)
     latents = _start(scheduler, noise, source_latents, timesteps)
     extra = _step_arguments(scheduler, generators)
-    for index, timestep in enumerate(timesteps):
+    for index, timestep in enumerate(steps("denoising", timesteps)):
         scale = partial(_scale, scheduler, timestep)
         if before_step is not None:
             latents = before_step(latents, Step(index, len(timesteps), timestep, scale))

@@ -2,9 +2,12 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any
 
 from torch import nn
+
+from mmig.base.watching import tell
 
 
 @contextlib.contextmanager
@@ -13,17 +16,20 @@ def plain_generation(model: Any) -> Iterator[None]:
 
     A checkpoint's `generation_config.json` (repetition penalty, forbidden n-grams, least length, beams, temperature)
     fills in whatever the arguments leave open. A text written so is not the argmax of what teacher forcing sees.
+    The search can be watched and stopped between two tokens (`mmig.base.watching`).
 
     Args:
         model: of transformers, the one whose `generate` searches; its own defaults are there again afterwards.
     """
     from transformers import GenerationConfig
 
-    own = model.generation_config
+    own, written = model.generation_config, count()
     model.generation_config = GenerationConfig()
+    hook = model.register_forward_pre_hook(lambda *_: tell("writing", next(written)))
     try:
         yield
     finally:
+        hook.remove()
         model.generation_config = own
 
 

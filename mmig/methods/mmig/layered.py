@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from mmig.base.watching import steps
 from mmig.diffusion.conditioning import Conditioning
 from mmig.diffusion.guidance import Predict
 from mmig.diffusion.losses import masked_noise_loss, mix_embeddings
@@ -149,7 +150,7 @@ def optimise_embeddings(
     with torch.enable_grad():  # editing runs without gradients
         trained = [value.detach().float().clone().requires_grad_() for value in tokens]
         adam = torch.optim.Adam(trained, lr=lr)
-        for _ in range(num_steps):
+        for _ in steps("fitting the layers", range(num_steps)):
             noise = draw_noise(clean.shape[1:], generators, clean.device).to(clean.dtype)
             uniform = torch.stack([torch.rand((), generator=source, device=source.device) for source in generators])
             timesteps = process.sample_timesteps(uniform).to(clean.device)

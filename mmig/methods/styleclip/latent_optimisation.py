@@ -9,6 +9,7 @@ from torch import Tensor
 from datamodules.schema import Batch
 from mmig.backbones.named import Backbone
 from mmig.base.values import check_values
+from mmig.base.watching import steps
 from mmig.methods.styleclip.clip_loss import ClipLoss
 from mmig.methods.styleclip.editing import FROM_ZERO, CodeEditor, InversionSampling, Texts
 from mmig.methods.styleclip.identity import IdentityLoss, load_identity
@@ -106,7 +107,7 @@ class LatentOptimisationEditor(CodeEditor):
         with torch.no_grad():
             source = self.generator(start, inverted.noise)
         optimizer = torch.optim.Adam([codes])
-        for step in range(sampling.num_steps):
+        for step in steps("optimisation", range(sampling.num_steps)):
             optimizer.param_groups[0]["lr"] = sampling.lr * ramp(step, sampling.num_steps)
             images = self.generator(codes, inverted.noise)
             loss = self.clip.distance(images, texts) + sampling.l2 * code_distance(codes, start, sampling.norm)  # (6)

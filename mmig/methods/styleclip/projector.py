@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmig.base.watching import steps
 from mmig.methods.styleclip.generator import StyleGenerator
 from mmig.methods.styleclip.schedule import ramp
 
@@ -54,7 +55,7 @@ def project(
     codes = generator.mapping.w_avg.expand(len(images), generator.num_codes, -1).clone().requires_grad_()
     noise = [_drawn((1, side, side), generators, device).requires_grad_() for side in generator.noise_sides]
     optimizer = torch.optim.Adam([codes, *noise], betas=(0.9, 0.999))
-    for step in range(num_steps):
+    for step in steps("projection", range(num_steps)):
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * ramp(step, num_steps)
         strength = CODE_NOISE * deviation * max(0.0, 1 - step / num_steps / NOISY_PART) ** 2
         moved = codes + strength * _drawn(codes.shape[1:], generators, device)
