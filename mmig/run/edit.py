@@ -3,13 +3,18 @@
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import NamedTuple
 
+import torch
+from PIL import Image
+
+from datamodules.schema import Sample
 from mmig.base.batches import chosen_device
 from mmig.base.files import replacing
-from mmig.editor import EditOutput, in_layers
+from mmig.editor import Editor, EditOutput, in_layers
 from mmig.evaluation.attention_grid import draw_attention
 from mmig.evaluation.editing import edit_image
-from mmig.evaluation.opening import open_named
+from mmig.evaluation.opening import Opened, open_named
 from mmig.evaluation.overrides import with_sampling
 from mmig.evaluation.pictures import read_image
 from mmig.run.edit_options import (
@@ -24,6 +29,18 @@ from mmig.run.edit_options import (
 )
 
 
+class Given(NamedTuple):
+    """What the files that the options name hold.
+
+    Attributes:
+        image: the source, RGB; None where there is none.
+        more: masks, phrases and attachments, as fields of the sample.
+    """
+
+    image: Image.Image | None
+    more: Sample
+
+
 def run(arguments: Namespace) -> None:
     """Edit one image, or draw one, and write the result.
 
@@ -33,30 +50,67 @@ def run(arguments: Namespace) -> None:
     out, picture = checked_out("--out", arguments.out), None
     if arguments.show_attention is not None:
         picture = checked_out("--show-attention", arguments.show_attention)
-    image = None if arguments.image is None else read_image(Path(arguments.image))
-    more = layer_fields(arguments, image) | attached(arguments.attach, arguments.instruction)
-    device = chosen_device(arguments.device)
+    given, device = read_given(arguments), chosen_device(arguments.device)
     opened = open_named(arguments.checkpoint, arguments.config, ema=not arguments.no_ema, device=device)
-    editor = in_layers(opened.editor) if arguments.layered else opened.editor
-    editor = configured(with_sampling(editor, arguments.sampling), arguments.steps, arguments.response)
-    check_texts(editor, arguments)
-    check_given(editor, image is not None, arguments.response, [one["kind"] for one in more.get("attachments", ())])
-    if picture is not None:
-        editor = showing_attention(editor)
-    if "attachments" in more:
-        more = with_tensors(more, arguments.instruction, opened.data, arguments.response)
-    resolution = arguments.resolution or opened.resolution
-    edited, output = edit_image(
-        editor, image, arguments.instruction, arguments.response, arguments.seed, resolution, device, more
-    )
+    editor = ready(arguments, opened)
+    edited, output = perform(editor, arguments, given, opened, device)
     with replacing(out) as temporary:
         edited.save(temporary)
     sys.stdout.write(f"written: {out}\n")
     tell(output, editor.response_source)
     if picture is not None:
         with replacing(picture) as temporary:
-            draw_attention(image or edited, edited, output.extras["attention"]).save(temporary)
+            draw_attention(given.image or edited, edited, output.extras["attention"]).save(temporary)
         sys.stdout.write(f"attention: {picture}\n")
+
+
+def read_given(arguments: Namespace) -> Given:
+    """Read the files that the options of edit.py name.
+
+    Raises:
+        ValueError: one cannot be read or used.
+    """
+    image = None if arguments.image is None else read_image(Path(arguments.image))
+    return Given(image, layer_fields(arguments, image) | attached(arguments.attach, arguments.instruction))
+
+
+def ready(arguments: Namespace, opened: Opened) -> Editor:
+    """The editor, set as the options of edit.py say.
+
+    Raises:
+        ValueError: an option that it does not take.
+    """
+    editor = in_layers(opened.editor) if arguments.layered else opened.editor
+    return configured(with_sampling(editor, arguments.sampling), arguments.steps, arguments.response)
+
+
+def perform(
+    editor: Editor, arguments: Namespace, given: Given, opened: Opened, device: torch.device | str
+) -> tuple[Image.Image, EditOutput]:
+    """The edit that the options of edit.py ask for, as `edit_image` gives it; nothing is written.
+
+    Args:
+        editor: of `ready`.
+        arguments: of `edit_parser.build_parser`; what opens the editor and where the result goes is not looked at.
+        given: of `read_given`.
+        opened: what is known of the editor.
+        device: where it is.
+
+    Raises:
+        ValueError: an option that the editor does not take, or something that it needs and nobody gives.
+    """
+    more = given.more
+    check_texts(editor, arguments)
+    kinds = [one["kind"] for one in more.get("attachments", ())]
+    check_given(editor, given.image is not None, arguments.response, kinds)
+    if arguments.show_attention is not None:
+        editor = showing_attention(editor)
+    if "attachments" in more:
+        more = with_tensors(more, arguments.instruction, opened.data, arguments.response)
+    resolution = arguments.resolution or opened.resolution
+    return edit_image(
+        editor, given.image, arguments.instruction, arguments.response, arguments.seed, resolution, device, more
+    )
 
 
 def tell(output: EditOutput, response_source: str) -> None:
