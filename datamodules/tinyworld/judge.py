@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from datamodules.tinyworld.asked import asked
 from datamodules.tinyworld.grammar import judge_text
 from datamodules.tinyworld.illustration_reader import judge_illustration
 from datamodules.tinyworld.illustrations import ATTRIBUTES, figure_of
@@ -62,3 +63,10 @@ class TinyWorldJudge:
             said = figure_of(text)
             return all(said.get(name, "") == figure[name] for name in ATTRIBUTES)
         return judge_text(text, metadata["target_scene"]).correct
+
+    def asked(self, text: str, metadata: dict[str, Any]) -> dict[str, Any] | None:
+        """Metadata by which a picture is judged that was edited by another text than its sample's.
+
+        None where nobody can say what that text asks for.
+        """
+        return asked(text, metadata)
