@@ -1,4 +1,4 @@
-"""What another text would ask of a sample's picture: its metadata with that edit, so that the oracle can judge it too."""
+"""What another text would ask of a sample's picture: its metadata with that edit, for the oracle to judge by."""
 
 from __future__ import annotations
 
