@@ -16,7 +16,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 OFFLINE := HF_HUB_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chain-demo test slow-test slurm-test lint format bench tiny-backbones clean
+.PHONY: help setup demo chain-demo test slow-test slurm-test app-test lint format bench tiny-backbones clean
 
 help:
 	@echo "make demo            train stage 1 of MMIG on the small world, evaluate it, show pictures (minutes, CPU)"
@@ -24,6 +24,7 @@ help:
 	@echo "make test            the tests (minutes, 2 cores)"
 	@echo "make slow-test       those that repeat what make test shows, at more moments and in more forms (2 cores)"
 	@echo "make slurm-test      the scripts of slurm/ on a real SLURM, which tests/slurm/install.sh installs (minutes, 2 cores)"
+	@echo "make app-test        the page of python -m mmig.app in a real Chromium, which tests/mmig/app/install.sh installs (minutes)"
 	@echo "make lint            ruff: lint and format; make format mends what it can"
 	@echo "make bench           every performance promise as a ratio"
 	@echo "make tiny-backbones  train assets/tiny again (hours on 2 cores)"
@@ -61,6 +62,10 @@ slow-test: $(STAMP)
 slurm-test: $(STAMP)
 	@echo "== tests on SLURM: $(WORKERS) clusters"
 	@$(ONE_THREAD) $(OFFLINE) "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile -m slurm tests/slurm
+
+app-test: $(STAMP)
+	@echo "== tests of the page in a browser"
+	@$(ONE_THREAD) $(OFFLINE) "$(RUN)" -m pytest -q -m browser tests/mmig/app
 
 lint: $(STAMP)
 	@echo "== ruff: lint and format"

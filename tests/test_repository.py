@@ -31,7 +31,7 @@ LAYERS = (
     ("evaluation",),
     ("callbacks",),
     ("run",),
-    ("doctor",),
+    ("doctor", "app"),
 )
 """Rooms of mmig/; each may import those before it, and none that stands beside it."""
 OWN = {"mmig", "datamodules", "experiments", "bench", "tests", "train", "evaluate", "edit"}
@@ -124,6 +124,13 @@ def test_rooms_import_only_what_lies_below_them(trees: dict[Path, ast.Module]) -
     assert wrong == []
 
 
+def test_the_app_is_a_leaf_that_nothing_imports_but_its_own_tests(trees: dict[Path, ast.Module]) -> None:
+    others = {
+        path: tree for path, tree in trees.items() if not path.as_posix().startswith(("mmig/app/", "tests/mmig/app/"))
+    }
+    assert breaches(others, "", "mmig.app") == []
+
+
 def test_methods_import_no_command_line(trees: dict[Path, ast.Module]) -> None:
     assert breaches(trees, "mmig/methods/", "mmig.run") == []
 
@@ -162,6 +169,7 @@ def test_every_import_is_a_declared_dependency(
 ) -> None:
     declared = {canonical(requirement.name) for requirement in requirements(settings)}
     extras = {"tests": "test", "bench": "bench", "experiments": "bench", "datamodules/audio.py": "audio"}
+    extras |= {path.as_posix(): "app" for path in trees if path.as_posix().startswith("mmig/app/")}
     more = {
         place: {canonical(requirement.name) for requirement in requirements(settings, extra)}
         for place, extra in extras.items()

@@ -31,7 +31,7 @@ NAMES = {
     "checkpoint": "System",
 }
 """What the page calls the options of edit.py."""
-_OPTION = re.compile(r"--([a-z-]+)(?: (?:image|audio)(?:=FILE)?)?")
+_NAMED = re.compile(r"--([a-z-]+)(?: (?:image|audio)(?:=FILE)?)?")
 
 
 class RequestError(ValueError):
@@ -73,8 +73,8 @@ class EditRequest:
             return name if folder is None else str(folder / name)
 
         words = [] if self.picture is None else ["--image", place(self.picture)]
-        words += [f"--instruction={self.instruction}"]  # with =, for it may begin with a dash
-        words += [f"--response={self.response}"] if self.response else []
+        words += _option("--instruction", self.instruction)
+        words += _option("--response", self.response) if self.response else []
         for kind, name in self.attachments:
             words += ["--attach", f"{kind}={place(name)}"]
         words += ["--seed", str(self.seed)]
@@ -87,6 +87,11 @@ class EditRequest:
         """The command line that does this edit, to be run where the files are."""
         device = [] if str(system.device) == "cpu" else ["--device", str(system.device)]
         return shlex.join(["python", "edit.py", *system.words, *self.words(), *device, "--out", "edited.png"])
+
+
+def _option(name: str, text: str) -> list[str]:
+    """An option with its text; in one word where the text looks like an option itself."""
+    return [f"{name}={text}"] if text.startswith("-") else [name, text]
 
 
 def check_text(name: str, text: Any) -> str:
@@ -133,4 +138,4 @@ def in_words(error: Exception) -> str:
     """An error of edit.py's functions, with the page's names in place of options and without paths of this machine."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = re.sub(r"(--image|--attach (?:image|audio)=?) ?/\S*?([\w.-]+)(?=[:\s])", r"\1", text)
-    return _OPTION.sub(lambda found: f"“{NAMES.get(found[1], found[1])}”", text)
+    return _NAMED.sub(lambda found: f"“{NAMES.get(found[1], found[1])}”", text)

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from mmig.app import show
 from mmig.app.asking import (
     LARGEST_SEED,
@@ -186,9 +188,8 @@ class Handlers:
             controls = self.controls[system.name]
             own, values = values[: len(controls)], values[len(controls) :]
             if system in chosen:
-                known = system.opened.resolution
-                resolution = None if side == known else side or (LARGEST_SIDE // 2 if known is None else None)
                 attention = bool(asked.attention) and system.shows_attention
+                resolution = side or _limit(system, folder, picture)
                 request = replace(common, resolution=resolution, attention=attention)
                 found.append((system, self._set(request, system, changed(controls, own))))
         return found
@@ -200,6 +201,14 @@ class Handlers:
     def _folder(self) -> Path:
         """A new place, whose name nobody can guess: whoever knows it may read what lies there."""
         return self.root / "visits" / secrets.token_urlsafe(16)
+
+
+def _limit(system: System, folder: Path, picture: str | None) -> int | None:
+    """The largest resolution, for a system that has none of its own and a picture that is larger; else None."""
+    if picture is None or system.opened.resolution is not None:
+        return None
+    with Image.open(folder / picture) as header:
+        return LARGEST_SIDE if max(header.size) > LARGEST_SIDE else None
 
 
 def _stopped(step: Step[Result] | None) -> str:

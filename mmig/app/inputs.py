@@ -80,10 +80,10 @@ class Inputs:
                 1, MOST_RESULTS, 1, step=1, label="Results", info="How many, each with the next seed.", elem_id="count"
             )
             self.resolution = gr.Number(
-                systems[0].opened.resolution or LARGEST_SIDE // 2,
+                None,
                 precision=0,
                 label="Resolution",
-                info="Longer side in pixels at which the model works; the result has the size of the picture.",
+                info=f"Longer side in pixels at which the model works, up to {LARGEST_SIDE:,}. Empty: as trained.",
             )
             self.attention = gr.Checkbox(
                 True,

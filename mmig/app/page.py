@@ -69,7 +69,7 @@ class Page:
         self.inputs = Inputs(self.handlers, self._values(0) if self.examples else (None, "", "", None))
         with gr.Row():
             self.go = gr.Button("Edit", variant="primary", elem_id="go")
-            self.cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="cancel")
+            self.cancel = gr.Button("Cancel", visible=False, elem_id="cancel")
         self.status = gr.HTML(show.status("Ready."), elem_id="status")
         self.inputs.add_settings()
 
