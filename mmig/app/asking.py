@@ -19,6 +19,8 @@ LARGEST_SIDE = 1_024
 """Pixels that are edited; larger pictures are made smaller, and the edit larger again."""
 MOST_RESULTS = 8
 MOST_CELLS = 25
+UNPACKED = Path("edited")
+"""Folder that an archive of an edit holds."""
 NAMES = {
     "image": "Picture",
     "instruction": "Instruction",
@@ -84,9 +86,10 @@ class EditRequest:
         return words
 
     def command(self, system: System) -> str:
-        """The command line that does this edit, to be run where the files are."""
+        """The command line that does this edit, where the archive of its files was unpacked."""
         device = [] if str(system.device) == "cpu" else ["--device", str(system.device)]
-        return shlex.join(["python", "edit.py", *system.words, *self.words(), *device, "--out", "edited.png"])
+        out = ["--out", str(UNPACKED / "again.png")]
+        return shlex.join(["python", "edit.py", *system.words, *self.words(UNPACKED), *device, *out])
 
 
 def _option(name: str, text: str) -> list[str]:

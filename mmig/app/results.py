@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mmig.app.asking import EditRequest
+from mmig.app.asking import UNPACKED, EditRequest
 from mmig.app.domain import stranger
 from mmig.app.examples import Examples
 from mmig.app.systems import DESCRIPTIONS, System
@@ -212,6 +212,6 @@ def _pack(result: Result) -> None:
     with zipfile.ZipFile(result.archive, "w", zipfile.ZIP_STORED) as archive:
         for path in sorted(result.folder.iterdir()):
             if path != result.archive:
-                archive.write(path, path.name)
-        archive.writestr("command.txt", result.command + "\n")
-        archive.writestr("edit.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+                archive.write(path, str(UNPACKED / path.name))
+        archive.writestr(str(UNPACKED / "command.txt"), result.command + "\n")
+        archive.writestr(str(UNPACKED / "edit.json"), json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
