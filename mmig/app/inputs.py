@@ -1,9 +1,11 @@
 """What can be put in: which inputs a set of systems takes, as components of the page."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from mmig.app.asking import LARGEST_SEED, LARGEST_SIDE, MOST_RESULTS
 from mmig.app.controls import Control, changed
@@ -58,6 +60,7 @@ class Inputs:
             elem_id="attachments",
             visible=any(one.kinds for one in needs),
         )
+        self.attachments.preprocess = _paths
         names = [system.name for system in handlers.systems]
         self.systems = gr.CheckboxGroup(
             names, value=names[:2], label="Systems, side by side", elem_id="systems", visible=len(names) > 1
@@ -135,8 +138,22 @@ class Inputs:
 
 
 def _path(payload: Any) -> str | None:
-    """Where the file was put that a browser has sent."""
-    return None if payload is None else payload.path
+    """Where the file was put that a browser has sent.
+
+    Raises:
+        gr.Error: another place: a request can name any, and whatever lies there would be edited and shown.
+    """
+    if payload is None:
+        return None
+    if not Path(payload.path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+        raise gr.Error("This file was not sent by a browser; send it.", print_exception=False)
+    return str(payload.path)
+
+
+def _paths(payload: Any) -> list[str] | None:
+    """The same of several files."""
+    files = getattr(payload, "root", payload)
+    return [path for file in files if (path := _path(file)) is not None] if files else None
 
 
 def _on_description(needs: Sequence[Needs]) -> str:

@@ -1,6 +1,7 @@
 """The layout: which inputs a set of systems needs, and which handler hears which button."""
 
 import re
+import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -201,7 +202,7 @@ def _kept(new: Sequence[Any], old: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _visitor(request: gr.Request) -> str:
-    return str(request.session_hash)
+    return str(request.session_hash or secrets.token_hex(16))  # who has none can be stopped by nobody
 
 
 def _numbers(name: str, text: str) -> list[float]:

@@ -61,6 +61,7 @@ def serve(page: Page, listening: socket.socket, ready: Callable[[], object]) -> 
         **served,
     )
     blocks.is_running = True  # until it is closed; keeps connections of visitors who wait alive
+    blocks.has_launched = True  # without it Gradio takes a file from wherever a request says that it is
     settings: dict[str, Any] = {"log_level": "warning", "timeout_graceful_shutdown": PATIENCE, "ws": "none"}
     return Server(uvicorn.Config(app, **settings), ready)
 
