@@ -1,6 +1,7 @@
 """The page as a server on a socket: what it lets in and out, from the first free port to the last visitor."""
 
 import ipaddress
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,11 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if not self.should_exit:
             self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As the parent's, without a word on the connections that open pages hold until they are cut."""
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
 
 
 def serve(page: Page, listening: socket.socket, ready: Callable[[], object]) -> Server:

@@ -15,6 +15,8 @@ class Judge(Protocol):
 
     A judge with an attribute `image_size` gets its images resized to that many pixels a side. One that can read has a
     method `text(text, metadata) -> bool`: whether a text describes the goal image of the sample.
+    One that understands instructions has `asked(text, metadata) -> metadata or None`: by what an edit of the sample is
+    judged that followed another instruction.
     """
 
     def __call__(self, image: Tensor, metadata: dict[str, Any]) -> dict[str, float]:

@@ -79,7 +79,7 @@ def wait_for(page: Page, text: str) -> None:
 
 
 def set_steps(page: Page, name: str, steps: int) -> None:
-    page.get_by_role("button", name=name, exact=True).click()
+    page.locator("button.label-wrap", has_text=name).click()
     field = page.get_by_label("Steps").locator("visible=true").first
     field.fill(str(steps))
     field.press("Tab")
@@ -177,7 +177,7 @@ def test_a_bad_upload_is_refused_in_a_sentence_and_a_good_one_is_edited(browser:
     )
     page.errors.clear()  # of the browser, which cannot show it either
     chooser.set_input_files({"name": "mine.png", "mimeType": "image/png", "buffer": encoded(picture(3, 96))})
-    page.wait_for_function("document.querySelector('#picture img').src.includes('mine')")
+    page.wait_for_function("document.querySelector('#picture img')?.src.includes('mine') ?? false")
     page.click("#go")
     wait_for(page, "Done")
     assert page.locator("#results .is-edit img").evaluate("image => image.naturalWidth") == 96
