@@ -48,7 +48,7 @@ def draw(browser: Browser, root: Path, names: list[str], out: Path, width: int, 
         page.click("#draw" if grid else "#go")
         page.wait_for_selector("#status .is-calm:has-text('one'), #status [role=alert]")
         page.wait_for_selector("#cancel", state="hidden")
-        page.wait_for_load_state("networkidle")
+        page.wait_for_function("[...document.images].every(image => image.complete)")
         taken = page.screenshot(full_page=True)
         page.close()
     with Image.open(io.BytesIO(taken)) as image:
