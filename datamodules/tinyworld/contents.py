@@ -10,6 +10,7 @@ from datamodules.tinyworld import (
     illustration_samples,
     illustrations,
     multimodal_samples,
+    several_samples,
     sound_samples,
     subject_samples,
 )
@@ -31,6 +32,8 @@ CONTENTS: dict[str, Content] = {
     "multimodal_said": Content(multimodal_samples.SPLITS, multimodal_samples.draw_said_sample),
     "multimodal_shown": Content(multimodal_samples.SPLITS, multimodal_samples.draw_shown_sample),
     "multimodal_heard": Content(multimodal_samples.SPLITS, multimodal_samples.draw_heard_sample),
+    "multimodal_long": Content(multimodal_samples.SPLITS, multimodal_samples.draw_long_sample),
+    "multimodal_several": Content(multimodal_samples.SPLITS, several_samples.draw_several_sample),
     "illustrations": Content(illustrations.SPLITS, illustration_samples.draw_illustration),
 }
 

@@ -12,7 +12,7 @@ from datamodules.tinyworld.asked import asked
 from datamodules.tinyworld.grammar import judge_text
 from datamodules.tinyworld.illustration_reader import judge_illustration
 from datamodules.tinyworld.illustrations import ATTRIBUTES, figure_of
-from datamodules.tinyworld.multimodal_judge import judge_multimodal_edit
+from datamodules.tinyworld.multimodal_judge import judge_multimodal_edit, judge_several_edits
 from datamodules.tinyworld.oracle import Verdict, judge
 from datamodules.tinyworld.scene import SIDE
 from datamodules.tinyworld.subject_judge import judge_drawing, judge_subject_edit
@@ -22,6 +22,7 @@ JUDGES: dict[str, Callable[[ArrayLike, dict[str, Any]], Verdict]] = {
     "subjects": judge_subject_edit,
     "illustrations": judge_illustration,
     "multimodal": judge_multimodal_edit,
+    "multimodal_several": judge_several_edits,
 }
 """By the world that the metadata names."""
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from datamodules.tinyworld.draws import Draws
 from datamodules.tinyworld.edits import GLOBAL_TYPES, Edit, draw_edit, is_visible
 from datamodules.tinyworld.layout import Rules, draw_scene, put
+from datamodules.tinyworld.long_instructions import in_a_story
 from datamodules.tinyworld.render import render
 from datamodules.tinyworld.sample import MAX_ATTEMPTS, Pair, Sample, assemble
 from datamodules.tinyworld.scene import Background, Scene
@@ -62,6 +63,13 @@ def draw_heard_sample(seed: int, split: str, index: int) -> Sample:
     return _draw(seed, split, index, HEARD_TYPES, "audio")
 
 
+def draw_long_sample(seed: int, split: str, index: int) -> Sample:
+    """The edit of `draw_said_sample` in the same words, inside of a text of several sentences."""
+    sample = draw_said_sample(seed, split, index)
+    told = in_a_story(Draws(seed, f"multimodal/story/{split}", index), sample["instruction"])
+    return sample | {"instruction": told, "metadata": sample["metadata"] | {"said": sample["instruction"]}}
+
+
 def _draw(seed: int, split: str, index: int, types: tuple[str, ...], modality: Modality | None) -> Sample:
     if split not in SPLITS:
         raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
@@ -97,12 +105,12 @@ def _pair(draws: Draws, split: str, world: World, types: tuple[str, ...]) -> Pai
             continue
         if edit_type == "background" and found[1].background.kind != "plain":
             continue
-        if edit_type in GLOBAL_TYPES or edit_type == "background" or _is_told(found[0], found[2]):
+        if edit_type in GLOBAL_TYPES or edit_type == "background" or is_told(found[0], found[2]):
             return found
     raise RuntimeError(f"multimodal: no {edit_type} edit found for split {split!r}")
 
 
-def _is_told(source: Scene, edit: Edit) -> bool:
+def is_told(source: Scene, edit: Edit) -> bool:
     """Whether colour and shape tell the object of an edit from all others of its scene."""
     thing = edit.before or edit.after
     assert thing is not None
@@ -161,10 +169,16 @@ def _item(pair: Pair, modality: Modality, mark: str) -> str:
 def _meant(pair: Pair) -> str:
     """What is meant, in words."""
     _, target, edit = pair
-    thing = edit.before or edit.after
-    if thing is not None:
-        return _with_determiner(edit, f"{thing.colour} {thing.shape}")
+    if edit.before is not None or edit.after is not None:
+        return thing_meant(edit)
     return f"a {target.background.first} background" if edit.type == "background" else edit.operation
+
+
+def thing_meant(edit: Edit) -> str:
+    """The object that comes or goes, in words: "a red circle", "the red circle"."""
+    thing = edit.before or edit.after
+    assert thing is not None
+    return _with_determiner(edit, f"{thing.colour} {thing.shape}")
 
 
 def _with_determiner(edit: Edit, phrase: str) -> str:

@@ -14,6 +14,7 @@ and places, and on level plain that nothing new stands in the background. Thresh
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,19 +79,31 @@ def as_picture(image: ArrayLike) -> Picture:
 def judge(image: ArrayLike, metadata: dict[str, Any]) -> Verdict:
     """Judge an edited image, [3, 64, 64] in [-1, 1], against the metadata of its sample.
 
-    Raises ValueError where the metadata is not the small world's or the image has another shape.
+    `edits` in the place of `edit` are several edits of different objects, done at once: success asks for each of them,
+    preservation for what lies outside of them all.
+
+    Raises ValueError where the metadata is not the small world's, the image has another shape, or one of several edits
+    is of more than an object.
     """
     if metadata.get("world") != "tinyworld":
         raise ValueError("metadata: expected that of a small world's sample (world: tinyworld), found another or none")
     picture = as_picture(image)
     source, target = Scene.from_dict(metadata["source_scene"]), Scene.from_dict(metadata["target_scene"])
-    edit = Edit.from_dict(metadata["edit"])
+    edits = edits_of(metadata)
     limits = thresholds(metadata.get("level", "full"))  # shards of before there were levels say none
-    if edit.type == "background":
+    if edits[0].type == "background":
         return _judge_background(picture, source, target, limits)
-    if edit.type in GLOBAL_TYPES:
+    if edits[0].type in GLOBAL_TYPES:
         return _judge_global(picture, source, target, limits)
-    return _judge_local(picture, source, target, edit, limits)
+    return _judge_local(picture, source, target, edits, limits)
+
+
+def edits_of(metadata: dict[str, Any]) -> list[Edit]:
+    """The edit of a sample, or its several ones. Raises ValueError where one of several is of more than an object."""
+    edits = [Edit.from_dict(each) for each in metadata.get("edits") or [metadata["edit"]]]
+    if len(edits) > 1 and (wide := [edit.type for edit in edits if edit.type in ("background", *GLOBAL_TYPES)]):
+        raise ValueError(f"metadata.edits: expected edits of objects where there are several, found {wide[0]!r}")
+    return edits
 
 
 def _judge_background(picture: Picture, source: Scene, target: Scene, limits: Thresholds) -> Verdict:
@@ -138,25 +151,50 @@ def _standing(picture: Picture, scene: Scene, limits: Thresholds) -> float:
     return _share(stands(thing) for thing in scene.things)
 
 
-def _judge_local(picture: Picture, source: Scene, target: Scene, edit: Edit, limits: Thresholds) -> Verdict:
+def _judge_local(picture: Picture, source: Scene, target: Scene, edits: Sequence[Edit], limits: Thresholds) -> Verdict:
     behind = render_background(target.background)
-    others = [thing for thing in target.things if thing != edit.after]
+    new = [edit.after for edit in edits]
+    others = [thing for thing in target.things if thing not in new]
     kept = _share(_read_in(picture, behind, target, thing, limits).is_like(thing) for thing in others)
-    outside = _outside(picture, source, edit)
+    outside = _outside(picture, source, edits)
     preserved = kept == 1.0 and outside <= limits.max_outside
     preserved = preserved and farthest_patch(picture, source, target) <= limits.max_stray
+    done = [_done(picture, behind, target, edit, kept, limits) for edit in edits]
+    return Verdict(all(right for right, _ in done), preserved, all(exact for _, exact in done), kept, outside)
+
+
+def _done(
+    picture: Picture, behind: np.ndarray, target: Scene, edit: Edit, kept: float, limits: Thresholds
+) -> tuple[bool, bool]:
+    """Whether an edit of an object happened, and in size and texture too; `kept`: share of the untouched objects."""
     gone = edit.before is None or _gone(picture, behind, target, edit.before, limits)
     if edit.after is None:
         assert edit.before is not None  # what is neither before nor after is no edit of an object
         success = gone and kept >= limits.min_kept and not _elsewhere(picture, behind, target, edit.before, limits)
-        return Verdict(success, preserved, success, kept, outside)
+        return success, success
     reading = _read_in(picture, behind, target, edit.after, limits)
     success = reading.is_like(edit.after) and (edit.operation != "move" or gone)
     if edit.operation == "resize":
         success = success and reading.thing.size == edit.after.size
     if edit.operation == "outline":
         success = success and reading.thing.outlined
-    return Verdict(success, preserved, success and reading.agrees(edit.after), kept, outside)
+    return success, success and reading.agrees(edit.after)
+
+
+def places_of(image: ArrayLike, scene: Scene, thing: Thing, level: str = "full") -> list[str]:
+    """The free places of a scene of a level at which an object like `thing` is read in the image, [3, 64, 64].
+
+    Raises ValueError on an image of another shape.
+    """
+    picture, limits, behind = as_picture(image), thresholds(level), render_background(scene.background)
+    found = (thing_at(thing, place) for place in scene.free_places())
+    return [each.place for each in found if _read_in(picture, behind, scene, each, limits).is_like(each)]
+
+
+def thing_at(thing: Thing, place: str) -> Thing:
+    """The object in the middle of another place."""
+    x, y = cell_centre(place)
+    return replace(thing, place=place, x=x, y=y)
 
 
 def _read_in(picture: Picture, behind: np.ndarray, scene: Scene, thing: Thing, limits: Thresholds) -> Reading:
@@ -178,8 +216,7 @@ def _elsewhere(picture: Picture, behind: np.ndarray, target: Scene, before: Thin
     canvas = _with_others(behind, target, None)
 
     def stands_at(name: str) -> bool:
-        x, y = cell_centre(name)
-        return holds(Place(picture, canvas, "", name, limits), replace(before, place=name, x=x, y=y))
+        return holds(Place(picture, canvas, "", name, limits), thing_at(before, name))
 
     return any(stands_at(name) for name in target.free_places() if name != before.place)
 
@@ -193,9 +230,9 @@ def _with_others(behind: np.ndarray, scene: Scene, thing: Thing | None) -> np.nd
     return canvas
 
 
-def _outside(picture: Picture, source: Scene, edit: Edit) -> float:
-    """Mean absolute difference from the source away from the edited object, by 4x4 block means."""
-    inside = grown(silhouettes(thing for thing in (edit.before, edit.after) if thing is not None), 3)
+def _outside(picture: Picture, source: Scene, edits: Sequence[Edit]) -> float:
+    """Mean absolute difference from the source away from the edited objects, by 4x4 block means."""
+    inside = grown(silhouettes(thing for edit in edits for thing in (edit.before, edit.after) if thing is not None), 3)
     free = block_means((~inside).astype(np.float32)[..., None])[..., 0] == 1.0
     gap = np.abs(block_means(picture) - block_means(render(source).astype(np.float32)))
     return float(gap[free].mean())

@@ -10,7 +10,7 @@ from datamodules.tinyworld.judge import TinyWorldJudge
 from datamodules.tinyworld.oracle_errors import as_image, softened
 from datamodules.tinyworld.world import World
 
-COUNTS = dict.fromkeys(CONTENTS, 25) | {"illustrations": 8}
+COUNTS = dict.fromkeys(CONTENTS, 25) | {"illustrations": 8, "multimodal_several": 8, "multimodal_long": 2}
 JUDGE = TinyWorldJudge()
 SAMPLES = {
     name: [content.draw(0, "test", index) for index in range(COUNTS[name])] for name, content in CONTENTS.items()
