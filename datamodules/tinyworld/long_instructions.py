@@ -7,11 +7,11 @@ No sentence here names a colour, shape, size, place or effect, so that the short
 from datamodules.tinyworld.draws import Draws
 
 OPENINGS = (
-    "look at this, it is a good picture, but it is not my last one",
-    "this picture is from a very nice summer morning",
-    "one winter evening my house has a new picture to show",
-    "you can see many things here, and you can hear music with it",
-    "there is a new picture here, and there is one more thing to do",
+    "the picture here is a good one, but it is not my last one",
+    "a new picture is here, and there is one more thing to do",
+    "on a winter evening my house has a new picture to show",
+    "with many things to see and music to hear, this is a very nice picture",
+    "now look at this, for it is a very good picture of a summer morning",
 )
 MIDDLES = (
     "many things in it look nice, and each of them has its place",
