@@ -160,6 +160,11 @@ def stack_attachments(samples: Sequence[Mapping[str, Any]], size: int | None) ->
     }
 
 
+def no_attachments(count: int) -> dict[str, Any]:
+    """The same fields of so many samples without any attachment."""
+    return stack_attachments([{}] * count, None)
+
+
 def _of_kind(slots: Sequence[Sequence[Mapping[str, Any]]], kind: str) -> _Found:
     entries = ((row, number, entry) for row, of_sample in enumerate(slots) for number, entry in enumerate(of_sample))
     return {(row, number): entry["data"] for row, number, entry in entries if entry["kind"] == kind}

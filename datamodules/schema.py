@@ -3,7 +3,13 @@
 Nothing here reads files or draws random numbers; see `shards` for the former and `transforms` for the latter.
 """
 
-from datamodules.attachments import AttachmentSettings, answers, with_attachment_tensors, words_in
+from datamodules.attachments import (
+    AttachmentSettings,
+    answers,
+    no_attachments,
+    with_attachment_tensors,
+    words_in,
+)
 from datamodules.collate import cached_feature, collate, take
 from datamodules.faults import BadSample
 from datamodules.images import decode_image
@@ -62,6 +68,7 @@ __all__ = [
     "collate",
     "decode_image",
     "image_to_tensor",
+    "no_attachments",
     "placeholders",
     "same_shape",
     "take",

@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
-from datamodules.schema import Batch, take
+from datamodules.schema import Batch, no_attachments, take
 from mmig.editor import Editor, EditOutput, KnowsSeeds, MissingFieldError, ResponseSource, autoencoder_of
 
 FIELD = "turn_instructions"
 """Entry of a sample's metadata: the instructions of its turns, a list of texts."""
 READ = ("source", "instruction", "target")
 """Fields that every turn has; the target is the session's. All else that a batch may hold (captions, masks, attachments
-and cached features) is about the first source, the last target or all instructions, so no turn is shown it."""
+and cached features) is about the first source, the last target or all instructions, so no turn is shown it: a turn has
+no attachments."""
 
 
 class InTurns:
@@ -86,7 +87,7 @@ class InTurns:
         extras: list[dict[str, Any]] = [{} for _ in sessions]
         for turn in range(max(map(len, sessions))):
             rows = [row for row, instructions in enumerate(sessions) if turn < len(instructions)]
-            part = take(shown, rows)
+            part = take(shown, rows) | no_attachments(len(rows))  # type: ignore[operator]
             part["source"] = torch.stack([images[row] for row in rows]).clamp(-1, 1)
             part["instruction"] = [sessions[row][turn] for row in rows]
             of_rows = generator if isinstance(generator, torch.Generator) else [generator[row] for row in rows]

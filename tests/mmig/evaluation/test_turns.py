@@ -111,7 +111,10 @@ def test_no_turn_is_shown_what_is_about_another_picture() -> None:
     batch = batch_of(SESSIONS, SOURCES)
     edited(InTurns(editor), batch)
     fields = {"key", "position", "source", "has_source", "target", "has_target", "instruction"}
-    assert [set(shown) for shown in editor.batches] == [fields] * 3
+    kept = [{name for name in shown if "attachment" not in name} for shown in editor.batches]
+    assert kept == [fields] * 3
+    assert [shown["attachment_kinds"] for shown in editor.batches] == [[[]] * rows for rows in (3, 2, 1)]
+    assert not any(shown["has_attachments"].any() for shown in editor.batches)
     assert torch.equal(editor.batches[1]["target"], batch["target"][[0, 2]])
     assert batch["source"][:, 0, 0, 0].tolist() == SOURCES
 

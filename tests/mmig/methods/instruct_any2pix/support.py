@@ -93,7 +93,7 @@ def path(name: str) -> str:
 
 def sample_at(index: int, split: str = "train") -> Sample:
     """A sample of the world of any modality with PIL images."""
-    return with_images(draw_multimodal_sample(0, split, index), _picture)
+    return with_images(draw_multimodal_sample(0, split, index), picture)
 
 
 def as_batch(samples: list[Any]) -> Any:
@@ -113,7 +113,8 @@ def unit(*shape: int, seed: int = 0) -> torch.Tensor:
     return drawn / drawn.norm(dim=-1, keepdim=True)
 
 
-def _picture(pixels: Any) -> Image.Image:
+def picture(pixels: Any) -> Image.Image:
+    """An array of the small world as PIL picture or mask."""
     return Image.fromarray(pixels.astype("uint8") * 255 if pixels.dtype == bool else pixels)
 
 

@@ -8,13 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
+from datamodules.tinyworld.sample import with_images
+from datamodules.tinyworld.several_samples import draw_several_sample
 from mmig.editor import with_settings
+from mmig.evaluation.turns import InTurns
 from mmig.methods.instruct_any2pix.editor import Any2PixEditor, Any2PixSampling, RetrievalError, Understood
 from mmig.methods.instruct_any2pix.export import open_editor
 from mmig.methods.instruct_any2pix.language_module import LLM2Module
-from mmig.methods.instruct_any2pix.slots import InstructionError
+from mmig.methods.instruct_any2pix.slots import SOURCE, InstructionError
 from mmig.training.lora import LoRAConfig
-from tests.mmig.methods.instruct_any2pix.support import as_batch, batch, decoder_folder, language, sample_at
+from mmig.training.rng import sample_generators
+from tests.mmig.methods.instruct_any2pix.support import as_batch, batch, decoder_folder, language, picture, sample_at
 
 QUICK = Any2PixSampling(num_steps=2, guidance_scale=2.0, max_new_tokens=3)
 
@@ -51,6 +55,14 @@ def test_the_picture_that_the_language_model_means_is_edited(editor: Any2PixEdit
         assert with_base(editor, vectors[number : number + 1], chosen) == [number]
     edited = editor._pictures(chosen, torch.tensor([1]))
     assert torch.equal(edited[0], chosen["attachment_images"][0, 1])
+
+
+@torch.no_grad()
+def test_several_edits_follow_one_another_on_the_same_sample(editor: Any2PixEditor):
+    several = as_batch([with_images(draw_several_sample(0, "test", index), picture) for index in range(2)])
+    at_once, in_turn = (one(several, sample_generators(0, several["key"])) for one in (editor, InTurns(editor)))
+    assert at_once.images.shape == in_turn.images.shape and not torch.equal(at_once.images, in_turn.images)
+    assert at_once.extras["base"] == in_turn.extras["base"] == [SOURCE, SOURCE]
 
 
 @torch.no_grad()
