@@ -38,6 +38,12 @@ def point_means(runs: Sequence[Path], part: str, measure: str) -> dict[str, floa
     return found
 
 
+def best_point(runs: Sequence[Path], part: str, measure: str) -> str:
+    """The point with the best mean, of equal ones the first; errors as `point_means`."""
+    means = point_means(runs, part, measure)
+    return max(sorted(means), key=lambda name: means[name])
+
+
 def lay_link(folder: Path, name: str) -> None:
     """The link `chosen` to one of the evaluations in a folder; none where `name` is "" or there is no such one."""
     link = folder / LINK

@@ -30,10 +30,11 @@ LATE = "not in the file when its evaluations were made"
 def measured(claim: Claim, root: Path) -> NDArray[np.float64] | str:
     """Gains of a claim, or why there are none."""
     arms = [read_arm(claim, pattern, root) for pattern in (claim.first, claim.second)]
-    for pattern, scores in zip((claim.first, claim.second), arms, strict=True):
+    data = claim.data, claim.second_data or claim.data
+    for pattern, of_arm, scores in zip((claim.first, claim.second), data, arms, strict=True):
         if scores is None:
             return f"no evaluation in {pattern} of every training seed"
-        if wrong := other_data(claim, pattern, root):
+        if wrong := other_data(claim, pattern, of_arm, root):
             return wrong
     try:
         return gains(claim, *arms)  # type: ignore[arg-type]
@@ -48,11 +49,11 @@ def facts(claim: Claim, pattern: str, root: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
 
 
-def other_data(claim: Claim, pattern: str, root: Path) -> str:
+def other_data(claim: Claim, pattern: str, data: str, root: Path) -> str:
     """In what an arm's evaluations are not of the claim's data; "" where they are."""
     for found in facts(claim, pattern, root):
         for name, expected, actual in (
-            ("data", claim.data, found["data"]["config"]),
+            ("data", data, found["data"]["config"]),
             ("split", claim.split, found["split"]),
         ):
             if actual != expected:

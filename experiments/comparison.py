@@ -5,111 +5,101 @@
 A row is a file that says how it differs from base.yaml beside it. Row R trains with seed S as `runs/FOLDER-R-S`, on the
 samples and with the noise of that seed. How it is scored says protocol.yaml there (mmig/evaluation/protocol.py): each
 of its parts into `runs/FOLDER-R-S/PART`, or the points of the part's grid into folders `NAME=VALUE` in that; the first
-of its metrics is the measure. Where there is a `first/R.yaml`, a row starts from a run `FOLDER-R-S-first` that differs
-by that.
+of its metrics is the measure. A row with a file `protocol/R.yaml` is scored by that instead.
+Where there is a `first/R.yaml`, a row starts from a run `FOLDER-R-S-first` that differs by that; where phases.yaml
+lists the phases of a row (experiments/phases.py), they are runs `FOLDER-R-S-PHASE`, trained in their order.
+Where a protocol has a part `val` with a grid, it is scored first, with all seeds that are asked for; the parts whose
+grids have none of its settings are then scored at that point of it where the measure is best on average.
 Each row and seed is worked on by one process with one thread, so many at a time as --processes says; what is there is
 not done again, and what was stopped goes on. At the end comes a table; `python -m experiments.claims` says what the
 runs say about the claims.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from rich.table import Table
 
+from experiments.arms import BASE, PROTOCOL, Arm, is_finished
+from experiments.chosen import best_point
 from experiments.demo import ROOT, console
+from experiments.phases import FILE as PHASES
 from mmig.base.commands import OptionParser, one_line_errors, positive
 from mmig.evaluation.protocol import Part, Protocol, read_protocol, with_parts
 from mmig.evaluation.rows import by_key, read_rows
 from mmig.run.jobs import point_name, points
 
-BASE, FIRST, PROTOCOL = "base", "first", "protocol"
+CHOICE = "val"
+"""The part whose grid settings are chosen from."""
 LIMIT = 600
+Point = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Arm:
-    """A row with a training seed.
-
-    Attributes:
-        row: its configuration.
-        seed: of weights, draws and order.
-        runs: folder of its run.
-    """
-
-    row: Path
-    seed: int
-    runs: Path
-
-    @property
-    def name(self) -> str:
-        """Of its run."""
-        return f"{self.row.parent.name}-{self.row.stem}-{self.seed}"
-
-    def trainings(self, more: Sequence[str]) -> list[list[str]]:
-        """Commands that train it, or go on; `more` are arguments of the last alone."""
-        files = [self.row.with_name(f"{BASE}.yaml"), *([] if self.row.stem == BASE else [self.row])]
-        first = self.row.parent / FIRST / self.row.name
-        if not first.is_file():
-            return [self._training(self.name, files, more)]
-        start = f"{self.name}-{FIRST}"
-        begun = ["--init_from", str(self.runs / start)]
-        return [self._training(start, [*files, first], []), self._training(self.name, files, [*begun, *more])]
-
-    def _training(self, name: str, files: Sequence[Path], more: Sequence[str]) -> list[str]:
-        seed, own = str(self.seed), ("--seed_everything", "--model.init_args.seed", "--data.init_args.seed")
-        return [
-            *("train.py", "fit", *(word for file in files for word in ("--config", str(file)))),
-            *("--name", name, "--runs", str(self.runs), *(word for option in own for word in (option, seed)), *more),
-        ]
-
-    def evaluation(self, part: Part, limit: int) -> list[str]:
-        """Command that scores it, or goes on; every arm sees the same samples with the same noise."""
-        return [
-            *("evaluate.py", "--protocol", str(self.row.with_name(f"{PROTOCOL}.yaml")), "--parts", part.name),
-            *("--checkpoint", str(self.runs / self.name), "--limit", str(limit), "--keep-pictures", "24"),
-            *("--out", str(self.runs / self.name / part.name)),
-        ]
-
-    def folders(self, part: Part) -> dict[str, Path]:
-        """Where its evaluations of a part go, by what tables call them: the part, or it at each point of its grid."""
-        folder = self.runs / self.name / part.name
-        names = [point_name(point) for point in points(part.grid)]
-        return {" ".join(filter(None, (part.name, name))): folder / name for name in names}
-
-    def is_scored(self, part: Part) -> bool:
-        """Whether its evaluations of a part have ended."""
-        return all(is_finished(folder) for folder in self.folders(part).values())
-
-
-def is_finished(evaluation: Path) -> bool:
-    """Whether an evaluation has ended, by its folder."""
-    return (evaluation / "metrics.json").is_file()
-
-
-def work(arm: Arm, protocol: Protocol, options: argparse.Namespace) -> None:
-    """Train and score an arm; what it says goes into a log beside its run.
+def work(arm: Arm, protocol: Protocol, point: Point, options: argparse.Namespace) -> None:
+    """Train an arm and score it at a point; what it says goes into a log beside its run.
 
     Raises:
         subprocess.CalledProcessError: a command failed.
+        ValueError: a part was scored at another point before.
     """
-    scores = [arm.evaluation(part, options.limit) for part in protocol.parts if not arm.is_scored(part)]
+    for part in protocol.parts:
+        check_point(arm, part, point)
+    scores = [arm.evaluation(part, options.limit, point) for part in protocol.parts if not arm.is_scored(part)]
+    trainings = [] if point else arm.trainings(options.more)  # a point is chosen after them
     log = arm.runs / f"{arm.name}.log"
     log.parent.mkdir(exist_ok=True)
     with log.open("a", encoding="utf-8") as written:
-        for command in [*arm.trainings(options.more), *scores] if scores else []:
+        for command in [*trainings, *scores] if scores else []:
             print("$", *command, file=written, flush=True)
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
             words = [sys.executable, *command]
             subprocess.run(words, cwd=ROOT, env=environment, stdout=written, stderr=written, check=True)
     console.print(f"{arm.name}: done")
+
+
+def choosing_part(protocol: Protocol) -> Part | None:
+    """The part on which settings are chosen for others; None where there is none, or it has no grid."""
+    return next((part for part in protocol.parts if part.name == CHOICE and part.grid), None)
+
+
+def rounds(protocol: Protocol) -> tuple[Protocol, Protocol]:
+    """What is scored as it is, and what is scored at the settings that are chosen on validation."""
+    choice = choosing_part(protocol)
+    later = [part for part in protocol.parts if choice and not part.grid.keys() & choice.grid.keys()]
+    first = [part for part in protocol.parts if part not in later]
+    return replace(protocol, parts=tuple(first)), replace(protocol, parts=tuple(later))
+
+
+def chosen_point(arms: Sequence[Arm], protocol: Protocol) -> Point:
+    """Where the measure is best on validation on average over the arms of one row; {} where nothing is chosen.
+
+    Raises:
+        ValueError: an arm has no evaluation there.
+    """
+    part = choosing_part(protocol)
+    if part is None:
+        return {}
+    best = best_point([arm.runs / arm.name for arm in arms], part.name, part.scoring.metrics[0])
+    return next(point for point in points(part.grid) if point_name(point) == best)
+
+
+def check_point(arm: Arm, part: Part, point: Point) -> None:
+    """Refuse what was scored at another point, so that the test split is not read at two."""
+    for folder in arm.folders(part).values():
+        if is_finished(folder):
+            scored = json.loads((folder / "metrics.json").read_text(encoding="utf-8")).get("sampling", {})
+            if other := {name: scored.get(name) for name, value in point.items() if scored.get(name) != value}:
+                told = ", ".join(f"{name}={value}" for name, value in other.items())
+                raise ValueError(f"{folder} was scored at {told}, validation chooses {point_name(point)}; move it away")
 
 
 def reached(evaluations: Sequence[Path], measure: str) -> list[float]:
@@ -118,27 +108,31 @@ def reached(evaluations: Sequence[Path], measure: str) -> list[float]:
     return [mean(by_key(rows, measure).values()) for rows in finished]
 
 
-def table(arms: Sequence[Arm], protocol: Protocol) -> Table:
-    """The measure, of shares in per cent: the mean over seeds, and each of them."""
-    measure = protocol.parts[0].scoring.metrics[0]
-    cells = {
-        row: [
-            reached(folders, measure)
-            for part in protocol.parts
-            for folders in zip(*(arm.folders(part).values() for arm in arms if arm.row == row), strict=True)
-        ]
-        for row in dict.fromkeys(arm.row for arm in arms)
-    }
-    is_share = all(0 <= value <= 1 for of_row in cells.values() for values in of_row for value in values)
-    factor, unit = (100, ", per cent") if is_share else (1, "")
-    found = Table("row", title=f"{measure}{unit}")
-    for heading in (name for part in protocol.parts for name in arms[0].folders(part)):
-        found.add_column(heading, justify="right")
+def table(arms: Sequence[Arm], protocols: Mapping[Path, Protocol]) -> Table:
+    """The measure, of shares in per cent: the mean over seeds, and each of them; by row what it is scored by."""
+    (measure, *_) = dict.fromkeys(part.scoring.metrics[0] for each in protocols.values() for part in each.parts)
+    cells: dict[Path, dict[str, list[float]]] = {}
+    for row, protocol in protocols.items():
+        of_row = [arm for arm in arms if arm.row == row]
+        names = [name for part in protocol.parts for name in of_row[0].folders(part)]
+        folders = [zip(*(arm.folders(part).values() for arm in of_row), strict=True) for part in protocol.parts]
+        found = [reached(each, measure) for of_part in folders for each in of_part]
+        cells[row] = dict(zip(names, found, strict=True))
+    every = [value for of_row in cells.values() for values in of_row.values() for value in values]
+    factor, unit = (100, ", per cent") if all(0 <= value <= 1 for value in every) else (1, "")
+    shown = Table("row", title=f"{measure}{unit}")
+    headings = dict.fromkeys(name for of_row in cells.values() for name in of_row)
+    for heading in headings:
+        shown.add_column(heading, justify="right")
     for row, of_row in cells.items():
-        told = [", ".join(f"{factor * value:.1f}" for value in values) for values in of_row]
-        means = [f"{factor * mean(values):.1f}" if values else "-" for values in of_row]
-        found.add_row(row.stem, *(f"{one} ({each})" if each else one for one, each in zip(means, told, strict=True)))
-    return found
+        shown.add_row(row.stem, *(_told(of_row.get(name, []), factor) for name in headings))
+    return shown
+
+
+def _told(values: Sequence[float], factor: int) -> str:
+    if not values:
+        return "-"
+    return f"{factor * mean(values):.1f} ({', '.join(f'{factor * value:.1f}' for value in values)})"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -153,19 +147,69 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--processes", type=positive, default=2, help="arms at a time (default: 2)")
     parser.add_argument("more", nargs="*", help="after --: arguments of train.py for all arms")
     options = parser.parse_args(arguments)
-    rows = chosen(options.folder, options.rows, parser)
+    rows = [row.resolve() for row in chosen(options.folder, options.rows, parser)]
+    arms = [Arm(row, seed, ROOT / options.runs) for seed in options.seeds for row in rows]
     with one_line_errors():
-        protocol = with_parts(read_protocol(options.folder / f"{PROTOCOL}.yaml"), options.parts)
-    arms = [Arm(row.resolve(), seed, ROOT / options.runs) for seed in options.seeds for row in rows]
-    failed = []
-    with ThreadPoolExecutor(options.processes) as pool:
-        for arm, done in [(arm, pool.submit(work, arm, protocol, options)) for arm in arms]:
-            if error := done.exception():
-                failed.append(arm.name)
-                console.print(f"{arm.name}: {error}; see {arm.runs}/{arm.name}.log", style="red")
-    console.print(table(arms, protocol))
+        protocols = read_protocols(arms, options.parts)
+        for arm in arms:
+            arm.trainings(options.more)  # phases that cannot be are told before anything trains
+    failed = carry_out(arms, protocols, options)
+    asked = {row: with_asked(protocol, options.parts) for row, protocol in protocols.items()}
+    console.print(table(arms, asked))
     if failed:
         sys.exit(1)
+
+
+def read_protocols(arms: Sequence[Arm], parts: Sequence[str]) -> dict[Path, Protocol]:
+    """How each row is scored.
+
+    Raises:
+        ValueError: a file that cannot be used, or a part that none of them has.
+    """
+    found = {arm.row: read_protocol(arm.protocol) for arm in arms}
+    names = {part.name for protocol in found.values() for part in protocol.parts}
+    for protocol in found.values():
+        if set(parts) - names:
+            with_parts(protocol, parts)  # says which
+    return found
+
+
+def with_asked(protocol: Protocol, parts: Sequence[str]) -> Protocol:
+    """The protocol on the parts that are asked for and that it has; on all where none is."""
+    return replace(protocol, parts=tuple(part for part in protocol.parts if part.name in parts or not parts))
+
+
+def carry_out(arms: Sequence[Arm], protocols: Mapping[Path, Protocol], options: argparse.Namespace) -> set[str]:
+    """Train and score, what is chosen from first; returns the names of the arms that failed."""
+    nowhere: Point = {}
+    jobs = [(arm, with_asked(rounds(protocols[arm.row])[0], options.parts), nowhere) for arm in arms]
+    failed = together(jobs, options)
+    jobs = []
+    for row, protocol in protocols.items():
+        later = with_asked(rounds(protocol)[1], options.parts)
+        of_row = [arm for arm in arms if arm.row == row]
+        if not later.parts or failed & {arm.name for arm in of_row}:
+            continue
+        try:
+            point = chosen_point(of_row, protocol)
+        except ValueError as error:
+            failed |= {arm.name for arm in of_row}
+            console.print(f"{row.stem}: {error}", style="red")
+            continue
+        console.print(f"{row.stem}: {point_name(point)}, chosen on {CHOICE}")
+        jobs += [(arm, later, point) for arm in of_row]
+    return failed | together(jobs, options)
+
+
+def together(jobs: Sequence[tuple[Arm, Protocol, Point]], options: argparse.Namespace) -> set[str]:
+    """Work on arms, so many at a time as the options say; returns the names of those that failed."""
+    failed = set()
+    with ThreadPoolExecutor(options.processes) as pool:
+        for arm, done in [(job[0], pool.submit(work, *job, options)) for job in jobs]:
+            if error := done.exception():
+                failed.add(arm.name)
+                console.print(f"{arm.name}: {error}; see {arm.runs}/{arm.name}.log", style="red")
+    return failed
 
 
 def chosen(folder: Path, names: Sequence[str] | None, parser: argparse.ArgumentParser) -> list[Path]:
@@ -174,7 +218,8 @@ def chosen(folder: Path, names: Sequence[str] | None, parser: argparse.ArgumentP
     for name in (BASE, PROTOCOL):
         if name not in there:
             parser.error(f"{folder}: expected a {name}.yaml and rows beside it")
-    del there[PROTOCOL]
+    for name in (PROTOCOL, PHASES):
+        there.pop(name, None)
     for name in names or []:
         if name not in there:
             parser.error(f"--rows {name}: {folder} has {', '.join(there)}")

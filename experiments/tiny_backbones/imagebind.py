@@ -6,8 +6,10 @@ sample are used: as they differ by one edit they are hard negatives of each othe
 shows. In a world of few words many pictures of a batch show what a sound stands for; they are no negatives of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,11 +21,13 @@ from experiments.tiny_backbones.imagebind_meanings import shows
 from experiments.tiny_backbones.imagebind_size import ImageBindSize, tiny_config
 from mmig.backbones.imagebind import text_ids
 from mmig.backbones.imagebind_model import ImageBindModel
+from mmig.diffusion.saving import save_parts
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from mmig.training.terms import LossTerm
 
+ABOUT = "A tiny ImageBind of the small world: pictures, captions and synthesised sounds in one space."
 FIELDS = ("target", "source")
 """In this order the 2B pictures of a batch come: the targets are what sounds belong to."""
 
@@ -40,6 +44,7 @@ class ImageBindModule(TrainingModule):
     """
 
     known_losses = ("text", "audio", "word")
+    hub_task: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -113,3 +118,9 @@ class ImageBindModule(TrainingModule):
     def logged(self) -> dict[str, Tensor]:
         """The factor of the cosines of texts; that of sounds is 20."""
         return {"text_scale": self.encoder.text_scale.detach()}
+
+    def export(self, folder: Path, config: Mapping[str, Any]) -> str:
+        """imagebind/: the encoder and its tokenizer, so that a run of it serves where an ImageBind is named."""
+        save_parts(folder, {"imagebind": self.encoder})
+        self.tokenizer.save_pretrained(folder / "imagebind")
+        return ABOUT

@@ -37,6 +37,8 @@ class Claim:
         first, second: folders of evaluations (`evaluate.py --out`) of both arms, "{seed}" standing for the training
             seed; first is the one that is to be better.
         data: the configuration, and split, its split, that both were scored on.
+        second_data: the configuration that second was scored on where it is another one, whose samples have the same
+            keys: the same edits asked for in another way.
         measure: name of the metric.
         direction: whether first is to be "higher" or "lower".
         margin: least difference that is claimed, in the measure's unit; a negative one allows first to be worse by it.
@@ -55,6 +57,7 @@ class Claim:
     margin: float = 0.0
     keys: int = LEAST_KEYS
     seeds: tuple[int, ...] = (0, 1, 2)
+    second_data: str = ""
 
     def __post_init__(self) -> None:
         """Raise ValueError for what cannot be, or tells too little."""

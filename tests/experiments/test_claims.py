@@ -73,6 +73,19 @@ def test_other_data_do_not_count(repository: Path, capsys: pytest.CaptureFixture
     assert found["verdict"] == "not measured" and "easier.yaml" in found["note"]
 
 
+def test_arms_may_be_of_other_data_with_the_same_keys_where_the_claim_says_so(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_claims(repository, ENTRY | {"data": "said.yaml", "second_data": "d.yaml", "margin": -0.05})
+    git(repository, "commit", "-qam", "another claim")
+    measure(repository, git(repository, "rev-parse", "HEAD"), data="said.yaml")
+    assert verdicts(repository, capsys)[0][0]["verdict"] == "shown"
+    write_claims(repository, ENTRY | {"data": "said.yaml", "second_data": "heard.yaml"})
+    outcome, _ = verdicts(repository, capsys)
+    assert outcome[0]["verdict"] == "not measured"
+    assert outcome[0]["note"] == "other-{seed}: evaluated on the data d.yaml, claimed is heard.yaml"
+
+
 def test_a_claim_that_was_changed_afterwards_is_marked(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     measure(repository, git(repository, "rev-parse", "HEAD") + "+changes")
     other = ENTRY | {"name": "new", "says": "another one"}

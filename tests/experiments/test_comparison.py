@@ -9,8 +9,10 @@ import yaml
 from rich.console import Console
 
 from experiments import comparison
-from experiments.comparison import Arm, main, table
+from experiments.arms import Arm
+from experiments.comparison import check_point, chosen_point, main, read_protocols, rounds, table, with_asked
 from mmig.evaluation.protocol import Protocol, read_protocol
+from mmig.evaluation.settings import SettingsError
 
 BASE = """
 model:
@@ -60,7 +62,7 @@ def protocol_of(folder: Path) -> Protocol:
 
 def shown(arms: list[Arm], protocol: Protocol) -> str:
     written = io.StringIO()
-    Console(file=written, width=200).print(table(arms, protocol))
+    Console(file=written, width=200).print(table(arms, {arm.row: protocol for arm in arms}))
     return written.getvalue()
 
 
@@ -92,6 +94,110 @@ def test_a_row_may_start_from_a_first_training(folder: Path) -> None:
     assert then.count("--config") == 2 and then[then.index("--init_from") + 1] == str(folder / "small-response-0-first")
     assert then[-2:] == ["--trainer.max_steps", "9"] and "9" not in first
     assert len(Arm(folder / "small" / "base.yaml", 0, folder).trainings([])) == 1
+
+
+def test_phases_are_trained_in_their_order_each_on_those_before(folder: Path) -> None:
+    written = {
+        "part": {"configs": ["base.yaml"], "options": {"trainer.max_steps": 3}},
+        "own": {"backbones": {"unet": "part"}, "init_from": "part"},
+    }
+    (folder / "small" / "phases.yaml").write_text(yaml.safe_dump({"response": written}, sort_keys=False))
+    first, own = Arm(folder / "small" / "response.yaml", 2, folder).trainings(["--trainer.max_steps", "9"])
+    part = str(folder / "small-response-2-part")
+    assert first[first.index("--name") + 1] == "small-response-2-part" and first[-2:] == ["--trainer.max_steps", "3"]
+    assert first.count("--config") == 1 and first[first.index("--data.init_args.seed") + 1] == "2"
+    assert own.count("--config") == 2 and own[own.index("--name") + 1] == "small-response-2"
+    assert own[own.index("--model.init_args.unet") + 1] == own[own.index("--init_from") + 1] == part
+    assert own[-2:] == ["--trainer.max_steps", "9"]
+    assert len(Arm(folder / "small" / "base.yaml", 0, folder).trainings([])) == 1
+
+
+@pytest.mark.parametrize(
+    ("phases", "said"),
+    [
+        ({"own": {"init_from": "part"}}, "response.own: 'part' is none of the phases before it (none)"),
+        ({"part": {"configs": ["base.yaml"]}}, "response: expected 'own' as the last phase, found 'part'"),
+        ({"part": {}, "own": {}}, "response.part.configs: expected some, found none"),
+        ({"own": {"configs": ["base.yaml"]}}, "response.own.configs: expected none, for they are the row's"),
+        ({"part": {"configs": ["x.yaml"]}, "own": {}}, "response.part.configs: x.yaml is neither in "),
+        (
+            {"part": {"steps": 3}},
+            "response.part: expected a mapping with some of backbones, configs, init_from, options",
+        ),
+    ],
+)
+def test_phases_that_cannot_be_are_one_line_before_anything_trains(
+    phases: dict, said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "small" / "phases.yaml").write_text(yaml.safe_dump({"response": phases}, sort_keys=False))
+    with pytest.raises(SystemExit) as ended:
+        main(words(folder, "--rows", "response"))
+    assert said in f"{ended.value} {capsys.readouterr().err}" and not (folder / "runs").exists()
+
+
+def test_a_row_may_have_a_protocol_of_its_own(folder: Path) -> None:
+    arms = [Arm(folder / "small" / f"{row}.yaml", 0, folder) for row in ("base", "response")]
+    (folder / "small" / "protocol").mkdir()
+    own = {"title": "own", "scoring": {"metrics": ["joint"]}, "parts": {"world": {"data": str(folder / "world.yaml")}}}
+    (folder / "small" / "protocol" / "response.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
+    found = read_protocols(arms, ["scales"])
+    asked = [[part.name for part in with_asked(found[arm.row], ["scales"]).parts] for arm in arms]
+    assert asked == [["scales"], []]
+    assert arms[1].evaluation(found[arms[1].row].parts[0], 5)[2] == str(folder / "small" / "protocol" / "response.yaml")
+    assert table(arms, found).row_count == 2
+    with pytest.raises(SettingsError, match="--parts nothing: the protocol protocol has world, scales"):
+        read_protocols(arms, ["nothing"])
+
+
+GRID = {"guidance_scale": [1.0, 1.5]}
+
+
+def choosing(folder: Path) -> tuple[list[Arm], Protocol]:
+    """Two arms of a row, best on average at 1.5 on validation, though one of them is not."""
+    file = folder / "small" / "protocol.yaml"
+    protocol = yaml.safe_load(file.read_text())
+    data = protocol["parts"]["world"]["data"]
+    protocol["parts"] = {
+        "world": {"data": data},
+        "val": {"data": data, "grid": GRID},
+        "same": {"data": data, "grid": GRID},
+        "steps": {"data": data, "grid": {"num_steps": [1, 2]}},
+    }
+    file.write_text(yaml.safe_dump(protocol, sort_keys=False))
+    arms = [Arm(folder / "small" / "base.yaml", seed, folder) for seed in (0, 1)]
+    for arm, values in zip(arms, ((0.5, 0.4), (0.0, 1.0)), strict=True):
+        for scale, value in zip(GRID["guidance_scale"], values, strict=True):
+            write_scores(arm.runs / arm.name / "val" / f"guidance_scale={scale}", {"guidance_scale": scale}, value)
+    return arms, protocol_of(folder)
+
+
+def write_scores(evaluation: Path, sampling: dict[str, float], value: float) -> None:
+    evaluation.mkdir(parents=True)
+    row = {"key": "a", "seed": 0, "edit_type": "add", "values": {"joint": value}}
+    (evaluation / "samples.jsonl").write_text(json.dumps(row))
+    (evaluation / "metrics.json").write_text(json.dumps({"sampling": sampling}))
+
+
+def test_settings_are_chosen_on_validation_over_all_seeds_for_what_has_no_grid_of_them(folder: Path) -> None:
+    arms, protocol = choosing(folder)
+    first, later = rounds(protocol)
+    assert [part.name for part in first.parts] == ["val", "same"]
+    assert [part.name for part in later.parts] == ["world", "steps"]
+    point = chosen_point(arms, protocol)
+    assert point == {"guidance_scale": 1.5}
+    assert arms[0].evaluation(later.parts[0], 5, point)[-2:] == ["--sampling", "guidance_scale=1.5"]
+    with pytest.raises(ValueError, match="expected evaluations at the points of a grid in every run, found none"):
+        chosen_point([*arms, Arm(arms[0].row, 2, folder)], protocol)
+
+
+def test_what_was_scored_at_another_point_is_refused(folder: Path) -> None:
+    arms, protocol = choosing(folder)
+    (world, _), point = rounds(protocol)[1].parts, chosen_point(arms, protocol)
+    write_scores(arms[0].runs / arms[0].name / "world", {"guidance_scale": 1.5}, 1.0)
+    check_point(arms[0], world, point)
+    write_scores(arms[1].runs / arms[1].name / "world", {"guidance_scale": 1.0}, 1.0)
+    with pytest.raises(ValueError, match=r"was scored at guidance_scale=1\.0, validation chooses guidance_scale=1\.5"):
+        check_point(arms[1], world, point)
 
 
 def test_unknown_rows_and_a_folder_without_a_base_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,94 @@
+"""An arm of a comparison: a row's configuration with a training seed, its commands and its folders."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.phases import OWN, Phase, read_phases
+from mmig.evaluation.protocol import Part
+from mmig.run.jobs import point_name, points
+
+BASE, FIRST, PROTOCOL = "base", "first", "protocol"
+"""Names of files and folders beside the rows."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A row with a training seed.
+
+    Attributes:
+        row: its configuration.
+        seed: of weights, draws and order.
+        runs: folder of its run.
+    """
+
+    row: Path
+    seed: int
+    runs: Path
+
+    @property
+    def name(self) -> str:
+        """Of its run."""
+        return f"{self.row.parent.name}-{self.row.stem}-{self.seed}"
+
+    def trainings(self, more: Sequence[str]) -> list[list[str]]:
+        """Commands that train it, or go on; `more` are arguments of the last alone."""
+        files = [self.row.with_name(f"{BASE}.yaml"), *([] if self.row.stem == BASE else [self.row])]
+        if phases := read_phases(self.row.parent, self.row.stem):
+            return self._chain(phases, files, more)
+        first = self.row.parent / FIRST / self.row.name
+        if not first.is_file():
+            return [self._training(self.name, files, more)]
+        start = f"{self.name}-{FIRST}"
+        begun = ["--init_from", str(self.runs / start)]
+        return [self._training(start, [*files, first], []), self._training(self.name, files, [*begun, *more])]
+
+    def _chain(self, phases: Sequence[Phase], files: Sequence[Path], more: Sequence[str]) -> list[list[str]]:
+        names = {phase.name: self.name if phase.name == OWN else f"{self.name}-{phase.name}" for phase in phases}
+        runs = {phase: str(self.runs / name) for phase, name in names.items()}
+        return [
+            self._training(
+                names[phase.name],
+                phase.configs or files,
+                [*phase.words(runs), *(more if phase.name == OWN else [])],
+            )
+            for phase in phases
+        ]
+
+    def _training(self, name: str, files: Sequence[Path], more: Sequence[str]) -> list[str]:
+        seed, own = str(self.seed), ("--seed_everything", "--model.init_args.seed", "--data.init_args.seed")
+        return [
+            *("train.py", "fit", *(word for file in files for word in ("--config", str(file)))),
+            *("--name", name, "--runs", str(self.runs), *(word for option in own for word in (option, seed)), *more),
+        ]
+
+    @property
+    def protocol(self) -> Path:
+        """The file that says how it is scored: the row's own, or that of all."""
+        own = self.row.parent / PROTOCOL / self.row.name
+        return own if own.is_file() else self.row.with_name(f"{PROTOCOL}.yaml")
+
+    def evaluation(self, part: Part, limit: int, point: Mapping[str, Any] | None = None) -> list[str]:
+        """Command that scores it at a point, or goes on; every arm sees the same samples with the same noise."""
+        sampling = [f"{name}={value}" for name, value in (point or {}).items()]
+        return [
+            *("evaluate.py", "--protocol", str(self.protocol), "--parts", part.name),
+            *("--checkpoint", str(self.runs / self.name), "--limit", str(limit), "--keep-pictures", "24"),
+            *("--out", str(self.runs / self.name / part.name), *(["--sampling", *sampling] if sampling else [])),
+        ]
+
+    def folders(self, part: Part) -> dict[str, Path]:
+        """Where its evaluations of a part go, by what tables call them: the part, or it at each point of its grid."""
+        folder = self.runs / self.name / part.name
+        names = [point_name(point) for point in points(part.grid)]
+        return {" ".join(filter(None, (part.name, name))): folder / name for name in names}
+
+    def is_scored(self, part: Part) -> bool:
+        """Whether its evaluations of a part have ended."""
+        return all(is_finished(folder) for folder in self.folders(part).values())
+
+
+def is_finished(evaluation: Path) -> bool:
+    """Whether an evaluation has ended, by its folder."""
+    return (evaluation / "metrics.json").is_file()
