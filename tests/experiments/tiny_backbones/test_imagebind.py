@@ -168,6 +168,14 @@ def test_the_folder_gives_the_vectors_of_the_trained_towers_and_is_scored(sounds
     assert 0 < found["sound_to_image_chance"] < 1
 
 
+def test_what_a_run_of_it_exports_serves_where_an_imagebind_is_named(sounds: Batch, tmp_path: Path):
+    module = build().eval()
+    module.export(tmp_path, {})
+    encoder, tokenizer = (load(tmp_path) for load in (load_imagebind, load_imagebind_tokenizer))
+    assert torch.equal(encoder.embed_images(sounds["target"]), module.encoder.embed_images(sounds["target"]))
+    assert torch.equal(text_ids(tokenizer, ["a red ring"]), text_ids(module.tokenizer, ["a red ring"]))
+
+
 def test_another_run_is_refused(sounds: Batch, tmp_path: Path):
     with pytest.raises(ExportError, match="export clip: expected a run of ClipModule, found ImageBindModule"):
         export_run("clip", build(), tmp_path)
