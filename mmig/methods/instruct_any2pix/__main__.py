@@ -14,6 +14,7 @@ SOURCES = {
     "convert-ip-adapter": "ip_adapter_global_local_2_view.bin as a decoder",
     "convert-aesthetic": "sac+logos+ava1-l14-linearMSE.pth as a folder with `aesthetic`",
 }
+VIEWS = ("whole", "part")
 WITH_BACKBONE = ("convert-decoder", "convert-ip-adapter")
 
 
@@ -36,7 +37,7 @@ def _convert(options: argparse.Namespace) -> Path:
 
     if options.command == "convert-ip-adapter":
         texts = encode_by_two(*load_both_text_encoders(options.backbone), [options.text, options.null_text])
-        return released.convert_ip_adapter(options.source, options.backbone, texts, options.out)
+        return released.convert_ip_adapter(options.source, options.backbone, texts, options.out, options.view)
     if options.command == "convert-decoder":
         return released.convert_decoder(options.source, options.backbone, options.out)
     convert = {
@@ -59,6 +60,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         if name == "convert-ip-adapter":
             command.add_argument("--text", default="best quality, high quality", help="of every picture")
             command.add_argument("--null-text", default="monochrome, lowres", help="of no condition")
+            command.add_argument(
+                "--view", choices=VIEWS, default="whole", help="of a whole picture, or of a part of one"
+            )
     return parser.parse_args(arguments)
 
 

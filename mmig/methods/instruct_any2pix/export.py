@@ -76,6 +76,7 @@ def open_editor(
     sampling: Any2PixSampling | None = None,
     detector: str | None = None,
     segmenter: str | None = None,
+    subject_decoder: str | None = None,
     refiner: str | None = None,
     refiner_strength: float = 0.3,
 ) -> Any2PixEditor:
@@ -88,6 +89,7 @@ def open_editor(
         sampling: how to edit.
         detector, segmenter: folders or hub ids of an open-vocabulary detector and of SAM, both of which together refine
             subjects; None leaves that out.
+        subject_decoder: folder or run of the decoder that subjects are refined with; None: the one that edits.
         refiner: folder of SDXL's refiner; None leaves it out.
         refiner_strength: how far its noise goes.
 
@@ -104,7 +106,8 @@ def open_editor(
     drawing = load_decoder(decoder or path, encoder.width)
     afterwards: list[PostProcessor] = []
     if detector is not None and segmenter is not None:
-        afterwards.append(SubjectRefinement(encoder, drawing, load_segmenter(detector, segmenter)))
+        again = load_decoder(subject_decoder, encoder.width) if subject_decoder else drawing
+        afterwards.append(SubjectRefinement(encoder, again, load_segmenter(detector, segmenter)))
     if refiner is not None:
         afterwards.append(load_refiner(refiner, strength=refiner_strength))
     return Any2PixEditor(encoder, reader, load_prior(prior or path), drawing, sampling, afterwards)
@@ -113,6 +116,7 @@ def open_editor(
 open_editor.backbone_settings = {  # type: ignore[attr-defined]  # for `python -m mmig.backbones fetch`
     "path": LANGUAGE_PARTS | IMAGEBIND_PARTS | {"vector_projectors": VECTOR_PROJECTORS, "prior": PRIOR} | DECODER_PARTS,
     "decoder": DECODER_PARTS,
+    "subject_decoder": DECODER_PARTS,
     "prior": {"prior": PRIOR},
     "imagebind": IMAGEBIND_PARTS,
 }

@@ -2,8 +2,8 @@
 
     python -m mmig.methods.instruct_any2pix convert-prior prior/model.bin --out DIR
     python -m mmig.methods.instruct_any2pix convert-language llm-retrained --out DIR
-    python -m mmig.methods.instruct_any2pix convert-decoder sdxl/unet --backbone STABLE-DIFFUSION-XL --out DIR
-    python -m mmig.methods.instruct_any2pix convert-ip-adapter FILE --backbone STABLE-DIFFUSION-XL --out DIR
+    python -m mmig.methods.instruct_any2pix convert-decoder sdxl/unet --backbone SDXL --out DIR
+    python -m mmig.methods.instruct_any2pix convert-ip-adapter FILE --backbone SDXL [--view part] --out DIR
     python -m mmig.methods.instruct_any2pix convert-aesthetic FILE --out DIR
 
 Names and shapes alone are known here: that repository has no licence, and none of its code is used. Of what it gives
@@ -54,6 +54,9 @@ _PRIOR = {
 }
 _PROJECTORS = {"model.vae_projector_image": "enter", "model.vae_predictor_image": "leave"}
 _UNUSED = ("model.vae_projector_audio", "model.vae_predictor_audio", "model.mm_projector", "model.vision_tower")
+VIEWS = {"whole": 1.0, "part": 0.5}
+"""Of the last decoder, a whole picture and a part of one, in the order of their embeddings: how much their own vector
+counts beside that of the whole picture."""
 _DECODER = {"projector_unclip": "context", "projector_unclip2": "pooled"}
 
 
@@ -163,16 +166,19 @@ def convert_decoder(folder: Path, backbone: str, out: Path) -> Path:
     return out
 
 
-def convert_ip_adapter(file: Path, backbone: str, texts: TextCondition, out: Path) -> Path:
-    """The last released decoder, `ip_adapter_global_local_2_view.bin`, of which the view of the whole picture is taken.
+def convert_ip_adapter(file: Path, backbone: str, texts: TextCondition, out: Path, view: str = "whole") -> Path:
+    """One view of the last released decoder, `ip_adapter_global_local_2_view.bin`.
 
-    Its view embedding stands behind a LayerNorm, so that it goes into that norm's bias.
+    Tokens of a picture are norm(proj(x) + view embedding); of a part norm(proj(x)/2 + proj(whole)/2 + view embedding),
+    the whole picture's vector being zeros where there is none, as here: so all of it goes into weight and bias of
+    `proj` (that repository's diffusion/ip_adapter/ip_adapter.py, commit d42d4ca, `ImageProjModel` and `IPAdapterXL`).
 
     Args:
         file: {"image_proj": proj, norm, raw_embed; "ip_adapter": NUMBER.to_k_ip.weight, NUMBER.to_v_ip.weight}.
         backbone: folder or hub id of SDXL.
         texts: states of the text of every picture and of that of no condition.
         out: a new folder.
+        view: of `VIEWS`; a decoder of parts is what subjects are refined with.
 
     Raises:
         BackboneError: an unreadable or unfitting file, or `out` exists.
@@ -181,7 +187,8 @@ def convert_ip_adapter(file: Path, backbone: str, texts: TextCondition, out: Pat
     unet = load_unet(backbone)
     norm = weight(flat, "image_proj.norm.weight", 1, file)
     table, bias = weight(flat, "image_proj.proj.weight", 2, file), weight(flat, "image_proj.proj.bias", 1, file)
-    view = flat.get("image_proj.raw_embed", torch.zeros(1, len(norm)))[0]
+    embedding = flat.get("image_proj.raw_embed", torch.zeros(len(VIEWS), len(norm)))[list(VIEWS).index(view)]
+    table, bias = VIEWS[view] * table, bias + embedding.repeat(len(table) // len(norm))
     layers = cross_attentions(unet)
     # IP-Adapter counts all attentions, with those to the picture itself between; 1, 3, ... are those to texts
     order = [name.removesuffix(".processor") for name in unet.attn_processors if name.endswith("attn2.processor")]
@@ -197,7 +204,7 @@ def convert_ip_adapter(file: Path, backbone: str, texts: TextCondition, out: Pat
     )
     projector.set_texts(texts)
     own = {f"image_proj.image_embeds.{kind}": value for kind, value in (("weight", table), ("bias", bias))}
-    own |= {"image_proj.norm.weight": norm, "image_proj.norm.bias": flat["image_proj.norm.bias"] + view}
+    own |= {"image_proj.norm.weight": norm, "image_proj.norm.bias": flat["image_proj.norm.bias"]}
     for number, name in enumerate(layers):
         for kind in "kv":
             key = f"ip_adapter.{places[name]}.to_{kind}_ip.weight"

@@ -146,7 +146,10 @@ def test_the_first_decoder_has_its_two_projectors_among_the_unets_weights(tmp_pa
 
 
 @torch.no_grad()
-def test_the_last_decoders_view_embedding_is_added_behind_the_norm(tmp_path: Path):
+@pytest.mark.parametrize(("view", "number", "share"), [("whole", 0, 1.0), ("part", 1, 0.5)])
+def test_the_last_decoders_view_embedding_is_added_before_the_norm(
+    view: str, number: int, share: float, tmp_path: Path
+):
     decoder = load_unet_of_sdxl()
     layers = cross_attentions(decoder)
     order = [name for name in decoder.attn_processors if name.endswith("attn2.processor")]
@@ -160,15 +163,21 @@ def test_the_last_decoders_view_embedding_is_added_behind_the_norm(tmp_path: Pat
     proj |= {"norm.weight": 1 + drawn(CONTEXT), "norm.bias": drawn(CONTEXT), "raw_embed": drawn(2, CONTEXT)}
     torch.save({"image_proj": proj, "ip_adapter": adapter}, tmp_path / "ip.bin")
     out = tmp_path / "out"
-    assert run("convert-ip-adapter", tmp_path / "ip.bin", "--backbone", path("sdxl"), "--out", out) == 0
+    words = ("--backbone", path("sdxl"), "--view", view)
+    assert run("convert-ip-adapter", tmp_path / "ip.bin", *words, "--out", out) == 0
     projector: Any = load_projector(str(out))
-    given = (20 * unit(1, WIDTH) @ proj["proj.weight"].T + proj["proj.bias"]).view(1, 4, CONTEXT)
-    expected = torch.nn.functional.layer_norm(given, (CONTEXT,), proj["norm.weight"], proj["norm.bias"])
-    found = projector(unit(1, WIDTH)).tokens[:, -4:]
-    torch.testing.assert_close(found, expected + proj["raw_embed"][0], atol=1e-5, rtol=1e-5)
-    for number, name in enumerate(layers):
-        place = order.index(f"{name}.processor")
-        assert torch.equal(projector.layers[number].to_k_ip[0].weight, adapter[f"{2 * place + 1}.to_k_ip.weight"])
+
+    def tokens(vector: torch.Tensor) -> torch.Tensor:
+        own, whole = (x @ proj["proj.weight"].T + proj["proj.bias"] for x in (vector, torch.zeros_like(vector)))
+        seen = (share * own + (1 - share) * whole).view(1, 4, CONTEXT) + proj["raw_embed"][number]
+        return torch.nn.functional.layer_norm(seen, (CONTEXT,), proj["norm.weight"], proj["norm.bias"])
+
+    close = {"atol": 1e-5, "rtol": 1e-5}
+    torch.testing.assert_close(projector(unit(1, WIDTH)).tokens[:, -4:], tokens(20 * unit(1, WIDTH)), **close)
+    torch.testing.assert_close(projector.null(1).tokens[:, -4:], tokens(torch.zeros(1, WIDTH)), **close)
+    for place, name in enumerate(layers):
+        key = f"{2 * order.index(f'{name}.processor') + 1}.to_k_ip.weight"
+        assert torch.equal(projector.layers[place].to_k_ip[0].weight, adapter[key])
 
 
 def load_unet_of_sdxl() -> Any:
