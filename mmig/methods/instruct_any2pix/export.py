@@ -95,10 +95,12 @@ def open_editor(
 
     Raises:
         BackboneError: a part is missing, broken or does not fit the others.
-        ValueError: a detector without a segmenter, or the other way round.
+        ValueError: a detector without a segmenter, or the other way round, or a decoder of subjects without them.
     """
     if (detector is None) != (segmenter is None):
         raise ValueError("detector, segmenter: expected both or none; the one's boxes are what the other cuts out in")
+    if subject_decoder is not None and detector is None:
+        raise ValueError("subject_decoder: expected a detector and a segmenter beside it, which find subjects")
     encoder = load_encoder(imagebind or path)
     reader = load_reader(path, path, encoder.width, language or ReaderConfig())
     reader.projectors = load_strictly(VectorProjectors, locate(path, VECTOR_PROJECTORS), torch.float32)

@@ -9,11 +9,21 @@ import torch
 from mmig.backbones.parts import BackboneError
 from mmig.editor import EditOutput
 from mmig.methods.instruct_any2pix.decoder import load_decoder
+from mmig.methods.instruct_any2pix.export import open_editor
+from mmig.methods.instruct_any2pix.projectors import load_projector
 from mmig.methods.instruct_any2pix.refiner import Refiner, load_refiner
 from mmig.methods.instruct_any2pix.segmenting import load_segmenter
 from mmig.methods.instruct_any2pix.subject_refinement import SubjectRefinement, SubjectSettings, grown, subjects_of
 from mmig.methods.instruct_any2pix.vectors import load_encoder
-from tests.mmig.methods.instruct_any2pix.support import WIDTH, as_batch, build_refiner, decoder_folder, path, sample_at
+from tests.mmig.methods.instruct_any2pix.support import (
+    WIDTH,
+    as_batch,
+    build_refiner,
+    decoder_folder,
+    language,
+    path,
+    sample_at,
+)
 from tests.tiny_detectors import build_grounding_dino
 from tests.tiny_saving import save, seeded
 
@@ -88,11 +98,11 @@ def test_masks_lose_specks_grow_and_get_a_soft_edge():
     assert (row > 0.5).sum() == 56 - 2 + 10
 
 
-@pytest.mark.slow
-def test_grounding_dino_and_sam_find_a_mask_of_the_pictures_size(tmp_path: Path):
+def build_finders(folder: Path) -> tuple[str, str]:
+    """Grounding DINO and SAM with random weights."""
     from transformers import SamConfig, SamImageProcessor, SamModel, SamProcessor
 
-    build_grounding_dino(tmp_path / "dino", ["a circle"])
+    build_grounding_dino(folder / "dino", ["a circle"])
     small = {"image_size": 64, "patch_size": 16}
     config = SamConfig(
         vision_config={
@@ -112,9 +122,29 @@ def test_grounding_dino_and_sam_find_a_mask_of_the_pictures_size(tmp_path: Path)
     with seeded(0):
         sam = SamModel(config)
     sizes = {"size": {"longest_edge": 64}, "pad_size": {"height": 64, "width": 64}}
-    SamProcessor(SamImageProcessor(**sizes)).save_pretrained(tmp_path / "sam")
-    save(sam, tmp_path / "sam", torch.float32)
-    segmenter = load_segmenter(str(tmp_path / "dino"), str(tmp_path / "sam"), threshold=0.0)
+    SamProcessor(SamImageProcessor(**sizes)).save_pretrained(folder / "sam")
+    save(sam, folder / "sam", torch.float32)
+    return str(folder / "dino"), str(folder / "sam")
+
+
+@pytest.mark.slow
+def test_subjects_may_be_refined_with_a_decoder_of_their_own(tmp_path: Path):
+    module = language(decoder=True)
+    module.export(tmp_path / "editor", {})
+    detector, segmenter = build_finders(tmp_path)
+    other = decoder_folder("of parts")
+    named = {"language": module.reader.config, "detector": detector, "segmenter": segmenter}
+    own, apart = (open_editor(str(tmp_path / "editor"), **named, subject_decoder=one) for one in (None, other))
+    assert own.afterwards[0].decoder is own.decoder
+    expected = load_projector(other).state_dict()
+    found = apart.afterwards[0].decoder.projector.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert any(not torch.equal(value, expected[name]) for name, value in apart.decoder.projector.state_dict().items())
+
+
+@pytest.mark.slow
+def test_grounding_dino_and_sam_find_a_mask_of_the_pictures_size(tmp_path: Path):
+    segmenter = load_segmenter(*build_finders(tmp_path), threshold=0.0)
     found = segmenter(edited().images[0, :, :48], "circle")
     assert found is not None and found.shape == (48, 64) and set(found.unique().tolist()) <= {0.0, 1.0}
     segmenter.threshold = 1.1

@@ -81,6 +81,8 @@ def test_an_exported_folder_is_opened_as_an_editor_that_looks_at_pictures_in_its
 def test_a_detector_without_a_segmenter_is_refused(folder: Path):
     with pytest.raises(ValueError, match=r"^detector, segmenter: expected both or none"):
         open_editor(str(folder / "editor"), detector="somewhere")
+    with pytest.raises(ValueError, match=r"^subject_decoder: expected a detector and a segmenter beside it"):
+        open_editor(str(folder / "editor"), subject_decoder="somewhere")
 
 
 @torch.no_grad()
