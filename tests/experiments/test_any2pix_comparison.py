@@ -109,6 +109,7 @@ def shrunk(out: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # twenty programs, one after another
 def test_all_of_it_runs_from_the_tiny_backbones_to_the_figure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
