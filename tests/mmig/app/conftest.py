@@ -42,12 +42,19 @@ def handlers(system: System, examples: Examples, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="module")
-def address(handlers: Handlers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the page of the tiny editor is."""
+def uploaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where pages keep what browsers send them: a process has one folder for that, however many pages it serves."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        with served(Page(handlers)) as url:
-            yield url
+        folder = tmp_path_factory.mktemp("uploads")
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def address(handlers: Handlers, uploaded: Path) -> Iterator[str]:
+    """Where the page of the tiny editor is."""
+    with served(Page(handlers)) as url:
+        yield url
 
 
 def picture(index: int, side: int = 64) -> Image.Image:

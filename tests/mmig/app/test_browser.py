@@ -45,11 +45,9 @@ def two(system: System, examples: Examples, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def address_of_two(two: Handlers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        with served(AppPage(two)) as url:
-            yield url
+def address_of_two(two: Handlers, uploaded: Path) -> Iterator[str]:
+    with served(AppPage(two)) as url:
+        yield url
 
 
 def opened(browser: Browser, address: str, width: int = 1280, scheme: str = LIGHT) -> Page:
