@@ -1,9 +1,10 @@
-"""Whether a picture is one that a model knows: the one door to `mmig.evaluation.domain`."""
+"""Whether a picture is one that a model knows, in a sentence."""
 
 from PIL import Image
 
 from datamodules.schema import image_to_tensor
 from mmig.app.systems import System
+from mmig.evaluation.domain import outside
 from mmig.evaluation.pictures import editing_size
 
 
@@ -15,12 +16,6 @@ def stranger(system: System, picture: Image.Image, resolution: int | None) -> st
         picture: RGB, as it was given.
         resolution: longer side in pixels that it is edited at.
     """
-    try:
-        from mmig.evaluation.domain import outside
-    except ModuleNotFoundError as error:
-        if error.name != "mmig.evaluation.domain":
-            raise
-        return ""
     size = editing_size(picture.size, resolution or system.opened.resolution)
     verdict = outside(system.editor, image_to_tensor(picture.resize(size, Image.Resampling.BICUBIC)))
     if verdict is None or not verdict.is_outside:
