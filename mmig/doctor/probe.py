@@ -140,7 +140,7 @@ QUESTIONS: dict[str, Callable[[], dict[str, Any]]] = {
 """In this order; the others need torch."""
 
 
-def main() -> None:
+def answer_all() -> None:
     """Answer all of them, as far as it goes."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
@@ -184,4 +184,4 @@ def _how(status: int) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    answer_all()

@@ -123,9 +123,12 @@ def test_another_instruction_is_judged_by_what_it_asks_for_and_another_picture_n
     assert made(system, vague, example.picture, tmp_path / "c", examples).verdict == {}
 
 
-def test_what_a_system_does_not_read_is_left_out_and_said(system: System, examples: Examples, tmp_path: Path) -> None:
+def test_what_a_system_does_not_read_is_left_out_and_said(
+    system: System, example: Example, examples: Examples, tmp_path: Path
+) -> None:
+    assert example.picture is not None
     request = EditRequest("x", response="a red ball", picture="source.png", settings=FAST)
-    result = made(system, request, picture(1), tmp_path, examples)
+    result = made(system, request, example.picture, tmp_path, examples)
     assert result.notes == ("It reads no description.",)
     assert "--response" not in result.command
 
