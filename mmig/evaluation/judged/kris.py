@@ -13,7 +13,7 @@ from functools import partial
 from mmig.evaluation.judged.benchmark import Benchmark, Given, Official
 from mmig.evaluation.judged.items import Item
 from mmig.evaluation.judged.kris_items import COMPOSITION, TEMPORAL, WITH_KNOWLEDGE, questions, read_items
-from mmig.evaluation.judged.means import Answers, Measure
+from mmig.evaluation.judged.means import Answers, Measure, percent
 from mmig.evaluation.judged.replies import Reading, named_scores
 
 LOW, HIGH = 1.0, 5.0
@@ -31,11 +31,6 @@ _DIGIT = re.compile(r"\b[1-5]\b")
 def needed(item: Item) -> tuple[str, ...]:
     """Questions that an item is asked."""
     return ("consistency", "quality", "dual" if item.kind in WITH_KNOWLEDGE else "instruction")
-
-
-def percent(score: float) -> float:
-    """A score of 1 to 5 on 0 to 100."""
-    return (score - 1) * 25
 
 
 def _one(name: str, place: int, item: Item, answers: Answers) -> float:

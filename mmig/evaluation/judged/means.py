@@ -15,6 +15,11 @@ Answers = Mapping[str, Scores]
 """Scores by the name of the question, of one pass."""
 
 
+def percent(score: float) -> float:
+    """A score of 1 to 5 on 0 to 100."""
+    return (score - 1) * 25
+
+
 @dataclass(frozen=True)
 class Scored:
     """What an item comes to under one measure.

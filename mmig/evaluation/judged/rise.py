@@ -11,7 +11,7 @@ from functools import partial
 
 from mmig.evaluation.judged.benchmark import Benchmark, Given, Official
 from mmig.evaluation.judged.items import Item
-from mmig.evaluation.judged.means import Answers, Measure
+from mmig.evaluation.judged.means import Answers, Measure, percent
 from mmig.evaluation.judged.replies import OUT_OF_RANGE, Reading, final_score
 from mmig.evaluation.judged.rise_items import LOGICAL, is_free, needed, questions, read_items
 
@@ -19,11 +19,6 @@ BEFORE = "accuracy (before 2026-04-13)"
 """What the official script counted until its commit ce8cba3: items without a consistency score could never count."""
 _DIGITS = r"Final Score{}\*{{0,2}}:?\s*([\d\s,*]*)"
 _SHORT = {"consistency": "C", "reasoning": "R", "plausibility": "V"}
-
-
-def percent(score: float) -> float:
-    """A score of 1 to 5 on 0 to 100."""
-    return 25 * (score - 1)
 
 
 def on_five(item: Item, score: float) -> float:
