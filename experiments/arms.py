@@ -35,16 +35,7 @@ class Arm:
     def trainings(self, more: Sequence[str]) -> list[list[str]]:
         """Commands that train it, or go on; `more` are arguments of the last alone."""
         files = [self.row.with_name(f"{BASE}.yaml"), *([] if self.row.stem == BASE else [self.row])]
-        if phases := read_phases(self.row.parent, self.row.stem):
-            return self._chain(phases, files, more)
-        first = self.row.parent / FIRST / self.row.name
-        if not first.is_file():
-            return [self._training(self.name, files, more)]
-        start = f"{self.name}-{FIRST}"
-        begun = ["--init_from", str(self.runs / start)]
-        return [self._training(start, [*files, first], []), self._training(self.name, files, [*begun, *more])]
-
-    def _chain(self, phases: Sequence[Phase], files: Sequence[Path], more: Sequence[str]) -> list[list[str]]:
+        phases = self._phases(files)
         names = {phase.name: self.name if phase.name == OWN else f"{self.name}-{phase.name}" for phase in phases}
         runs = {phase: str(self.runs / name) for phase, name in names.items()}
         return [
@@ -55,6 +46,14 @@ class Arm:
             )
             for phase in phases
         ]
+
+    def _phases(self, files: Sequence[Path]) -> list[Phase]:
+        """Those of phases.yaml; else that of `first`, where there is one, and the row's own."""
+        if phases := read_phases(self.row.parent, self.row.stem):
+            return phases
+        first = self.row.parent / FIRST / self.row.name
+        begun = [Phase(FIRST, (*files, first))] if first.is_file() else []
+        return [*begun, Phase(OWN, init_from=FIRST if begun else "")]
 
     def _training(self, name: str, files: Sequence[Path], more: Sequence[str]) -> list[str]:
         seed, own = str(self.seed), ("--seed_everything", "--model.init_args.seed", "--data.init_args.seed")
