@@ -190,8 +190,7 @@ class ShardData(L.LightningDataModule):
         """
         found, training = self.folders[split], split == "train" and not in_order
         if isinstance(found, str) and training and self.sizes:
-            folder = str(Path(self.index_directory) / split) if self.index_directory else None
-            found = [Source(found, index_directory=folder)]
+            found = self.sources_of(split)
         if isinstance(found, list):
             sizes = self.sizes if training else None
             return open_sources(found, self.storage, sizes, training, self.num_workers)

@@ -6,11 +6,8 @@ import torch
 from PIL import Image
 
 from mmig.backbones.named import Source
-from mmig.language.chat import CHAT_MODEL as ASKED
-from mmig.language.chat import CHAT_PROCESSOR as ASKED_PROCESSOR
 from mmig.language.chat import Chat, load_chat
 
-__all__ = ["ASKED", "ASKED_PROCESSOR", "Asker", "load_asker"]
 _PICTURE = Image.new("RGB", (1, 1))
 
 

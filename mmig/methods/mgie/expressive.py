@@ -14,7 +14,8 @@ from mmig.backbones.loading import Precision
 from mmig.backbones.named import BackboneSettings
 from mmig.base.batches import process_device
 from mmig.cache.map import Answer, AnswerError
-from mmig.methods.mgie.asking import ASKED, ASKED_PROCESSOR, Asker, load_asker
+from mmig.language.chat import CHAT_MODEL, CHAT_PROCESSOR
+from mmig.methods.mgie.asking import Asker, load_asker
 from mmig.methods.mgie.expressive_text import HEADER, QUESTION, clean, question_about
 from mmig.methods.mgie.summariser import (
     MAX_TOKENS,
@@ -55,7 +56,7 @@ class ExpressiveTargets:
     """
 
     backbone_settings: ClassVar[BackboneSettings] = {
-        "model": {part.name: part for part in (ASKED, ASKED_PROCESSOR)},
+        "model": {part.name: part for part in (CHAT_MODEL, CHAT_PROCESSOR)},
         "summariser": {part.name: part for part in (SUMMARISER, SUMMARISER_TOKENIZER)},
     }
 
