@@ -52,6 +52,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--turns", action="store_true", help="edit sessions turn by turn, and score the last pictures")
     parser.add_argument("--no-ema", action="store_true", help="use the trained weights instead of their average")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    parser.add_argument(
+        "--precision",
+        default="32-true",
+        choices=("32-true", "bf16-mixed", "auto"),
+        help="of the editor, not of the metrics: bf16-mixed is faster on GPUs and some processors, and auto chooses it "
+        "there (default: %(default)s)",
+    )
     _add_pictures(parser)
     return parser
 

@@ -68,12 +68,15 @@ class Arm:
         own = self.row.parent / PROTOCOL / self.row.name
         return own if own.is_file() else self.row.with_name(f"{PROTOCOL}.yaml")
 
-    def evaluation(self, part: Part, limit: int, point: Mapping[str, Any] | None = None) -> list[str]:
+    def evaluation(
+        self, part: Part, limit: int, point: Mapping[str, Any] | None = None, precision: str = "auto"
+    ) -> list[str]:
         """Command that scores it at a point, or goes on; every arm sees the same samples with the same noise."""
         sampling = [f"{name}={value}" for name, value in (point or {}).items()]
         return [
             *("evaluate.py", "--protocol", str(self.protocol), "--parts", part.name),
             *("--checkpoint", str(self.runs / self.name), "--limit", str(limit), "--keep-pictures", "24"),
+            *("--precision", precision),
             *("--out", str(self.runs / self.name / part.name), *(["--sampling", *sampling] if sampling else [])),
         ]
 

@@ -53,7 +53,11 @@ def work(arm: Arm, protocol: Protocol, point: Point, options: argparse.Namespace
     """
     for part in protocol.parts:
         check_point(arm, part, point)
-    scores = [arm.evaluation(part, options.limit, point) for part in protocol.parts if not arm.is_scored(part)]
+    scores = [
+        arm.evaluation(part, options.limit, point, options.precision)
+        for part in protocol.parts
+        if not arm.is_scored(part)
+    ]
     trainings = [] if point else arm.trainings(options.more)  # a point is chosen after them
     log = arm.runs / f"{arm.name}.log"
     log.parent.mkdir(exist_ok=True)
@@ -143,6 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of training (default: 0 1 2)")
     parser.add_argument("--parts", nargs="+", default=[], help="of the protocol (default: all)")
     parser.add_argument("--limit", type=positive, default=LIMIT, help=f"samples of each part (default: {LIMIT})")
+    parser.add_argument("--precision", default="auto", help="of evaluate.py, for all arms (default: auto)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     parser.add_argument("--processes", type=positive, default=2, help="arms at a time (default: 2)")
     parser.add_argument("more", nargs="*", help="after --: arguments of train.py for all arms")

@@ -50,4 +50,4 @@ def draw_guided(
         strength=strength,
         device=device,
     )
-    return decode(vae, latents).clamp(-1, 1)
+    return decode(vae, latents).float().clamp(-1, 1)

@@ -40,7 +40,7 @@ def source_branches(tokens: Tensor, null: Tensor, source_latents: Tensor) -> dic
 
 
 def combine(predictions: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Weighted sum of the branches that have a weight other than 0.
+    """Weighted sum of the branches that have a weight other than 0, in float32, as scales magnify rounding.
 
     Raises:
         ValueError: the weights do not sum to 1, or a weighted branch has no prediction.
@@ -49,7 +49,9 @@ def combine(predictions: Mapping[str, Tensor], weights: Mapping[str, float]) -> 
         raise ValueError(f"guidance weights must sum to 1, found {dict(weights)} with sum {sum(weights.values()):g}")
     if missing := [name for name, weight in weights.items() if weight != 0 and name not in predictions]:
         raise ValueError(f"guidance branch {missing[0]!r} has a weight and no prediction; given: {sorted(predictions)}")
-    return torch.stack([weight * predictions[name] for name, weight in weights.items() if weight != 0]).sum(dim=0)
+    return torch.stack([weight * predictions[name].float() for name, weight in weights.items() if weight != 0]).sum(
+        dim=0
+    )
 
 
 def guided(

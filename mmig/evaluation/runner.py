@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -57,6 +58,7 @@ def evaluate_editor(
     seeds: Iterable[int] = (0,),
     *,
     device: torch.device | str = "cpu",
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     num_examples: int = 8,
     progress: Callable[[int], None] | None = None,
     on_pictures: Callable[[int, Mapping[str, Any], EditOutput], None] | None = None,
@@ -74,6 +76,7 @@ def evaluate_editor(
         suite: the metrics; they also keep their own states (sum, count), which count duplicates.
         seeds: sampling seeds.
         device: where batches are moved to.
+        context: in which the editor works (autocast); the metrics are outside of it.
         num_examples: how many examples to keep for a grid, of as many edit types as there are.
         progress: called with the number of edits just done.
         on_pictures: called with the seed, the batch and its edits, of this rank.
@@ -94,7 +97,8 @@ def evaluate_editor(
         bank = of_bank = None
         for seed, part in found.left(batch, seeds, device):
             of_seed = editor.at_seed(seed) if isinstance(editor, KnowsSeeds) else editor
-            output = of_seed(part, sample_generators(seed, part["key"]))
+            with context():
+                output = of_seed(part, sample_generators(seed, part["key"]))
             written = {"response": output.texts, "caption": output.extras.get("captions") or ()}
             remake = bank.with_edited if bank is not None and part is of_bank else partial(suite.bank, part)
             bank, of_bank = remake(output.images, written, output.extras), part

@@ -6,6 +6,7 @@ import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from mmig.evaluation.turns import InTurns, in_turns
 from mmig.evaluation.unfinished import FinishedEdit, Unfinished
 from mmig.metrics.suite import METRICS, MetricSuite, build_metrics
 from mmig.run.jobs import Job, Plan, planned, point_name
+from mmig.run.precision import AUTO, chosen_precision, running
 from mmig.run.scoring import choose_settings, left_out
 from mmig.run.summary import summarise_plan
 from mmig.training.agreement import leave_process_group
@@ -66,9 +68,11 @@ def run(arguments: Namespace) -> None:
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = _start(arguments.device, world_size)
     try:
+        precision = agreed_precision(arguments.precision, device)
         for number, job in enumerate(plan.jobs, start=1):
             if rank == 0 and len(plan.jobs) > 1:
                 _announce(job, number, len(plan.jobs))
+            job.arguments.precision = precision
             rows = evaluate_one(job, settings[job.part_name], device, rank, world_size)
         if rank == 0:
             if compared is not None:
@@ -80,6 +84,11 @@ def run(arguments: Namespace) -> None:
                 Unfinished(job.out).clear()  # not before: what fails or is killed till then goes on from here
     finally:
         leave_process_group()
+
+
+def agreed_precision(precision: str, device: torch.device) -> str:
+    """What --precision stands for on the machine of rank 0, the same on all ranks."""
+    return gather([chosen_precision(device.type) if precision == AUTO else precision])[0]
 
 
 def check_place(directory: Path, plan: Plan) -> None:
@@ -118,9 +127,11 @@ def evaluate_one(
             if pictures is not None:
                 pictures.begin(resumed=bool(finished))
         finished = gather(finished)  # no rank writes before
-        options = {"device": device, "on_pictures": pictures, "on_edits": unfinished.add, "finished": finished}
+        context = partial(running, device, arguments.precision)
+        options = {"device": device, "context": context, "finished": finished}
         with _progress(batches, arguments.seeds, finished, shown=rank == 0) as advance:
-            result = evaluate_editor(editor, batches, suite, range(arguments.seeds), progress=advance, **options)
+            options |= {"progress": advance, "on_pictures": pictures, "on_edits": unfinished.add}
+            result = evaluate_editor(editor, batches, suite, range(arguments.seeds), **options)
         if rank == 0:
             if arguments.images:
                 check_pictures(result, arguments.images, unfinished)
@@ -221,6 +232,7 @@ def facts_of(arguments: Namespace, opened: Opened, editor: Editor, settings: Sco
         "split": arguments.split,
         "command": arguments.command,
         "limit": arguments.limit,
+        "precision": arguments.precision,
         "scoring": asdict(settings),
         "layered": arguments.layered,
         "turns": arguments.turns,

@@ -1,6 +1,7 @@
-"""`trainer.precision: auto`: bfloat16 where products of it are fast, and single precision elsewhere."""
+"""Precision "auto" of training and evaluation: bfloat16 where products of it are fast, and single elsewhere."""
 
 import time
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, Literal
 
@@ -69,6 +70,11 @@ def product_seconds(matrix: Tensor, rounds: int = 5) -> float:
         matrix @ matrix
         seconds.append(time.perf_counter() - start)
     return min(seconds)
+
+
+def running(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """In which a model runs without gradients: under autocast for "bf16-mixed", as it is for "32-true"."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == MIXED)
 
 
 def suit_products(trainer: L.Trainer) -> None:

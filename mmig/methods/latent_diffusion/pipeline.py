@@ -147,7 +147,7 @@ class TextToImagePipeline:
             noisy = invert(without_guidance(self._predict, own), process, latents, ladder)
             guidance = text_guidance(sampling.guidance_scale)
             latents = reconstruct(guided(self._predict, self._branches(texts), guidance), process, noisy, ladder)
-        return decode(self.vae, latents).clamp(-1, 1)
+        return decode(self.vae, latents).float().clamp(-1, 1)
 
     def _branches(self, texts: Sequence[str]) -> dict[str, Conditioning]:
         """Conditions of `text_guidance`."""

@@ -25,6 +25,12 @@ def test_scales_of_one_and_zero_pick_a_branch(scales: tuple[float, float], branc
     assert torch.equal(combine(branches, instruct_pix2pix_guidance(*scales)), branch)
 
 
+def test_what_the_scales_magnify_is_not_rounded_to_bfloat16() -> None:
+    branches = {"full": FULL.bfloat16(), "null": NULL.bfloat16()}
+    exact = branches["null"].double() + 7.5 * (branches["full"].double() - branches["null"].double())
+    torch.testing.assert_close(combine(branches, text_guidance(7.5)), exact.float())
+
+
 def test_weights_that_do_not_sum_to_one_are_refused() -> None:
     with pytest.raises(ValueError, match="must sum to 1"):
         combine({"full": FULL}, {"full": 2.0})

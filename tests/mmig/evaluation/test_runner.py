@@ -1,5 +1,6 @@
 import dataclasses
 from collections import Counter
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from datamodules.shard_data import ShardData
 from datamodules.shards import write_shards
 from datamodules.sources import Source
 from mmig.base.files import write_json_lines
-from mmig.editor import MissingFieldError
+from mmig.editor import EditOutput, MissingFieldError
 from mmig.evaluation.data import SplitBatches, split_batches
 from mmig.evaluation.rows import SampleRow, by_key, deduplicate, read_rows, tell_apart
 from mmig.evaluation.runner import EvaluationResult, evaluate_editor
 from mmig.evaluation.summary import compare, summarise
 from mmig.metrics.suite import MetricSuite
+from mmig.run.precision import running
 from tests.mmig.evaluation.support import BrightJudge, NoisyCopy, batches, pick, random_samples, write_data
 from tests.mmig.metrics.support import random_batch
 
@@ -44,6 +46,24 @@ def test_results_do_not_depend_on_batch_size_or_order() -> None:
         assert [row.key for row in other.rows] == [row.key for row in first.rows]
         for ours, theirs in zip(first.rows, other.rows, strict=True):
             assert ours.values == pytest.approx(theirs.values, abs=1e-6)
+
+
+def test_the_editor_alone_works_in_the_given_context() -> None:
+    seen: list[tuple[str, bool]] = []
+
+    class Watching(NoisyCopy):
+        def __call__(self, *given: Any) -> EditOutput:
+            seen.append(("editor", torch.is_autocast_enabled("cpu")))
+            return super().__call__(*given)
+
+    class Judge(BrightJudge):
+        def __call__(self, *given: Any) -> dict[str, float]:
+            seen.append(("judge", torch.is_autocast_enabled("cpu")))
+            return super().__call__(*given)
+
+    suite, context = MetricSuite(NAMES, judge=Judge()), partial(running, torch.device("cpu"), "bf16-mixed")
+    evaluate_editor(Watching(), batches(random_batch(3), 2), suite, (0,), context=context)
+    assert set(seen) == {("editor", True), ("judge", False)}
 
 
 def test_seeds_give_different_edits() -> None:
