@@ -24,7 +24,7 @@ _ONLY_WHOLE = ("open_clip_model", "open_clip_pytorch_model")
 
 def part_prefix(names: Collection[str], part: Part) -> str | None:
     """Where a part lies among a model's file names: "" (the root), "unet/" ..., or None where it is not there."""
-    for prefix in dict.fromkeys(("", f"{part.subfolder}/" if part.subfolder else "")):
+    for prefix in ("", *(f"{name}/" for name in part.subfolders)):
         if any(all(prefix + name in names for name in alternative) for alternative in part.files):
             return prefix
     return None
@@ -120,10 +120,10 @@ def part_folder(root: Path, part: Part, variants: Collection[str] = HALF_VARIANT
         what = "is a file, expected a folder" if root.exists() else "does not exist"
         place = "" if root.exists() else looked_in(root)
         raise BackboneError(f"{part.name}: the folder {root} {what}{place}; correct the path or fetch the model")
-    names = {name for folder in ("", part.subfolder) for name in _names_below(root, folder)}
+    names = {name for folder in ("", *part.subfolders) for name in _names_below(root, folder)}
     prefix = part_prefix(names, part)
     if prefix is None:
-        place = f", in it or in its subfolder {part.subfolder}" if part.subfolder else ""
+        place = f", in it or in its subfolder {' or '.join(part.subfolders)}" if part.subfolders else ""
         raise BackboneError(f"{root}: expected {part.marks()} of a {part.name}{place}; found {_listing(root)}")
     folder = root / prefix
     if part.kinds:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mmig.backbones.files import part_folder, part_prefix, weight_names
 from mmig.backbones.named import Origin, Source
-from mmig.backbones.parts import BackboneError, Part
+from mmig.backbones.parts import UNET, BackboneError, Part
 from mmig.base.paths import resolved
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,38 @@ def locate(path: Source, part: Part, *, cache_dir: Path | None = None) -> Path:
         with contextlib.suppress(BackboneError):  # better the half precision that is here than nothing
             return part_folder(cached_snapshot(repo, revision, cache_dir), part)
         raise
+
+
+def holds(path: str | Path, part: Part) -> bool:
+    """Whether a root holds a part that only some pipelines have (`Part.beside`); True of a part of all pipelines.
+
+    Of a hub id the hub's own list is asked only where the cache does not say.
+    """
+    if not part.beside:
+        return True
+    if not is_hub_id(path):
+        folder = resolved(path)
+        root = _exported(folder) if is_run(folder) else folder
+        return (root / part.beside).is_dir() and (root / part.subfolder).is_dir()
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HTTPError
+
+    repo, revision = split_revision(path)
+    with contextlib.suppress(BackboneError):
+        cached = {file.name for file in cached_snapshot(repo, revision, None).iterdir()}
+        if part.subfolder in cached or (constants.HF_HUB_OFFLINE and part.beside in cached):
+            return part.subfolder in cached
+        if UNET.subfolder in cached:  # a pipeline of another kind is there already
+            return False
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        files = HfApi().model_info(repo, revision=revision or None).siblings or []
+    except (HTTPError, OSError):  # loading says what is missing
+        return False
+    return any(file.rfilename.startswith(f"{part.subfolder}/") for file in files) and any(
+        file.rfilename.startswith(f"{part.beside}/") for file in files
+    )
 
 
 def needed_files(names: Collection[str], part: Part) -> list[str]:

@@ -11,7 +11,7 @@ BackboneSettings = Mapping[str, Mapping[str, Part]]
 """Setting of a method, by its dotted name below init_args -> the parts that are loaded from it, by backbone's name.
 
 Of two settings that give the same backbone the later one wins where it is given: a UNet named apart takes the place of
-its pipeline's.
+its pipeline's, and so do sizes of a fresh one, which comes from nowhere.
 """
 
 
@@ -66,7 +66,7 @@ def as_backbone(value: Any, setting: str = "") -> Backbone | None:
 
 
 def origins(table: BackboneSettings, settings: Any) -> dict[str, Origin]:
-    """Every backbone that a method's settings name, by its name.
+    """Every backbone that a method's settings name, by its name; of a pipeline, the parts that it holds.
 
     Args:
         table: of the method.
@@ -75,12 +75,18 @@ def origins(table: BackboneSettings, settings: Any) -> dict[str, Origin]:
     Raises:
         BackboneError: a part that nobody knows, or one given for a setting from which several parts are loaded.
     """
+    from mmig.backbones.hub import holds  # which needs this module
+
     found: dict[str, Origin] = {}
     for setting, parts in table.items():
-        backbone = as_backbone(setting_value(settings, setting), setting)
+        value = setting_value(settings, setting)
+        backbone = as_backbone(value, setting)
         if backbone is not None:
             chosen = parts if backbone.part is None else _with_part(parts, backbone.part, setting, table)
-            found |= {name: Origin(backbone.path, part, setting) for name, part in chosen.items()}
+            held = {name: part for name, part in chosen.items() if holds(backbone.path, part)}
+            found |= {name: Origin(backbone.path, part, setting) for name, part in held.items()}
+        elif value is not None:
+            found = {name: origin for name, origin in found.items() if name not in parts}
     return found
 
 

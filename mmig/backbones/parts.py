@@ -17,6 +17,9 @@ class Part:
         files: alternative sets of files; one set must be there for the folder to be this part's own.
         has_weights: whether a weights file must lie beside them.
         kind_key, kinds: what config.json must say; () where any will do.
+        other_subfolder: where else below a root it may lie; "" where nowhere.
+        beside: what must lie in a root for the part to be looked for there: it is no part of other pipelines. "" for a
+            part of every pipeline.
     """
 
     name: str
@@ -25,6 +28,13 @@ class Part:
     has_weights: bool = True
     kind_key: str = "model_type"
     kinds: tuple[str, ...] = ()
+    other_subfolder: str = ""
+    beside: str = ""
+
+    @property
+    def subfolders(self) -> tuple[str, ...]:
+        """Where below a root it may lie."""
+        return tuple(name for name in (self.subfolder, self.other_subfolder) if name)
 
     def marks(self) -> str:
         """The alternative file sets in words."""
@@ -39,6 +49,15 @@ TEXT_ENCODER = Part("text_encoder", "text_encoder", kinds=("clip_text_model", "c
 TOKENIZER = Part("tokenizer", "tokenizer", _TOKENIZER_FILES, has_weights=False)
 TEXT_ENCODER_2 = Part("text_encoder_2", "text_encoder_2", kinds=("clip_text_model",))
 TOKENIZER_2 = Part("tokenizer_2", "tokenizer_2", _TOKENIZER_FILES, has_weights=False)
+DENOISER = Part(
+    "unet",
+    "unet",
+    kind_key="_class_name",
+    kinds=("UNet2DConditionModel", "FluxTransformer2DModel"),
+    other_subfolder="transformer",
+)
+T5_ENCODER = Part("text_encoder_2", "text_encoder_2", kinds=("t5",), beside="transformer")
+T5_TOKENIZER = Part("tokenizer_2", "tokenizer_2", _TOKENIZER_FILES, has_weights=False, beside="transformer")
 SCHEDULER = Part("scheduler", "scheduler", (("scheduler_config.json",),), has_weights=False)
 LLM = Part("llm", "")
 LLM_TOKENIZER = Part("llm_tokenizer", "", _TOKENIZER_FILES, has_weights=False)
@@ -57,6 +76,8 @@ IMAGEBIND_TOKENIZER = Part("imagebind_tokenizer", "imagebind", _TOKENIZER_FILES,
 PIPELINE_PARTS = (VAE, UNET, TEXT_ENCODER, TOKENIZER, SCHEDULER)
 PIPELINE = {part.name: part for part in PIPELINE_PARTS}
 """What a pipeline's root holds, by name."""
+DENOISER_PIPELINE = PIPELINE | {part.name: part for part in (DENOISER, T5_ENCODER, T5_TOKENIZER)}
+"""What the root of a pipeline holds whose denoiser is a UNet, or a FLUX transformer with its second text encoder."""
 LLM_PARTS = {part.name: part for part in (LLM, LLM_TOKENIZER)}
 MLLM_PARTS = {part.name: part for part in (MLLM, MLLM_TOKENIZER)}
 BLIP2_PARTS = {part.name: part for part in (BLIP2, BLIP2_PROCESSOR)}

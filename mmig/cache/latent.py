@@ -72,15 +72,23 @@ class LatentFeatures(FrozenFeatures):
         found = {field: value for field, value in stored.items() if value is not None}
         if not stored or len(found) < len(stored):
             texts = [batch[field][row] if field else "" for row, field in enumerate(fields)]  # type: ignore[literal-required]
-            return encode_text(self._model.text_encoder, self._model.tokenizer, texts, self._max_text_chunks)
+            return self.encode(texts)
         return self._chosen(found, fields)
 
     @torch.no_grad()
     def empty_text(self) -> Tensor:
         """The states of the empty text [L,D], computed once."""
         if self._empty is None:
-            self._empty = encode_text(self._model.text_encoder, self._model.tokenizer, [""])[0][0]
+            self._empty = self.encode([""])[0][0]
         return self._empty
+
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """States of texts and their mask, by the frozen text encoder."""
+        return encode_text(self._model.text_encoder, self._model.tokenizer, texts, self._max_text_chunks)
+
+    def reading(self) -> tuple[Any, int]:
+        """The text encoder that gives the states, and its tokens in a chunk."""
+        return self._model.text_encoder, self._model.tokenizer.model_max_length
 
     def _moments(self, batch: Batch, field: str) -> list[Tensor]:
         return list(self.posterior(batch, field).parameters)
@@ -92,7 +100,7 @@ class LatentFeatures(FrozenFeatures):
         self, stored: Mapping[str, tuple[Tensor, Tensor]], fields: Sequence[str]
     ) -> tuple[Tensor, Tensor | None]:
         """Of each sample the stored states of its text, or those of the empty one."""
-        encoder, length = self._model.text_encoder, self._model.tokenizer.model_max_length
+        encoder, length = self.reading()
         longest = max(values.shape[1] for values, _ in stored.values())
         choices = {field: (_padded(values, longest), rows) for field, (values, rows) in stored.items()}
         if "" in fields:

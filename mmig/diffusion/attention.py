@@ -1,7 +1,8 @@
 """Attention of a denoiser to text, taken while it runs: what eq 19 and 20 are computed from.
 
 UNets (SDXL's too) and transformers such as PixArt attend to text in layers of their own. Where image and text are one
-sequence (joint attention, Stable Diffusion 3), what is taken is how the image's queries attend to the text's keys.
+sequence (joint attention, Stable Diffusion 3, FLUX), what is taken is how the image's queries attend to the text's
+keys; of FLUX.1 Kontext, whose source is further tokens, those of the noisy latents alone.
 
 No attention processor is replaced. Hooks keep references to the queries and keys that the layers of one resolution
 compute anyway, and the probabilities, which SDPA never shows, are computed from them when they are asked for:
@@ -11,9 +12,10 @@ compute anyway, and the probabilities, which SDPA never shows, are computed from
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -58,10 +60,12 @@ class AttentionCapture:
 
     Attributes:
         resolution: (h, w) of the queries.
+        num_text: tokens of the text in the pass that runs; None where the denoiser is told of it otherwise.
     """
 
     def __init__(self, resolution: tuple[int, int]) -> None:
         self.resolution = resolution
+        self.num_text: int | None = None
         self._layers: dict[str, _Layer] = {}
         self._seen: Counter[int] = Counter()
         self._armed = False
@@ -103,9 +107,11 @@ class AttentionCapture:
             + (f"those of the last forward pass have {found}" if found else "run the denoiser first")
         )
 
-    def _arm(self, *_: Any) -> None:
+    def _arm(self, _model: Any = None, _inputs: tuple = (), named: Mapping[str, Any] = MappingProxyType({})) -> None:
         self._layers.clear()
         self._seen.clear()
+        text = named.get("encoder_hidden_states")
+        self.num_text = None if text is None else text.shape[1]
         self._armed = True
 
     def _disarm(self, *_: Any) -> None:
@@ -123,10 +129,10 @@ def capture_attention(model: nn.Module, resolution: tuple[int, int]) -> Iterator
 
     Args:
         model: denoiser of diffusers with cross-attention in layers named `attn2` (UNets of Stable Diffusion and SDXL,
-            PixArt) or joint attention (Stable Diffusion 3), as it is called: the capture begins and ends with this
-            module's forward.
+            PixArt) or joint attention (Stable Diffusion 3, FLUX), as it is called: the capture begins and ends with
+            this module's forward.
         resolution: (h, w) of the queries; A-STAR takes 16x16, which 5 layers of Stable Diffusion 1.5 have at 512 px.
-            All layers of a transformer have that of the latents over its patch size.
+            All layers of a transformer have that of the latents over its patch size, of FLUX half the latents' sides.
 
     Yields:
         The capture, readable after each forward pass.
@@ -142,17 +148,22 @@ def capture_attention(model: nn.Module, resolution: tuple[int, int]) -> Iterator
     capture = AttentionCapture(resolution)
     with ExitStack() as stack:
         for name, layer in layers.items():
-            _Tap(name, layer, capture).attach(stack)
-        stack.enter_context(model.register_forward_pre_hook(capture._arm))
+            (_RotaryTap if _is_rotary(layer) else _Tap)(name, layer, capture).attach(stack)
+        stack.enter_context(model.register_forward_pre_hook(capture._arm, with_kwargs=True))
         stack.enter_context(model.register_forward_hook(capture._disarm, always_call=True))
         yield capture
 
 
 def _sees_text(name: str, module: nn.Module) -> bool:
     """Whether a module is a cross-attention layer or one of joint attention; other `attn2` attend to the image."""
-    if getattr(module, "add_k_proj", None) is not None:
+    if getattr(module, "add_k_proj", None) is not None or _is_rotary(module):
         return True
     return name.rpartition(".")[2] == "attn2" and getattr(module, "is_cross_attention", True)
+
+
+def _is_rotary(module: nn.Module) -> bool:
+    """Whether a module attends as FLUX does; its single blocks are given text and image as one sequence."""
+    return type(module).__name__ == "FluxAttention"
 
 
 class _Tap:
@@ -207,3 +218,44 @@ class _Tap:
         if queries == height * width:
             others = seen.get("key") if self.joint else None
             self.capture._layers[self.name] = _Layer(query, key, bias, self.layer.heads, self.layer.scale, others)
+
+
+class _RotaryTap(_Tap):
+    """The same of FLUX: what its norms give, [B,N,heads,d], turned by the rotary positions of their tokens.
+
+    Text stands before the image. Of as many image tokens again as the resolution has, the second half is the source's.
+    """
+
+    def _begin(self, _layer: nn.Module, _inputs: tuple, named: dict[str, Any]) -> None:
+        self.seen.clear()
+        self.rotary = named.get("image_rotary_emb")
+        if self.capture._armed and named.get("attention_mask") is not None:
+            raise AttentionError(f"attention layer {self.name}: masks of joint attention are not supported")
+
+    def _end(self, *_: Any) -> None:
+        seen = dict(self.seen)
+        self.seen.clear()
+        if not self.capture._armed:
+            return
+        query, key = seen["query"], seen["key"]
+        if self.joint:
+            text, start = seen["text"], seen["text"].shape[1]
+        else:
+            start = self.capture.num_text or 0
+            text, query, key = key[:, :start], query[:, start:], key[:, start:]
+        height, width = self.capture.resolution
+        wanted, found = height * width, query.shape[1]
+        self.capture._seen[found] += 1
+        if found in (wanted, 2 * wanted):
+            query, key = self._turned(query[:, :wanted], start), self._turned(key, start)
+            heads, scale = self.layer.heads, self.layer.head_dim**-0.5
+            self.capture._layers[self.name] = _Layer(query, self._turned(text, 0), None, heads, scale, key)
+
+    def _turned(self, values: Tensor, first: int) -> Tensor:
+        """[B,N,heads,d] of the tokens from `first` on -> [B,heads,N,d]."""
+        from diffusers.models.embeddings import apply_rotary_emb
+
+        if self.rotary is not None:
+            places = tuple(value[first : first + values.shape[1]] for value in self.rotary)
+            values = apply_rotary_emb(values, places, sequence_dim=1)
+        return values.transpose(1, 2)

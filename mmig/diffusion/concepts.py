@@ -3,7 +3,7 @@
 Nothing here warns or logs: what could not be found is counted, for whoever called.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 WORD_END = "</w>"
 """What CLIP's tokens that end a word end with."""
+WORD_START = "\u2581"
+"""What T5's tokens that begin a word begin with."""
 
 
 class ConceptTokens(NamedTuple):
@@ -60,26 +62,57 @@ def locate_concepts(
     Raises:
         ValueError: another number of texts than of concept lists, or a tokenizer that does not mark the end of words.
     """
+    length = content_length(tokenizer)
+    spans = _spans(tokenizer, texts, concepts, max_chunks * length, _ends_of_words)
+    content = split_texts(tokenizer, texts, max_chunks).content.flatten(1)
+    # each chunk before a token and its own start token shift it
+    return _as_columns(spans, content, lambda index: index + 1 + 2 * (index // length))
+
+
+def locate_in_rows(
+    tokenizer: Any, texts: Sequence[str], concepts: Sequence[Sequence[str]], length: int, end_tokens: int
+) -> ConceptTokens:
+    """The same among the tokens of an encoder that reads a text from its first column on, such as T5.
+
+    Args:
+        tokenizer, texts, concepts: as in `locate_concepts`.
+        length: T, columns of a text.
+        end_tokens: how many of them stand behind its tokens.
+    """
+    room = length - end_tokens
+    spans = _spans(tokenizer, texts, concepts, room, _before_starts)
+    counts = torch.tensor([min(len(ids), room) for ids in tokenise(tokenizer, texts)])
+    return _as_columns(spans, torch.arange(length) < counts[:, None], lambda index: index)
+
+
+def _spans(
+    tokenizer: Any,
+    texts: Sequence[str],
+    concepts: Sequence[Sequence[str]],
+    limit: int,
+    ends_of_words: Callable[[Any, list[int]], list[bool]],
+) -> list["_Match"]:
     if len(texts) != len(concepts):
         raise ValueError(f"concepts: expected one list for each of {len(texts)} texts, found {len(concepts)}")
-    content = split_texts(tokenizer, texts, max_chunks).content
-    length = content_length(tokenizer)
-    spans = [
-        _match(tokenizer, ids, tokenise(tokenizer, phrases), max_chunks * length)
+    return [
+        _match(ids, ends_of_words(tokenizer, ids), tokenise(tokenizer, phrases), limit)
         for ids, phrases in zip(tokenise(tokenizer, texts), concepts, strict=True)
     ]
+
+
+def _as_columns(spans: Sequence["_Match"], content: Tensor, column: Callable[[int], int]) -> ConceptTokens:
+    """The places as columns, of which `column` gives that of a token by its index in the text."""
     most = max(len(row.places) for row in spans)
     longest = max([1, *(len(place) for row in spans for place in row.places if place is not None)])
-    positions = torch.full((len(texts), most, longest), -1)
+    positions = torch.full((len(spans), most, longest), -1)
     for row, found in zip(positions, spans, strict=True):
         for slot, place in zip(row, found.places, strict=False):  # rows have as many slots as the longest list
             if place is not None:
-                # each chunk before this token and its own start token shift it
-                slot[: len(place)] = torch.tensor([index + 1 + 2 * (index // length) for index in place])
+                slot[: len(place)] = torch.tensor([column(index) for index in place])
     return ConceptTokens(
         positions,
         (positions >= 0).any(dim=2),
-        content.flatten(1),
+        content,
         torch.tensor([row.missing for row in spans]),
         torch.tensor([row.truncated for row in spans]),
     )
@@ -91,9 +124,8 @@ class _Match(NamedTuple):
     truncated: int
 
 
-def _match(tokenizer: Any, ids: list[int], phrases: list[list[int]], limit: int) -> _Match:
-    """Places of the phrases in one text's ids that end within the first `limit` ids."""
-    ends = _ends_of_words(tokenizer, ids)
+def _match(ids: list[int], ends: list[bool], phrases: list[list[int]], limit: int) -> _Match:
+    """Places of the phrases in one text's ids, of which some end a word, that end within the first `limit` ids."""
     free = [True] * len(ids)
     places: list[range | None] = [None] * len(phrases)
     missing = truncated = 0
@@ -105,6 +137,7 @@ def _match(tokenizer: Any, ids: list[int], phrases: list[list[int]], limit: int)
             if phrase
             and ids[start : start + len(phrase)] == phrase
             and (start == 0 or ends[start - 1])
+            and ends[start + len(phrase) - 1]
             and all(free[start : start + len(phrase)])
         )
         start = next(starts, None)
@@ -128,3 +161,9 @@ def _ends_of_words(tokenizer: Any, ids: list[int]) -> list[bool]:
             "give CLIP's tokenizer"
         )
     return ends
+
+
+def _before_starts(tokenizer: Any, ids: list[int]) -> list[bool]:
+    """A word ends before the start of another, before a sign that is no letter, and at the end."""
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    return [not following[:1].isalnum() for following in [*tokens[1:], WORD_START][: len(tokens)]]

@@ -1,6 +1,5 @@
 """What conditions a denoiser, as one value, and the one call of a denoiser of diffusers with it."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -8,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmig.diffusion.kinds import kind_of
+from mmig.diffusion.unfit import ConditioningError
 
-class ConditioningError(ValueError):
-    """A condition that a denoiser has no place for."""
+__all__ = ["Conditioning", "ConditioningError", "as_dtype", "concatenate", "condition_drops", "denoise"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Conditioning:
         tokens: text (or other) states for cross-attention, [B,L,D].
         mask: True at tokens that may be attended to, bool [B,L]; None lets all be, as Stable Diffusion does.
         pooled: one vector a sample, [B,P]; SDXL's `text_embeds`, Stable Diffusion 3's `pooled_projections`.
-        image_latents: latents appended to the noisy ones on the channel axis, [B,c,h,w] (InstructPix2Pix).
+        image_latents: latents appended to the noisy ones, [B,c,h,w]: on the channel axis (InstructPix2Pix), of a FLUX
+            transformer as further tokens (Kontext).
         extra: further tensors [B,...] by name: arguments of the denoiser's forward where it has one of that name, else
             entries of its `added_cond_kwargs` (SDXL's `time_ids`, PixArt's `resolution` and `aspect_ratio`).
     """
@@ -63,10 +64,9 @@ def condition_drops(uniform: Tensor, drop: float) -> tuple[Tensor, Tensor]:
 def denoise(denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
     """Prediction of a denoiser of diffusers (a UNet, SDXL's too, or a diffusion transformer), [B,C,h,w].
 
-    Where it also predicts the variance, in as many channels again (Nichol & Dhariwal 2021), these are left out.
-
     Args:
-        denoiser: its input channels are those of `noisy` plus those of `condition.image_latents`.
+        denoiser: of any kind (`mmig.diffusion.kinds`); one that takes maps has the input channels of `noisy` plus those
+            of `condition.image_latents`.
         noisy: latents x_t, [B,C,h,w].
         timesteps: [B], or a scalar tensor.
         condition: of the same batch size.
@@ -74,28 +74,4 @@ def denoise(denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: Co
     Raises:
         ConditioningError: the denoiser takes no mask, or nothing of a name in `extra`.
     """
-    inputs = noisy if condition.image_latents is None else torch.cat([noisy, condition.image_latents], dim=1)
-    timesteps = timesteps.expand(len(noisy))
-    prediction = denoiser(inputs, timestep=timesteps, **_arguments(denoiser, condition)).sample
-    channels = noisy.shape[1]
-    return prediction[:, :channels] if prediction.shape[1] == 2 * channels else prediction
-
-
-def _arguments(denoiser: nn.Module, condition: Conditioning) -> dict[str, Any]:
-    """A condition as arguments of the denoiser's forward, by the names that this has."""
-    takes = inspect.signature(denoiser.forward).parameters
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())  # it is wrapped
-    arguments: dict[str, Any] = {"encoder_hidden_states": condition.tokens}
-    arguments |= {name: value for name, value in condition.extra.items() if name in takes}
-    added = {name: value for name, value in condition.extra.items() if name not in takes}
-    if condition.pooled is not None and "pooled_projections" in takes:
-        arguments["pooled_projections"] = condition.pooled
-    elif condition.pooled is not None:
-        added["text_embeds"] = condition.pooled
-    for name, value in (("encoder_attention_mask", condition.mask), ("added_cond_kwargs", added or None)):
-        if name in takes or takes_all:
-            arguments[name] = value
-        elif value is not None:
-            what = "mask of the tokens" if name == "encoder_attention_mask" else f"condition {', '.join(added)}"
-            raise ConditioningError(f"denoiser {type(denoiser).__name__} takes no {what} ({name}); leave it out")
-    return arguments
+    return kind_of(denoiser).predict(denoiser, noisy, timesteps.expand(len(noisy)), condition)

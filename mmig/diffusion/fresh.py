@@ -1,11 +1,13 @@
-"""A randomly initialised UNet of given sizes, for training from scratch."""
+"""Randomly initialised denoisers of given sizes, for training from scratch: a UNet, and a transformer of FLUX's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel, UNet2DConditionModel
 
 
 @dataclass
@@ -57,3 +59,67 @@ def fresh_unet(size: UNetSize, in_channels: int, out_channels: int, text_dim: in
         only_cross_attention=size.only_cross_attention,
         norm_num_groups=size.norm_num_groups,
     )
+
+
+@dataclass
+class FluxSize:
+    """Sizes of a FLUX transformer, and the flow matching that it is trained with. Defaults are FLUX.1's.
+
+    Attributes:
+        num_layers: joint blocks, in which text and image have weights of their own.
+        num_single_layers: single blocks behind them, in which both share all.
+        attention_heads: of every attention.
+        head_dim: width of a head, a multiple of 32; the transformer is `attention_heads * head_dim` wide.
+        sample_size: side of the latents, stored in the config.
+        shift: of the noise levels (Esser et al. 2024, section 5.3.2): sqrt(numbers of a latent / 4096) by their rule,
+            0.5 for 16x16x4.
+    """
+
+    num_layers: int = 19
+    num_single_layers: int = 38
+    attention_heads: int = 24
+    head_dim: int = 128
+    sample_size: int = 128
+    shift: float = 3.0
+
+
+def fresh_flux(size: FluxSize, latent_channels: int, text_dim: int, pooled_dim: int) -> "FluxTransformer2DModel":
+    """Build it, its gates closed and its answer zero, as DiT begins (Peebles & Xie 2023, adaLN-Zero).
+
+    Args:
+        size: of the transformer.
+        latent_channels: of the autoencoder; tokens are 2x2 patches.
+        text_dim: width of the text states.
+        pooled_dim: of the pooled vector.
+
+    Raises:
+        ValueError: a head whose width cannot be shared out among the three axes of the positions.
+    """
+    from diffusers import FluxTransformer2DModel
+
+    if size.head_dim < 1 or size.head_dim % 32:
+        raise ValueError(f"unet.head_dim: expected a multiple of 32, found {size.head_dim}")
+    time, place = size.head_dim // 8, size.head_dim * 7 // 16  # 16, 56 and 56 of FLUX.1's 128
+    model = FluxTransformer2DModel(
+        in_channels=4 * latent_channels,
+        num_layers=size.num_layers,
+        num_single_layers=size.num_single_layers,
+        attention_head_dim=size.head_dim,
+        num_attention_heads=size.attention_heads,
+        joint_attention_dim=text_dim,
+        pooled_projection_dim=pooled_dim,
+        axes_dims_rope=(time, place, place),
+    )
+    model.register_to_config(sample_size=size.sample_size)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and (name == "proj_out" or ".norm" in f".{name}"):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+    return model
+
+
+def flow_scheduler(shift: float) -> "FlowMatchEulerDiscreteScheduler":
+    """Flow matching with a fixed shift of the noise levels."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(shift=shift)

@@ -83,6 +83,7 @@ def inject(
     text_mask: Tensor,
     active: Tensor | None = None,
     grid: tuple[int, int] | None = None,
+    image_entry: int | None = None,
 ) -> Iterator[Injection]:
     """Run a denoiser with mixers attached (MMIG paper, section 3.2: e1 leaves the denoiser, e6 enters it again).
 
@@ -98,6 +99,8 @@ def inject(
         text_mask: [B,L], nonzero where a token counts.
         active: bool [B]; false for rows that must pass unchanged (unconditional ones). Default: all active.
         grid: (h, w) of token features [B,N,C]; default: of the shape of the latents that the denoiser is called with.
+        image_entry: which entry of a location's tuple is the image's; it may have more tokens than the grid. Those
+            behind it are the source's (FLUX.1 Kontext) and pass as they are.
 
     Yields:
         The results, readable after each forward pass.
@@ -107,7 +110,7 @@ def inject(
     """
     mask = text_mask.bool() if active is None else text_mask.bool() & active.bool().unsqueeze(1)
     result = Injection(active=mask.any(dim=1))
-    current = _Pass(grid)
+    current = _Pass(grid, image_entry)
     with ExitStack() as stack:
         stack.enter_context(model.register_forward_pre_hook(current.begin))
         stack.enter_context(model.register_forward_hook(current.end, always_call=True))
@@ -123,10 +126,11 @@ class _Pass:
 
     Args:
         grid: (h, w) of tokens, where it is known.
+        entry: of the image in a location's output, where it is known.
     """
 
-    def __init__(self, grid: tuple[int, int] | None) -> None:
-        self.fixed, self.size, self.runs = grid, grid, True
+    def __init__(self, grid: tuple[int, int] | None, entry: int | None = None) -> None:
+        self.fixed, self.size, self.entry, self.runs = grid, grid, entry, True
 
     def begin(self, _model: nn.Module, inputs: tuple) -> None:
         self.runs = True
@@ -166,18 +170,26 @@ class _Attached:
             return None
         entries = list(output) if isinstance(output, tuple) else [output]
         index = self._image_entry(entries)
-        hidden = entries[index]
+        hidden, source = self._without_source(entries[index])
         feature_map = self._to_map(hidden)
         _check(self.path, self.mixer, feature_map, self.text_states)
         with _keep_as_is() if self.again else nullcontext():
             fused = self.mixer(feature_map, self.text_states, self.mask)
         self.result.outputs[self.path] = fused
         mixed = fused.feature_map if hidden.ndim == 4 else fused.feature_map.flatten(2).transpose(1, 2)
+        mixed = mixed if source is None else torch.cat([mixed, source], dim=1)
         entries[index] = mixed
         return tuple(entries) if isinstance(output, tuple) else mixed
 
     def _image_entry(self, entries: Sequence[Any]) -> int:
         """Which entry of a module's output is the image's."""
+        if self.current.entry is not None:
+            if len(entries) <= self.current.entry:
+                raise InjectionError(
+                    f"mmsm location {self.path!r}: expected a block that gives text and image apart, found one output; "
+                    "take the block around it"
+                )
+            return self.current.entry
         found = [index for index, value in enumerate(entries) if isinstance(value, Tensor)]
         sequences = [index for index in found if entries[index].ndim == 3]
         if len(sequences) < 2 or sequences[0] != found[0]:
@@ -190,6 +202,13 @@ class _Attached:
                 "image; give `grid` as (h, w), or a location that gives the image alone"
             )
         return fitting[0]
+
+    def _without_source(self, hidden: Any) -> tuple[Any, Tensor | None]:
+        """The image's tokens and those of the source behind them, where the grid says how many are the image's."""
+        if self.current.entry is None or self.current.fixed is None:
+            return hidden, None
+        height, width = self.current.fixed
+        return hidden[:, : height * width], hidden[:, height * width :]
 
     def _to_map(self, hidden: Any) -> Tensor:
         """Bring [B,C,h,w] or [B,N,C] to [B,C,h,w]."""

@@ -10,6 +10,9 @@ from torch import Tensor
 
 Prediction = Literal["epsilon", "v_prediction", "flow"]
 Weighting = Literal["uniform", "min_snr"]
+Levels = Literal["uniform", "logit_normal"]
+"""How flow matching draws noise levels before they are shifted: evenly, or as the logistic function of a standard
+normal number (Esser et al. 2024, section 3.1), which leaves the ends out."""
 
 
 GAMMA = 5.0
@@ -31,7 +34,8 @@ class NoiseProcess:
             (eps - x0, Lipman et al. 2022).
         alphas_cumprod: a(t)^2 of every timestep, [T]; only for the first two.
         num_timesteps: T.
-        shift: timestep shift of flow matching (Esser et al. 2024); 1 draws the noise level uniformly.
+        shift: timestep shift of flow matching (Esser et al. 2024); 1 leaves the noise levels as they are drawn.
+        levels: how flow matching draws them.
     """
 
     def __init__(
@@ -40,7 +44,13 @@ class NoiseProcess:
         alphas_cumprod: Tensor | None = None,
         num_timesteps: int = 1000,
         shift: float = 1.0,
+        levels: Levels = "uniform",
     ) -> None:
+        if levels != "uniform" and prediction != "flow":
+            raise ScheduleError(
+                f"noise levels {levels!r} are flow matching's, and the scheduler's prediction is {prediction!r}; "
+                "expected 'uniform'"
+            )
         if (prediction == "flow") != (alphas_cumprod is None):
             raise ScheduleError(
                 f"prediction {prediction!r}: alphas_cumprod is needed by, and only by, the others than flow"
@@ -48,11 +58,15 @@ class NoiseProcess:
         self.prediction = prediction
         self.num_timesteps = num_timesteps if alphas_cumprod is None else len(alphas_cumprod)
         self.shift = shift
+        self.levels = levels
         self._alphas_cumprod = None if alphas_cumprod is None else alphas_cumprod.double()
 
     @classmethod
-    def from_scheduler(cls, scheduler: Any) -> "NoiseProcess":
+    def from_scheduler(cls, scheduler: Any, levels: Levels = "uniform") -> "NoiseProcess":
         """The process that a diffusers scheduler samples from.
+
+        Of one whose shift depends on the number of tokens (FLUX), training draws unshifted levels, as diffusers' recipe
+        for FLUX does.
 
         Raises:
             ScheduleError: the scheduler's `prediction_type` is none of epsilon, v_prediction and flow matching.
@@ -63,23 +77,26 @@ class NoiseProcess:
         if alphas is None and not name.startswith("FlowMatch"):
             raise ScheduleError(f"scheduler {name}: expected alphas_cumprod or a FlowMatch scheduler, found neither")
         if alphas is None:
-            if config.get("use_dynamic_shifting", False):
-                raise ScheduleError(f"scheduler {name}: use_dynamic_shifting is not supported; give a fixed shift")
-            return cls("flow", num_timesteps=config.num_train_timesteps, shift=config.get("shift", 1.0))
+            shift = 1.0 if config.get("use_dynamic_shifting", False) else config.get("shift", 1.0)
+            return cls("flow", num_timesteps=config.num_train_timesteps, shift=shift, levels=levels)
         if config.prediction_type not in ("epsilon", "v_prediction"):
             raise ScheduleError(
                 f"scheduler {name}: prediction_type {config.prediction_type!r}; expected epsilon or v_prediction"
             )
-        return cls(config.prediction_type, alphas_cumprod=alphas)
+        return cls(config.prediction_type, alphas_cumprod=alphas, levels=levels)
 
     def sample_timesteps(self, uniform: Tensor, exponent: float = 1.0) -> Tensor:
         """Timesteps for training from uniform draws in [0, 1), [B]: t uniform, or the shifted noise level times T.
+
+        Flow matching's fall with the draw, whatever distribution they are brought to.
 
         The draw is raised to `exponent`: below 1, noisy timesteps come more often (t's density goes as t^(1/e - 1)).
         """
         if self._alphas_cumprod is not None:
             return (uniform**exponent * self.num_timesteps).long().clamp_(max=self.num_timesteps - 1)
         level = (1 - uniform.float()) ** exponent  # in (0, 1]
+        if self.levels == "logit_normal":
+            level = torch.special.ndtri(level.double()).sigmoid().float()
         return self.num_timesteps * self.shift * level / (1 + (self.shift - 1) * level)
 
     def noisier(self, timesteps: Tensor, steps: int) -> Tensor:

@@ -1,9 +1,10 @@
 """The reverse process with any diffusers scheduler: from noise, or from noised source latents (img2img)."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from numbers import Integral
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -91,6 +92,7 @@ def sample(
     device: torch.device | str = "cpu",
     before_step: BeforeStep | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
+    schedule: Mapping[str, Any] = MappingProxyType({}),
 ) -> Tensor:
     """Run the reverse process; it can be watched and stopped (`mmig.base.watching`).
 
@@ -106,6 +108,7 @@ def sample(
         device: where the latents live.
         before_step: called before each step; it may change the latents (`attention_guidance`).
         on_step: called after each step with its index and the latents.
+        schedule: further arguments of the scheduler's `set_timesteps` (`DenoiserKind.schedule`).
 
     Returns:
         Clean latents [B,C,h,w], float32.
@@ -120,7 +123,7 @@ def sample(
     if source_latents is not None and len(generators) != len(source_latents):
         raise ValueError(f"generators: expected one a source, of {len(source_latents)}, found {len(generators)}")
     scheduler = type(scheduler).from_config(scheduler.config)
-    _set_timesteps(scheduler, num_steps, device)
+    _set_timesteps(scheduler, num_steps, device, schedule)
     noise = draw_noise(shape, generators, device)
     first = 0
     if source_latents is not None:
@@ -144,9 +147,9 @@ def sample(
     return latents
 
 
-def _set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str) -> None:
+def _set_timesteps(scheduler: Any, num_steps: int, device: torch.device | str, schedule: Mapping[str, Any]) -> None:
     try:
-        scheduler.set_timesteps(num_steps, device=device)
+        scheduler.set_timesteps(num_steps, device=device, **schedule)
     except ValueError as error:
         most = scheduler.config.num_train_timesteps
         if num_steps <= most:

@@ -23,12 +23,14 @@ class SamplingConfig:
     Attributes:
         num_steps: steps of the whole schedule.
         guidance_scale: weight of the text; 1 switches guidance off.
-        image_guidance_scale: weight of the source image; only for "concat".
+        image_guidance_scale: weight of the source image; not for "img2img".
         strength: how far back in the noise an edit starts, in [0, 1]; only for "img2img".
         response: "given" takes the batch's response, "generated" lets the LLM write it from the instruction.
         attention_guidance: step size of A-STAR at the first step (`AttentionGuidance`; 20 is Attend-and-Excite's);
             0 switches it off.
         use_mmsm: False leaves the mutual support modules out, for comparison.
+        embedded_guidance: what a FLUX transformer that was distilled with guidance is told of it (Kontext: 2.5); others
+            are told nothing. Such ones are sampled with both scales at 1.
     """
 
     num_steps: int = 50
@@ -38,12 +40,13 @@ class SamplingConfig:
     response: ResponseSource = "given"
     attention_guidance: float = 0.0
     use_mmsm: bool = True
+    embedded_guidance: float = 2.5
 
     def __post_init__(self) -> None:
         """Raise ValueError for a response from elsewhere, or a value that cannot be."""
         if self.response not in ("given", "generated"):
             raise ValueError(f"sampling.response: expected 'given' or 'generated', found {self.response!r}")
-        check_values(self, "sampling", attention_guidance=(0, math.inf))
+        check_values(self, "sampling", attention_guidance=(0, math.inf), embedded_guidance=(0, math.inf))
 
 
 class PipelineEditor:
@@ -77,8 +80,9 @@ class PipelineEditor:
     @property
     def idle_settings(self) -> tuple[str, ...]:
         """Settings that do nothing with the pipeline's way of conditioning on the source."""
-        is_concat = self.pipeline.config.source_conditioning == "concat"
-        return ("strength",) if is_concat else ("image_guidance_scale",)
+        model = self.pipeline.model
+        idle = ("image_guidance_scale",) if model.source_conditioning == "img2img" else ("strength",)
+        return idle if model.kind.guidance(model.unet, 1.0, 1) else (*idle, "embedded_guidance")
 
     @property
     def resolution(self) -> int:

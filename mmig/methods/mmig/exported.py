@@ -11,12 +11,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mmig.backbones.fingerprint import fingerprint
+from mmig.backbones.named import Origin
 from mmig.checkpoints.files import CheckpointError
 from mmig.diffusion.saving import WEIGHTS
+from mmig.methods.mmig.parts import BACKBONES
 
 CONNECTORS = "connectors"
-PLACES = {"unet": "", "vae": "", "text_encoder": "", "llm": "llm", "clip_vision": "vision", "blip2": "captioner"}
+PLACES = dict.fromkeys(("unet", "vae", "text_encoder", "text_encoder_2"), "") | {
+    "llm": "llm",
+    "clip_vision": "vision",
+    "blip2": "captioner",
+}
 """Where a configuration finds each backbone with weights, below the folder."""
+_PARTS = BACKBONES["backbones.diffusion"]
 NAMES = {"mmsm.": "mmig.mmsm.", "adapters.": "mmig.mllm.adapters."}
 """Beginning of a weight's name in the connectors -> in a stage."""
 
@@ -48,6 +55,16 @@ def read_exported(path: str | Path) -> dict[str, Any]:
         for begin, own in NAMES.items()
         if name.startswith(begin) and (sees_images or begin != "adapters.")
     }
-    places = {part: folder / place for part, place in PLACES.items() if (folder / (place or part)).is_dir()}
-    backbones = {part: {"path": str(place), "fingerprint": fingerprint(place, part)} for part, place in places.items()}
+    places = {part: folder / place for part, place in PLACES.items() if _has(folder, place, part)}
+    backbones = {part: {"path": str(place), "fingerprint": _fingerprint(place, part)} for part, place in places.items()}
     return {"state_dict": named, "step": 0, "backbones": backbones}
+
+
+def _has(folder: Path, place: str, part: str) -> bool:
+    """Whether a part lies there; the denoiser may be a transformer."""
+    names = (place,) if place else _PARTS[part].subfolders
+    return any((folder / name).is_dir() for name in names)
+
+
+def _fingerprint(place: Path, part: str) -> str:
+    return fingerprint(Origin(str(place), _PARTS[part])) if part in _PARTS else fingerprint(place, part)

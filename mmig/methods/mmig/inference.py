@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmig.diffusion.attention import capture_attention
-from mmig.diffusion.concepts import ConceptTokens, locate_concepts
+from mmig.diffusion.concepts import ConceptTokens
 from mmig.diffusion.conditioning import Conditioning, as_dtype, denoise
 from mmig.diffusion.guidance import guided, instruct_pix2pix_guidance, text_guidance
 from mmig.diffusion.latents import decode, encode, latent_shape
@@ -20,7 +20,7 @@ from mmig.methods.mmig.attention_guidance import AttentionGuidance
 from mmig.methods.mmig.editor import SamplingConfig
 from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.nouns import nouns
-from mmig.methods.mmig.sampling_hooks import SamplingHooks, StepCallback, attention_size
+from mmig.methods.mmig.sampling_hooks import SamplingHooks, StepCallback
 
 Concepts = Sequence[str] | Sequence[Sequence[str]]
 """Words of the responses: one list for all samples, or one a sample."""
@@ -99,9 +99,8 @@ def render(
     shape = latent_shape(model.vae, *source.shape[2:])
     branches, weights = conditions(model, task, sampling)
     tokens, words = locate(model, task) if return_attention or sampling.attention_guidance else (None, [])
-    resolution = attention_size(
-        (shape[1], shape[2]), model.unet.config.sample_size, model.objective.attention_resolution
-    )
+    size = (shape[1], shape[2])
+    resolution = model.kind.attention_size(model.unet, size, model.objective.attention_resolution)
     guidance = None
     if sampling.attention_guidance:
         guidance = AttentionGuidance(
@@ -129,6 +128,7 @@ def render(
             device=source.device,
             before_step=hooks.before_step,
             on_step=hooks.on_step,
+            schedule=model.kind.schedule(scheduler, sampling.num_steps, size),
         )
         latents = hooks.result(latents)
     images = decode(model.vae, latents.to(source.dtype)).float().clamp(-1, 1)
@@ -140,8 +140,9 @@ def conditions(model: MMIG, task: Task, sampling: SamplingConfig) -> tuple[dict[
     full = model.condition(
         task.texts, task.source, torch.ones(len(task.source), dtype=torch.bool, device=task.source.device)
     )
+    full = replace(full, extra=model.kind.guidance(model.unet, sampling.embedded_guidance, len(task.source)))
     image = model.without_text(full)
-    if model.source_conditioning == "concat":
+    if model.source_conditioning != "img2img":
         weights = instruct_pix2pix_guidance(sampling.guidance_scale, sampling.image_guidance_scale)
     else:
         weights = text_guidance(sampling.guidance_scale)
@@ -158,7 +159,7 @@ def locate(model: MMIG, task: Task) -> tuple[ConceptTokens, list[list[str]]]:
         words = [list(row) for row in concepts]
     else:
         words = [list(concepts)] * len(task.texts)
-    return locate_concepts(model.tokenizer, task.texts, words, model.objective.max_text_chunks), words
+    return model.reader.locate(task.texts, words), words
 
 
 def is_nested(concepts: Concepts | None) -> bool:

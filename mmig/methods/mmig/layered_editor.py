@@ -17,7 +17,6 @@ from mmig.diffusion.conditioning import Conditioning
 from mmig.diffusion.latents import decode, encode
 from mmig.diffusion.losses import mask_to_latents
 from mmig.diffusion.sampling import Denoiser, per_sample
-from mmig.diffusion.text import texts_cut
 from mmig.editor import EditOutput
 from mmig.methods.mmig.editor import PipelineEditor
 from mmig.methods.mmig.inference import Task, conditions, guided_denoiser, respond, unguided_denoiser
@@ -65,7 +64,7 @@ class LayeredEditor(PipelineEditor):
         images = decode(model.vae, edit.latents.to(source.dtype)).float().clamp(-1, 1)
         extras: dict[str, Any] = {"layers": layers, "layered_loss": torch.stack([edit.loss_before, edit.loss_after])}
         pairs = zip(("object_phrase", "background_phrase"), zip(*layers, strict=True), strict=True)
-        extras["cut"] = joined(*(texts_cut(model.tokenizer, phrases, name) for name, phrases in pairs))
+        extras["cut"] = joined(*(model.reader.cut(phrases, name) for name, phrases in pairs))
         if model.captioner is not None:
             extras["captions"] = model.captioner.caption(images)
         return EditOutput(images, texts, extras)
@@ -102,7 +101,10 @@ class LayeredEditor(PipelineEditor):
             generators,
             self.sampling,
             branches["full"],
-            from_noise=model.source_conditioning == "concat",
+            from_noise=model.source_conditioning != "img2img",
+            schedule=model.kind.schedule(
+                self.pipeline.scheduler, self.sampling.num_steps, (latents.shape[2], latents.shape[3])
+            ),
         )
 
 

@@ -5,9 +5,10 @@ is `layered.py`; the editor that users meet is `layered_editor.py`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -98,6 +99,7 @@ def layered_edit(
     config: LayeredSampling | None = None,
     condition: Conditioning | None = None,
     from_noise: bool = False,
+    schedule: Mapping[str, Any] = MappingProxyType({}),
 ) -> LayeredEdit:
     """Edit images by layers: eq 15 on the source, then sampling from its noised latents with e_a and e_opt in turn.
 
@@ -113,6 +115,7 @@ def layered_edit(
         config: steps, learning rate, mixture, strength.
         condition: what else conditions the denoiser in eq 15; its tokens and their mask are replaced.
         from_noise: start from noise alone, whatever the strength: for a denoiser that sees the source beside it.
+        schedule: as of `sample`.
     """
     config, source_latents = config or LayeredSampling(), source_latents.float()
     seeds = [source.initial_seed() for source in generators]
@@ -135,5 +138,6 @@ def layered_edit(
         source_latents=None if from_noise else source_latents,
         strength=config.strength,
         device=source_latents.device,
+        schedule=schedule,
     )
     return LayeredEdit(latents, before, before if found is tokens else measured(found))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from datamodules.schema import Batch
 from mmig.diffusion.attention import AttentionCapture, capture_attention
-from mmig.diffusion.concepts import ConceptTokens, locate_concepts
+from mmig.diffusion.concepts import ConceptTokens
 from mmig.diffusion.injection import Injection
 from mmig.diffusion.losses import mask_to_latents, masked_noise_loss, noise_loss
 from mmig.diffusion.problem import DenoisingProblem, denoising_problem
@@ -171,9 +171,7 @@ class Losses:
     @cached_property
     def concepts(self) -> ConceptTokens:
         """Where the concepts are among the tokens of the responses."""
-        model = self.model
-        found = locate_concepts(model.tokenizer, self.texts, self.batch["concepts"], model.objective.max_text_chunks)
-        return found.to(self.has_target.device)
+        return self.model.reader.locate(self.texts, self.batch["concepts"]).to(self.has_target.device)
 
     @property
     def num_concepts(self) -> Tensor:

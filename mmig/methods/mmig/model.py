@@ -15,9 +15,10 @@ from datamodules.schema import Batch
 from mmig.cache.frozen import CachedFeature
 from mmig.diffusion.conditioning import Conditioning, as_dtype, condition_drops, denoise
 from mmig.diffusion.injection import Injection, inject
-from mmig.diffusion.latents import encode_unscaled, from_posterior
+from mmig.diffusion.kinds import kind_of
+from mmig.diffusion.latents import encode_unscaled, from_posterior, normalise
 from mmig.diffusion.process import NoiseProcess
-from mmig.diffusion.text import encode_text
+from mmig.diffusion.reading import reader_of
 from mmig.language.sequences import EncodedResponses, ResponseStates
 from mmig.methods.mmig.captioner import Captioner
 from mmig.methods.mmig.features import MMIGFeatures
@@ -34,12 +35,17 @@ class MMIG(nn.Module):
 
     Args:
         parts: loaded parts.
-        source_conditioning: how the denoiser sees the source image; "concat" needs a UNet with 8 input channels.
+        source_conditioning: how the denoiser sees the source image; "concat" needs a UNet with 8 input channels,
+            "sequence" a FLUX transformer.
         multimodal: sizes and readings of the multimodal LLM; or the one that the parts' LLM belongs to already.
         objective: readings of the loss terms.
 
     Raises:
-        ValueError: the UNet's input channels do not fit `source_conditioning`.
+        ValueError: the denoiser, or its input channels, do not fit `source_conditioning`.
+
+    Attributes:
+        unet: the denoiser, a UNet or a transformer.
+        kind: of the denoiser. reader: of its texts.
     """
 
     def __init__(
@@ -55,12 +61,15 @@ class MMIG(nn.Module):
             multimodal = MultimodalLLM(parts.llm, parts.llm_tokenizer, parts.vision, multimodal)
         self.mllm = multimodal
         self.captioner = parts.captioner
+        self.text_encoder_2, self.tokenizer_2 = parts.text_encoder_2, parts.tokenizer_2
         self.tokenizer, self.scheduler = parts.tokenizer, parts.scheduler
-        self.process = NoiseProcess.from_scheduler(parts.scheduler)
         self.source_conditioning = source_conditioning
         self.objective = objective or ObjectiveConfig()
+        self.process = NoiseProcess.from_scheduler(parts.scheduler, self.objective.noise_levels)
+        self.kind = kind_of(self.unet)
+        self.kind.check(self.unet, self.vae.config.latent_channels, source_conditioning)
+        self.reader = reader_of(self, self.kind.reads_pooled, self.objective.max_text_chunks)
         self.features = MMIGFeatures(self, max_text_chunks=self.objective.max_text_chunks)
-        self._check_channels()
 
     # Training ----------------------------------------------------------------------------------------------------
 
@@ -95,8 +104,8 @@ class MMIG(nn.Module):
         from the LLM (`text_only`); while the adapters are frozen, the visual tokens stand in.
         """
         known = self.features
-        features = [known.of_latents("target"), known.of_text("response")]
-        if self.source_conditioning == "concat":
+        features = [known.of_latents("target"), known.of_text("response"), *known.of_pooled("response")]
+        if self.source_conditioning != "img2img":
             features.append(known.of_latents("source"))
         if not self._llm_trains():
             sees = self.mllm.vision is not None
@@ -116,11 +125,13 @@ class MMIG(nn.Module):
         """Latents of the targets, and what conditions the denoiser of each; bool [B] say what is dropped."""
         posterior = self.features.posterior(batch, "target")
         clean = from_posterior(self.vae, posterior, self._cast(draws.normal("posterior", posterior.mean.shape[1:])))
-        tokens, mask = self.features.text(batch, ["" if drop else "response" for drop in drop_text.tolist()])
+        fields = ["" if drop else "response" for drop in drop_text.tolist()]
+        tokens, mask = self.features.text(batch, fields)
         source = None
-        if self.source_conditioning == "concat":
-            source = _masked(self.features.posterior(batch, "source").mode(), batch["has_source"] & ~drop_image)
-        return clean, Conditioning(tokens, mask, image_latents=source)
+        if self.source_conditioning != "img2img":
+            mode = self.features.posterior(batch, "source").mode()
+            source = self._shown(mode, batch["has_source"] & ~drop_image)
+        return clean, Conditioning(tokens, mask, self.features.pooled(batch, fields), source)
 
     def draw_timesteps(self, draws: Draws) -> TimestepDraw:
         """Each sample's timestep, and what it means for the losses."""
@@ -156,50 +167,43 @@ class MMIG(nn.Module):
         Args:
             noisy: x_t, [B,c,h,w].
             timesteps: [B].
-            condition: text tokens and, for "concat", source latents.
+            condition: text tokens and source latents, where it sees any.
             states: e0 with its mask.
             active: bool [B]; false for rows that pass without MMSM (unconditional ones).
         """
         modules = {name.replace("-", "."): module for name, module in self.mmsm.items()}
         # a trained denoiser is float32 between bfloat16 parts
         noisy, condition = noisy.to(self.unet.dtype), as_dtype(condition, self.unet.dtype)
-        with inject(self.unet, modules, states.states, states.mask, active) as injection:
+        grid, entry = self.kind.grid((noisy.shape[2], noisy.shape[3])), self.kind.image_entry
+        with inject(self.unet, modules, states.states, states.mask, active, grid, entry) as injection:
             prediction = denoise(self.unet, noisy, timesteps, condition)
         return prediction, injection
 
     def condition(self, responses: Sequence[str], source: Tensor, has_source: Tensor) -> Conditioning:
-        """What conditions the denoiser: CLIP's states of the response and, for "concat", the source latents."""
+        """What conditions the denoiser: its text encoders' states of the response, and the source latents where it sees
+        any: as they come for "concat", normalised for "sequence", zero where there is no source.
+        """
         latents = None
-        if self.source_conditioning == "concat":
-            latents = _masked(encode_unscaled(self.vae, self._cast(source)), has_source)
-        chunks = self.objective.max_text_chunks
-        tokens, mask = encode_text(self.text_encoder, self.tokenizer, responses, chunks)
-        return Conditioning(tokens, mask, image_latents=latents)
+        if self.source_conditioning != "img2img":
+            latents = self._shown(encode_unscaled(self.vae, self._cast(source)), has_source)
+        return Conditioning(*self.reader.read(responses), latents)
 
     def without_text(self, condition: Conditioning) -> Conditioning:
         """The same condition under the empty text, as long as the given one (for guidance)."""
-        chunks = condition.tokens.shape[1] // self.tokenizer.model_max_length
-        tokens, mask = encode_text(self.text_encoder, self.tokenizer, [""], chunks, chunks)
+        count = len(condition.tokens)
+        tokens, mask, pooled = self.reader.read([""], condition.tokens.shape[1] // self.reader.length)
         mask = None if mask is None else mask.expand(condition.tokens.shape[:2])
-        return replace(condition, tokens=tokens.expand_as(condition.tokens), mask=mask)
+        pooled = None if pooled is None else pooled.expand(count, -1)
+        return replace(condition, tokens=tokens.expand_as(condition.tokens), mask=mask, pooled=pooled)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """CLIP text states [B,L,D], L being the tokenizer's length; longer texts are cut, their end token kept."""
-        return encode_text(self.text_encoder, self.tokenizer, texts)[0]
+        """Text states [B,L,D], L being the reader's length; longer texts are cut, their end token kept."""
+        return self.reader.read(texts, chunks=1).tokens
+
+    def _shown(self, latents: Tensor, seen: Tensor) -> Tensor:
+        """Latents of sources, as the autoencoder gives them, as the denoiser is shown them."""
+        latents = normalise(self.vae, latents) if self.source_conditioning == "sequence" else latents
+        return latents * seen.view(-1, 1, 1, 1)
 
     def _cast(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.unet.device, self.vae.dtype)
-
-    def _check_channels(self) -> None:
-        latent = self.vae.config.latent_channels
-        expected = latent if self.source_conditioning == "img2img" else 2 * latent
-        found = self.unet.config.in_channels
-        if found != expected:
-            raise ValueError(
-                f"source_conditioning {self.source_conditioning!r} needs a UNet with {expected} input channels, "
-                f"found {found}; a frozen UNet must have been trained with them (a widened one cannot see the source)"
-            )
-
-
-def _masked(latents: Tensor, seen: Tensor) -> Tensor:
-    return latents * seen.view(-1, 1, 1, 1)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mmig.diffusion.process import Levels
 from mmig.methods.mmig.image_path import ImagePathConfig
 
 TERMS = ("sdm", "as", "ar", "fg", "bg", "mmt", "blip2", "mmsm")
@@ -10,9 +11,9 @@ TERMS = ("sdm", "as", "ar", "fg", "bg", "mmt", "blip2", "mmsm")
 first five are L_DEM (21)."""
 
 
-SourceConditioning = Literal["img2img", "concat"]
+SourceConditioning = Literal["img2img", "concat", "sequence"]
 """How the source image reaches the denoiser (eq 3): sampling starts from its noised latents, or they are appended to
-the noisy latents on the channel axis (InstructPix2Pix)."""
+the noisy latents on the channel axis (InstructPix2Pix), or behind them as further tokens (FLUX.1 Kontext)."""
 
 
 @dataclass
@@ -32,7 +33,8 @@ class ObjectiveConfig:
         alpha: weight of the object in eq 16.
         layered_norm: of eq 17 and 18 (`masked_noise_loss`).
         image_path: which predicted images BLIP-2 sees.
-        max_text_chunks: chunks of 75 tokens that are read of a response; more are cut.
+        max_text_chunks: chunks of 75 tokens that are read of a response; more are cut. FLUX reads one.
+        noise_levels: how flow matching draws noise levels (`mmig.diffusion.process.Levels`).
     """
 
     condition_drop: float = 0.0
@@ -44,6 +46,7 @@ class ObjectiveConfig:
     layered_norm: Literal["squared", "l2"] = "squared"
     image_path: ImagePathConfig = field(default_factory=ImagePathConfig)
     max_text_chunks: int = 1
+    noise_levels: Levels = "uniform"
 
     def __post_init__(self) -> None:
         """Raise ValueError for a share out of range."""

@@ -14,6 +14,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from mmig.checkpoints.renamed import renamed_module
+from mmig.diffusion.latents import reduction
 from mmig.diffusion.sampling import Generators, per_sample
 from mmig.editor import EditOutput
 from mmig.evaluation.pictures import Pictures, as_batch, to_pil
@@ -25,7 +26,7 @@ from mmig.methods.mmig.inference import Concepts, Task, check_counts, is_nested,
 from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.pipeline_output import MMIGPipelineOutput, check_options
 from mmig.methods.mmig.sampling_hooks import StepCallback, generators_of_images, repeated, step_callback
-from mmig.methods.mmig.wiring import Wiring
+from mmig.methods.mmig.wiring import Wiring, components_of
 
 __all__ = ["MMIGEditor", "MMIGPipeline", "MMIGPipelineOutput", "SamplingConfig"]
 logger = logging.getLogger(__name__)
@@ -35,33 +36,42 @@ class MMIGPipeline(DiffusionPipeline):
     """Edits images by instruction with MMIG's parts.
 
     Args:
-        unet, vae, text_encoder, tokenizer, scheduler: of a Stable Diffusion.
+        vae, text_encoder, tokenizer, scheduler: of a Stable Diffusion or a FLUX.
+        unet, transformer: the denoiser, one of them: a Stable Diffusion's or a FLUX's.
+        text_encoder_2, tokenizer_2: FLUX's T5; without them CLIP's states stand for T5's.
         connectors: mutual support modules and adapters.
         llm, llm_tokenizer: the language model; without one, responses must be given and MMSM is left out.
         vision: CLIP's tower through which the LLM sees.
         captioner, captioner_processor: a BLIP-2, for captions of the new images.
-        source_conditioning: "img2img" or "concat", see `mmig.methods.mmig.model.SourceConditioning`.
+        source_conditioning: "img2img", "concat" or "sequence", see `mmig.methods.mmig.model.SourceConditioning`.
         attention_resolution: (h, w) of the attention of concepts on the UNet's usual latents.
         max_text_chunks: chunks of 75 tokens that are read of a response; more are cut.
+        noise_levels: how the denoiser's noise levels were drawn in training.
         sampling: fields of `SamplingConfig` that calls take where they name no others.
-        resolution: longer side in pixels at which PIL images are edited; None: what the UNet's config says.
+        resolution: longer side in pixels at which PIL images are edited; None: what the denoiser's config says.
 
     Raises:
         ValueError: parts that do not fit each other.
     """
 
-    _optional_components = ["llm", "llm_tokenizer", "vision", "captioner", "captioner_processor"]  # noqa: RUF012
+    _optional_components = [  # noqa: RUF012
+        *("unet", "transformer", "text_encoder_2", "tokenizer_2"),
+        *("llm", "llm_tokenizer", "vision", "captioner", "captioner_processor"),
+    ]
     _callback_tensor_inputs = ("latents",)
 
     # models are annotated as what diffusers can check without importing transformers' classes
     def __init__(
         self,
-        unet: nn.Module,
         vae: nn.Module,
         text_encoder: nn.Module,
         tokenizer: object,
         scheduler: object,
         connectors: Connectors,
+        unet: nn.Module | None = None,
+        transformer: nn.Module | None = None,
+        text_encoder_2: nn.Module | None = None,
+        tokenizer_2: object | None = None,
         llm: nn.Module | None = None,
         llm_tokenizer: object | None = None,
         vision: nn.Module | None = None,
@@ -70,15 +80,19 @@ class MMIGPipeline(DiffusionPipeline):
         source_conditioning: str = "img2img",
         attention_resolution: tuple | list = (16, 16),
         max_text_chunks: int = 1,
+        noise_levels: str = "uniform",
         sampling: dict | None = None,
         resolution: int | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
             unet=unet,
+            transformer=transformer,
             vae=vae,
             text_encoder=text_encoder,
+            text_encoder_2=text_encoder_2,
             tokenizer=tokenizer,
+            tokenizer_2=tokenizer_2,
             scheduler=scheduler,
             connectors=connectors,
             llm=llm,
@@ -91,6 +105,7 @@ class MMIGPipeline(DiffusionPipeline):
             source_conditioning=source_conditioning,
             attention_resolution=list(attention_resolution),
             max_text_chunks=max_text_chunks,
+            noise_levels=noise_levels,
             sampling=asdict(SamplingConfig(**(sampling or {}))),
             resolution=resolution,
         )
@@ -102,22 +117,12 @@ class MMIGPipeline(DiffusionPipeline):
         cls, model: MMIG, sampling: SamplingConfig | None = None, resolution: int | None = None
     ) -> "MMIGPipeline":
         """The pipeline of a model, sharing its weights; other arguments as above."""
-        mllm, captioner = model.mllm, model.captioner
         return cls(
-            unet=model.unet,
-            vae=model.vae,
-            text_encoder=model.text_encoder,
-            tokenizer=model.tokenizer,
-            scheduler=model.scheduler,
-            connectors=Connectors.of(model),
-            llm=mllm.llm,
-            llm_tokenizer=mllm.tokenizer,
-            vision=mllm.vision,
-            captioner=None if captioner is None else captioner.model,
-            captioner_processor=None if captioner is None else captioner.processor,
+            **components_of(model),
             source_conditioning=model.source_conditioning,
             attention_resolution=model.objective.attention_resolution,
             max_text_chunks=model.objective.max_text_chunks,
+            noise_levels=model.objective.noise_levels,
             sampling=asdict(sampling or SamplingConfig()),
             resolution=resolution,
         )
@@ -134,7 +139,7 @@ class MMIGPipeline(DiffusionPipeline):
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
                 part.requires_grad_(False)
-        for part in (pipeline.unet, pipeline.vae):  # as training has them: faster, and the same to the last bit
+        for part in (pipeline.model.unet, pipeline.vae):  # as training has them: faster, and the same to the last bit
             part.to(memory_format=torch.channels_last)
         return pipeline
 
@@ -227,7 +232,7 @@ class MMIGPipeline(DiffusionPipeline):
 
     def _shown(self, output: EditOutput, as_pil: bool, sizes: list[tuple[int, int]] | None) -> MMIGPipelineOutput:
         """The output for people, PIL images in these sizes where there are any; warns of lost text."""
-        for line in lost_text(self.tokenizer, output, self.config.max_text_chunks):
+        for line in lost_text(self.model, output):
             logger.warning(line)
         images = to_pil(output.images, sizes) if as_pil else output.images
         extras = output.extras
@@ -291,5 +296,5 @@ class MMIGPipeline(DiffusionPipeline):
     @property
     def editing_resolution(self) -> int:
         """Longer side in pixels at which PIL images are edited unless a call says otherwise."""
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        return self.config.resolution or self.unet.config.sample_size * factor
+        model = self.model
+        return self.config.resolution or model.kind.usual_size(model.unet) * reduction(model.vae)

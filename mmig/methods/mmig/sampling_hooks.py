@@ -70,21 +70,6 @@ class SamplingHooks:
         return ConceptAttention([list(row) for row in words], maps.cpu(), valid.cpu())
 
 
-def attention_size(latents: tuple[int, int], usual: int, resolution: tuple[int, int]) -> tuple[int, int]:
-    """(h, w) of the attention at the level of the denoiser that has `resolution` on its usual latents.
-
-    Args:
-        latents: (h, w) of the latents.
-        usual: side of the latents that the denoiser was made for (`sample_size` of a UNet's config).
-        resolution: (h, w) of the attention there.
-    """
-    height, width = latents
-    size = usual
-    while size > max(resolution):  # each level halves, rounding up
-        height, width, size = -(-height // 2), -(-width // 2), -(-size // 2)
-    return height, width
-
-
 @contextmanager
 def step_callback(pipeline: "DiffusionPipeline", callback: Callable[..., dict | None] | None) -> Iterator[StepCallback]:
     """A step callback that shows diffusers' progress bar and calls one in diffusers' form.

@@ -1,5 +1,8 @@
 """Numbers of the noise process, against independent formulas and diffusers."""
 
+import math
+from statistics import NormalDist
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
@@ -118,6 +121,26 @@ def test_an_unknown_prediction_is_refused_by_name() -> None:
         NoiseProcess.from_scheduler(DDPMScheduler(**SD, prediction_type="sample"))
 
 
-def test_dynamic_shifting_is_refused() -> None:
-    with pytest.raises(ScheduleError, match="use_dynamic_shifting"):
-        NoiseProcess.from_scheduler(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
+def test_a_shift_that_depends_on_the_image_leaves_training_without() -> None:
+    process = NoiseProcess.from_scheduler(FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True))
+    uniform = torch.tensor([0.0, 0.25, 0.9])
+    torch.testing.assert_close(process.sample_timesteps(uniform), 1000 * (1 - uniform))
+
+
+def test_logit_normal_levels_are_shifted_logistic_values_of_normal_numbers() -> None:
+    """Against the quantiles of a normal distribution from the standard library."""
+    quantile = NormalDist().inv_cdf
+    uniform = torch.tensor([0.02, 0.25, 0.5, 0.75, 0.98])
+    for shift in (1.0, 0.5):
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+        found = NoiseProcess.from_scheduler(scheduler, "logit_normal").sample_timesteps(uniform)
+        levels = [1 / (1 + math.exp(-quantile(1 - u))) for u in uniform.tolist()]
+        expected = [1000 * shift * level / (1 + (shift - 1) * level) for level in levels]
+        assert found.tolist() == pytest.approx(expected, rel=1e-4)
+    ends = NoiseProcess("flow", levels="logit_normal").sample_timesteps(torch.tensor([0.0, 1 - 2**-24]))
+    assert ends[0] == 1000 and 0 < ends[1] < 10
+
+
+def test_logit_normal_levels_are_refused_where_timesteps_are_numbers_of_a_table() -> None:
+    with pytest.raises(ScheduleError, match="noise levels 'logit_normal' are flow matching's"):
+        NoiseProcess.from_scheduler(DDPMScheduler(**SD), "logit_normal")

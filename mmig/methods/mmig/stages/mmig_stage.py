@@ -118,7 +118,8 @@ class MMIGStage(TrainingModule):
     def _choose_trained(self, trained: Sequence[str]) -> None:
         """Freeze everything, then let some parts train; a frozen part has no dropout."""
         model = self.mmig
-        for part in (model.unet, model.vae, model.text_encoder, model.mllm, model.mmsm):
+        frozen = (model.unet, model.vae, model.text_encoder, model.text_encoder_2, model.mllm, model.mmsm)
+        for part in (part for part in frozen if part is not None):
             part.requires_grad_(False)
         for part in (model.mmsm, model.mllm.adapters):
             part.eval()
@@ -172,9 +173,10 @@ class MMIGStage(TrainingModule):
         """The pretrained parts. Fresh adapters of a text-only LLM change nothing, so they need not be stored either."""
         model = self.mmig
         parts = {
-            "unet": model.unet,
+            "unet": model.unet if "unet" in self.origins else None,  # else it is fresh
             "vae": model.vae,
             "text_encoder": model.text_encoder,
+            "text_encoder_2": model.text_encoder_2,
             "llm": model.mllm.llm,
             "clip_vision": model.mllm.vision,
             "blip2": model.captioner,

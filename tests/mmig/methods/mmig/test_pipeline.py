@@ -9,11 +9,11 @@ import torch
 
 from mmig.diffusion.attention import capture_attention
 from mmig.diffusion.concepts import locate_concepts
+from mmig.diffusion.kinds import attention_size
 from mmig.diffusion.latents import decode, encode
 from mmig.diffusion.sampling import draw_noise, per_sample
 from mmig.methods.mmig.attention_losses import concept_maps
 from mmig.methods.mmig.pipeline import MMIGEditor, MMIGPipeline
-from mmig.methods.mmig.sampling_hooks import attention_size
 from tests.mmig.batches import edit_batch
 from tests.mmig.methods.mmig.pipeline_support import FAST, TEXT, build, picture, seeded, source
 from tests.tiny_fixtures import TinyBackbones, build_all
