@@ -56,7 +56,12 @@ def build_instruct_pix2pix(root: Path, *, seed: int = 0, dtype: torch.dtype = to
 
 
 def build_vae(
-    folder: Path, *, latent_channels: int = LATENT_CHANNELS, seed: int = 0, dtype: torch.dtype = torch.float32
+    folder: Path,
+    *,
+    latent_channels: int = LATENT_CHANNELS,
+    shift_factor: float | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
 ) -> Path:
     """Write an AutoencoderKL with f=4 and 4 latent channels."""
     from diffusers import AutoencoderKL
@@ -70,6 +75,7 @@ def build_vae(
             norm_num_groups=8,
             sample_size=IMAGE_SIZE,
             scaling_factor=0.5,
+            shift_factor=shift_factor,
         )
     return save(model, folder, dtype)
 
