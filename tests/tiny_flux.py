@@ -34,7 +34,9 @@ def build_flux_kontext(root: Path, *, guidance_embeds: bool = True, dynamic: boo
         "transformer": ["diffusers", "FluxTransformer2DModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
-    write_json(root / "model_index.json", {"_class_name": "FluxKontextPipeline", "_diffusers_version": "0.34.0", **parts})
+    write_json(
+        root / "model_index.json", {"_class_name": "FluxKontextPipeline", "_diffusers_version": "0.34.0", **parts}
+    )
     build_vae(root / "vae", shift_factor=0.2, seed=seed)
     vocab_size = write_clip_tokenizer(root / "tokenizer", "old", CONTEXT_LENGTH)
     build_text_encoder(root / "text_encoder", vocab_size, seed=seed + 1)

@@ -1,4 +1,4 @@
-"""A tiny T5 with RANDOM weights in the published layout: whole, it makes some text of any text; or its encoder alone."""
+"""A tiny T5 with RANDOM weights in the published layout: whole it makes some text of any text; or its encoder."""
 
 from pathlib import Path
 from typing import Any

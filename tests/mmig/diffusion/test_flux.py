@@ -336,5 +336,5 @@ def test_maps_carry_gradients_to_the_text_and_wrong_sizes_are_named(model: nn.Mo
     assert gradient.abs().sum() > 1e-6
     with capture_attention(model, (16, 16)) as capture:
         denoise(model, latents(), TIMES, given)
-    with pytest.raises(AttentionError, match="16x16: no cross-attention layer has 256 queries; .* have 48 "):
+    with pytest.raises(AttentionError, match=r"16x16: no cross-attention layer has 256 queries; .* have 48 "):
         capture.average()

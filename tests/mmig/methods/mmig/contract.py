@@ -1,9 +1,12 @@
-"""MMIG as the contract sees it: the stage with most of its losses, and fine-tuning by low-rank updates."""
+"""MMIG as the contract sees it: the stage with most of its losses, fine-tuning by low-rank updates, and a denoiser that
+is a transformer: a tiny FLUX.1 Kontext in the published layout, and a fresh one.
+"""
 
 from typing import Any
 
 from tests.mmig.methods.contract import Case
 from tests.tiny_fixtures import TinyBackbones
+from tests.tiny_flux import build_flux_kontext
 
 
 def arguments(backbones: TinyBackbones) -> dict[str, Any]:
@@ -37,4 +40,36 @@ def finetune(backbones: TinyBackbones) -> dict[str, Any]:
     }
 
 
-CASES = {"stage4": Case(stage4), "finetune": Case(finetune, repeats=True)}
+def kontext(backbones: TinyBackbones) -> dict[str, Any]:
+    """A FLUX.1 Kontext that trains, with every loss of L_DEM."""
+    folder = backbones.stable_diffusion.parent / "flux-kontext"
+    if not folder.exists():
+        build_flux_kontext(folder)
+    parts = {"diffusion": str(folder), "llm": str(backbones.llama), "vision": str(backbones.clip_vision)}
+    return {"class_path": "mmig.methods.mmig.stages.paper.Stage3", "init_args": _of_flux(backbones, parts)}
+
+
+def fresh_transformer(backbones: TinyBackbones) -> dict[str, Any]:
+    """A transformer from scratch, that reads CLIP alone."""
+    size = {"num_layers": 2, "num_single_layers": 1, "attention_heads": 2, "head_dim": 32, "sample_size": 16}
+    parts = {"diffusion": str(backbones.stable_diffusion), "llm": str(backbones.llama), "unet": {**size, "shift": 0.5}}
+    settings = _of_flux(backbones, parts)
+    settings["objective"]["noise_levels"] = "logit_normal"
+    return {"class_path": "mmig.methods.mmig.stages.paper.Stage3", "init_args": settings}
+
+
+def _of_flux(backbones: TinyBackbones, parts: dict[str, Any]) -> dict[str, Any]:
+    return arguments(backbones) | {
+        "backbones": parts,
+        "mmsm": {"dim": 16, "heads": 2, "locations": ["transformer_blocks.1"]},
+        "source_conditioning": "sequence",
+        "objective": {"attention_resolution": [8, 8], "condition_drop": 0.1},
+    }
+
+
+CASES = {
+    "stage4": Case(stage4),
+    "finetune": Case(finetune, repeats=True),
+    "kontext": Case(kontext),
+    "fresh_transformer": Case(fresh_transformer, repeats=True),
+}
