@@ -29,6 +29,7 @@ from tests.tiny_fixtures import build_llama, build_stable_diffusion
 from tests.tiny_flux import T5_LENGTH, build_flux_kontext
 
 LOCATIONS = ["transformer_blocks.1", "single_transformer_blocks.0"]
+GUIDANCE = 3.5
 ONE_BRANCH = {"guidance_scale": 1.0, "image_guidance_scale": 1.0}
 """How a transformer that was distilled with guidance is sampled."""
 
@@ -51,7 +52,7 @@ def build(root: Path, conditioning: str = "sequence", **settings: Any) -> MMIG:
 
 @pytest.fixture(scope="module")
 def pipeline(root: Path) -> MMIGPipeline:
-    made = MMIGPipeline.from_model(build(root), SamplingConfig(num_steps=3), 64)
+    made = MMIGPipeline.from_model(build(root), SamplingConfig(num_steps=3, embedded_guidance=GUIDANCE), 64)
     for parameter in made.connectors.mmsm.parameters():
         nn.init.normal_(parameter, std=0.1)
     made.set_progress_bar_config(disable=True)
@@ -71,7 +72,12 @@ def edited_by(theirs: FluxKontextPipeline, **settings: Any) -> torch.Tensor:
     noise = pack(torch.randn(1, 4, 16, 16, generator=seeded()))
     size = {"height": 64, "width": 64, "max_area": 64 * 64, "_auto_resize": False}
     picture = source() / 2 + 0.5
-    named = {"num_inference_steps": 4, "guidance_scale": 3.5, "max_sequence_length": T5_LENGTH, "output_type": "pt"}
+    named = {
+        "num_inference_steps": 4,
+        "guidance_scale": GUIDANCE,
+        "max_sequence_length": T5_LENGTH,
+        "output_type": "pt",
+    }
     return theirs(picture, TEXT, latents=noise, **named, **size, **settings).images * 2 - 1
 
 
@@ -84,14 +90,12 @@ def edit(pipeline: MMIGPipeline, **settings: Any) -> Any:
 
 
 def test_without_mmsm_it_equals_flux_kontext_of_diffusers(pipeline: MMIGPipeline, theirs: FluxKontextPipeline) -> None:
-    pipeline.config.sampling["embedded_guidance"] = 3.5
     found = edit(pipeline, use_mmsm=False, **ONE_BRANCH).images
     torch.testing.assert_close(found, edited_by(theirs), atol=1e-5, rtol=0)
     assert (edit(pipeline, **ONE_BRANCH).images - found).abs().max() > 1e-3
 
 
 def test_its_text_scale_is_their_true_guidance(pipeline: MMIGPipeline, theirs: FluxKontextPipeline) -> None:
-    pipeline.config.sampling["embedded_guidance"] = 3.5
     found = edit(pipeline, use_mmsm=False, guidance_scale=3.0, image_guidance_scale=1.0).images
     expected = edited_by(theirs, negative_prompt="", true_cfg_scale=3.0)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
@@ -100,9 +104,8 @@ def test_its_text_scale_is_their_true_guidance(pipeline: MMIGPipeline, theirs: F
 def test_every_scale_moves_the_picture(pipeline: MMIGPipeline) -> None:
     plain = edit(pipeline, guidance_scale=2.0, image_guidance_scale=1.0).images
     assert (edit(pipeline, guidance_scale=2.0, image_guidance_scale=2.0).images - plain).abs().max() > 1e-3
-    pipeline.config.sampling["embedded_guidance"] = 9.0
-    assert (edit(pipeline, guidance_scale=2.0, image_guidance_scale=1.0).images - plain).abs().max() > 1e-4
-    pipeline.config.sampling["embedded_guidance"] = 3.5
+    told = MMIGPipeline.from_model(pipeline.model, SamplingConfig(num_steps=3, embedded_guidance=9.0), 64)
+    assert (edit(told, guidance_scale=2.0, image_guidance_scale=1.0).images - plain).abs().max() > 1e-4
 
 
 def test_texts_are_read_as_diffusers_reads_them(pipeline: MMIGPipeline, theirs: FluxKontextPipeline) -> None:
@@ -152,7 +155,9 @@ def test_maps_are_those_of_the_noisy_tokens(pipeline: MMIGPipeline) -> None:
     named = {"num_inference_steps": 1, "generator": [seeded()], "output_type": "pt", "use_mmsm": False, **ONE_BRANCH}
     output = pipeline(source(), "x", TEXT, concepts=words, return_attention=True, **named)
     model = pipeline.model
-    condition = replace(model.condition([TEXT], source(), torch.ones(1)), extra=model.kind.guidance(model.unet, 3.5, 1))
+    condition = replace(
+        model.condition([TEXT], source(), torch.ones(1)), extra=model.kind.guidance(model.unet, GUIDANCE, 1)
+    )
     noise = torch.randn(1, 4, 16, 16, generator=seeded())
     with torch.no_grad(), capture_attention(model.unet, (8, 8)) as capture:
         model.kind.predict(model.unet, noise, torch.tensor([1000.0]), condition)
