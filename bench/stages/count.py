@@ -102,9 +102,13 @@ class Pieces:
         return torch.ones(1, 1, tokens, tokens, device="meta", dtype=torch.bool)
 
     def text(self) -> Tensor:
-        """Stable Diffusion's text encoder on one chunk."""
-        length = self.sizes.text["max_position_embeddings"]
-        return self.model.text_encoder(torch.zeros(1, length, device="meta", dtype=torch.int64)).last_hidden_state
+        """The text encoders on one chunk."""
+        model, length = self.model, self.sizes.text["max_position_embeddings"]
+        states = model.text_encoder(torch.zeros(1, length, device="meta", dtype=torch.int64)).last_hidden_state
+        if model.text_encoder_2 is None:
+            return states
+        ids = torch.zeros(1, model.reader.length, device="meta", dtype=torch.int64)
+        return torch.cat([states.flatten(), model.text_encoder_2(ids).last_hidden_state.flatten()])
 
     def vision(self) -> Tensor:
         """CLIP's image tower up to the visual tokens."""
@@ -127,17 +131,26 @@ class Pieces:
     def unet(self, grad: bool = False) -> Tensor:
         """One pass of the denoiser with MMSM; `grad`: e0 carries one to the LLM."""
         model = self.model
-        length, width = self.sizes.text["max_position_embeddings"], self.sizes.text["hidden_size"]
         response = round(self.load.response)
         states = self.zeros(1, response, self.sizes.llm["hidden_size"], like=model.mmsm, grad=grad)
-        beside = model.unet.config.in_channels - self.latents[0]  # the source's, where it is seen so
-        source = self.zeros(1, beside, *self.latents[1:], like=model.unet) if beside else None
         return model.denoise(
             self.zeros(1, *self.latents, like=model.unet),
             torch.zeros(1, device="meta", dtype=torch.int64),
-            Conditioning(self.zeros(1, length, width, like=model.unet), image_latents=source),
+            self._condition(),
             ResponseStates(states, torch.ones(1, response, device="meta", dtype=torch.bool)),
         )[0]
+
+    def _condition(self) -> Conditioning:
+        """What the denoiser reads of one text, and the source where it is shown one."""
+        model, unet = self.model, self.model.unet
+        shown = model.source_conditioning != "img2img"
+        source = self.zeros(1, *self.latents, like=unet) if shown else None
+        if not model.kind.reads_pooled:
+            length, width = self.sizes.text["max_position_embeddings"], self.sizes.text["hidden_size"]
+            return Conditioning(self.zeros(1, length, width, like=unet), image_latents=source)
+        length, width = model.reader.length, unet.config.joint_attention_dim
+        pooled = self.zeros(1, unet.config.pooled_projection_dim, like=unet)
+        return Conditioning(self.zeros(1, length, width, like=unet), pooled=pooled, image_latents=source)
 
     def encoded(self) -> Tensor:
         """The autoencoder's encoder."""

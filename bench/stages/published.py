@@ -119,6 +119,25 @@ def _eight_channels(folder: Path, sizes: Sizes) -> None:
     _stable_diffusion(folder, replace(sizes, unet=sizes.unet | {"in_channels": 2 * sizes.unet["in_channels"]}))
 
 
+def _flux_kontext(folder: Path, sizes: Sizes) -> None:
+    """Sizes of the published config.json files; CLIP is Stable Diffusion's."""
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+    from transformers import CLIPTextConfig, T5Config, T5Tokenizer
+
+    with torch.device("meta"):
+        parts = {"transformer": FluxTransformer2DModel(**sizes.flux), "vae": AutoencoderKL(**sizes.flux_vae)}
+    for name, part in parts.items():
+        part.save_config(folder / name)
+    CLIPTextConfig(**sizes.text).save_pretrained(folder / "text_encoder")
+    T5Config(**sizes.t5).save_pretrained(folder / "text_encoder_2")
+    for name in (*parts, "text_encoder", "text_encoder_2"):
+        _no_weights(folder / name)
+    shutil.copytree(TINY / "stable-diffusion/tokenizer", folder / "tokenizer")
+    pieces = [(piece, 0.0) for piece in ("<pad>", "</s>", "<unk>", "\u2581")]  # any ids do
+    T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512).save_pretrained(folder / "tokenizer_2")
+    FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True).save_config(folder / "scheduler")
+
+
 def _llama(folder: Path, sizes: Sizes) -> None:
     from transformers import LlamaConfig
 
@@ -223,6 +242,7 @@ def _no_weights(folder: Path) -> None:
 _PUBLISHED: dict[str, Callable[[Path, Sizes], None]] = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": _stable_diffusion,
     "timbrooks/instruct-pix2pix": _eight_channels,
+    "black-forest-labs/FLUX.1-Kontext-dev": _flux_kontext,
     "huggyllama/llama-7b": _llama,
     "llava-hf/llava-1.5-7b-hf": _llava,
     "openai/clip-vit-large-patch14": _vision,

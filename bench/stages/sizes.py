@@ -19,6 +19,40 @@ SDXL: dict[str, Any] = {
 }
 
 
+# black-forest-labs/FLUX.1-Kontext-dev: transformer, vae and text_encoder_2 (T5 v1.1 XXL), config.json of each
+FLUX: dict[str, Any] = {
+    "in_channels": 64,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+    "guidance_embeds": True,
+    "axes_dims_rope": (16, 56, 56),
+}
+FLUX_VAE: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 16,
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+T5_XXL: dict[str, Any] = {
+    "vocab_size": 32128,
+    "d_model": 4096,
+    "d_kv": 64,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+    "feed_forward_proj": "gated-gelu",
+}
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Configurations of the parts, as the arguments of their libraries' classes.
@@ -28,6 +62,7 @@ class Sizes:
         unet, vae: UNet2DConditionModel, AutoencoderKL.
         captioner: Blip2Config.
         sdxl: UNet2DConditionModel of SDXL.
+        flux, flux_vae, t5: FluxTransformer2DModel, AutoencoderKL and T5Config of FLUX.1 Kontext.
         mmsm: width and heads.
         resolution: pixels.
         mllm_side: pixels of the pictures that LLaVA's image tower sees; the rest of it is as `vision` and `llm`.
@@ -41,6 +76,9 @@ class Sizes:
     vae: dict[str, Any]
     captioner: dict[str, Any]
     sdxl: dict[str, Any] = field(default_factory=lambda: SDXL)
+    flux: dict[str, Any] = field(default_factory=lambda: FLUX)
+    flux_vae: dict[str, Any] = field(default_factory=lambda: FLUX_VAE)
+    t5: dict[str, Any] = field(default_factory=lambda: T5_XXL)
     mmsm: tuple[int, int] = (768, 8)
     resolution: int = 512
     mllm_side: int = 336  # llava-hf/llava-1.5-7b-hf, config.json

@@ -155,9 +155,8 @@ def test_maps_are_those_of_the_noisy_tokens(pipeline: MMIGPipeline) -> None:
     named = {"num_inference_steps": 1, "generator": [seeded()], "output_type": "pt", "use_mmsm": False, **ONE_BRANCH}
     output = pipeline(source(), "x", TEXT, concepts=words, return_attention=True, **named)
     model = pipeline.model
-    condition = replace(
-        model.condition([TEXT], source(), torch.ones(1)), extra=model.kind.guidance(model.unet, GUIDANCE, 1)
-    )
+    told = model.kind.guidance(model.unet, GUIDANCE, 1)
+    condition = replace(model.condition([TEXT], source(), torch.ones(1)), extra=told)
     noise = torch.randn(1, 4, 16, 16, generator=seeded())
     with torch.no_grad(), capture_attention(model.unet, (8, 8)) as capture:
         model.kind.predict(model.unet, noise, torch.tensor([1000.0]), condition)
