@@ -245,7 +245,7 @@ def test_a_run_its_weights_and_its_folder_edit_alike(mmig_run: Path, tmp_path: P
     assert torch.equal(edited(run), edited(weights)) and torch.equal(edited(run), edited(exported))
     assert exported.editor.sampling == run.editor.sampling == load_module(mmig_run).sampling
     assert run.resolution == weights.resolution == exported.resolution == 64
-    assert run.editor.idle_settings == exported.editor.idle_settings == ("image_guidance_scale",)
+    assert run.editor.idle_settings == exported.editor.idle_settings == ("image_guidance_scale", "embedded_guidance")
 
 
 def test_only_a_run_has_an_average() -> None:
