@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from mmig.diffusion.unfit import ConditioningError
 
 if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
     from mmig.diffusion.conditioning import Conditioning
 
 PATCH = 2
-USUAL_SIZE = 128
-"""Side of the latents of 1024 pixels; the transformer's config does not say it, so a fresh one adds `sample_size`."""
 
 
 def pack(latents: Tensor) -> Tensor:
@@ -123,9 +123,9 @@ class FluxKind:
         """The tokens' grid: all its blocks have that one."""
         return self.grid(size)
 
-    def usual_size(self, denoiser: nn.Module) -> int:
-        """`sample_size` of a fresh one's config, else the published 128."""
-        return denoiser.config.get("sample_size", USUAL_SIZE)
+    def usual_resolution(self, denoiser: nn.Module, vae: "AutoencoderKL") -> int:
+        """That of its autoencoder (1024 of the published one): the transformer's config says none."""
+        return vae.config.sample_size
 
     def guidance(self, denoiser: nn.Module, scale: float, count: int) -> Mapping[str, Tensor]:
         """The embedded scale, where it was distilled with one."""

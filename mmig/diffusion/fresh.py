@@ -70,7 +70,6 @@ class FluxSize:
         num_single_layers: single blocks behind them, in which both share all.
         attention_heads: of every attention.
         head_dim: width of a head, a multiple of 32; the transformer is `attention_heads * head_dim` wide.
-        sample_size: side of the latents, stored in the config.
         shift: of the noise levels (Esser et al. 2024, section 5.3.2): sqrt(numbers of a latent / 4096) by their rule,
             0.5 for 16x16x4.
     """
@@ -79,7 +78,6 @@ class FluxSize:
     num_single_layers: int = 38
     attention_heads: int = 24
     head_dim: int = 128
-    sample_size: int = 128
     shift: float = 3.0
 
 
@@ -110,7 +108,6 @@ def fresh_flux(size: FluxSize, latent_channels: int, text_dim: int, pooled_dim: 
         pooled_projection_dim=pooled_dim,
         axes_dims_rope=(time, place, place),
     )
-    model.register_to_config(sample_size=size.sample_size)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and (name == "proj_out" or ".norm" in f".{name}"):
             nn.init.zeros_(module.weight)

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from mmig.diffusion.flux import FluxKind
+from mmig.diffusion.latents import reduction
 from mmig.diffusion.unfit import ConditioningError
 
 if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
     from mmig.diffusion.conditioning import Conditioning
 
 
@@ -51,8 +54,8 @@ class DenoiserKind(Protocol):
         """(h, w) of the attention to text where latents are `size`, if it is `resolution` at the usual size."""
         ...
 
-    def usual_size(self, denoiser: nn.Module) -> int:
-        """Side of the latents that it was made for."""
+    def usual_resolution(self, denoiser: nn.Module, vae: "AutoencoderKL") -> int:
+        """Longer side in pixels of the images that it was made for."""
         ...
 
     def guidance(self, denoiser: nn.Module, scale: float, count: int) -> Mapping[str, Tensor]:
@@ -98,11 +101,11 @@ class MapKind:
         self, denoiser: nn.Module, size: tuple[int, int], resolution: tuple[int, int]
     ) -> tuple[int, int]:
         """At the level of a UNet that has `resolution` on its usual latents."""
-        return attention_size(size, self.usual_size(denoiser), resolution)
+        return attention_size(size, denoiser.config.sample_size, resolution)
 
-    def usual_size(self, denoiser: nn.Module) -> int:
-        """`sample_size` of its config."""
-        return denoiser.config.sample_size
+    def usual_resolution(self, denoiser: nn.Module, vae: "AutoencoderKL") -> int:
+        """`sample_size` of its config, which counts latents."""
+        return denoiser.config.sample_size * reduction(vae)
 
     def guidance(self, denoiser: nn.Module, scale: float, count: int) -> Mapping[str, Tensor]:
         """None: it is guided by branches alone."""

@@ -14,7 +14,6 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from mmig.checkpoints.renamed import renamed_module
-from mmig.diffusion.latents import reduction
 from mmig.diffusion.sampling import Generators, per_sample
 from mmig.editor import EditOutput
 from mmig.evaluation.pictures import Pictures, as_batch, to_pil
@@ -297,4 +296,4 @@ class MMIGPipeline(DiffusionPipeline):
     def editing_resolution(self) -> int:
         """Longer side in pixels at which PIL images are edited unless a call says otherwise."""
         model = self.model
-        return self.config.resolution or model.kind.usual_size(model.unet) * reduction(model.vae)
+        return self.config.resolution or model.kind.usual_resolution(model.unet, model.vae)

@@ -51,7 +51,7 @@ def kontext(backbones: TinyBackbones) -> dict[str, Any]:
 
 def fresh_transformer(backbones: TinyBackbones) -> dict[str, Any]:
     """A transformer from scratch, that reads CLIP alone."""
-    size = {"num_layers": 2, "num_single_layers": 1, "attention_heads": 2, "head_dim": 32, "sample_size": 16}
+    size = {"num_layers": 2, "num_single_layers": 1, "attention_heads": 2, "head_dim": 32}
     parts = {"diffusion": str(backbones.stable_diffusion), "llm": str(backbones.llama), "unet": {**size, "shift": 0.5}}
     settings = _of_flux(backbones, parts)
     settings["objective"]["noise_levels"] = "logit_normal"

@@ -201,7 +201,7 @@ def test_a_folder_is_loaded_by_what_it_holds(root: Path) -> None:
 def test_a_fresh_transformer_reads_clip_alone(root: Path) -> None:
     """Of a Stable Diffusion's folder all but its UNet and its schedule."""
     build_stable_diffusion(root / "whole")
-    size = FluxSize(1, 1, 2, 32, 16, 0.5)
+    size = FluxSize(1, 1, 2, 32, 0.5)
     backbones = BackboneConfig(str(root / "whole"), str(root / "llama"), unet=size)
     assert "unet" not in origins(BACKBONES, {"backbones": backbones})
     parts = load_parts(backbones, MMSMConfig(16, 2, ["transformer_blocks.0"]), ["unet"])
