@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from mmig.diffusion.attention import capture_attention
 from mmig.diffusion.concepts import ConceptTokens
 from mmig.diffusion.sampling import Step
-from mmig.methods.mmig.attention_losses import ConceptMaps, binarize, concept_maps, retention_loss, segregation_loss
+from mmig.methods.mmig.attention_losses import (
+    ConceptMaps,
+    binarize,
+    concept_maps,
+    retention_loss,
+    segregation_loss,
+    text_attention,
+)
 
 
 def guidance_step_size(index: int, count: int, scale: float = 20.0) -> float:
@@ -73,4 +80,4 @@ class AttentionGuidance:
     def _maps(self, inputs: Tensor, timestep: Tensor) -> ConceptMaps:
         with capture_attention(self.model, self.resolution) as capture:
             self.predict(inputs, timestep.expand(len(inputs)))
-        return concept_maps(capture.average(), self.tokens)
+        return concept_maps(text_attention(capture.average(), self.tokens), self.tokens)

@@ -51,6 +51,11 @@ def concept_maps(attention: Tensor, tokens: ConceptTokens) -> ConceptMaps:
     return ConceptMaps(torch.where(tokens.valid[..., None, None], maps, 0), tokens.valid)
 
 
+def text_attention(attention: Tensor, tokens: ConceptTokens) -> Tensor:
+    """Attention [B,T,h,w] to the T tokens of the text alone, without those that a connector puts behind them."""
+    return attention[:, : tokens.content.shape[1]]
+
+
 def joined_maps(maps: Tensor, positions: Tensor) -> Tensor:
     """Attention of concepts, [B,K,h,w]: the mean of their tokens' maps [B,T,h,w] at positions [B,K,S] (-1: none)."""
     count, most = positions.shape[1:]

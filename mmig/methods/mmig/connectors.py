@@ -1,4 +1,5 @@
-"""What MMIG adds to its backbones, as one component of a diffusers pipeline: MMSMs and the multimodal LLM's adapters.
+"""What MMIG adds to its backbones, as one component of a diffusers pipeline: MMSMs, or another connector, and the
+multimodal LLM's adapters.
 
 `MMIGPipeline` saves and loads it like any model, as safetensors; the backbones stand beside it in their own folders.
 """
@@ -12,12 +13,15 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
+from mmig.base.settings import instantiate
 from mmig.methods.mmig.captioner import Captioner
 from mmig.methods.mmig.llm.adapter_hooks import attention_width, llm_layers, vision_blocks
 from mmig.methods.mmig.llm.config import MultimodalConfig
 from mmig.methods.mmig.llm.multimodal import MultimodalLLM, build_adapters
 from mmig.methods.mmig.mmsm import MMSM
 from mmig.methods.mmig.model import MMIG
+from mmig.methods.mmig.parts import token_width
+from mmig.methods.mmig.token_connectors.connector import ConnectorSettings
 
 
 class Connectors(ModelMixin, ConfigMixin):
@@ -33,9 +37,12 @@ class Connectors(ModelMixin, ConfigMixin):
         multimodal: fields of `MultimodalConfig`.
         llm_layers: layers of the LLM.
         vision_blocks, vision_dim: of CLIP's tower; 0 blocks for none.
+        connector_settings: `class_path` and `init_args` of `ConnectorSettings`, where tokens are made of the states.
+        token_dim: width of these tokens.
 
     Attributes:
         mmsm: ModuleDict, one MMSM a location.
+        connector: what makes the tokens, or None.
         adapters: as `MultimodalLLM.adapters`.
     """
 
@@ -50,9 +57,13 @@ class Connectors(ModelMixin, ConfigMixin):
         llm_layers: int = 32,
         vision_blocks: int = 0,
         vision_dim: int = 0,
+        connector_settings: dict[str, Any] | None = None,
+        token_dim: int = 0,
     ) -> None:
         super().__init__()
         self.mmsm = nn.ModuleDict({name: MMSM(text_dim, width, dim, heads) for name, width in feature_dims.items()})
+        settings = connector_settings and instantiate(ConnectorSettings, connector_settings)
+        self.connector = settings and settings.build(text_dim, token_dim)
         config = MultimodalConfig(**(multimodal or {}))
         self.adapters = build_adapters(config, llm_layers, text_dim, vision_blocks, vision_dim)
         self._joined: dict[str, Any] = {}  # in a dict: what is joined is no part of this module
@@ -60,7 +71,7 @@ class Connectors(ModelMixin, ConfigMixin):
     @classmethod
     def of(cls, model: MMIG) -> "Connectors":
         """The connectors of a model, sharing its modules."""
-        adapters, mmsm = model.mllm.adapters, dict(model.mmsm.items())
+        adapters, mmsm, connector = model.mllm.adapters, dict(model.mmsm.items()), model.connector
         vision = _of_vision(adapters)
         sizes = _sizes(mmsm)
         with torch.device("meta"):  # only to be replaced
@@ -72,8 +83,10 @@ class Connectors(ModelMixin, ConfigMixin):
                 llm_layers=len(adapters["llm"]),
                 vision_blocks=len(vision),
                 vision_dim=vision[0].dim if len(vision) else 0,
+                connector_settings=connector and connector.settings.as_section(),
+                token_dim=token_width(model.unet) if connector else 0,
             )
-        connectors.mmsm, connectors.adapters = model.mmsm, adapters
+        connectors.mmsm, connectors.connector, connectors.adapters = model.mmsm, connector, adapters
         connectors._joined = {"llm": model.mllm, "captioner": model.captioner}
         return connectors
 

@@ -8,12 +8,12 @@ from mmig.editor import EditOutput
 from mmig.methods.mmig.model import MMIG
 
 
-def cut_responses(model: MMIG, texts: Sequence[str], are_given: bool) -> list[list[CutText]]:
-    """What is not read of each response: by the text encoder, and by the LLM of one that it has not written itself."""
-    cut, mllm = model.reader.cut(texts, "response"), model.mllm
+def cut_texts_of(model: MMIG, read: Sequence[str], responses: Sequence[str], are_given: bool) -> list[list[CutText]]:
+    """What the text encoder does not read of its texts, and the LLM not of responses that it has not written itself."""
+    cut, mllm = model.reader.cut(read, model.objective.denoiser_text), model.mllm
     if mllm is None or not are_given:
         return cut
-    lengths = map(len, tokenise(mllm.tokenizer, texts))
+    lengths = map(len, tokenise(mllm.tokenizer, responses))
     return joined(cut, cut_texts("response", "language model", lengths, mllm.config.max_response_tokens))
 
 
@@ -26,7 +26,7 @@ def lost_text(model: MMIG, output: EditOutput) -> list[str]:
         chunks = -(-longest.tokens * max_chunks // longest.read)
         more = f"; load the pipeline with max_text_chunks={chunks}" if reader == "text encoder" and has_chunks else ""
         lines.append(
-            f"the longest response has {longest.tokens} tokens, of which the {reader} reads {longest.read}: what "
+            f"the longest {longest.name} has {longest.tokens} tokens, of which the {reader} reads {longest.read}: what "
             f"follows has no effect{more}"
         )
     lengths = [len(ids) for ids in tokenise(model.tokenizer, output.texts)]

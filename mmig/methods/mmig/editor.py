@@ -28,7 +28,8 @@ class SamplingConfig:
         response: "given" takes the batch's response, "generated" lets the LLM write it from the instruction.
         attention_guidance: step size of A-STAR at the first step (`AttentionGuidance`; 20 is Attend-and-Excite's);
             0 switches it off.
-        use_mmsm: False leaves the mutual support modules out, for comparison.
+        measure_overlap: also say how far the concepts' attention overlaps in the edited images (`overlap.py`).
+        use_mmsm: False leaves the mutual support modules out, or the connector in their place, for comparison.
         embedded_guidance: what a FLUX transformer that was distilled with guidance is told of it (Kontext: 2.5); others
             are told nothing. Such ones are sampled with both scales at 1.
     """
@@ -41,6 +42,7 @@ class SamplingConfig:
     attention_guidance: float = 0.0
     use_mmsm: bool = True
     embedded_guidance: float = 2.5
+    measure_overlap: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError for a response from elsewhere, or a value that cannot be."""

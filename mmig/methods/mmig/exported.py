@@ -24,7 +24,7 @@ PLACES = dict.fromkeys(("unet", "vae", "text_encoder", "text_encoder_2"), "") | 
 }
 """Where a configuration finds each backbone with weights, below the folder."""
 _PARTS = BACKBONES["backbones.diffusion"]
-NAMES = {"mmsm.": "mmig.mmsm.", "adapters.": "mmig.mllm.adapters."}
+NAMES = {"mmsm.": "mmig.mmsm.", "connector.": "mmig.connector.", "adapters.": "mmig.mllm.adapters."}
 """Beginning of a weight's name in the connectors -> in a stage."""
 
 
@@ -34,7 +34,7 @@ def is_exported(path: str | Path) -> bool:
 
 
 def read_exported(path: str | Path) -> dict[str, Any]:
-    """What `mmig.checkpoints.checkpoint.init_weights` takes: weights of MMSM and adapters, fingerprints of the
+    """What `mmig.checkpoints.checkpoint.init_weights` takes: weights of connector and adapters, fingerprints of the
     folder's backbones.
 
     Adapters of a language model that sees no images have learned nothing, and are left out as in a run's checkpoints.

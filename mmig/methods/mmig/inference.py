@@ -20,7 +20,7 @@ from mmig.methods.mmig.attention_guidance import AttentionGuidance
 from mmig.methods.mmig.editor import SamplingConfig
 from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.nouns import nouns
-from mmig.methods.mmig.sampling_hooks import SamplingHooks, StepCallback
+from mmig.methods.mmig.sampling_hooks import SamplingHooks, StepCallback, repeated
 
 Concepts = Sequence[str] | Sequence[Sequence[str]]
 """Words of the responses: one list for all samples, or one a sample."""
@@ -32,9 +32,9 @@ class Task:
 
     Attributes:
         source: float [B,3,H,W] in [-1,1].
-        texts: responses z_d.
-        states: e0 of them.
-        use_mmsm: whether the mutual support modules work.
+        texts: what the denoiser's text encoder reads (`MMIG.denoiser_texts`).
+        states: e0 of the responses z_d.
+        use_mmsm: whether the mutual support modules, or the connector in their place, work.
         concepts: words of the texts that attention guidance and maps are about; None: their nouns.
     """
 
@@ -43,6 +43,18 @@ class Task:
     states: ResponseStates
     use_mmsm: bool = True
     concepts: Concepts | None = None
+
+
+def several(task: Task, count: int) -> Task:
+    """The same for `count` images of each sample, side by side."""
+    concepts = task.concepts
+    return replace(
+        task,
+        source=task.source.repeat_interleave(count, dim=0),
+        texts=repeated(task.texts, count),
+        states=ResponseStates(*(value.repeat_interleave(count, dim=0) for value in task.states)),
+        concepts=repeated(concepts, count) if is_nested(concepts) else concepts,
+    )
 
 
 def respond(
@@ -98,7 +110,10 @@ def render(
     source = task.source
     shape = latent_shape(model.vae, *source.shape[2:])
     branches, weights = conditions(model, task, sampling)
-    tokens, words = locate(model, task) if return_attention or sampling.attention_guidance else (None, [])
+    looks = return_attention or sampling.attention_guidance
+    if looks:
+        check_shows_text(model, task.use_mmsm)
+    tokens, words = locate(model, task) if looks else (None, [])
     size = (shape[1], shape[2])
     resolution = model.kind.attention_size(model.unet, size, model.objective.attention_resolution)
     guidance = None
@@ -150,6 +165,17 @@ def conditions(model: MMIG, task: Task, sampling: SamplingConfig) -> tuple[dict[
     return {"full": full, "image": image, "null": replace(image, image_latents=no_image)}, weights
 
 
+def check_shows_text(model: MMIG, uses_connector: bool) -> None:
+    """Raise ValueError where the denoiser reads no text, so that it attends to no concept."""
+    replaced, nothing = model.replaces_text and uses_connector, model.objective.denoiser_text == "none"
+    if replaced or nothing:
+        found = "connector.place replace" if replaced else "objective.denoiser_text none"
+        raise ValueError(
+            f"attention of concepts: expected a denoiser that reads a text, found {found}; leave attention guidance "
+            "and maps out"
+        )
+
+
 def locate(model: MMIG, task: Task) -> tuple[ConceptTokens, list[list[str]]]:
     """Tokens of the concepts in the texts, and their words."""
     concepts = task.concepts
@@ -182,7 +208,7 @@ def check_counts(source: Tensor, instructions: Sequence[str], responses: Sequenc
 
 
 def guided_denoiser(model: MMIG, task: Task, branches: dict[str, Conditioning], weights: dict[str, float]) -> Denoiser:
-    """The denoiser on the weighted branches, MMSM at work on "full" alone; it answers in float32."""
+    """The denoiser on the weighted branches, the connector at work on "full" alone; it answers in float32."""
     names = [name for name, weight in weights.items() if weight != 0]
     repeated = ResponseStates(*(value.repeat(len(names), *[1] * (value.ndim - 1)) for value in task.states))
     active = torch.tensor([task.use_mmsm and name == "full" for name in names], device=task.source.device)
@@ -196,7 +222,7 @@ def guided_denoiser(model: MMIG, task: Task, branches: dict[str, Conditioning], 
 
 
 def unguided_denoiser(model: MMIG, task: Task, condition: Conditioning) -> Denoiser:
-    """The denoiser under one condition, MMSM at work."""
+    """The denoiser under one condition, the connector at work."""
     active = torch.full((len(task.source),), task.use_mmsm, device=task.source.device)
     return lambda noisy, timesteps: _denoise(model, noisy, timesteps, condition, task.states, active)
 

@@ -29,9 +29,9 @@ from mmig.methods.mmig.nouns import noun_phrases
 class LayeredEditor(PipelineEditor):
     """MMIG's parts under the embeddings of object and background, optimised on each source (eq 15, 16).
 
-    The response goes to the mutual support modules as in every edit; what the denoiser's cross-attention reads are the
-    phrases. No weight changes: eq 15 is about the embeddings. Of a batch all samples are optimised at once, without
-    influence on each other, so smaller batches save memory and give the same.
+    The response goes to the connector as in every edit, but to none that stands in place of the text; what the
+    denoiser's cross-attention reads are the phrases. No weight changes: eq 15 is about the embeddings. Of a batch all
+    samples are optimised at once, without influence on each other, so smaller batches save memory and give the same.
 
     Args:
         pipeline: MMIG's pipeline.
@@ -58,7 +58,8 @@ class LayeredEditor(PipelineEditor):
         source = batch["source"].to(model.unet.device, model.vae.dtype)
         responses = batch["response"] if self.response_source == "given" else None
         texts, states = respond(model, source, batch["instruction"], responses)
-        task = Task(source, texts, states, self.sampling.use_mmsm)
+        # a connector in place of the text has none beside the phrases
+        task = Task(source, texts, states, self.sampling.use_mmsm and not model.replaces_text)
         layers = _phrases(batch, texts)
         edit = self._edit(model, task, layers, batch, per_sample(generator, len(source)))
         images = decode(model.vae, edit.latents.to(source.dtype)).float().clamp(-1, 1)

@@ -20,7 +20,14 @@ from mmig.diffusion.injection import Injection
 from mmig.diffusion.losses import mask_to_latents, masked_noise_loss, noise_loss
 from mmig.diffusion.problem import DenoisingProblem, denoising_problem
 from mmig.language.sequences import EncodedResponses
-from mmig.methods.mmig.attention_losses import ConceptMaps, binarize, concept_maps, retention_loss, segregation_loss
+from mmig.methods.mmig.attention_losses import (
+    ConceptMaps,
+    binarize,
+    concept_maps,
+    retention_loss,
+    segregation_loss,
+    text_attention,
+)
 from mmig.methods.mmig.image_path import TimestepDraw, caption_loss
 from mmig.methods.mmig.layered import amortised
 from mmig.methods.mmig.llm.multimodal import MultimodalOutput
@@ -149,7 +156,7 @@ class Losses:
 
     @property
     def has_text(self) -> Tensor:
-        """Samples whose denoiser sees the response, bool [B]."""
+        """Samples whose denoiser sees the text and the connector's work, bool [B]."""
         return ~self.dropped[0]
 
     @property
@@ -164,18 +171,18 @@ class Losses:
 
     @cached_property
     def texts(self) -> list[str]:
-        """The responses, "" where dropped."""
-        pairs = zip(self.dropped[0].tolist(), self.batch["response"], strict=True)
-        return ["" if dropped else text for dropped, text in pairs]
+        """What the denoiser's text encoder reads, "" where dropped."""
+        read = self.model.denoiser_texts(self.batch["instruction"], self.batch["response"])
+        return ["" if dropped else text for dropped, text in zip(self.dropped[0].tolist(), read, strict=True)]
 
     @cached_property
     def concepts(self) -> ConceptTokens:
-        """Where the concepts are among the tokens of the responses."""
+        """Where the concepts are among the tokens of these texts."""
         return self.model.reader.locate(self.texts, self.batch["concepts"]).to(self.has_target.device)
 
     @property
     def num_concepts(self) -> Tensor:
-        """Concepts found in each response, int64 [B]."""
+        """Concepts found in each text, int64 [B]."""
         return self.concepts.valid.sum(dim=1)
 
     @cached_property
@@ -209,7 +216,7 @@ class Losses:
     @cached_property
     def maps(self) -> ConceptMaps:
         """Attention maps of the concepts in forward A."""
-        return concept_maps(self.a.attention, self.concepts)
+        return concept_maps(text_attention(self.a.attention, self.concepts), self.concepts)
 
     @cached_property
     @torch.no_grad()
@@ -219,7 +226,8 @@ class Losses:
         timesteps = process.noisier(problem.timesteps, objective.step_gap)
         with self._captured() as before:
             self._denoise(denoising_problem(process, problem.clean, problem.noise, timesteps, problem.condition))
-        return binarize(concept_maps(before.average(), self.concepts).maps, objective.region_threshold)
+        attention = text_attention(before.average(), self.concepts)
+        return binarize(concept_maps(attention, self.concepts).maps, objective.region_threshold)
 
     @cached_property
     def b(self) -> Tensor:
@@ -228,7 +236,9 @@ class Losses:
             phrases = self.batch["object_phrase"], self.batch["background_phrase"]
             tokens = amortised(self.model.encode_text, *phrases).mixed(self.model.objective.alpha)
         condition = replace(self.problem.condition, tokens=tokens, mask=None)
-        return self._denoise(self.problem._replace(condition=condition))[0]
+        # e_opt stands where the text stands, and there is no other place for a connector that replaces it
+        active = torch.zeros_like(self.has_text) if self.model.replaces_text else None
+        return self._denoise(self.problem._replace(condition=condition), active)[0]
 
     @property
     def reference(self) -> Tensor:
@@ -257,9 +267,9 @@ class Losses:
             self.model.objective.image_path,
         ).values
 
-    def _denoise(self, problem: DenoisingProblem) -> tuple[Tensor, Injection]:
-        states = self.answer.states
-        return self.model.denoise(problem.noisy, problem.timesteps, problem.condition, states, self.has_text)
+    def _denoise(self, problem: DenoisingProblem, active: Tensor | None = None) -> tuple[Tensor, Injection]:
+        states, active = self.answer.states, self.has_text if active is None else active
+        return self.model.denoise(problem.noisy, problem.timesteps, problem.condition, states, active)
 
     def _captured(self) -> contextlib.AbstractContextManager[AttentionCapture]:
         return capture_attention(self.model.unet, self.model.objective.attention_resolution)

@@ -27,6 +27,7 @@ from mmig.methods.mmig.llm.config import MultimodalConfig
 from mmig.methods.mmig.llm.multimodal import MultimodalLLM, MultimodalOutput
 from mmig.methods.mmig.objective import TERMS, ObjectiveConfig, SourceConditioning
 from mmig.methods.mmig.parts import Parts
+from mmig.methods.mmig.token_connectors.scale import square_sums
 from mmig.training.rng import Draws
 
 
@@ -60,7 +61,7 @@ class MMIG(nn.Module):
         if not isinstance(multimodal, MultimodalLLM) and parts.llm is not None:  # a pipeline may do without an LLM
             multimodal = MultimodalLLM(parts.llm, parts.llm_tokenizer, parts.vision, multimodal)
         self.mllm = multimodal
-        self.captioner = parts.captioner
+        self.captioner, self.connector = parts.captioner, parts.connector
         self.text_encoder_2, self.tokenizer_2 = parts.text_encoder_2, parts.tokenizer_2
         self.tokenizer, self.scheduler = parts.tokenizer, parts.scheduler
         self.source_conditioning = source_conditioning
@@ -104,7 +105,9 @@ class MMIG(nn.Module):
         from the LLM (`text_only`); while the adapters are frozen, the visual tokens stand in.
         """
         known = self.features
-        features = [known.of_latents("target"), known.of_text("response"), *known.of_pooled("response")]
+        features, read = [known.of_latents("target")], self.objective.denoiser_text
+        if read != "none":
+            features += [known.of_text(read), *known.of_pooled(read)]
         if self.source_conditioning != "img2img":
             features.append(known.of_latents("source"))
         if not self._llm_trains():
@@ -125,13 +128,25 @@ class MMIG(nn.Module):
         """Latents of the targets, and what conditions the denoiser of each; bool [B] say what is dropped."""
         posterior = self.features.posterior(batch, "target")
         clean = from_posterior(self.vae, posterior, self._cast(draws.normal("posterior", posterior.mean.shape[1:])))
-        fields = ["" if drop else "response" for drop in drop_text.tolist()]
+        read = "" if self.objective.denoiser_text == "none" else self.objective.denoiser_text
+        fields = ["" if drop else read for drop in drop_text.tolist()]
         tokens, mask = self.features.text(batch, fields)
         source = None
         if self.source_conditioning != "img2img":
             mode = self.features.posterior(batch, "source").mode()
             source = self._shown(mode, batch["has_source"] & ~drop_image)
         return clean, Conditioning(tokens, mask, self.features.pooled(batch, fields), source)
+
+    @torch.no_grad()
+    def token_sizes(self, batch: Batch, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """`square_sums` of the connector's tokens, and of the text encoder's states of the responses that they stand
+        for, of the samples that have one.
+        """
+        tokens, counts = self.connector(*self.answer(batch).states, timesteps)
+        text, shown = self.features.text(batch, ["response"] * len(batch["key"]))
+        shown = torch.ones_like(text[..., 0], dtype=torch.bool) if shown is None else shown
+        rows = batch["has_response"].unsqueeze(1)
+        return square_sums(tokens, counts & rows), square_sums(text, shown & rows)
 
     def draw_timesteps(self, draws: Draws) -> TimestepDraw:
         """Each sample's timestep, and what it means for the losses."""
@@ -162,15 +177,17 @@ class MMIG(nn.Module):
         states: ResponseStates,
         active: Tensor | None = None,
     ) -> tuple[Tensor, Injection]:
-        """Prediction of the denoiser [B,c,h,w] with the mutual support modules at their places.
+        """Prediction of the denoiser [B,c,h,w] with the mutual support modules, or another connector, at their places.
 
         Args:
             noisy: x_t, [B,c,h,w].
             timesteps: [B].
             condition: text tokens and source latents, where it sees any.
             states: e0 with its mask.
-            active: bool [B]; false for rows that pass without MMSM (unconditional ones).
+            active: bool [B]; false for rows that pass without the connector (unconditional ones).
         """
+        if self.connector is not None:
+            condition = self.connector.condition(condition, states, timesteps, active)
         modules = {name.replace("-", "."): module for name, module in self.mmsm.items()}
         # a trained denoiser is float32 between bfloat16 parts
         noisy, condition = noisy.to(self.unet.dtype), as_dtype(condition, self.unet.dtype)
@@ -179,14 +196,14 @@ class MMIG(nn.Module):
             prediction = denoise(self.unet, noisy, timesteps, condition)
         return prediction, injection
 
-    def condition(self, responses: Sequence[str], source: Tensor, has_source: Tensor) -> Conditioning:
-        """What conditions the denoiser: its text encoders' states of the response, and the source latents where it sees
+    def condition(self, texts: Sequence[str], source: Tensor, has_source: Tensor) -> Conditioning:
+        """What conditions the denoiser: its text encoders' states of its texts, and the source latents where it sees
         any: as they come for "concat", normalised for "sequence", zero where there is no source.
         """
         latents = None
         if self.source_conditioning != "img2img":
             latents = self._shown(encode_unscaled(self.vae, self._cast(source)), has_source)
-        return Conditioning(*self.reader.read(responses), latents)
+        return Conditioning(*self.reader.read(texts), latents)
 
     def without_text(self, condition: Conditioning) -> Conditioning:
         """The same condition under the empty text, as long as the given one (for guidance)."""
@@ -195,6 +212,16 @@ class MMIG(nn.Module):
         mask = None if mask is None else mask.expand(condition.tokens.shape[:2])
         pooled = None if pooled is None else pooled.expand(count, -1)
         return replace(condition, tokens=tokens.expand_as(condition.tokens), mask=mask, pooled=pooled)
+
+    def denoiser_texts(self, instructions: Sequence[str], responses: Sequence[str]) -> list[str]:
+        """What the denoiser's text encoder reads of each sample, as `objective.denoiser_text` says."""
+        kind = self.objective.denoiser_text
+        return [""] * len(responses) if kind == "none" else list(responses if kind == "response" else instructions)
+
+    @property
+    def replaces_text(self) -> bool:
+        """Whether the denoiser reads the connector's tokens in place of its text encoder's."""
+        return self.connector is not None and self.connector.place == "replace"
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Text states [B,L,D], L being the reader's length; longer texts are cut, their end token kept."""

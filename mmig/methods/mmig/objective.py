@@ -1,7 +1,7 @@
 """The terms of MMIG's total loss (eq 22), and how they are read where the paper leaves it open."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from mmig.diffusion.process import Levels
 from mmig.methods.mmig.image_path import ImagePathConfig
@@ -11,6 +11,8 @@ TERMS = ("sdm", "as", "ar", "fg", "bg", "mmt", "blip2", "mmsm")
 first five are L_DEM (21)."""
 
 
+DenoiserText = Literal["response", "instruction", "none"]
+"""What the denoiser's text encoder reads: the response z_d (eq 2, 3), the instruction w, or the empty text."""
 SourceConditioning = Literal["img2img", "concat", "sequence"]
 """How the source image reaches the denoiser (eq 3): sampling starts from its noised latents, or they are appended to
 the noisy latents on the channel axis (InstructPix2Pix), or behind them as further tokens (FLUX.1 Kontext)."""
@@ -33,8 +35,11 @@ class ObjectiveConfig:
         alpha: weight of the object in eq 16.
         layered_norm: of eq 17 and 18 (`masked_noise_loss`).
         image_path: which predicted images BLIP-2 sees.
-        max_text_chunks: chunks of 75 tokens that are read of a response; more are cut. FLUX reads one.
+        max_text_chunks: chunks of 75 tokens that are read of a text; more are cut. FLUX reads one.
         noise_levels: how flow matching draws noise levels (`mmig.diffusion.process.Levels`).
+        denoiser_text: which text the denoiser's own text encoder reads, in training and when editing: "response" is the
+            paper's. With "instruction" or "none" the response reaches the denoiser through the connector alone; the
+            concepts of eq 19 and 20 are then looked for in what is read. Eq 17 and 18 keep the phrases of eq 16.
     """
 
     condition_drop: float = 0.0
@@ -47,8 +52,12 @@ class ObjectiveConfig:
     image_path: ImagePathConfig = field(default_factory=ImagePathConfig)
     max_text_chunks: int = 1
     noise_levels: Levels = "uniform"
+    denoiser_text: DenoiserText = "response"
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a share out of range."""
+        """Raise ValueError for a share out of range, or a text that is none."""
+        if self.denoiser_text not in get_args(DenoiserText):
+            known = ", ".join(get_args(DenoiserText))
+            raise ValueError(f"objective.denoiser_text: expected one of {known}, found {self.denoiser_text!r}")
         if not 0 <= self.text_only <= 1:
             raise ValueError(f"objective.text_only must be in [0, 1], found {self.text_only}")

@@ -14,6 +14,7 @@ from mmig.diffusion.fresh import FluxSize, flow_scheduler, fresh_flux
 from mmig.diffusion.kinds import kind_of
 from mmig.methods.mmig.captioner import Captioner, load_captioner
 from mmig.methods.mmig.mmsm import MMSM
+from mmig.methods.mmig.token_connectors.connector import ConnectorSettings, TokenConnector
 
 BACKBONES = {
     "backbones.diffusion": DENOISER_PIPELINE,
@@ -62,7 +63,7 @@ class MMSMConfig:
     Attributes:
         dim: common width d of text and features.
         heads: attention heads.
-        locations: module paths in the denoiser; one module each.
+        locations: module paths in the denoiser; one module each. [] is a denoiser without MMSM.
     """
 
     dim: int = 768
@@ -73,7 +74,7 @@ class MMSMConfig:
 @dataclass
 class Parts:
     """The loaded parts of MMIG; `unet` is the denoiser, `mmsm` holds one module a location (dots of the path written as
-    dashes).
+    dashes), `connector` what makes tokens of the LLM's states, where there is one.
     """
 
     unet: nn.Module
@@ -88,10 +89,16 @@ class Parts:
     captioner: Captioner | None = None
     text_encoder_2: nn.Module | None = None
     tokenizer_2: Any | None = None
+    connector: TokenConnector | None = None
 
 
-def load_parts(backbones: BackboneConfig, mmsm: MMSMConfig, trained: Container[str] = ()) -> Parts:
-    """Load the pretrained parts and build fresh mutual support modules that fit them.
+def load_parts(
+    backbones: BackboneConfig,
+    mmsm: MMSMConfig,
+    trained: Container[str] = (),
+    connector: ConnectorSettings | None = None,
+) -> Parts:
+    """Load the pretrained parts and build fresh mutual support modules, or another connector, that fit them.
 
     Frozen parts have the configured dtype, trained ones ("unet", "captioner") float32.
 
@@ -132,6 +139,7 @@ def load_parts(backbones: BackboneConfig, mmsm: MMSMConfig, trained: Container[s
         captioner,
         read.text_encoder_2,
         read.tokenizer_2,
+        connector and connector.build(model.config.hidden_size, token_width(unet)),
     )
 
 
@@ -189,3 +197,9 @@ def feature_width(unet: nn.Module, location: str) -> int:
         what = type(unet).__name__.replace("2DConditionModel", "").replace("2DModel", "")
         raise ValueError(f"mmsm.locations: no block {location!r} in the {what}; it has {', '.join(known)}")
     return known[location]
+
+
+def token_width(denoiser: nn.Module) -> int:
+    """Width of the text states that a denoiser reads: a UNet's cross-attention, or joint attention's."""
+    config = denoiser.config
+    return config.get("cross_attention_dim") or config["joint_attention_dim"]

@@ -17,12 +17,12 @@ from mmig.checkpoints.renamed import renamed_module
 from mmig.diffusion.sampling import Generators, per_sample
 from mmig.editor import EditOutput
 from mmig.evaluation.pictures import Pictures, as_batch, to_pil
-from mmig.language.sequences import ResponseStates
 from mmig.methods.mmig.connectors import Connectors
-from mmig.methods.mmig.cut_texts import cut_responses, lost_text
+from mmig.methods.mmig.cut_texts import cut_texts_of, lost_text
 from mmig.methods.mmig.editor import MMIGEditor, SamplingConfig
-from mmig.methods.mmig.inference import Concepts, Task, check_counts, is_nested, render, respond
+from mmig.methods.mmig.inference import Concepts, Task, check_counts, render, respond, several
 from mmig.methods.mmig.model import MMIG
+from mmig.methods.mmig.overlap import concept_overlap
 from mmig.methods.mmig.pipeline_output import MMIGPipelineOutput, check_options
 from mmig.methods.mmig.sampling_hooks import StepCallback, generators_of_images, repeated, step_callback
 from mmig.methods.mmig.wiring import Wiring, components_of
@@ -38,16 +38,16 @@ class MMIGPipeline(DiffusionPipeline):
         vae, text_encoder, tokenizer, scheduler: of a Stable Diffusion or a FLUX.
         unet, transformer: the denoiser, one of them: a Stable Diffusion's or a FLUX's.
         text_encoder_2, tokenizer_2: FLUX's T5; without them CLIP's states stand for T5's.
-        connectors: mutual support modules and adapters.
+        connectors: mutual support modules, or the connector in their place, and adapters.
         llm, llm_tokenizer: the language model; without one, responses must be given and MMSM is left out.
         vision: CLIP's tower through which the LLM sees.
         captioner, captioner_processor: a BLIP-2, for captions of the new images.
         source_conditioning: "img2img", "concat" or "sequence", see `mmig.methods.mmig.model.SourceConditioning`.
         attention_resolution: (h, w) of the attention of concepts on the UNet's usual latents.
-        max_text_chunks: chunks of 75 tokens that are read of a response; more are cut.
-        noise_levels: how the denoiser's noise levels were drawn in training.
+        max_text_chunks: chunks of 75 tokens that are read of a text; more are cut.
         sampling: fields of `SamplingConfig` that calls take where they name no others.
         resolution: longer side in pixels at which PIL images are edited; None: what the denoiser's config says.
+        noise_levels, denoiser_text: as `mmig.methods.mmig.objective.ObjectiveConfig` has them.
 
     Raises:
         ValueError: parts that do not fit each other.
@@ -82,6 +82,7 @@ class MMIGPipeline(DiffusionPipeline):
         noise_levels: str = "uniform",
         sampling: dict | None = None,
         resolution: int | None = None,
+        denoiser_text: str = "response",
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -107,6 +108,7 @@ class MMIGPipeline(DiffusionPipeline):
             noise_levels=noise_levels,
             sampling=asdict(SamplingConfig(**(sampling or {}))),
             resolution=resolution,
+            denoiser_text=denoiser_text,
         )
         self._wiring = Wiring()
         _ = self.model  # raises where parts do not fit
@@ -124,6 +126,7 @@ class MMIGPipeline(DiffusionPipeline):
             noise_levels=model.objective.noise_levels,
             sampling=asdict(sampling or SamplingConfig()),
             resolution=resolution,
+            denoiser_text=model.objective.denoiser_text,
         )
 
     @classmethod
@@ -262,15 +265,12 @@ class MMIGPipeline(DiffusionPipeline):
             source: float [B,3,H,W] in [-1,1], sides multiples of the VAE's factor.
             instructions: what to do, one a sample.
             responses: descriptions of the goal images (z_d); None lets the LLM write them.
-            sampling: steps, scales, strength.
-            generator: as in a call of the pipeline.
-            num_images: images a sample; those of a sample stand side by side.
-            concepts, return_attention: as in a call of the pipeline.
-            on_step: called after each step.
+            sampling: steps, scales, strength. num_images: images a sample; those of a sample stand side by side.
+            generator, concepts, return_attention: as in a call of the pipeline. on_step: called after each step.
 
         Returns:
             Images in [-1,1] and the responses that were used. `extras` has "cut", "captions" (d_new) where there is a
-            captioner, and "attention" (`ConceptAttention`) where it was asked for.
+            captioner, "attention" (`ConceptAttention`) and "concept_overlap" where it was asked for.
 
         Raises:
             ValueError: arguments that do not fit.
@@ -280,14 +280,15 @@ class MMIGPipeline(DiffusionPipeline):
         generators = per_sample(generators_of_images(generator, count, num_images), count * num_images)
         source = source.to(model.unet.device, model.vae.dtype)
         texts, states = respond(model, source, instructions, responses)
-        extras: dict[str, Any] = {"cut": repeated(cut_responses(model, texts, responses is not None), num_images)}
+        read = model.denoiser_texts(instructions, texts)
+        extras: dict[str, Any] = {"cut": repeated(cut_texts_of(model, read, texts, responses is not None), num_images)}
+        task = Task(source, read, states, sampling.use_mmsm, concepts)
         if num_images > 1:
-            source, texts = source.repeat_interleave(num_images, dim=0), repeated(texts, num_images)
-            states = ResponseStates(*(value.repeat_interleave(num_images, dim=0) for value in states))
-            concepts = repeated(concepts, num_images) if is_nested(concepts) else concepts
-        task = Task(source, texts, states, sampling.use_mmsm, concepts)
+            task, texts = several(task, num_images), repeated(texts, num_images)
         images, attention = render(model, self.scheduler, task, sampling, generators, return_attention, on_step)
         extras |= {} if attention is None else {"attention": attention}
+        if sampling.measure_overlap:
+            extras["concept_overlap"] = concept_overlap(model, task, sampling, images, generators)
         if model.captioner is not None:
             extras["captions"] = model.captioner.caption(images)
         return EditOutput(images, texts, extras)

@@ -10,7 +10,7 @@ from mmig.diffusion.attention import AttentionCapture
 from mmig.diffusion.concepts import ConceptTokens
 from mmig.diffusion.sampling import BeforeStep, Generators, Step, is_several, per_sample
 from mmig.editor import ConceptAttention
-from mmig.methods.mmig.attention_losses import concept_maps
+from mmig.methods.mmig.attention_losses import concept_maps, text_attention
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -66,7 +66,7 @@ class SamplingHooks:
         """The captured attention of concepts; None where no step was taken."""
         if self._sum is None:
             return None
-        maps, valid = concept_maps(self._sum / self._count, tokens)
+        maps, valid = concept_maps(text_attention(self._sum / self._count, tokens), tokens)
         return ConceptAttention([list(row) for row in words], maps.cpu(), valid.cpu())
 
 

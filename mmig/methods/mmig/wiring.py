@@ -40,11 +40,13 @@ class Wiring:
             connectors.join_captioner(components["captioner"], components["captioner_processor"]),
             components["text_encoder_2"],
             components["tokenizer_2"],
+            connectors.connector,
         )
         objective = ObjectiveConfig(
             attention_resolution=tuple(config["attention_resolution"]),
             max_text_chunks=config["max_text_chunks"],
             noise_levels=config["noise_levels"],
+            denoiser_text=config["denoiser_text"],
         )
         mllm = connectors.join_llm(components["llm"], components["llm_tokenizer"], components["vision"])
         wired = (*vars(parts).values(), mllm, config["source_conditioning"], objective)  # a part equals itself alone

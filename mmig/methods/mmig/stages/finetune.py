@@ -39,7 +39,7 @@ class FineTune(MMIGStage):
         BackboneError, ValueError: as of every stage.
     """
 
-    new_parts = ("mmig.mmsm", "mmig.mllm.adapters")  # a run of any stage may be the start
+    new_parts = ("mmig.mmsm", "mmig.connector", "mmig.mllm.adapters")  # a run of any stage may be the start
     trained_parts = ("mmsm", "mllm.adapters")
     counted_losses = Stage4.counted_losses
     strict_losses = counted_losses

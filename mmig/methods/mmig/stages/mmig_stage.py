@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
+from mmig.base.batches import micro_batches
 from mmig.checkpoints.checkpoint import trained_resolution
 from mmig.editor import Editor
 from mmig.methods.mmig.export import save_mmig
@@ -19,6 +21,11 @@ from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.objective import TERMS, ObjectiveConfig, SourceConditioning
 from mmig.methods.mmig.parts import BACKBONES, BackboneConfig, MMSMConfig, load_parts
 from mmig.methods.mmig.pipeline import MMIGEditor, MMIGPipeline, SamplingConfig
+from mmig.methods.mmig.stages.checks import check_objective, mmsm_beside
+from mmig.methods.mmig.token_connectors.connector import ConnectorSettings
+from mmig.methods.mmig.token_connectors.scale import match_scale
+from mmig.training.fsdp import whole_weights
+from mmig.training.modes import evaluating
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
@@ -47,6 +54,8 @@ class MMIGStage(TrainingModule):
         loss_weights: weights in place of the profile's, by name; a loss that is not named is not computed.
         seed: seed of every draw.
         micro_batch_size: samples a forward and backward; None takes the rank's whole part of the global batch.
+        connector: what makes tokens of the LLM's states, in the place of the mutual support modules; wherever the part
+            `mmsm` trains, it does.
 
     Raises:
         BackboneError: a part is missing, broken or does not fit the others.
@@ -73,19 +82,23 @@ class MMIGStage(TrainingModule):
         loss_weights: dict[str, float] | None = None,
         seed: int = 0,
         micro_batch_size: int | None = None,
+        connector: ConnectorSettings | None = None,
     ) -> None:
         if loss_weights and profile != "paper":
             raise ValueError(f"profile {profile!r} and loss_weights: give one of them, for both say what counts")
         super().__init__(optimizer, loss_weights or self.profile_weights(profile), seed, micro_batch_size)
-        self._check_losses(objective or ObjectiveConfig())
+        objective, mmsm = objective or ObjectiveConfig(), mmsm_beside(connector, mmsm)
+        check_objective(self.loss_weights, objective, mmsm, connector)
         self._check_parts(backbones)
         self.name_backbones(backbones=backbones)
         self.sampling = sampling or SamplingConfig()
         # without its loss nothing would reach the captioner
         trained = [part for part in self.trained_parts if part != "captioner" or "blip2" in self.loss_weights]
-        parts = load_parts(backbones, mmsm or MMSMConfig(), trained)
+        parts = load_parts(backbones, mmsm, trained, connector)
         self.mmig = MMIG(parts, source_conditioning, multimodal, objective)
         self._choose_trained(trained)
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise ValueError(f"{type(self).__name__} trains the connector alone, and mmsm.locations is []: name some")
         self.features = self.mmig.features
         self.features.facts = self.feature_facts
         self.features.declare(*self.mmig.frozen_features(self.loss_weights))
@@ -105,10 +118,6 @@ class MMIGStage(TrainingModule):
             weights |= {name: weight for name, weight in PRACTICAL_WEIGHTS.items() if name in weights}
         return weights
 
-    def _check_losses(self, objective: ObjectiveConfig) -> None:
-        if objective.image_path.deliberate_share > 0 and "blip2" not in self.loss_weights:
-            raise ValueError("objective.image_path.deliberate_share draws timesteps for the loss 'blip2', which is off")
-
     def _check_parts(self, backbones: BackboneConfig) -> None:
         needs = {"vision": "mllm.adapters" in self.trained_parts, "captioner": "blip2" in self.loss_weights}
         for name, needed in needs.items():
@@ -123,9 +132,27 @@ class MMIGStage(TrainingModule):
             part.requires_grad_(False)
         for part in (model.mmsm, model.mllm.adapters):
             part.eval()
+        if model.connector is not None:
+            model.connector.requires_grad_("mmsm" in trained).train("mmsm" in trained)
         for name in trained:
             if name != "captioner":  # loaded with its Q-Former trainable and the rest frozen
                 model.get_submodule(name).requires_grad_(True).train()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Before the first step, bring the connector's tokens to the size of the text states that they stand for.
+
+        By the whole global batch, on every rank alike; a run that goes on, or starts from another, brings its size.
+        """
+        connector = self.mmig.connector
+        if connector is None or self.step or connector.scale > 0:
+            return
+        with whole_weights(self.trainer), evaluating(self), torch.no_grad():
+            sizes = [self._token_sizes(part) for part in micro_batches(batch, self.micro_batch_size)]
+        made, text = (torch.stack(parts).sum(dim=0) for parts in zip(*sizes, strict=True))
+        match_scale(connector, (made, text), self._reduce)
+
+    def _token_sizes(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return self.mmig.token_sizes(batch, self.timesteps(Draws(self.seed, batch["position"])))
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
         """The stage's loss terms by name."""
@@ -160,8 +187,9 @@ class MMIGStage(TrainingModule):
         """
         if self._losses is None:
             return {}
-        text, feature_map = self._losses.a.injection.pooled_std()
-        spreads = {"std_text": text, "std_map": feature_map}
+        spreads: dict[str, Tensor] = {}
+        if len(self.mmig.mmsm):
+            spreads["std_text"], spreads["std_map"] = self._losses.a.injection.pooled_std()
         if self._losses.a.attention is None:
             return spreads
         concepts = self._losses.concepts
@@ -198,5 +226,5 @@ class MMIGStage(TrainingModule):
         return save_mmig(self.mmig, self.sampling, trained_resolution(config), folder)
 
     def read_exported(self, path: Path) -> dict[str, Any] | None:
-        """MMSM and adapters of a folder of `export`; None of another one."""
+        """Connector and adapters of a folder of `export`; None of another one."""
         return read_exported(path) if is_exported(path) else None

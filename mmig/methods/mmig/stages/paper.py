@@ -16,7 +16,7 @@ class Stage1(MMIGStage):
     needed_fields = ("target",)
     counted_losses = ("mmsm", "sdm")
     strict_losses = ("mmsm",)
-    new_parts = ("mmig.mmsm",)
+    new_parts = ("mmig.mmsm", "mmig.connector")
 
 
 class Stage2(MMIGStage):

@@ -1,5 +1,5 @@
-"""MMIG as the contract sees it: the stage with most of its losses, fine-tuning by low-rank updates, and a denoiser that
-is a transformer: a tiny FLUX.1 Kontext in the published layout, and a fresh one.
+"""MMIG as the contract sees it: the stage with most of its losses, fine-tuning by low-rank updates, connectors in the
+place of MMSM, and a denoiser that is a transformer: a tiny FLUX.1 Kontext in the published layout, and a fresh one.
 """
 
 from typing import Any
@@ -7,6 +7,8 @@ from typing import Any
 from tests.mmig.methods.contract import Case
 from tests.tiny_fixtures import TinyBackbones
 from tests.tiny_flux import build_flux_kontext
+
+CONNECTORS = "mmig.methods.mmig.token_connectors"
 
 
 def arguments(backbones: TinyBackbones) -> dict[str, Any]:
@@ -67,9 +69,37 @@ def _of_flux(backbones: TinyBackbones, parts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def refiner(backbones: TinyBackbones) -> dict[str, Any]:
+    """The same stage with tokens behind those of the instruction."""
+    connector = {"class_path": f"{CONNECTORS}.refiner.Refiner", "init_args": {"dim": 16, "heads": 2, "place": "append"}}
+    changes = {
+        "connector": connector,
+        "mmsm": None,
+        "optimizer": {"lr": 1.0e-3, "groups": {"mmig.connector": {"lr": 3.0e-3}}},
+        "objective": {"denoiser_text": "instruction"},
+        "loss_weights": {"mmt": 1.0, "sdm": 1.0, "as": 1.0e-3, "ar": 1.0e-3, "fg": 1.0, "bg": 1.0},
+    }
+    return {"class_path": "mmig.methods.mmig.stages.paper.Stage4", "init_args": arguments(backbones) | changes}
+
+
+def queries(backbones: TinyBackbones) -> dict[str, Any]:
+    """Tokens in place of a text that the denoiser does not read, which alone train."""
+    section = {"class_path": f"{CONNECTORS}.queries.LearnedQueries", "init_args": {"number": 4, "dim": 16, "heads": 2}}
+    changes = {
+        "connector": section,
+        "mmsm": None,
+        "optimizer": {"lr": 1.0e-3},
+        "objective": {"denoiser_text": "none"},
+        "loss_weights": {"sdm": 1.0},
+    }
+    return {"class_path": "mmig.methods.mmig.stages.paper.Stage1", "init_args": arguments(backbones) | changes}
+
+
 CASES = {
     "stage4": Case(stage4),
     "finetune": Case(finetune, repeats=True),
     "kontext": Case(kontext),
     "fresh_transformer": Case(fresh_transformer, repeats=True),
+    "refiner": Case(refiner),
+    "queries": Case(queries, repeats=True),
 }
