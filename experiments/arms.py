@@ -42,10 +42,19 @@ class Arm:
             self._training(
                 names[phase.name],
                 phase.configs or files,
-                [*phase.words(runs), *(more if phase.name == OWN else [])],
+                [*phase.words(runs, self._run_of(phase.row), self.seed), *(more if phase.name == OWN else [])],
             )
             for phase in phases
         ]
+
+    @property
+    def start(self) -> Path | None:
+        """The row that this one starts from, where it is another row of the folder."""
+        rows = [phase.row for phase in read_phases(self.row.parent, self.row.stem) if phase.row]
+        return self.row.with_name(f"{rows[0]}.yaml") if rows else None
+
+    def _run_of(self, row: str) -> str:
+        return str(self.runs / f"{self.row.parent.name}-{row}-{self.seed}")
 
     def _phases(self, files: Sequence[Path]) -> list[Phase]:
         """Those of phases.yaml; else that of `first`, where there is one, and the row's own."""

@@ -7,7 +7,8 @@ samples and with the noise of that seed. How it is scored says protocol.yaml the
 of its parts into `runs/FOLDER-R-S/PART`, or the points of the part's grid into folders `NAME=VALUE` in that; the first
 of its metrics is the measure. A row with a file `protocol/R.yaml` is scored by that instead.
 Where there is a `first/R.yaml`, a row starts from a run `FOLDER-R-S-first` that differs by that; where phases.yaml
-lists the phases of a row (experiments/phases.py), they are runs `FOLDER-R-S-PHASE`, trained in their order.
+lists the phases of a row (experiments/phases.py), they are runs `FOLDER-R-S-PHASE`, trained in their order; a row that
+starts from another row waits for it.
 Where a protocol has a part `val` with a grid, it is scored first, with all seeds that are asked for; the parts whose
 grids have none of its settings are then scored at that point of it where the measure is best on average.
 Each row and seed is worked on by one process with one thread, so many at a time as --processes says; what is there is
@@ -158,6 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
         protocols = read_protocols(arms, options.parts)
         for arm in arms:
             arm.trainings(options.more)  # phases that cannot be are told before anything trains
+        waves([(arm, protocols[arm.row], {}) for arm in arms])
     failed = carry_out(arms, protocols, options)
     asked = {row: with_asked(protocol, options.parts) for row, protocol in protocols.items()}
     console.print(table(arms, asked))
@@ -188,7 +190,12 @@ def carry_out(arms: Sequence[Arm], protocols: Mapping[Path, Protocol], options: 
     """Train and score, what is chosen from first; returns the names of the arms that failed."""
     nowhere: Point = {}
     jobs = [(arm, with_asked(rounds(protocols[arm.row])[0], options.parts), nowhere) for arm in arms]
-    failed = together(jobs, options)
+    failed: set[str] = set()
+    for wave in waves(jobs):
+        lost = [job for job in wave if start_of(job[0]) in failed]
+        for arm, *_ in lost:
+            console.print(f"{arm.name}: {start_of(arm)}, which it starts from, failed", style="red")
+        failed |= {arm.name for arm, *_ in lost} | together([job for job in wave if job not in lost], options)
     jobs = []
     for row, protocol in protocols.items():
         later = with_asked(rounds(protocol)[1], options.parts)
@@ -204,6 +211,24 @@ def carry_out(arms: Sequence[Arm], protocols: Mapping[Path, Protocol], options: 
         console.print(f"{row.stem}: {point_name(point)}, chosen on {CHOICE}")
         jobs += [(arm, later, point) for arm in of_row]
     return failed | together(jobs, options)
+
+
+def start_of(arm: Arm) -> str:
+    """Name of the arm that an arm starts from; "" where it starts from no other row."""
+    return "" if arm.start is None else replace(arm, row=arm.start).name
+
+
+def waves(jobs: Sequence[tuple[Arm, Protocol, Point]]) -> list[list[tuple[Arm, Protocol, Point]]]:
+    """The jobs in groups, each arm in a later one than the arm that it starts from, where that is among them."""
+    left, found = list(jobs), []
+    while left:
+        names = {arm.name for arm, *_ in left}
+        ready = [job for job in left if start_of(job[0]) not in names]
+        if not ready:
+            raise ValueError(f"phases.yaml: {', '.join(sorted(names))} start from one another")
+        found.append(ready)
+        left = [job for job in left if job not in ready]
+    return found
 
 
 def together(jobs: Sequence[tuple[Arm, Protocol, Point]], options: argparse.Namespace) -> set[str]:

@@ -6,10 +6,12 @@ A file phases.yaml beside the rows has, by the row's name, the phases by theirs:
       prior: {configs: [prior.yaml], options: {trainer.max_steps: 100}}
       first: {configs: [base.yaml, first.yaml], backbones: {prior: prior}}
       own: {backbones: {prior: prior}, init_from: first}
+    stage2: {own: {row: stage1, options: {data.init_args.seed: "2{seed}"}}}
 
 `configs`: of train.py, beside phases.yaml or in the repository. `backbones`: arguments of the model that are the run of
-an earlier phase; `init_from`: the phase whose weights it starts from; `options`: further ones of train.py. `own`, the
-last, is the row's own training, whose configurations are the row's.
+an earlier phase; `init_from`: the phase whose weights it starts from; `row`: in its place another row of the folder,
+whose run with the same seed is there before; `options`: further ones of train.py, "{seed}" standing for the row's seed.
+`own`, the last, is the row's own training, whose configurations are the row's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,6 +34,7 @@ class Phase:
         configs: its configurations; none of the row's own.
         backbones: argument of the model -> the phase whose run it is.
         init_from: the phase whose weights it starts from; "" for none.
+        row: the other row whose weights it starts from; "" for none.
         options: of train.py -> value.
     """
 
@@ -39,13 +42,18 @@ class Phase:
     configs: tuple[Path, ...] = ()
     backbones: Mapping[str, str] = field(default_factory=dict)
     init_from: str = ""
+    row: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def words(self, runs: Mapping[str, str]) -> list[str]:
-        """Arguments of train.py beside the configurations, with the runs of the phases by their names."""
+    def words(self, runs: Mapping[str, str], run_of_row: str, seed: int) -> list[str]:
+        """Arguments of train.py beside the configurations, with the runs of the phases by their names, and that of the
+        row it starts from.
+        """
         found = [word for name, phase in self.backbones.items() for word in (f"--model.init_args.{name}", runs[phase])]
         found += ["--init_from", runs[self.init_from]] if self.init_from else []
-        return found + [word for option, value in self.options.items() for word in (f"--{option}", str(value))]
+        found += ["--init_from", run_of_row] if self.row else []
+        told = {option: str(value).replace("{seed}", str(seed)) for option, value in self.options.items()}
+        return found + [word for option, value in told.items() for word in (f"--{option}", value)]
 
 
 def read_phases(folder: Path, row: str) -> list[Phase]:
@@ -60,6 +68,7 @@ def read_phases(folder: Path, row: str) -> list[Phase]:
     for name, entry in found.items():
         phases.append(_phase(name, entry, folder, f"{path}: {row}.{name}"))
         _check_order(phases, f"{path}: {row}.{name}")
+        _check_row(phases[-1], row, folder, f"{path}: {row}.{name}")
     if phases and phases[-1].name != OWN:
         raise SettingsError(f"{path}: {row}: expected {OWN!r} as the last phase, found {phases[-1].name!r}")
     return phases
@@ -82,6 +91,15 @@ def _config(config: Path, folder: Path, origin: str) -> Path:
         if place.is_file():
             return place
     raise SettingsError(f"{origin}.configs: {config} is neither in {folder} nor in the repository")
+
+
+def _check_row(phase: Phase, own: str, folder: Path, origin: str) -> None:
+    if not phase.row:
+        return
+    if phase.init_from:
+        raise SettingsError(f"{origin}: row {phase.row!r} and init_from {phase.init_from!r}: expected one of them")
+    if phase.row == own or not (folder / f"{phase.row}.yaml").is_file():
+        raise SettingsError(f"{origin}.row: expected another row of {folder}, found {phase.row!r}")
 
 
 def _check_order(phases: Sequence[Phase], origin: str) -> None:

@@ -10,7 +10,17 @@ from rich.console import Console
 
 from experiments import comparison
 from experiments.arms import Arm
-from experiments.comparison import check_point, chosen_point, main, read_protocols, rounds, table, with_asked
+from experiments.comparison import (
+    check_point,
+    chosen_point,
+    main,
+    read_protocols,
+    rounds,
+    start_of,
+    table,
+    waves,
+    with_asked,
+)
 from mmig.evaluation.protocol import Protocol, read_protocol
 from mmig.evaluation.settings import SettingsError
 
@@ -243,3 +253,39 @@ def test_rows_are_trained_and_scored_once_and_a_broken_one_stops_no_other(
     assert (folder / "runs" / "small-response-1" / "scales" / "guidance_scale=1.5" / "metrics.json").is_file()
     monkeypatch.setattr(comparison.subprocess, "run", None)  # nothing is left to do
     main(words(folder, "--rows", "response"))
+
+
+def test_a_row_starts_from_the_run_of_another_with_its_seed(folder: Path) -> None:
+    small = folder / "small"
+    phases = {"response": {"own": {"row": "broken", "options": {"data.init_args.seed": "3{seed}"}}}}
+    (small / "phases.yaml").write_text(yaml.safe_dump(phases), encoding="utf-8")
+    arm = Arm(small / "response.yaml", 2, folder / "runs")
+    (command,) = arm.trainings([])
+    assert command[command.index("--init_from") + 1] == str(folder / "runs" / "small-broken-2")
+    assert command[-2:] == ["--data.init_args.seed", "32"]
+    assert arm.start == small / "broken.yaml" and start_of(arm) == "small-broken-2"
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"own": {"row": "nothing"}}, "expected another row of .*, found 'nothing'"),
+        ({"own": {"row": "response"}}, "expected another row of .*, found 'response'"),
+        (
+            {"first": {"configs": ["base.yaml"]}, "own": {"row": "broken", "init_from": "first"}},
+            "row 'broken' and init_from 'first': expected one of them",
+        ),
+    ],
+)
+def test_a_row_that_cannot_be_started_from_is_refused(folder: Path, entry: dict, said: str) -> None:
+    (folder / "small" / "phases.yaml").write_text(yaml.safe_dump({"response": entry}), encoding="utf-8")
+    with pytest.raises(SettingsError, match=said):
+        Arm(folder / "small" / "response.yaml", 0, folder).trainings([])
+
+
+def test_rows_that_start_from_one_another_are_refused(folder: Path) -> None:
+    phases = {"response": {"own": {"row": "broken"}}, "broken": {"own": {"row": "response"}}}
+    (folder / "small" / "phases.yaml").write_text(yaml.safe_dump(phases), encoding="utf-8")
+    jobs = [(Arm(folder / "small" / f"{name}.yaml", 0, folder), protocol_of(folder), {}) for name in phases]
+    with pytest.raises(ValueError, match=r"phases\.yaml: small-broken-0, small-response-0 start from one another"):
+        waves(jobs)
