@@ -85,6 +85,7 @@ class MMIGPipeline(DiffusionPipeline):
         denoiser_text: str = "response",
     ) -> None:
         super().__init__()
+        optional = {"llm": llm, "llm_tokenizer": llm_tokenizer, "vision": vision, "captioner": captioner}
         self.register_modules(
             unet=unet,
             transformer=transformer,
@@ -95,11 +96,8 @@ class MMIGPipeline(DiffusionPipeline):
             tokenizer_2=tokenizer_2,
             scheduler=scheduler,
             connectors=connectors,
-            llm=llm,
-            llm_tokenizer=llm_tokenizer,
-            vision=vision,
-            captioner=captioner,
             captioner_processor=captioner_processor,
+            **optional,
         )
         self.register_to_config(
             source_conditioning=source_conditioning,
