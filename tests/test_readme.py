@@ -1,24 +1,18 @@
-"""Every command of the README runs, in the README's order, in a copy of the repository; long ones in a short form."""
+"""Every command of the README and of docs/walk.md runs, in their order, in a copy; long ones in a short form."""
 
-import os
 import re
 import shlex
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
-from datamodules.shards import write_shards
-from datamodules.tinyworld.sample import make_sample
-from tests import warm
-from tests.datamodules.convert.layouts import ipr2pr_files, write
+from tests.documents import SMALL_WORLD, commands, copy_repository, furnish, run
 
-README = Path(__file__).resolve().parent.parent / "README.md"
-
-SMALL_WORLD = {"train_count": 48, "val_count": 16, "test_count": 8}
-"""Sizes of the small world in the copy's configs/data/plain.yaml; everything reads them from there."""
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PAGES = (README, ROOT / "docs/walk.md")
+MOST_LINES = 80
+"""Two screens."""
 
 SHORT_FORMS = [
     (r"^make demo$", "python -m experiments.demo --short"),
@@ -34,11 +28,9 @@ SHORT_FORMS = [
 """Declared short forms: pattern of a command and what stands in its place; applied one after the other."""
 
 
-def commands() -> list[str]:
-    """Lines of the README's bash blocks, without comments."""
-    blocks = re.findall(r"```bash\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [command for line in lines if (command := line.split("  #")[0].split(" # ")[0].strip())]
+def of_pages() -> list[str]:
+    """The commands of all pages here, in order."""
+    return [command for page in PAGES for command in commands(page.read_text(encoding="utf-8"))]
 
 
 def short_form(command: str) -> str:
@@ -49,36 +41,26 @@ def short_form(command: str) -> str:
 
 @pytest.fixture(scope="module")
 def copy(root: Path, files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository as a clone has it, a small world, shards of one's own and a picture to edit."""
-    folder = tmp_path_factory.mktemp("a clone") / "mmig"
-    for path in files:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(root / path, folder / path)
-    for name in ("plain", "demo"):
-        config = folder / f"configs/data/{name}.yaml"
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
-        content["data"]["init_args"].update(SMALL_WORLD)
-        config.write_text(yaml.safe_dump(content), encoding="utf-8")
-    for split in ("train", "val", "test"):
-        samples = (make_sample(0, split, index, level="plain") for index in range(24))
-        write_shards(samples, folder / "data" / "shards" / split, samples_per_shard=16)
-    make_sample(0, "test", 0, level="plain")["source"].save(folder / "source.png")
-    write(folder / "downloads" / "instruct-pix2pix", ipr2pr_files(prompts=20))
+    """The repository as a clone has it, furnished."""
+    folder = copy_repository(root, files, tmp_path_factory.mktemp("a clone") / "mmig")
+    furnish(folder)
     return folder
 
 
 @pytest.mark.timeout(600)  # the demo in its short form is seven processes
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", of_pages())
 def test_readme_command_runs(command: str, copy: Path) -> None:
-    words = shlex.split(short_form(command))
-    words = [warm.python() if word == "python" else word for word in words]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(words, cwd=copy, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, f"{shlex.join(words)}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    run(shlex.split(short_form(command)), copy)
 
 
-def test_the_readme_names_the_two_commands() -> None:
-    assert {"make demo", "make test"} <= set(commands())
+def test_the_readme_names_the_two_commands_and_no_other() -> None:
+    assert commands(README.read_text(encoding="utf-8")) == ["make demo", "make test"]
+
+
+def test_the_readme_is_two_screens_at_most_and_opens_with_the_picture() -> None:
+    lines = README.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= MOST_LINES
+    assert 'src="assets/' in lines[2]
 
 
 def test_links_in_documents_lead_somewhere(root: Path, files: list[Path]) -> None:
@@ -86,7 +68,7 @@ def test_links_in_documents_lead_somewhere(root: Path, files: list[Path]) -> Non
         f"{path}: {target}"
         for path in files
         if path.suffix == ".md"
-        for target in re.findall(r"\]\(([^)#\s]+)", (root / path).read_text(encoding="utf-8"))
+        for target in re.findall(r'(?:\]\(|src=")([^)#\s"]+)', (root / path).read_text(encoding="utf-8"))
         if "://" not in target and not (root / path.parent / target).exists()
     ]
     assert broken == []
