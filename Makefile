@@ -16,7 +16,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 OFFLINE := HF_HUB_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chain-demo test slow-test slurm-test app-test lint format bench tiny-backbones clean
+.PHONY: help setup demo chain-demo test slow-test slurm-test app-test lint format docs bench tiny-backbones clean
 
 help:
 	@echo "make demo            train stage 1 of MMIG on the small world, evaluate it, show pictures (minutes, CPU)"
@@ -26,6 +26,7 @@ help:
 	@echo "make slurm-test      the scripts of slurm/ on a real SLURM, which tests/slurm/install.sh installs (minutes, 2 cores)"
 	@echo "make app-test        the page of python -m mmig.app in a real Chromium, which tests/mmig/app/install.sh installs (minutes)"
 	@echo "make lint            ruff: lint and format; make format mends what it can"
+	@echo "make docs            the site of docs/, every link checked: build/site/index.html (a minute)"
 	@echo "make bench           every performance promise as a ratio"
 	@echo "make tiny-backbones  train assets/tiny again (hours on 2 cores)"
 	@echo "make clean           remove caches and what demo and tests wrote; keeps $(VENV), assets and other runs"
@@ -41,7 +42,7 @@ $(STAMP): setup.cfg constraints.txt pyproject.toml
 	[ -x "$(RUN)" ] || { echo "== creating the virtual environment $(VENV)"; "$(PYTHON)" -m venv "$(VENV)"; }; \
 	echo "== installing mmig and what it needs into $(VENV) (the first time several GB, some minutes)"; \
 	"$(RUN)" -m pip install --quiet --quiet --disable-pip-version-check $(PIP_ARGS) \
-		--constraint constraints.txt --editable '.[test,dev]'; \
+		--constraint constraints.txt --editable '.[test,dev,docs]'; \
 	rm -f "$(VENV)"/installed-*; touch "$@"; \
 	echo "== installed"
 
@@ -75,6 +76,11 @@ lint: $(STAMP)
 format: $(STAMP)
 	@"$(RUN)" -m ruff check --fix .
 	@"$(RUN)" -m ruff format .
+
+# mkdocs-material says in each build that it has an end and a successor
+docs: $(STAMP)
+	@echo "== the site: build/site/index.html"
+	@$(ONE_THREAD) $(OFFLINE) NO_MKDOCS_2_WARNING=1 "$(RUN)" -m mkdocs build --quiet --strict
 
 # not bench/learning.py: a table of trainings, of 10 minutes each
 bench: $(STAMP)

@@ -34,7 +34,7 @@ def set_up(folder: Path) -> None:
     stamp.touch()
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "slow-test", "lint", "bench"])
+@pytest.mark.parametrize("target", ["demo", "test", "slow-test", "lint", "docs", "bench"])
 def test_a_fresh_clone_is_set_up_first(clone: Path, target: str) -> None:
     text = dry_run(clone, target)
     assert "pip install" in text
@@ -77,5 +77,5 @@ def test_help_is_what_plain_make_prints(clone: Path) -> None:
     text = subprocess.run(["make"], cwd=clone, capture_output=True, text=True, check=True).stdout
     assert all(
         f"make {target} " in text
-        for target in ("demo", "test", "slow-test", "lint", "bench", "clean", "tiny-backbones")
+        for target in ("demo", "test", "slow-test", "lint", "docs", "bench", "clean", "tiny-backbones")
     )

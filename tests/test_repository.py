@@ -169,7 +169,8 @@ def test_every_import_is_a_declared_dependency(
 ) -> None:
     declared = {canonical(requirement.name) for requirement in requirements(settings)}
     extras = {"tests": "test", "bench": "bench", "experiments": "bench", "datamodules/audio.py": "audio"}
-    extras |= {path.as_posix(): "app" for path in trees if path.as_posix().startswith("mmig/app/")}
+    for folder, extra in (("mmig/app/", "app"), ("experiments/site/", "docs")):
+        extras |= {path.as_posix(): extra for path in trees if path.as_posix().startswith(folder)}
     more = {
         place: {canonical(requirement.name) for requirement in requirements(settings, extra)}
         for place, extra in extras.items()
@@ -189,7 +190,7 @@ def test_every_dependency_is_pinned_to_a_version_in_its_range(root: Path, settin
     lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     versions = {canonical(name): version for name, version in pins.items()}
-    for requirement in requirements(settings, "test", "dev"):
+    for requirement in requirements(settings, "test", "dev", "docs"):
         version = versions.get(canonical(requirement.name))
         assert version is not None, f"{requirement.name} is not in constraints.txt"
         assert requirement.specifier.contains(version), f"{requirement} excludes {version} of constraints.txt"

@@ -21,7 +21,7 @@ def row(outcome: Outcome, late: bool) -> str:
     )
     verdict = f"**{outcome.verdict}**" if outcome.verdict != "not measured" else outcome.verdict
     note = f" ({LATE})" if late else ""
-    return f"| {outcome.claim.name} | {outcome.claim.says}{note} | {outcome.claim.measure} | {verdict} | {numbers} |"
+    return f"| {outcome.claim.name} | {outcome.claim.says} (`{outcome.claim.measure}`){note} | {verdict} | {numbers} |"
 
 
 def table() -> str:
@@ -29,5 +29,5 @@ def table() -> str:
     claims: list[Claim] = read_claims(FILE)
     outcomes = judge_claims(claims, {claim.name: measured(claim, EVIDENCE) for claim in claims})
     rows = [row(outcome, is_late(outcome.claim, FILE, EVIDENCE)) for outcome in outcomes]
-    head = "| claim | says | measure | verdict | difference, corrected interval | by training seed | samples |\n"
-    return "\n".join([f"{head}|---|---|---|---|---|---|---|", *rows])
+    head = "| claim | says (measure) | verdict | difference, corrected interval | by training seed | samples |\n"
+    return "\n".join([f"{head}|---|---|---|---|---|---|", *rows])

@@ -89,6 +89,14 @@ def shown(cell: str) -> str:
     return "\n".join(parts)
 
 
+def lowered(text: str) -> str:
+    """A text with symbols such as e_llm as letters with an index; code and links are left alone."""
+    parts = re.split(r"(`[^`]*`|\]\([^)]*\))", text)
+    return "".join(
+        part if part[:1] in ("`", "]") else re.sub(r"\b(\w)_(\w+)", r"\1<sub>\2</sub>", part) for part in parts
+    )
+
+
 def commands(cell: str) -> list[str]:
     """The commands that run the tests that a cell links to."""
     return [f"python -m pytest {link.target}::{link.text.strip('[]`')}" for link in linked(cell, DOCUMENT)]
@@ -98,15 +106,16 @@ def markdown(equation: Equation) -> str:
     """The page of an equation; its links are those of a document in docs/."""
     readings = "\n".join(f"| {' | '.join(row)} |" for row in equation.readings).replace("](#", f"]({DOCUMENT.name}#")
     read = f"| where | what is wrong or open | reading |\n|---|---|---|\n{readings}" if readings else "As printed."
-    return f"""# Equation {equation.number}
-
-{equation.what[0].upper() + equation.what[1:]}.
+    return f"""---
+title: Equation {equation.number}
+---
+# Equation {equation.number}: {lowered(equation.what)}
 
 ```math
 {equation.formula}
 ```
 
-{equation.symbols[0].upper() + equation.symbols[1:]}
+Where {lowered(equation.symbols)}
 
 ## How it is read here
 

@@ -1,10 +1,12 @@
 """Where a path of a configuration leads, from whichever folder a program is started."""
 
+import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-"""Root of the repository; the folder of all packages where mmig is installed without it."""
-_IS_CHECKOUT = (ROOT / "configs").is_dir() and (ROOT / "pyproject.toml").is_file()
+_CODE = Path(__file__).resolve().parents[2]
+_IS_CHECKOUT = (_CODE / "configs").is_dir() and (_CODE / "pyproject.toml").is_file()
+ROOT = _CODE if _IS_CHECKOUT else Path(sys.prefix) / "share" / "mmig"
+"""Root of the repository; where mmig is installed without it, the folder of the shipped configurations."""
 
 
 def resolved(path: str | Path) -> Path:
@@ -12,7 +14,7 @@ def resolved(path: str | Path) -> Path:
     to the repository's root, from which the shipped configurations name their files. `~` is the home folder.
     """
     given = Path(path).expanduser()
-    if given.is_absolute() or given.exists() or not _IS_CHECKOUT:
+    if given.is_absolute() or given.exists():
         return given
     return ROOT / given if (ROOT / given).exists() else given
 
@@ -22,4 +24,4 @@ def looked_in(path: str | Path) -> str:
     if Path(path).is_absolute():
         return ""
     here = Path.cwd()
-    return f", relative to {here}" + (f" or {ROOT}" if _IS_CHECKOUT and here != ROOT else "")
+    return f", relative to {here}" + (f" or {ROOT}" if here != ROOT else "")
