@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from datamodules.card import Card, totals, write_card
 from datamodules.decode import decode
 from datamodules.faults import LOST, BadSample
 from datamodules.features import (
@@ -99,8 +100,19 @@ def write_features(
                 else:
                     done(row.count)
                 rows.append(kept)
+            write_card(directory, _card(index, rows, facts))
             write_index(directory, tuple(rows))
     return ShardIndex.load(directory)
+
+
+def _card(of: ShardIndex, rows: Sequence[ShardInfo], facts: Mapping[str, str]) -> Card:
+    return Card(
+        title="Cached features",
+        source=f"The samples of data {of.fingerprint[:12]}, each with what frozen parts made of it.",
+        command=["python", "-m", "mmig.run.cache", "--config", "CONFIG", "--out", "OUT"],
+        counts={"": totals(rows)},
+        facts=facts,
+    )
 
 
 def open_features(directory: Path, of: ShardIndex) -> ShardIndex:

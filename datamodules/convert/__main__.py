@@ -60,6 +60,7 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=min(cores, 8), help="processes (default %(default)s)")
     parser.add_argument("--samples-per-shard", type=int, default=1000, help="about (default %(default)s)")
     parser.add_argument("--partial", action="store_true", help="a part of the dataset: expect no published totals")
+    parser.add_argument("--licence", default="", help="of the dataset, for the card (README.md) of the result")
     parser.add_argument("--no-check", dest="check", action="store_false", help="do not decode each sample once")
     parser.add_argument("--no-space-check", dest="check_space", action="store_false", help="begin on a full disk too")
 
@@ -74,7 +75,7 @@ def convert_with_bar(source: Source, options: argparse.Namespace) -> dict[str, A
 
     from datamodules.convert.engine import Options, convert
 
-    names = ("workers", "samples_per_shard", "check", "partial", "check_space")
+    names = ("workers", "samples_per_shard", "check", "partial", "check_space", "licence")
     how = Options(**{name: getattr(options, name) for name in names})
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:

@@ -20,7 +20,8 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-from datamodules.convert.report import REPORT_FILE, build_report
+from datamodules.card import write_card
+from datamodules.convert.report import REPORT_FILE, build_report, card_of
 from datamodules.convert.section import Section, cut, write_section
 from datamodules.convert.source import ConversionError, IndexSource, Source
 from datamodules.convert.workspace import Workspace
@@ -43,6 +44,7 @@ class Options:
         check: decode each sample once and drop what the stream would refuse.
         partial: the source is a part of the dataset; do not compare with the published totals.
         check_space: refuse to begin when the disk has less room than the result will need.
+        licence: of the dataset, for its card; "" where none is given.
         rank, num_ranks: of the processes, on one host or several, that convert into one folder together; section i is
             written by rank i % num_ranks.
     """
@@ -52,6 +54,7 @@ class Options:
     check: bool = True
     partial: bool = False
     check_space: bool = True
+    licence: str = ""
     rank: int = 0
     num_ranks: int = 1
 
@@ -117,7 +120,7 @@ def convert_part(
                 own = [section for number, section in enumerate(sections) if number % options.num_ranks == options.rank]
                 _run(workspace, source, splits, own, options, progress)
                 with workspace.turn():
-                    return _not_empty(_joined(workspace, source, splits, sections, plan), out)
+                    return _not_empty(_joined(workspace, source, splits, sections, plan, options.licence), out)
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
@@ -256,12 +259,13 @@ def _joined(
     splits: dict[str, Sequence[Any]],
     sections: list[Section],
     plan: dict[str, Any],
+    licence: str,
 ) -> dict[str, Any] | None:
     """The report, after joining what all ranks have written; None where one of them has still something to write."""
     if workspace.is_finished():
         workspace.tidy()
     elif all(_is_done(workspace, source, section) for section in sections):
-        _finish(workspace, source, splits, sections, plan)
+        _finish(workspace, source, splits, sections, plan, licence)
     else:
         return None
     return workspace.read_report()
@@ -273,10 +277,12 @@ def _finish(
     splits: dict[str, Sequence[Any]],
     sections: list[Section],
     plan: dict[str, Any],
+    licence: str,
 ) -> None:
     written = {section: workspace.finished(section) for section in sections}
     report = build_report(source, splits, written, plan)
     for split in splits:
         rows = [shard.row for section, shard in written.items() if section.split == split and shard.row]
         workspace.publish(split, rows)
+    write_card(workspace.out, card_of(report, licence))
     workspace.end(report)

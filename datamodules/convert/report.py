@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
+from datamodules.card import Card
 from datamodules.convert.section import Section
 from datamodules.convert.source import REASONS_MEANING, Source, WrittenShard
 
@@ -58,6 +59,23 @@ def _named(split: str, shards: list[WrittenShard]) -> list[dict[str, Any]]:
             if seen[finding.reason, finding.dropped] <= _NAMED:
                 named.append({"split": split, **finding._asdict()})
     return named
+
+
+def card_of(report: Mapping[str, Any], licence: str) -> Card:
+    """The card of what was converted; of a conversion by a mapper its facts are the settings."""
+    name, parts = report["converter"], report["splits"]
+    settings = report["plan"]["settings"]
+    maps = name == "map"
+    words = ["mmig.run.map", "--config", "CONFIG"] if maps else ["datamodules.convert", name]
+    return Card(
+        title=f"Samples of {name}" if not maps else "Samples made of samples",
+        source="Made of other shards by a mapper." if maps else f"Converted from the published layout of `{name}`.",
+        command=["python", "-m", *words, "--source", "SOURCE", "--out", "OUT"],
+        counts={split: (part["samples"], part["shards"], part["bytes"]) for split, part in parts.items()},
+        facts=settings.get("facts", settings),
+        dropped={split: part["dropped"] for split, part in parts.items()},
+        licence=licence,
+    )
 
 
 def report_tables(report: dict[str, Any]) -> Group:

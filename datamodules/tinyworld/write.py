@@ -8,6 +8,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datamodules.card import Card, totals, write_card
 from datamodules.tinyworld.contents import ContentWorld
 from datamodules.tinyworld.png import png
 from datamodules.tinyworld.sample import Sample, draw_from, with_images
@@ -90,4 +91,24 @@ def write_split(
             if each is not None:
                 each()
 
-    return write_shards(counted(), directory, SAMPLES_PER_SHARD)
+    index = write_shards(counted(), directory, SAMPLES_PER_SHARD)
+    write_card(directory, card_of(index, split, world))
+    return index
+
+
+def card_of(index: ShardIndex, split: str, world: World | ContentWorld) -> Card:
+    """The card of a split."""
+    if isinstance(world, ContentWorld):
+        options, photographs = ["--world", world.name], False
+    else:
+        options, photographs = ["--level", world.level, "--kinds", *world.kinds], world.has_photographs
+        options += ["--centred"] * world.centred
+        options += [] if world.photographs else ["--no-photographs"]
+    where = ["--split", split, "--count", str(len(index)), "--seed", str(world.seed), "--out", "OUT"]
+    drawn = "Drawn by a program: the small world, in which every edit has a known right answer"
+    return Card(
+        title=f"The small world: {split}",
+        source=f"{drawn}; some pictures are or show photographs of scikit-image." if photographs else f"{drawn}.",
+        command=["python", "-m", "datamodules.tinyworld", *options, *where],
+        counts={"": totals(index.shards)},
+    )

@@ -143,9 +143,24 @@ def check_kind(file: Path, key: str, kinds: Collection[str], words: str | None =
         raise BackboneError(f"{file}: expected {key} {expected}, found {found!r}; give the folder of that part")
 
 
+CARD = """# {name}
+
+{about}
+
+Written in this layout by mmig.
+
+Licence: not known here; see its source.
+"""
+
+
 @contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path, about: str) -> Iterator[Path]:
     """A folder to write into, which is renamed to `out` when the block is through; where that fails, nothing stays.
+
+    Args:
+        out: must not exist.
+        about: what the weights are of and where they are from, a sentence for the folder's card (README.md), which is
+            written where the block writes none.
 
     Raises:
         BackboneError: `out` exists.
@@ -157,6 +172,8 @@ def new_folder(out: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
+        if not (card := partial / "README.md").exists():
+            card.write_text(CARD.format(name=out.name, about=about), encoding="utf-8")
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -55,7 +55,7 @@ def convert_original(file: str | Path, like: str | Path, out: Path, weights: Wei
         BackboneError: an unreadable file, another layout, other sizes than `like`, or `out` exists.
     """
     file, out = resolved(file), resolved(out)
-    with new_folder(out) as partial:
+    with new_folder(out, f"Weights of {file.name}, a checkpoint of the original code of latent diffusion.") as partial:
         state = read_original(file)
         if not any(name.startswith(UNET_PREFIX) for name in state):
             _write_autoencoder(state, like, partial, file)

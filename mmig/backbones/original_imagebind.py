@@ -63,7 +63,7 @@ def convert_imagebind(file: str | Path, tokenizer: Source, out: str | Path) -> P
     from mmig.backbones.imagebind_model import ImageBindModel
 
     file, out = resolved(file), resolved(out)
-    with new_folder(out) as partial:
+    with new_folder(out, f"ImageBind: weights of {file.name}.") as partial:
         state, words = read_weights(file), load_tokenizer(tokenizer)
         config = read_sizes(state, words, file)
         table = published_names(config)

@@ -31,6 +31,7 @@ from mmig.methods.instruct_any2pix.prior import RefinementPrior
 from mmig.methods.instruct_any2pix.projectors import EmbeddingProjector, IPAdapterProjector, cross_attentions
 from mmig.methods.instruct_any2pix.reader import VectorProjectors
 
+ABOUT = "InstructAny2Pix: {} of the released weights."
 NORM = 20.0
 """Length of every vector of the released system, and of those that its language model says."""
 PRIOR_NORM = 100.0
@@ -86,7 +87,7 @@ def convert_prior(file: Path, out: Path, heads: int | None = None) -> Path:
         reads_target_type=False,
     )
     fill(prior, _whole(weights), file)
-    with new_folder(out) as partial:
+    with new_folder(out, ABOUT.format("the refinement prior")) as partial:
         save_parts(partial, {"prior": prior})
     return out
 
@@ -128,7 +129,7 @@ def convert_language(folder: Path, out: Path) -> Path:
     with torch.device("meta"):
         llm = LlamaForCausalLM(llm_config)
     fill(llm, rest, files[0])
-    with new_folder(out) as partial:
+    with new_folder(out, ABOUT.format("the language model")) as partial:
         save_parts(partial, {"llm": llm, "vector_projectors": entering})
         tokenizer.save_pretrained(partial / "llm")
         write_json(partial / "language.json", RELEASED_LANGUAGE)
@@ -161,7 +162,7 @@ def convert_decoder(folder: Path, backbone: str, out: Path) -> Path:
     fill(unet, _whole({name: value for name, value in state.items() if name not in own}), file)
     decoder = Decoder(load_vae(backbone), unet, load_scheduler(backbone), projector)
     check_projector(unet, projector, first.shape[1])
-    with new_folder(out) as partial:
+    with new_folder(out, ABOUT.format("the first decoder")) as partial:
         save_decoder(decoder, partial)
     return out
 
@@ -211,7 +212,7 @@ def convert_ip_adapter(file: Path, backbone: str, texts: TextCondition, out: Pat
             own[f"layers.{number}.to_{kind}_ip.0.weight"] = weight(flat, key, 2, file)
     own |= {name: value for name, value in projector.state_dict().items() if "text" in name}
     fill(projector, _whole(own), file)
-    with new_folder(out) as partial:
+    with new_folder(out, ABOUT.format("one view of the last decoder")) as partial:
         save_decoder(Decoder(load_vae(backbone), unet, load_scheduler(backbone), projector), partial)
     return out
 
@@ -225,7 +226,7 @@ def convert_aesthetic(file: Path, out: Path) -> Path:
     state = dict(read_weights(file))
     predictor = AestheticPredictor(weight(state, "layers.0.weight", 2, file).shape[1])
     fill(predictor, _whole(state), file)
-    with new_folder(out) as partial:
+    with new_folder(out, ABOUT.format("the aesthetic predictor")) as partial:
         save_parts(partial, {"aesthetic": predictor})
     return out
 

@@ -81,7 +81,7 @@ def convert_released(
         BackboneError: a missing, unreadable or unfitting file, or `out` exists.
     """
     mllm, unet, out = resolved(mllm), resolved(unet), resolved(out)
-    with new_folder(out) as partial:
+    with new_folder(out, "MGIE") as partial:
         state = read_weights(mllm)
         writer = _writer(state, mllm, llava, vision, dtype)
         head = _head(state, mllm)

@@ -67,7 +67,7 @@ def convert_generator(file: str | Path, out: str | Path) -> Path:
     Raises:
         BackboneError: an unreadable file, a weight that is missing, unknown or of another shape, or `out` exists.
     """
-    with new_folder(resolved(out)) as partial:
+    with new_folder(resolved(out), f"StyleGAN2's generator: weights of {Path(file).name}.") as partial:
         save_parts(partial, {"generator": generator_of(read_named(file), file)})
     return resolved(out)
 
