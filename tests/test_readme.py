@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.short_forms import HEADING
 from tests.documents import SMALL_WORLD, commands, copy_repository, furnish, run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,8 +30,9 @@ SHORT_FORMS = [
 
 
 def of_pages() -> list[str]:
-    """The commands of all pages here, in order."""
-    return [command for page in PAGES for command in commands(page.read_text(encoding="utf-8"))]
+    """The commands of all pages here, in order, without those that test_pages.py runs."""
+    texts = [page.read_text(encoding="utf-8").split(HEADING)[0] for page in PAGES]
+    return [command for text in texts for command in commands(text)]
 
 
 def short_form(command: str) -> str:
