@@ -59,8 +59,7 @@ class Card:
             f"## Made by\n\n```\n{shlex.join(self.command)}\n```",
         ]
         if self.facts:
-            rows = [(name, str(value).replace("|", "\\|").replace("\n", " ")) for name, value in self.facts.items()]
-            sections.append(_table(("setting", "value"), rows))
+            sections.append(_table(("setting", "value"), [(name, _said(value)) for name, value in self.facts.items()]))
         if dropped:
             sections.append("## Left out\n\n" + _table(("split", "reason", "entries"), dropped))
         return "\n\n".join(sections) + "\n"
@@ -75,6 +74,13 @@ def write_card(directory: Path, card: Card) -> None:
     """Write the card of a folder, unless a README.md is there: what somebody wrote stays."""
     if not (directory / CARD_FILE).exists():
         replace_file(directory / CARD_FILE, card.text().encode())
+
+
+def _said(value: Any) -> str:
+    """A setting for readers elsewhere, in a row of a table: an absolute path is its last part only."""
+    text = str(value)
+    text = Path(text).name if Path(text).is_absolute() else text
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -91,7 +91,8 @@ def main(arguments: list[str] | None = None) -> None:
             if took.status:
                 raise ValueError(f"docs/{page.name}: its short form ended with status {took.status}")
             rows.append(f"| [{page.stem}]({page.name}) | {took.processor:.0f} | {took.clock:.0f} |")
-    Console().print("\n".join(["| page | processor, s | clock, s |", "|---|---|---|", *rows]), highlight=False, markup=False, soft_wrap=True)
+    table = "\n".join(["| page | processor, s | clock, s |", "|---|---|---|", *rows])
+    Console().print(table, highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from experiments.site.links import ROOT, linked, source_of
 
 DOCUMENT = PurePosixPath("docs/mmig.md")
 FOLDER = "equations"
+SYMBOL = r"\b(\w)_(\w+)(?:\^(\w))?"
 MOST_LINES = 90
 """Of a function or class that is shown; of longer ones the beginning is."""
 
@@ -90,11 +91,14 @@ def shown(cell: str) -> str:
 
 
 def lowered(text: str) -> str:
-    """A text with symbols such as e_llm as letters with an index; code and links are left alone."""
+    """A text with symbols such as e_llm and A_t^m as letters with an index; code and links are left alone."""
+
+    def symbol(match: re.Match[str]) -> str:
+        above = f"<sup>{match[3]}</sup>" if match[3] else ""
+        return f"{match[1]}<sub>{match[2]}</sub>{above}"
+
     parts = re.split(r"(`[^`]*`|\]\([^)]*\))", text)
-    return "".join(
-        part if part[:1] in ("`", "]") else re.sub(r"\b(\w)_(\w+)", r"\1<sub>\2</sub>", part) for part in parts
-    )
+    return "".join(part if part[:1] in ("`", "]") else re.sub(SYMBOL, symbol, part) for part in parts)
 
 
 def commands(cell: str) -> list[str]:
@@ -104,7 +108,9 @@ def commands(cell: str) -> list[str]:
 
 def markdown(equation: Equation) -> str:
     """The page of an equation; its links are those of a document in docs/."""
-    readings = "\n".join(f"| {' | '.join(row)} |" for row in equation.readings).replace("](#", f"]({DOCUMENT.name}#")
+    readings = "\n".join(f"| {lowered(' | '.join(row))} |" for row in equation.readings).replace(
+        "](#", f"]({DOCUMENT.name}#"
+    )
     read = f"| where | what is wrong or open | reading |\n|---|---|---|\n{readings}" if readings else "As printed."
     return f"""---
 title: Equation {equation.number}

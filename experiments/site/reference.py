@@ -41,7 +41,8 @@ def module_name(path: Path) -> str:
 def markdown(package: str) -> str:
     """The page of a package, for mkdocstrings."""
     inner = "\n".join(f"::: {name}\n" for name in modules(package))
-    head = f"---\nsearch:\n  boost: 0.5\n---\n# `{package}`\n\n::: {package}\n    options:\n      members: false\n"
+    options = "    options:\n      members: false\n      show_root_heading: false\n"
+    head = f"---\nsearch:\n  boost: 0.5\n---\n# `{package}`\n\n::: {package}\n{options}"
     return f"{head}\n{inner}"
 
 
