@@ -60,7 +60,7 @@ def read_settings(path: Path) -> ScoringSettings:
     Raises:
         SettingsError: for a file that cannot be read or an unknown key.
     """
-    values = read_yaml(resolved(path))
+    values = read_yaml(path)
     known = [item.name for item in fields(ScoringSettings)]
     if unknown := values.keys() - set(known):
         raise SettingsError(f"{path}: unknown key {min(unknown)!r}; expected {', '.join(known)}")
@@ -108,13 +108,13 @@ def named_tools(settings: ScoringSettings) -> set[str]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping.
+    """A YAML file that holds a mapping; a relative path is looked up as `resolved` does.
 
     Raises:
         SettingsError: for a missing file, broken YAML, or something else than a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(resolved(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from error
     except yaml.YAMLError as error:

@@ -6,8 +6,10 @@ What a user can mend ends in one line, not in a traceback (MMIG_TRACEBACK=1 show
 import logging
 import shlex
 import sys
+from pathlib import Path
 
 from mmig.base.commands import OptionParser, one_line_errors
+from mmig.base.paths import resolved
 from mmig.base.processor import share_cores
 from mmig.run import edit_parser, evaluate_parser
 
@@ -30,10 +32,23 @@ def train() -> None:
     if sys.argv[1:] in ([], ["-h"], ["--help"]):
         _print_overview()
     else:
+        sys.argv[1:] = with_shipped(sys.argv[1:])
         with one_line_errors():  # Ctrl-C while this is imported
             from mmig.run.cli import main
 
             main()
+
+
+def with_shipped(words: list[str]) -> list[str]:
+    """A command line whose `--config` files that are not here are the shipped ones, where there are such."""
+    found, option = list(words), "--config="
+    for place, word in enumerate(words):
+        joined = word.startswith(option)
+        if joined or words[place - 1 : place] == ["--config"]:
+            path = word.removeprefix(option)
+            shown = path if Path(path).exists() else str(resolved(path))
+            found[place] = option + shown if joined else shown
+    return found
 
 
 def _print_overview() -> None:

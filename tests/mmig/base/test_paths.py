@@ -12,6 +12,8 @@ from mmig.backbones.fingerprint import fingerprint
 from mmig.backbones.hub import is_hub_id, locate
 from mmig.backbones.parts import VAE
 from mmig.base.paths import ROOT, looked_in, resolved
+from mmig.evaluation.data import data_section
+from mmig.run.programs import with_shipped
 from mmig.run.scoring import settings_path
 from tests import warm
 
@@ -53,6 +55,24 @@ def test_a_folder_that_is_not_there_is_said_with_where_it_was_looked_for(
         BackboneError, match=f"the folder my/own/parts does not exist, relative to {tmp_path} or {ROOT}"
     ):
         locate("my/own/parts", VAE)
+
+
+def test_configurations_on_the_command_line_of_train_py_may_be_the_shipped_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.yaml").write_text("seed_everything: 1")
+    shipped = "configs/demo/stage1.yaml"
+    words = ["fit", "--config", shipped, f"--config={shipped}", "--config", "own.yaml", "--config=./no.yaml", shipped]
+    assert with_shipped(words) == [
+        *("fit", "--config", str(ROOT / shipped), f"--config={ROOT / shipped}"),
+        *("--config", "own.yaml", "--config=no.yaml", shipped),
+    ]
+
+
+def test_a_data_configuration_may_be_a_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert data_section(Path("configs/data/short.yaml"))["class_path"] == "datamodules.tinyworld.data.TinyWorldData"
 
 
 def test_programs_run_from_another_folder(tmp_path: Path) -> None:
