@@ -31,5 +31,6 @@ step "own folder: first fine-tuned edit" $RUN edit.py --checkpoint runs/mine --i
     --response "a large purple cross with a black outline" --out mine.png
 
 step "a paper's claims from committed evidence (docs/reproduce.md)" $RUN -m experiments.claims --root docs/evidence
-step "a table and its figure from committed measurements" $RUN bench/learning.py --out docs/learning
+step "a table from committed measurements" $RUN bench/learning.py configs/results/learning/base.yaml \
+    configs/results/learning/adamw.yaml --out docs/learning
 echo "pictures: $FOLDER/first.png $FOLDER/mine.png"

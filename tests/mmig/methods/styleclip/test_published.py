@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from mmig.backbones.parts import BackboneError
+from mmig.checkpoints.model_card import UNKNOWN, licence_of
 from mmig.methods.styleclip.loading import load_generator, load_loss_clip
 from mmig.methods.styleclip.published import convert_generator, generator_of, read_saved, renamed
 from tests.mmig.methods.styleclip.reference import NUM_LAYERS, W_DIM, mapped, pictures, random_state
@@ -43,6 +44,9 @@ def test_a_converted_folder_is_a_backbone(rosinality: Path, tmp_path: Path) -> N
     generator = load_generator(str(folder))
     assert (generator.resolution, generator.config.num_mapping_layers) == (16, NUM_LAYERS)
     assert not any(weight.requires_grad for weight in generator.parameters())
+    card = (folder / "README.md").read_text()
+    assert card.startswith("# out\n") and "weights of rosinality.pt" in card
+    assert licence_of(str(folder)) == UNKNOWN
     with pytest.raises(BackboneError, match="exists already"):
         convert_generator(rosinality, folder)
 
