@@ -8,7 +8,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from experiments.site import claims_page, equations, links, reference
+from experiments.site import claims_page, equations, links, maths, reference
 
 DOCS = PurePosixPath("docs")
 _origins: dict[str, PurePosixPath] = {}
@@ -16,7 +16,9 @@ _origins: dict[str, PurePosixPath] = {}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Name the generated pages in the navigation, where it has their folders."""
+    """Name the generated pages in the navigation, where it has their folders; draw blocks of formulas."""
+    drawn = {"name": "math", "class": "formula", "format": maths.fence}
+    config.mdx_configs.setdefault("pymdownx.superfences", {})["custom_fences"] = [drawn]
     made = {
         f"{equations.FOLDER}/": [f"{equations.FOLDER}/index.md", *(each.page for each in equations.equations())],
         f"{reference.FOLDER}/": [f"{reference.FOLDER}/index.md", *map(reference.page, reference.packages())],
