@@ -39,6 +39,7 @@ def main() -> None:
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0, foreach=True)
         optimizer.step()
 
+    unet.not_averaged = ()  # as a training module says
     ema = EMA()
     ema.on_train_start(None, unet)
     base, update = in_turn(step, ema.update, ROUNDS).seconds(clock=1)
