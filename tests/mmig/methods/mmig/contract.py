@@ -98,8 +98,8 @@ def queries(backbones: TinyBackbones) -> dict[str, Any]:
 CASES = {
     "stage4": Case(stage4),
     "finetune": Case(finetune, repeats=True),
-    "kontext": Case(kontext),
+    "kontext": Case(kontext, repeats=True),
     "fresh_transformer": Case(fresh_transformer, repeats=True),
-    "refiner": Case(refiner),
+    "refiner": Case(refiner, repeats=True),
     "queries": Case(queries, repeats=True),
 }
