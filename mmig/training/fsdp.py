@@ -25,11 +25,14 @@ from mmig.training.turns import keeps_apart
 UNITS = (
     "BasicTransformerBlock",
     "ResnetBlock2D",
+    "FluxTransformerBlock",
+    "FluxSingleTransformerBlock",
     "LlamaDecoderLayer",
     "CLIPEncoderLayer",
     "Blip2EncoderLayer",
     "Blip2QFormerLayer",
     "OPTDecoderLayer",
+    "T5Block",
 )
 """Classes of diffusers and transformers whose weights are gathered together, for the time of their forward."""
 
