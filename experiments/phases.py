@@ -68,7 +68,7 @@ def read_phases(folder: Path, row: str) -> list[Phase]:
     for name, entry in found.items():
         phases.append(_phase(name, entry, folder, f"{path}: {row}.{name}"))
         _check_order(phases, f"{path}: {row}.{name}")
-        _check_row(phases[-1], row, folder, f"{path}: {row}.{name}")
+        _check_row(phases, row, folder, f"{path}: {row}.{name}")
     if phases and phases[-1].name != OWN:
         raise SettingsError(f"{path}: {row}: expected {OWN!r} as the last phase, found {phases[-1].name!r}")
     return phases
@@ -93,13 +93,16 @@ def _config(config: Path, folder: Path, origin: str) -> Path:
     raise SettingsError(f"{origin}.configs: {config} is neither in {folder} nor in the repository")
 
 
-def _check_row(phase: Phase, own: str, folder: Path, origin: str) -> None:
+def _check_row(phases: Sequence[Phase], own: str, folder: Path, origin: str) -> None:
+    phase = phases[-1]
     if not phase.row:
         return
     if phase.init_from:
         raise SettingsError(f"{origin}: row {phase.row!r} and init_from {phase.init_from!r}: expected one of them")
     if phase.row == own or not (folder / f"{phase.row}.yaml").is_file():
         raise SettingsError(f"{origin}.row: expected another row of {folder}, found {phase.row!r}")
+    if others := {each.row for each in phases[:-1]} - {"", phase.row}:
+        raise SettingsError(f"{origin}.row: expected one other row for all phases, found {min(others)!r} before")
 
 
 def _check_order(phases: Sequence[Phase], origin: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from experiments.site.links import ROOT
 
 FOLDER = "reference"
-LARGE = ("mmig", "mmig/methods", "datamodules", "experiments")
+LARGE = ("mmig", "mmig/methods", "datamodules")
 """Folders whose packages have pages of their own."""
 
 
@@ -13,7 +13,7 @@ def packages() -> list[str]:
     """Dotted names of the packages that have a page: those below LARGE, and what lies in LARGE itself."""
     found = [
         str(path.relative_to(ROOT)).replace("/", ".")
-        for folder in LARGE[:-1]
+        for folder in LARGE
         for path in sorted((ROOT / folder).iterdir())
         if (path / "__init__.py").exists() and str(path.relative_to(ROOT)) not in LARGE
     ]

@@ -275,6 +275,10 @@ def test_a_row_starts_from_the_run_of_another_with_its_seed(folder: Path) -> Non
             {"first": {"configs": ["base.yaml"]}, "own": {"row": "broken", "init_from": "first"}},
             "row 'broken' and init_from 'first': expected one of them",
         ),
+        (
+            {"first": {"configs": ["base.yaml"], "row": "base"}, "own": {"row": "broken"}},
+            "own.row: expected one other row for all phases, found 'base' before",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_started_from_is_refused(folder: Path, entry: dict, said: str) -> None:
