@@ -76,6 +76,7 @@ class FluxKind:
     made_for = "FluxTransformer2DModel"
     image_entry = 1  # blocks give (text, image)
     reads_pooled = True
+    takes_mask = False
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: "Conditioning") -> Tensor:
         """As of the protocol; image latents, normalised as the noisy ones are, become tokens behind those.

@@ -27,10 +27,12 @@ class DenoiserKind(Protocol):
     Attributes:
         image_entry: which of several outputs of a block is the image's; None: the one with as many tokens as it has.
         reads_pooled: whether it takes one vector of the text beside its states.
+        takes_mask: whether some of the text's tokens may be hidden from it.
     """
 
     image_entry: int | None
     reads_pooled: bool
+    takes_mask: bool
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: "Conditioning") -> Tensor:
         """Its prediction [B,C,h,w] for latents [B,C,h,w] at timesteps [B].
@@ -76,6 +78,7 @@ class MapKind:
 
     image_entry = None
     reads_pooled = False
+    takes_mask = True
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, condition: "Conditioning") -> Tensor:
         """As of `DenoiserKind`; image latents stand beside the noisy ones on the channel axis.

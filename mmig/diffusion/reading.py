@@ -60,12 +60,16 @@ class TextReader(Protocol):
         """
         ...
 
+    def pooled(self, texts: Sequence[str]) -> Tensor | None:
+        """That vector alone, without the work for the states where another encoder gives these."""
+        ...
+
     def locate(self, texts: Sequence[str], concepts: Sequence[Sequence[str]]) -> ConceptTokens:
         """The concepts' tokens among the states (`locate_concepts`)."""
         ...
 
-    def cut(self, texts: Sequence[str], name: str) -> list[list[CutText]]:
-        """What is not read of texts, for `EditOutput.extras["cut"]`."""
+    def cut(self, texts: Sequence[str], name: str, chunks: int | None = None) -> list[list[CutText]]:
+        """What `read` leaves out of texts, for `EditOutput.extras["cut"]`."""
         ...
 
 
@@ -102,13 +106,17 @@ class ClipReader:
         """As of `TextReader`."""
         return TextStates(*encode_text(self.encoder, self.tokenizer, texts, chunks or self.max_chunks, chunks or 1))
 
+    def pooled(self, texts: Sequence[str]) -> Tensor | None:
+        """None: a UNet takes none."""
+        return None
+
     def locate(self, texts: Sequence[str], concepts: Sequence[Sequence[str]]) -> ConceptTokens:
         """As of `TextReader`."""
         return locate_concepts(self.tokenizer, texts, concepts, self.max_chunks)
 
-    def cut(self, texts: Sequence[str], name: str) -> list[list[CutText]]:
+    def cut(self, texts: Sequence[str], name: str, chunks: int | None = None) -> list[list[CutText]]:
         """As of `TextReader`."""
-        return texts_cut(self.tokenizer, texts, name, self.max_chunks)
+        return texts_cut(self.tokenizer, texts, name, chunks or self.max_chunks)
 
 
 class PooledClipReader(ClipReader):
@@ -127,9 +135,16 @@ class PooledClipReader(ClipReader):
 
     def read(self, texts: Sequence[str], chunks: int | None = None) -> TextStates:
         """As of `TextReader`."""
-        ids = split_texts(self._model.tokenizer, texts).ids[:, 0].to(self._model.text_encoder.device)
-        found = self._model.text_encoder(ids)
+        found = self._clip(texts)
         return TextStates(found.last_hidden_state, pooled=found.pooler_output)
+
+    def pooled(self, texts: Sequence[str]) -> Tensor:
+        """As of `TextReader`."""
+        return self._clip(texts).pooler_output
+
+    def _clip(self, texts: Sequence[str]) -> Any:
+        ids = split_texts(self._model.tokenizer, texts).ids[:, 0].to(self._model.text_encoder.device)
+        return self._model.text_encoder(ids)
 
 
 class FluxReader(PooledClipReader):
@@ -158,13 +173,13 @@ class FluxReader(PooledClipReader):
     def read(self, texts: Sequence[str], chunks: int | None = None) -> TextStates:
         """As of `TextReader`."""
         states = self.encoder(self._padded(texts).to(self.encoder.device)).last_hidden_state
-        return TextStates(states, pooled=super().read(texts).pooled)
+        return TextStates(states, pooled=self.pooled(texts))
 
     def locate(self, texts: Sequence[str], concepts: Sequence[Sequence[str]]) -> ConceptTokens:
         """As of `TextReader`."""
         return locate_in_rows(self.tokenizer, texts, concepts, self.length, end_tokens=1)
 
-    def cut(self, texts: Sequence[str], name: str) -> list[list[CutText]]:
+    def cut(self, texts: Sequence[str], name: str, chunks: int | None = None) -> list[list[CutText]]:
         """What T5 does not read; that CLIP's vector knows less of a long text is how FLUX is made."""
         return cut_texts(name, "text encoder", map(len, tokenise(self.tokenizer, texts)), self.length - 1)
 

@@ -54,10 +54,10 @@ class MMIGFeatures(LatentFeatures):
         stored = {field: self.stored(f"pooled.{field}", batch) for field in names}
         if not stored or None in stored.values():
             texts = [batch[field][row] if field else "" for row, field in enumerate(fields)]  # type: ignore[literal-required]
-            return reader.read(texts).pooled
+            return reader.pooled(texts)
         known = {field: found[0][:, 0] for field, found in stored.items() if found is not None}
         first = next(iter(known.values()))
-        known[""] = reader.read([""]).pooled.to(first).expand_as(first) if "" in fields else first
+        known[""] = reader.pooled([""]).to(first).expand_as(first) if "" in fields else first
         chosen = torch.stack([known[field][row] for row, field in enumerate(fields)])
         return chosen.to(self._model.text_encoder.device, self._model.text_encoder.dtype)
 

@@ -105,8 +105,14 @@ def render(
         on_step: called after each step.
 
     Raises:
-        ValueError: a setting out of range, sides that the VAE cannot take, attention without text guidance.
+        ValueError: a setting out of range, sides that the VAE cannot take, attention without text guidance, or nothing
+            that the responses could reach the denoiser by.
     """
+    if model.mllm is None and model.objective.denoiser_text == "none":
+        raise ValueError(
+            "no LLM, and a denoiser that reads no text (objective.denoiser_text none): responses would have no effect; "
+            "load the pipeline with its llm and llm_tokenizer"
+        )
     source = task.source
     shape = latent_shape(model.vae, *source.shape[2:])
     branches, weights = conditions(model, task, sampling)

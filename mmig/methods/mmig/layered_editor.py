@@ -65,7 +65,7 @@ class LayeredEditor(PipelineEditor):
         images = decode(model.vae, edit.latents.to(source.dtype)).float().clamp(-1, 1)
         extras: dict[str, Any] = {"layers": layers, "layered_loss": torch.stack([edit.loss_before, edit.loss_after])}
         pairs = zip(("object_phrase", "background_phrase"), zip(*layers, strict=True), strict=True)
-        extras["cut"] = joined(*(model.reader.cut(phrases, name) for name, phrases in pairs))
+        extras["cut"] = joined(*(model.reader.cut(phrases, name, chunks=1) for name, phrases in pairs))
         if model.captioner is not None:
             extras["captions"] = model.captioner.caption(images)
         return EditOutput(images, texts, extras)

@@ -42,7 +42,8 @@ class MMIG(nn.Module):
         objective: readings of the loss terms.
 
     Raises:
-        ValueError: the denoiser, or its input channels, do not fit `source_conditioning`.
+        ValueError: the denoiser, or its input channels, do not fit `source_conditioning`; a connector whose tokens it
+            cannot read.
 
     Attributes:
         unet: the denoiser, a UNet or a transformer.
@@ -69,6 +70,7 @@ class MMIG(nn.Module):
         self.process = NoiseProcess.from_scheduler(parts.scheduler, self.objective.noise_levels)
         self.kind = kind_of(self.unet)
         self.kind.check(self.unet, self.vae.config.latent_channels, source_conditioning)
+        self._check_connector()
         self.reader = reader_of(self, self.kind.reads_pooled, self.objective.max_text_chunks)
         self.features = MMIGFeatures(self, max_text_chunks=self.objective.max_text_chunks)
 
@@ -226,6 +228,13 @@ class MMIG(nn.Module):
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Text states [B,L,D], L being the reader's length; longer texts are cut, their end token kept."""
         return self.reader.read(texts, chunks=1).tokens
+
+    def _check_connector(self) -> None:
+        if self.connector is not None and not self.kind.takes_mask:
+            raise ValueError(
+                f"connector: {type(self.connector.settings).__name__} hides tokens that do not count, and a "
+                f"{type(self.unet).__name__} takes no mask of its tokens; expected none: give mmsm.locations instead"
+            )
 
     def _shown(self, latents: Tensor, seen: Tensor) -> Tensor:
         """Latents of sources, as the autoencoder gives them, as the denoiser is shown them."""

@@ -22,9 +22,11 @@ from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.objective import ObjectiveConfig
 from mmig.methods.mmig.parts import BACKBONES, BackboneConfig, MMSMConfig, load_parts
 from mmig.methods.mmig.pipeline import MMIGPipeline, SamplingConfig
+from mmig.methods.mmig.token_connectors.mlp import MLP
 from mmig.training.rng import Draws
 from tests.mmig.batches import edit_batch
 from tests.mmig.methods.mmig.pipeline_support import TEXT, seeded, source
+from tests.mmig.methods.mmig.stages.support import recorded
 from tests.tiny_fixtures import build_llama, build_stable_diffusion
 from tests.tiny_flux import T5_LENGTH, build_flux_kontext
 
@@ -128,6 +130,14 @@ def test_training_is_conditioned_as_sampling_is(pipeline: MMIGPipeline) -> None:
     raw = model.vae.encode(batch["source"]).latent_dist.mode()[0]
     torch.testing.assert_close(found.image_latents[0], (raw - 0.2) * 0.5)  # the tiny autoencoder's shift and scale
     assert not found.image_latents[1].any() and clean.shape == (2, 4, 16, 16)
+
+
+def test_in_training_each_text_encoder_reads_once_what_only_it_gives(pipeline: MMIGPipeline) -> None:
+    model, batch = pipeline.model, edit_batch(2)
+    none = torch.zeros(2, dtype=torch.bool)
+    with recorded(model.text_encoder_2) as calls:
+        model.conditioned_latents(batch, Draws(0, batch["position"]), none, none)
+    assert len(calls) == 1
 
 
 # Concepts -----------------------------------------------------------------------------------------------------------
@@ -249,6 +259,15 @@ def test_a_place_that_is_no_block_is_refused(root: Path, place: str) -> None:
         load_parts(BackboneConfig(str(root / "kontext"), str(root / "llama")), MMSMConfig(16, 2, [place]))
     known = "transformer_blocks.0, transformer_blocks.1, single_transformer_blocks.0, single_transformer_blocks.1"
     assert said(error) == f"mmsm.locations: no block {place!r} in the FluxTransformer; it has {known}"
+
+
+def test_a_connector_of_tokens_is_refused_before_anything_runs(root: Path) -> None:
+    backbones = BackboneConfig(str(root / "kontext"), str(root / "llama"))
+    for place in ("replace", "append"):
+        parts = load_parts(backbones, MMSMConfig(locations=[]), connector=MLP(place=place))
+        with pytest.raises(ValueError, match="connector: MLP hides tokens that do not count, and a Flux") as error:
+            MMIG(parts, "sequence")
+        assert said(error).endswith("takes no mask of its tokens; expected none: give mmsm.locations instead")
 
 
 def test_settings_of_other_denoisers_are_refused(root: Path, pipeline: MMIGPipeline) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from datamodules.schema import Batch
+from mmig.base.texts import CutText
 from mmig.evaluation.overrides import with_sampling
 from mmig.methods.mmig.editor import MMIGEditor
 from mmig.methods.mmig.layered_editor import LayeredEditor, split_response
@@ -117,6 +118,16 @@ def test_the_phrases_of_the_data_come_before_those_of_the_response(plain: MMIGPi
         LayeredEditor(plain, replace(SAMPLING, inner_steps=0))(batch, seeds(1, 2))
     read = [plain.tokenizer.batch_decode(call.inputs[0], skip_special_tokens=True) for call in calls]
     assert ["a star", "a blue square"] in read and ["on a white background", "the sky"] in read
+
+
+def test_a_phrase_is_read_to_the_end_of_one_chunk_and_the_rest_is_told(folders: TinyBackbones) -> None:
+    """However many chunks the usual edit reads of a response."""
+    made = build(folders, concat=False, whole=False, trained=False)
+    pipeline = MMIGPipeline(**made.components, **made.parameters | {"max_text_chunks": 2})
+    pipeline.set_progress_bar_config(disable=True)
+    batch = edit_batch(1) | {"object_phrase": [" ".join(["circle"] * 80)], "background_phrase": ["the sky"]}
+    output = LayeredEditor(pipeline, replace(SAMPLING, inner_steps=0))(batch, seeds(1))
+    assert output.extras["cut"] == [[CutText("object_phrase", "text encoder", 80, 75)]]
 
 
 def test_eq_15_compares_inside_the_mask_and_all_over_where_there_is_none(plain: MMIGPipeline) -> None:

@@ -16,6 +16,7 @@ from mmig.methods.mmig.connectors import Connectors
 from mmig.methods.mmig.layered_editor import LayeredEditor
 from mmig.methods.mmig.layered_sampling import LayeredSampling
 from mmig.methods.mmig.losses import Losses
+from mmig.methods.mmig.objective import ObjectiveConfig
 from mmig.methods.mmig.parts import MMSMConfig
 from mmig.methods.mmig.pipeline import MMIGPipeline, SamplingConfig
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
@@ -231,6 +232,16 @@ def test_what_does_not_go_together_is_told_in_a_line(folders: TinyBackbones) -> 
     pipeline = stage_with(folders, mlp).make_pipeline().pipeline
     with pytest.raises(ValueError, match=r"attention of concepts: .* found connector\.place replace"):
         pipeline.edit(world_batch((0,))["source"], ["x"], ["a red circle"], pipeline_sampling(), return_attention=True)
+
+
+def test_without_language_model_and_text_nothing_would_say_what_to_do(folders: TinyBackbones) -> None:
+    mute = stage_with(folders, MLP(), objective=ObjectiveConfig(denoiser_text="none")).make_pipeline().pipeline
+    pipeline = MMIGPipeline(**mute.components | {"llm": None, "llm_tokenizer": None}, **mute.parameters)
+    with pytest.raises(
+        ValueError, match=r"no LLM, and a denoiser that reads no text .* load the pipeline with"
+    ) as told:
+        pipeline.edit(world_batch((0,))["source"], ["x"], ["a red circle"], pipeline_sampling())
+    assert "\n" not in str(told.value)
 
 
 def pipeline_sampling() -> SamplingConfig:
