@@ -37,6 +37,7 @@ from experiments.phases import FILE as PHASES
 from mmig.base.commands import OptionParser, one_line_errors, positive
 from mmig.evaluation.protocol import Part, Protocol, read_protocol, with_parts
 from mmig.evaluation.rows import by_key, read_rows
+from mmig.run.evaluate_parser import PRECISIONS
 from mmig.run.jobs import point_name, points
 
 CHOICE = "val"
@@ -148,7 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of training (default: 0 1 2)")
     parser.add_argument("--parts", nargs="+", default=[], help="of the protocol (default: all)")
     parser.add_argument("--limit", type=positive, default=LIMIT, help=f"samples of each part (default: {LIMIT})")
-    parser.add_argument("--precision", default="auto", help="of evaluate.py, for all arms (default: auto)")
+    parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="of evaluate.py (default: auto)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     parser.add_argument("--processes", type=positive, default=2, help="arms at a time (default: 2)")
     parser.add_argument("more", nargs="*", help="after --: arguments of train.py for all arms")
@@ -160,6 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
         for arm in arms:
             arm.trainings(options.more)  # phases that cannot be are told before anything trains
         waves([(arm, protocols[arm.row], {}) for arm in arms])
+    options.precision = agreed_precision(options.precision)
     failed = carry_out(arms, protocols, options)
     asked = {row: with_asked(protocol, options.parts) for row, protocol in protocols.items()}
     console.print(table(arms, asked))
@@ -179,6 +181,13 @@ def read_protocols(arms: Sequence[Arm], parts: Sequence[str]) -> dict[Path, Prot
         if set(parts) - names:
             with_parts(protocol, parts)  # says which
     return found
+
+
+def agreed_precision(precision: str) -> str:
+    """What --precision stands for, once for all arms: a processor that is timed may be busy while the next one asks."""
+    from mmig.run.precision import AUTO, chosen_precision
+
+    return chosen_precision(AUTO) if precision == AUTO else precision
 
 
 def with_asked(protocol: Protocol, parts: Sequence[str]) -> Protocol:

@@ -11,6 +11,8 @@ import argparse
 
 from mmig.base.commands import OptionParser, natural, positive
 
+PRECISIONS = ("32-true", "bf16-mixed", "auto")
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line; nothing heavy is imported to show its help."""
@@ -51,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--precision",
         default="32-true",
-        choices=("32-true", "bf16-mixed", "auto"),
+        choices=PRECISIONS,
         help="of the editor, not of the metrics: bf16-mixed is faster on GPUs and some processors, and auto chooses it "
         "there (default: %(default)s)",
     )

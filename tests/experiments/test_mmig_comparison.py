@@ -17,6 +17,7 @@ from mmig.methods.mmig.mmsm import MMSM
 from mmig.methods.mmig.objective import TERMS
 from mmig.methods.mmig.parts import MMSMConfig
 from mmig.methods.mmig.token_connectors.connector import ConnectorSettings
+from mmig.run.precision import chosen_precision
 from tests.test_configs import ParsedError, ParseOnly
 from tests.warm import python
 
@@ -131,6 +132,19 @@ def test_rows_wait_for_those_that_they_start_from() -> None:
     found = [sorted({job[0].row.stem for job in wave}) for wave in waves(jobs)]
     assert found == [["instruct_pix2pix", "stage1", "stage4"], ["no_as", "stage5"]]
     assert sum(map(len, waves(jobs))) == len(jobs)
+
+
+def test_all_arms_are_scored_in_one_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever "auto" would stand for while each of them starts."""
+    asked: list[str] = []
+    carry_out = "experiments.comparison.carry_out"
+    monkeypatch.setattr(carry_out, lambda arms, protocols, options: asked.append(options.precision) or set())
+    words = [str(CONNECTORS), "--rows", "response_mlp", "--seeds", "0", "--runs", str(tmp_path)]
+    for given in ([], ["--precision", "bf16-mixed"]):
+        main([*words, *given])
+    assert asked == [chosen_precision("auto"), "bf16-mixed"]
+    with pytest.raises(SystemExit):
+        main([*words, "--precision", "bf16"])
 
 
 def test_claims_name_what_the_comparisons_write() -> None:
