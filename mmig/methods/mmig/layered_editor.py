@@ -47,13 +47,17 @@ class LayeredEditor(PipelineEditor):
         "captions" where there is a captioner.
 
         Raises:
-            ValueError: attention guidance, which needs the response in place of the phrases.
+            ValueError: attention guidance or overlap, which need the response in place of the phrases.
         """
-        if self.sampling.attention_guidance:
-            raise ValueError(
-                "sampling.attention_guidance: a layered edit reads its phrases, not the response's concepts; expected "
-                f"0, found {self.sampling.attention_guidance:g}: give --sampling attention_guidance=0"
-            )
+        for name, off, found in (
+            ("attention_guidance", "0", f"{self.sampling.attention_guidance:g}"),
+            ("measure_overlap", "false", str(self.sampling.measure_overlap).lower()),
+        ):
+            if found != off:
+                raise ValueError(
+                    f"sampling.{name}: a layered edit reads its phrases, not the response's concepts; expected {off}, "
+                    f"found {found}: give --sampling {name}={off}"
+                )
         model = self.pipeline.model
         source = batch["source"].to(model.unet.device, model.vae.dtype)
         responses = batch["response"] if self.response_source == "given" else None

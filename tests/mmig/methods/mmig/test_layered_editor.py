@@ -159,10 +159,14 @@ def test_the_editor_of_a_run_edits_in_layers_with_its_settings(plain: MMIGPipeli
     assert output.texts[0] and output.texts[0] != edit_batch(1)["response"][0]
 
 
-def test_attention_guidance_is_refused(plain: MMIGPipeline) -> None:
-    editor = MMIGEditor(plain, replace(FAST, attention_guidance=5.0)).layered()
-    with pytest.raises(ValueError, match="expected 0, found 5: give --sampling attention_guidance=0"):
-        editor(edit_batch(1), seeds(1))
+def test_what_is_about_the_concepts_of_the_response_is_refused(plain: MMIGPipeline) -> None:
+    refused = [
+        ({"attention_guidance": 5.0}, "expected 0, found 5: give --sampling attention_guidance=0"),
+        ({"measure_overlap": True}, "expected false, found true: give --sampling measure_overlap=false"),
+    ]
+    for settings, said in refused:
+        with pytest.raises(ValueError, match=said):
+            MMIGEditor(plain, replace(FAST, **settings)).layered()(edit_batch(1), seeds(1))
 
 
 @pytest.mark.parametrize(

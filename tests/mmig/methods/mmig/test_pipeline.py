@@ -1,6 +1,7 @@
 """The pipeline: against diffusers', round trips, callbacks, attention, shared parts."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,20 @@ def test_saved_and_loaded_it_gives_the_same_bits(kind: str, request: pytest.Fixt
         assert torch.equal(*losses) and first.captions == second.captions
     given = [p(source(), "x", TEXT, output_type="pt", generator=seeded()).images for p in (pipeline, loaded)]
     assert torch.equal(*given)
+
+
+def test_a_folder_of_before_there_were_flux_and_connectors_edits_the_same(plain: MMIGPipeline, tmp_path: Path) -> None:
+    plain.save_pretrained(tmp_path)
+    later = {"transformer", "text_encoder_2", "tokenizer_2", "noise_levels", "denoiser_text", "embedded_guidance"}
+    later |= {"measure_overlap", "connector_settings", "token_dim"}
+    for file in (tmp_path / "model_index.json", tmp_path / "connectors/config.json"):
+        text = file.read_text()
+        old = json.loads(text, object_hook=lambda found: {name: found[name] for name in found.keys() - later})
+        assert len(json.dumps(old)) < len(text) - 20
+        file.write_text(json.dumps(old))
+    opened = MMIGPipeline.from_pretrained(tmp_path)
+    found = [each.edit(source(), ["x"], [TEXT], FAST, seeded()).images for each in (plain, opened)]
+    assert torch.equal(*found)
 
 
 def test_it_runs_in_half_precision(whole: MMIGPipeline, tmp_path: Path) -> None:
