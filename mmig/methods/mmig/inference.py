@@ -108,13 +108,8 @@ def render(
         ValueError: a setting out of range, sides that the VAE cannot take, attention without text guidance, or nothing
             that the responses could reach the denoiser by.
     """
-    if model.mllm is None and model.objective.denoiser_text == "none":
-        raise ValueError(
-            "no LLM, and a denoiser that reads no text (objective.denoiser_text none): responses would have no effect; "
-            "load the pipeline with its llm and llm_tokenizer"
-        )
-    source = task.source
-    shape = latent_shape(model.vae, *source.shape[2:])
+    check_hears(model)
+    source, shape = task.source, latent_shape(model.vae, *task.source.shape[2:])
     branches, weights = conditions(model, task, sampling)
     looks = return_attention or sampling.attention_guidance
     if looks:
@@ -169,6 +164,15 @@ def conditions(model: MMIG, task: Task, sampling: SamplingConfig) -> tuple[dict[
         weights = text_guidance(sampling.guidance_scale)
     no_image = None if full.image_latents is None else torch.zeros_like(full.image_latents)
     return {"full": full, "image": image, "null": replace(image, image_latents=no_image)}, weights
+
+
+def check_hears(model: MMIG) -> None:
+    """Raise ValueError where responses reach the denoiser neither as a text nor as the LLM's states."""
+    if model.mllm is None and model.objective.denoiser_text == "none":
+        raise ValueError(
+            "no LLM, and a denoiser that reads no text (objective.denoiser_text none): responses would have no effect; "
+            "load the pipeline with its llm and llm_tokenizer"
+        )
 
 
 def check_shows_text(model: MMIG, uses_connector: bool) -> None:
