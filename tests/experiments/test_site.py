@@ -97,5 +97,5 @@ def test_every_package_has_a_page_and_every_module_is_on_one() -> None:
 def test_the_page_of_claims_has_all_of_them_and_says_what_is_shown() -> None:
     rows = claims_page.table().splitlines()[2:]
     assert len(rows) == len(claims_page.read_claims(claims_page.FILE))
-    assert "| **shown** |" in rows[0]
+    assert any("| **shown** |" in row for row in rows)
     assert any("| not measured | - | - | - |" in row for row in rows)

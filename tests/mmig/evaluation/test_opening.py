@@ -287,7 +287,7 @@ def test_every_editor_configuration_of_shipped_parts_opens_and_edits(
     assert opened.editor.required_fields == NEEDS[path.stem]
     assert opened.facts.get("role") == ROLES.get(path.stem)
     if hasattr(opened.editor.sampling, "num_steps"):
-        assert opened.editor.sampling.num_steps >= 20
+        assert opened.editor.sampling.num_steps >= 10
     else:
         assert opened.editor(batch, sample_generators(0, batch["key"])).images.shape == batch["source"].shape
 

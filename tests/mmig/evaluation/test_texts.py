@@ -17,6 +17,7 @@ from mmig.evaluation.rows import read_rows
 from mmig.evaluation.runner import evaluate_editor
 from mmig.metrics.suite import MetricSuite
 from mmig.run.edit_options import EditError, check_texts
+from mmig.run.edit_parser import build_parser
 from tests.mmig.evaluation.support import NoisyCopy, batches, random_samples, write_data
 from tests.mmig.metrics.support import random_batch
 
@@ -75,7 +76,7 @@ def test_who_follows_a_given_response_alone_needs_no_instruction() -> None:
         required_fields = ("source", "response")
 
     def options(**texts: str | None) -> Any:
-        return edit.build_parser().parse_args(["--config", "x", "--out", "y", "--instruction", "", *_words(texts)])
+        return build_parser().parse_args(["--config", "x", "--out", "y", "--instruction", "", *_words(texts)])
 
     check_texts(Follower(), options(response="a circle"))
     for editor, texts in ((Follower(), {}), (NoisyCopy(), {"response": "a circle"})):

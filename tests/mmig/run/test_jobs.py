@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluate import build_parser
+from mmig.run.evaluate_parser import build_parser
 from mmig.run.jobs import Plan, asked_grid, planned, points
 from mmig.run.scoring import choose_settings
 
