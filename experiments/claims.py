@@ -36,6 +36,9 @@ def measured(claim: Claim, root: Path) -> NDArray[np.float64] | str:
             return f"no evaluation in {pattern} of every training seed"
         if wrong := other_data(claim, pattern, of_arm, root):
             return wrong
+    first, second = ([precision(found) for found in facts(claim, arm, root)] for arm in (claim.first, claim.second))
+    if first != second:
+        return f"evaluated in {', '.join(first)} and in {', '.join(second)}; evaluate both arms of a seed alike"
     try:
         return gains(claim, *arms)  # type: ignore[arg-type]
     except ValueError as error:
@@ -47,6 +50,11 @@ def facts(claim: Claim, pattern: str, root: Path) -> list[dict[str, Any]]:
     folders = [root / pattern.replace("{seed}", str(seed)) for seed in claim.seeds]
     files = [folder / "metrics.json" for folder in folders]
     return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+
+
+def precision(found: dict[str, Any]) -> str:
+    """Of an evaluation; before there was a choice it was single."""
+    return found.get("precision", "32-true")
 
 
 def other_data(claim: Claim, pattern: str, data: str, root: Path) -> str:

@@ -34,13 +34,13 @@ def write_claims(folder: Path, *entries: dict[str, Any]) -> None:
     (folder / "docs" / "claims.yaml").write_text(yaml.safe_dump({"claims": list(entries)}), encoding="utf-8")
 
 
-def write_evaluation(folder: Path, right: int, commit: str, data: str = "d.yaml") -> None:
+def write_evaluation(folder: Path, right: int, commit: str, data: str = "d.yaml", **more: Any) -> None:
     """Of 600 samples, of which the first `right` are so."""
     folder.mkdir()
     rows = [SampleRow(f"k{number}", 0, "", {"joint": float(number < right)}) for number in range(600)]
     lines = "".join(json.dumps(row.to_dict()) + "\n" for row in rows)
     (folder / "samples.jsonl").write_text(lines, encoding="utf-8")
-    facts = {"data": {"config": data}, "split": "test", "commit": commit}
+    facts = {"data": {"config": data}, "split": "test", "commit": commit, **more}
     (folder / "metrics.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
@@ -65,6 +65,22 @@ def test_a_claim_is_shown_once_every_seed_is_there(repository: Path, capsys: pyt
     assert found["difference"][0] == pytest.approx(301 / 600 - 200 / 600)
     assert found["by_seed"] == pytest.approx([100 / 600, 101 / 600, 102 / 600])
     assert "one is better" in printed and "shown" in printed
+
+
+def test_arms_that_were_evaluated_in_other_precisions_are_no_pair(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commit = git(repository, "rev-parse", "HEAD")
+    measure(repository, commit, precision="bf16-mixed")
+    (found,), _ = verdicts(repository, capsys)
+    assert found["verdict"] == "not measured" and "bf16-mixed" in found["note"] and "32-true" in found["note"]
+
+
+def test_the_precision_of_before_there_was_a_choice_is_single(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measure(repository, git(repository, "rev-parse", "HEAD"), precision="32-true")
+    assert verdicts(repository, capsys)[0][0]["verdict"] == "shown"
 
 
 def test_other_data_do_not_count(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
