@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
 
 from bench.stages.build import random_batch
 from bench.stages.count import LARGEST, Load, Pieces, step_operations
@@ -119,6 +120,13 @@ def set_checkpointing(module: nn.Module, on: bool) -> None:
             part.gradient_checkpointing = False
 
 
+def attend_plainly(module: nn.Module) -> None:
+    """Let transformers' models multiply by themselves: for its kernels it looks at the values of masks."""
+    for part in module.modules():
+        if isinstance(part, PreTrainedModel):
+            part.set_attn_implementation("eager")
+
+
 class Cost(NamedTuple):
     """Operations of a step for one sample, None where they were not counted; and how, or why not."""
 
@@ -144,6 +152,7 @@ def configured_cost(configured: Configured, sizes: Sizes, load: Load = LARGEST) 
     apart = keeps_apart(module.turns())
     if apart and any(turn.computed_weights for turn in module.turns()):
         return Cost(None, "not counted on the meta device: computed weights take backward passes of their own")
+    attend_plainly(module)
     try:
         with _MeetOnMeta():
             count = counted_turns if apart else counted_step

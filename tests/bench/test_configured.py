@@ -36,6 +36,7 @@ from mmig.training.rng import Draws
 CPU = torch.device("cpu")
 EDITING, DRAWING = "configs/instruct_pix2pix/published.yaml", "configs/tiny/drawing.yaml"
 SMALL_ON_CPU = ["--device", "cpu", "--sizes", "small", "--resolution", "64", "--backend", "eager", "--steps", "1"]
+WRITING = "configs/mgie/published.yaml"
 LOOKS_AT_VALUES = "configs/tiny/lm.yaml"
 
 
@@ -130,11 +131,13 @@ def test_instruct_pix2pix_has_the_published_parameters_and_operations() -> None:
     assert configured_cost(config, PUBLISHED).operations == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize("which", ["editing", "drawing", "tiny"])
+@pytest.mark.parametrize("which", ["editing", "drawing", "tiny", "writing"])
 def test_what_is_counted_on_the_meta_device_is_what_a_step_does(which: str, small_draw: str) -> None:
     # an optimiser's own products (Muon's) are no operations of the model
     optimizer = ["--model.init_args.optimizer.kind", "adamw"]
-    config = read_configs([{"editing": EDITING, "drawing": small_draw, "tiny": DRAWING}[which]], optimizer)
+    config = read_configs(
+        [{"editing": EDITING, "drawing": small_draw, "tiny": DRAWING, "writing": WRITING}[which]], optimizer
+    )
     cost = configured_cost(config, SMALL)
     module = build_configured(config, SMALL, CPU)
     set_checkpointing(module, False)
