@@ -161,7 +161,11 @@ def main(arguments: list[str] | None = None) -> None:
         for arm in arms:
             arm.trainings(options.more)  # phases that cannot be are told before anything trains
         waves([(arm, protocols[arm.row], {}) for arm in arms])
-    options.precision = agreed_precision(options.precision)
+    from mmig.run.precision import AUTO, settled
+
+    options.precision = settled(
+        options.precision, AUTO
+    )  # once for all arms: a processor that is timed may be busy later
     failed = carry_out(arms, protocols, options)
     asked = {row: with_asked(protocol, options.parts) for row, protocol in protocols.items()}
     console.print(table(arms, asked))
@@ -181,13 +185,6 @@ def read_protocols(arms: Sequence[Arm], parts: Sequence[str]) -> dict[Path, Prot
         if set(parts) - names:
             with_parts(protocol, parts)  # says which
     return found
-
-
-def agreed_precision(precision: str) -> str:
-    """What --precision stands for, once for all arms: a processor that is timed may be busy while the next one asks."""
-    from mmig.run.precision import AUTO, chosen_precision
-
-    return chosen_precision(AUTO) if precision == AUTO else precision
 
 
 def with_asked(protocol: Protocol, parts: Sequence[str]) -> Protocol:

@@ -8,9 +8,7 @@ from torch import Tensor, nn
 from bench.stages.count import LLM_TOKENS, RESPONSE_TOKENS, Pieces
 from bench.stages.sizes import Sizes
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
-
-UNITS = ("ResnetBlock2D", "BasicTransformerBlock", "LlamaDecoderLayer", "CLIPEncoderLayer")
-"""What gradient checkpointing computes again piece by piece, at most."""
+from mmig.training.fsdp import UNITS
 
 
 class Kept:

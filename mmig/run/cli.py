@@ -47,7 +47,7 @@ from mmig.run.manifest import (
     unmark_finished,
 )
 from mmig.run.parser import OneLineParser, plain_values
-from mmig.run.precision import AUTO, Trainer, chosen_precision, suit_products
+from mmig.run.precision import Trainer, settled, suit_products
 from mmig.run.resume import check_settings
 from mmig.run.seeds import spread_seed
 from mmig.run.start import be_quiet, interruptible
@@ -150,8 +150,7 @@ class MMIGCLI(DataFirstCLI):
         """
         check_trainer(self.options.trainer)
         trainer = self.options.trainer
-        if trainer.precision == AUTO:  # the run's config.yaml notes what it stands for
-            trainer.precision = chosen_precision(trainer.accelerator)
+        trainer.precision = settled(trainer.precision, trainer.accelerator)  # so that the run's config.yaml notes it
         given = self.given[self.subcommand] if self.subcommand else self.given
         kept = spread_seed(self.options, given)
         asked = any(word.partition("=")[0] == "--seed_everything" for word in self.words)

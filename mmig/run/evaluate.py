@@ -40,7 +40,7 @@ from mmig.evaluation.turns import InTurns, in_turns
 from mmig.evaluation.unfinished import FinishedEdit, Unfinished
 from mmig.metrics.suite import METRICS, MetricSuite, build_metrics
 from mmig.run.jobs import Job, Plan, planned, point_name
-from mmig.run.precision import AUTO, chosen_precision, running
+from mmig.run.precision import running, settled
 from mmig.run.scoring import choose_settings, left_out
 from mmig.run.summary import summarise_plan
 from mmig.training.agreement import leave_process_group
@@ -68,7 +68,7 @@ def run(arguments: Namespace) -> None:
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = _start(arguments.device, world_size)
     try:
-        precision = agreed_precision(arguments.precision, device)
+        precision = gather([settled(arguments.precision, device.type)])[0]  # rank 0's on all
         for number, job in enumerate(plan.jobs, start=1):
             if rank == 0 and len(plan.jobs) > 1:
                 _announce(job, number, len(plan.jobs))
@@ -84,11 +84,6 @@ def run(arguments: Namespace) -> None:
                 Unfinished(job.out).clear()  # not before: what fails or is killed till then goes on from here
     finally:
         leave_process_group()
-
-
-def agreed_precision(precision: str, device: torch.device) -> str:
-    """What --precision stands for on the machine of rank 0, the same on all ranks."""
-    return gather([chosen_precision(device.type) if precision == AUTO else precision])[0]
 
 
 def check_place(directory: Path, plan: Plan) -> None:

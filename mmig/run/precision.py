@@ -26,8 +26,12 @@ class Trainer(L.Trainer):
     """
 
     def __init__(self, *, accelerator: str | Accelerator = AUTO, precision: Precision = None, **others: Any) -> None:
-        chosen = chosen_precision(accelerator) if precision == AUTO else precision
-        super().__init__(accelerator=accelerator, precision=chosen, **others)
+        super().__init__(accelerator=accelerator, precision=settled(precision, accelerator), **others)
+
+
+def settled(precision: Any, accelerator: Any) -> Any:
+    """A precision as it is, and for "auto" what that stands for on this machine."""
+    return chosen_precision(accelerator) if precision == AUTO else precision
 
 
 def chosen_precision(accelerator: Any) -> str:
