@@ -94,6 +94,15 @@ def claims_at(commit: str, file: Path) -> list[Claim]:
     return found
 
 
+def cells(outcome: Outcome) -> tuple[str, str, str]:
+    """Difference with its interval, by training seed, and samples; a dash each where nothing was measured."""
+    found = outcome.difference
+    if found is None:
+        return "-", "-", "-"
+    by_seed = ", ".join(f"{value:+.3f}" for value in outcome.by_seed)
+    return f"{found.value:+.3f} {found.bounds('+.3f')}", by_seed, str(found.n)
+
+
 def claims_table(outcomes: list[Outcome], late: set[str]) -> Table:
     """One row a claim."""
     table = Table(title="claims", title_justify="left", title_style="bold")
@@ -102,17 +111,7 @@ def claims_table(outcomes: list[Outcome], late: set[str]) -> Table:
     for outcome in outcomes:
         notes = [outcome.note, LATE if outcome.claim.name in late else ""]
         said = "\n".join([outcome.claim.says, *(f"({note})" for note in notes if note)])
-        found = outcome.difference
-        cells = (
-            ("-", "-", "-")
-            if found is None
-            else (
-                f"{found.value:+.3f} {found.bounds('+.3f')}",
-                ", ".join(f"{value:+.3f}" for value in outcome.by_seed),
-                str(found.n),
-            )
-        )
-        table.add_row(said, outcome.verdict, *cells)
+        table.add_row(said, outcome.verdict, *cells(outcome))
     return table
 
 

@@ -1,6 +1,6 @@
 """The page of claims: docs/claims.yaml, and what the evidence that is committed says of each."""
 
-from experiments.claims import LATE, is_late, measured
+from experiments.claims import LATE, cells, is_late, measured
 from experiments.site.links import ROOT
 from mmig.evaluation.claims import Claim, Outcome, judge_claims, read_claims
 
@@ -12,13 +12,7 @@ MARK = "<!-- claims -->"
 
 def row(outcome: Outcome, late: bool) -> str:
     """A line of the table."""
-    found = outcome.difference
-    numbers = (
-        "- | - | -"
-        if found is None
-        else f"{found.value:+.3f} {found.bounds('+.3f')} | "
-        f"{', '.join(f'{value:+.3f}' for value in outcome.by_seed)} | {found.n}"
-    )
+    numbers = " | ".join(cells(outcome))
     verdict = f"**{outcome.verdict}**" if outcome.verdict != "not measured" else outcome.verdict
     note = f" ({LATE})" if late else ""
     return f"| {outcome.claim.name} | {outcome.claim.says} (`{outcome.claim.measure}`){note} | {verdict} | {numbers} |"
