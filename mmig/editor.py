@@ -131,6 +131,11 @@ class KnowsSeeds(Protocol):
 class ShowsAttention(Protocol):
     """An editor that can say where it looked."""
 
+    @property
+    def attends_to_words(self) -> bool:
+        """Whether its denoiser reads a text under its settings; else there is nothing to show."""
+        ...
+
     def showing_attention(self) -> Editor:
         """The same editor, which also gives `ConceptAttention` in `extras["attention"]`."""
         ...

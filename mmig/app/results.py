@@ -15,7 +15,7 @@ from PIL import Image
 from mmig.app.asking import UNPACKED, EditRequest
 from mmig.app.domain import stranger
 from mmig.app.examples import Examples
-from mmig.app.systems import DESCRIPTIONS, System
+from mmig.app.systems import DESCRIPTIONS, System, shows_attention
 from mmig.editor import ATTACHMENTS, ConceptAttention, EditOutput, read_fields
 from mmig.evaluation.attention_grid import draw_attention, heat
 from mmig.run.edit import perform, read_given, ready
@@ -132,7 +132,8 @@ def fitted(system: System, request: EditRequest) -> tuple[EditRequest, tuple[str
     A system that stands beside others is asked what they are asked. What it needs and does not get, it refuses itself.
     """
     arguments = build_parser().parse_args([*system.words, *request.words(), "--out", "edited.png"])
-    reads, notes = {*read_fields(ready(arguments, system.opened))}, []
+    editor = ready(arguments, system.opened)
+    reads, notes = {*read_fields(editor)}, []
     if request.picture is not None and "source" not in reads:
         request = replace(request, picture=None)
         notes.append("It draws without looking at the picture.")
@@ -142,7 +143,7 @@ def fitted(system: System, request: EditRequest) -> tuple[EditRequest, tuple[str
     if request.attachments and not reads & {*ATTACHMENTS.values()}:
         request = replace(request, attachments=())
         notes.append("It takes no attachments.")
-    if request.attention and not system.shows_attention:
+    if request.attention and not shows_attention(editor):
         request = replace(request, attention=False)
     return request, tuple(notes)
 

@@ -42,12 +42,17 @@ class System:
     @property
     def shows_attention(self) -> bool:
         """Whether it can say where it looked."""
-        return isinstance(self.editor, ShowsAttention)
+        return shows_attention(self.editor)
 
     @property
     def needs(self) -> "Needs":
         """What it takes as it was opened."""
         return needs_of(self.editor)
+
+
+def shows_attention(editor: Editor) -> bool:
+    """Whether an editor can say under its settings where it looked."""
+    return isinstance(editor, ShowsAttention) and editor.attends_to_words
 
 
 @dataclass(frozen=True)

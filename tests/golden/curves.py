@@ -102,7 +102,7 @@ def autoencoder(_folders: TinyBackbones) -> TrainingModule:
 
 def adversarial_autoencoder(folders: TinyBackbones) -> TrainingModule:
     """The same with LPIPS, against a discriminator."""
-    return adversarial(folders.llama.parent, micro_batch_size=2)
+    return adversarial(folders.llama.parent, lr=1e-4, micro_batch_size=2)
 
 
 METHODS: dict[str, Callable[[TinyBackbones], TrainingModule]] = {

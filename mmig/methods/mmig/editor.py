@@ -104,6 +104,11 @@ class MMIGEditor(PipelineEditor):
         super().__init__(pipeline, sampling)
         self.show_attention = show_attention
 
+    @property
+    def attends_to_words(self) -> bool:
+        """Whether the denoiser reads a text, and not a connector's tokens or nothing in its place."""
+        return not self.pipeline.model.unread_text(self.sampling.use_mmsm)
+
     def showing_attention(self) -> "MMIGEditor":
         """The same, with attention maps."""
         return MMIGEditor(self.pipeline, self.sampling, show_attention=True)

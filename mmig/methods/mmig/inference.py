@@ -177,9 +177,7 @@ def check_hears(model: MMIG) -> None:
 
 def check_shows_text(model: MMIG, uses_connector: bool) -> None:
     """Raise ValueError where the denoiser reads no text, so that it attends to no concept."""
-    replaced, nothing = model.replaces_text and uses_connector, model.objective.denoiser_text == "none"
-    if replaced or nothing:
-        found = "connector.place replace" if replaced else "objective.denoiser_text none"
+    if found := model.unread_text(uses_connector):
         raise ValueError(
             f"attention of concepts: expected a denoiser that reads a text, found {found}; leave attention guidance "
             "and maps out"

@@ -225,6 +225,10 @@ class MMIG(nn.Module):
         """Whether the denoiser reads the connector's tokens in place of its text encoder's."""
         return self.connector is not None and self.connector.place == "replace"
 
+    def unread_text(self, uses_connector: bool) -> str:
+        """The setting for which the denoiser reads no text, where the connector works or not; "" where it reads one."""
+        return self.objective.unread_text(self.replaces_text and uses_connector)
+
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Text states [B,L,D], L being the reader's length; longer texts are cut, their end token kept."""
         return self.reader.read(texts, chunks=1).tokens

@@ -61,3 +61,13 @@ class ObjectiveConfig:
             raise ValueError(f"objective.denoiser_text: expected one of {known}, found {self.denoiser_text!r}")
         if not 0 <= self.text_only <= 1:
             raise ValueError(f"objective.text_only must be in [0, 1], found {self.text_only}")
+
+    def unread_text(self, replaced: bool) -> str:
+        """The setting for which the denoiser reads no text; "" where it reads one.
+
+        Args:
+            replaced: whether a connector's tokens stand in the text's place.
+        """
+        if replaced:
+            return "connector.place replace"
+        return "objective.denoiser_text none" if self.denoiser_text == "none" else ""

@@ -32,9 +32,8 @@ def check_objective(
     if "mmsm" in losses and not mmsm.locations:
         found = "mmsm.locations []" if connector is None else f"the connector {type(connector).__name__}"
         raise ValueError(f"loss_weights: 'mmsm' is MMSM's own loss, found {found}; give loss_weights without it")
-    replaced = connector is not None and connector.place == "replace"
-    if {"as", "ar"} & set(losses) and (replaced or objective.denoiser_text == "none"):
-        found = "connector.place replace" if replaced else "objective.denoiser_text none"
+    found = objective.unread_text(connector is not None and connector.place == "replace")
+    if {"as", "ar"} & set(losses) and found:
         raise ValueError(
             f"loss_weights: 'as' and 'ar' are about a text that the denoiser reads, found {found}; give loss_weights "
             "without them"

@@ -26,10 +26,12 @@ def features_folder(place: Path) -> Path:
     return folder if folder.exists() else write_random_features(folder, "squeezenet1_1")
 
 
-def adversarial(place: Path, weights: dict[str, float] | None = None, **settings: Any) -> AdversarialAutoencoder:
+def adversarial(
+    place: Path, weights: dict[str, float] | None = None, lr: float = 1e-3, **settings: Any
+) -> AdversarialAutoencoder:
     """A small one of random weights."""
     torch.manual_seed(0)
-    optimizer, features = OptimizerConfig(lr=1e-3), str(features_folder(place))
+    optimizer, features = OptimizerConfig(lr=lr), str(features_folder(place))
     size = DiscriminatorSize(8, 2, "instance")
     return AdversarialAutoencoder(optimizer, weights or WEIGHTS, features, size, **SIZES, **settings)
 
