@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.chosen import LINK
 from mmig.base.commands import OptionParser, one_line_errors
 from mmig.base.files import replacing, write_text
 from mmig.evaluation.bootstrap import Interval, mean_interval
@@ -48,7 +47,7 @@ def read_places(runs: Sequence[Path], part: str, metrics: tuple[str, str]) -> li
     Raises:
         ValueError: there is none, or evaluations are of different samples or lack a metric.
     """
-    there = [{path.parent.name for path in (run / part).glob("*=*/metrics.json")} - {LINK} for run in runs]
+    there = [{path.parent.name for path in (run / part).glob("*=*/metrics.json")} for run in runs]
     names = sorted(set.intersection(*there))
     if not names:
         raise ValueError(f"{runs[0] / part}: expected evaluations at the points of a grid in every run, found none")

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.chosen import lay_link
 from experiments.subject_results.balance import (
     SETTING,
     Curve,
@@ -29,6 +28,7 @@ from mmig.evaluation.data import split_batches
 from mmig.evaluation.finished import Finished
 
 CHOICE = "val"
+LINK = "chosen"
 COUNTS = {"all": (1, 2), "one": (1,), "two": (2,)}
 """Subsets, by the number of subjects in the text."""
 
@@ -55,7 +55,9 @@ def lay_links(runs: Sequence[Path], part: str, curve: Curve, chosen: float) -> N
     """In each run beside the evaluations of a part a link to the chosen one, where there is one."""
     for folder in (run / part for run in runs):
         names = {float(point.name.partition("=")[2]): point.name for point in folder.glob(f"{SETTING}=*")}
-        lay_link(folder, names[chosen] if chosen in curve else "")
+        (folder / LINK).unlink(missing_ok=True)
+        if chosen in curve:
+            (folder / LINK).symlink_to(names[chosen])
 
 
 def main(arguments: list[str] | None = None) -> None:
