@@ -29,10 +29,8 @@ from mmig.callbacks.watchdog import Watchdog, flight_recorder
 from mmig.checkpoints.checkpoint import (
     CheckpointError,
     find_checkpoint,
-    init_weights,
     newest_readable,
     read_checkpoint,
-    read_start,
 )
 from mmig.checkpoints.files import AnyFormIO
 from mmig.run.data_first import DataFirstCLI
@@ -51,6 +49,7 @@ from mmig.run.precision import Trainer, settled, suit_products
 from mmig.run.resume import check_settings
 from mmig.run.seeds import spread_seed
 from mmig.run.start import be_quiet, interruptible
+from mmig.run.starting import start_weights
 from mmig.run.trainer_words import check_built, check_trainer
 from mmig.training.agreement import leave_process_group
 from mmig.training.compat import kill_launched, wait_for_launched, without_lightning_signals
@@ -244,8 +243,8 @@ class MMIGCLI(DataFirstCLI):
             mark_finished(self.run_directory, self.model.step, early=not whole)
 
     def _train(self, resume: Path | None) -> None:
-        if resume is None and self.options.init_from is not None:
-            self._start_from(self.options.init_from)
+        if resume is None:
+            start_weights(self.model, self.options.init_from, is_told=self.trainer.global_rank == 0)
         try:
             self.trainer.fit(self.model, self.datamodule, ckpt_path=resume, weights_only=True)
         except Interrupted:
@@ -254,15 +253,6 @@ class MMIGCLI(DataFirstCLI):
         except Preempted:
             wait_for_launched(self.trainer, seconds=30)
             raise
-
-    def _start_from(self, run: str) -> None:
-        left_out = init_weights(self.model, read_start(self.model, run))
-        if left_out and self.trainer.global_rank == 0:
-            kind = type(self.model).__name__
-            sys.stderr.write(
-                f"warning: --init_from {run}: {len(left_out)} weights are left out of this run and its checkpoints, "
-                f"{left_out[0]} first, for {kind} does without {', '.join(self.model.absent_parts)}\n"
-            )
 
     def _evaluate(self, subcommand: str) -> None:
         path = self._resume_path() or find_checkpoint(self.run_directory)

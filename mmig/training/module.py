@@ -55,6 +55,7 @@ class TrainingModule(SteppingModule):
         absent_parts: dotted prefixes of what other stages have and this one does without; --init_from leaves them out.
         needed_fields: fields of a sample without each of which it counts in no loss, whatever the settings; train.py
             looks for them in the data before the module is built.
+        unlearnt_parts: dotted prefixes of fresh parts that this one does not train; without --init_from it is refused.
         terms_without_timestep: loss terms that validation does not split by timestep, see `LossMeter`.
         metrics: metrics of its own, names or class paths of `mmig.metrics.base.PerSampleMetric`s, which evaluate.py and
             the callbacks score beside those of the data.
@@ -65,6 +66,7 @@ class TrainingModule(SteppingModule):
     new_parts: ClassVar[tuple[str, ...]] = ()
     needed_fields: ClassVar[tuple[str, ...]] = ()
     absent_parts: tuple[str, ...] = ()
+    unlearnt_parts: tuple[str, ...] = ()
     terms_without_timestep: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[str, ...]] = ()
     features: CachedFeatures | None = None

@@ -116,6 +116,16 @@ def test_what_this_stage_does_without_is_left_out_and_said(
     assert "head.weight" not in read_checkpoint(tmp_path / "runs" / "second")["state_dict"]
 
 
+def test_fresh_parts_that_nothing_trains_need_an_earlier_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert train(tmp_path, "first", "ToyStage") == ""
+    monkeypatch.setattr(ToyStage, "unlearnt_parts", ("body",))
+    refusal = train(tmp_path, "second", "ToyStage")
+    assert (
+        refusal.startswith("error: ToyStage freezes body, whose weights are fresh: name a run") and "\n" not in refusal
+    )
+    assert train(tmp_path, "second", "ToyStage", "--init_from", str(tmp_path / "runs" / "first")) == ""
+
+
 def test_resuming_another_run_with_other_settings_is_refused(tmp_path: Path) -> None:
     assert train(tmp_path, "first", "ToyStage") == ""
     first = str(tmp_path / "runs" / "first")

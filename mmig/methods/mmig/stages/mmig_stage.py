@@ -217,6 +217,11 @@ class MMIGStage(TrainingModule):
         """The captioner, of which stage 5 trains a part, where no loss of this stage asks it."""
         return ("mmig.captioner",) if self.mmig.captioner is None else ()
 
+    @property
+    def unlearnt_parts(self) -> tuple[str, ...]:
+        """A fresh denoiser in a stage that freezes it, or trains only updates of it."""
+        return () if "unet" in self.origins or "unet" in self.trained_parts else ("mmig.unet",)
+
     def make_pipeline(self) -> Editor:
         """MMIG's pipeline with this stage's weights."""
         return MMIGEditor(MMIGPipeline.from_model(self.mmig), self.sampling)

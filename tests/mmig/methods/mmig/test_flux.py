@@ -22,7 +22,10 @@ from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.objective import ObjectiveConfig
 from mmig.methods.mmig.parts import BACKBONES, BackboneConfig, MMSMConfig, load_parts
 from mmig.methods.mmig.pipeline import MMIGPipeline, SamplingConfig
+from mmig.methods.mmig.stages.mmig_stage import MMIGStage
+from mmig.methods.mmig.stages.paper import Stage1, Stage3
 from mmig.methods.mmig.token_connectors.mlp import MLP
+from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.mmig.batches import edit_batch
 from tests.mmig.methods.mmig.pipeline_support import TEXT, seeded, source
@@ -223,6 +226,18 @@ def test_a_fresh_transformer_reads_clip_alone(root: Path) -> None:
     torch.testing.assert_close(found.tokens, output.last_hidden_state)
     torch.testing.assert_close(found.pooled, output.pooler_output)
     assert MMIGPipeline.from_model(model.requires_grad_(False)).editing_resolution == 64
+
+
+@pytest.mark.parametrize(("kind", "unlearnt"), [(Stage1, ("mmig.unet",)), (Stage3, ())])
+def test_a_fresh_transformer_is_of_no_use_to_a_stage_that_freezes_it(
+    root: Path, kind: type[MMIGStage], unlearnt: tuple[str, ...]
+) -> None:
+    build_stable_diffusion(root / "around")
+    backbones = BackboneConfig(str(root / "around"), str(root / "llama"), unet=FluxSize(1, 1, 2, 32, 0.5))
+    settings = {"source_conditioning": "sequence", "mmsm": MMSMConfig(16, 2, ["transformer_blocks.0"])}
+    if kind is Stage3:
+        settings["loss_weights"] = {"sdm": 1.0}
+    assert kind(backbones, OptimizerConfig(), **settings).unlearnt_parts == unlearnt
 
 
 # What is refused ----------------------------------------------------------------------------------------------------
