@@ -1,6 +1,7 @@
 """What `pip install .` brings: packages, their data, the shipped configurations, and the three commands."""
 
 import configparser
+import os
 import subprocess
 import sys
 import zipfile
@@ -50,19 +51,38 @@ def test_its_commands_are_the_three_programs(wheel: zipfile.ZipFile) -> None:
     }
 
 
-def test_unpacked_elsewhere_it_finds_its_configurations_and_says_its_help(
+def test_installed_as_usual_it_finds_its_configurations_and_says_its_help(
     wheel: zipfile.ZipFile, tmp_path: Path
 ) -> None:
     wheel.extractall(tmp_path)
     share = next(tmp_path.glob("*.data/data"))
     for program in PROGRAMS.values():
-        code = (
-            f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.prefix = {str(share)!r}\n"
-            "sys.argv = ['program', '--help']\n"
-            "from mmig.base.paths import resolved\n"
-            f"assert str(resolved('configs/demo/stage1.yaml')).startswith({str(share)!r})\n"
-            f"from mmig.run.programs import {program} as program\nprogram()"
-        )
-        result = subprocess.run([sys.executable, "-c", code], cwd=share, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
-        assert result.stdout.startswith("usage: ")
+        more = f"from mmig.run.programs import {program} as program\nprogram()"
+        said = run_installed(tmp_path, share, f"sys.prefix = {str(share)!r}; sys.argv = ['program', '--help']", more)
+        assert said.startswith("usage: ")
+
+
+@pytest.mark.parametrize("option", ["--target", "--user"])
+def test_installed_elsewhere_it_finds_its_configurations(wheel: zipfile.ZipFile, tmp_path: Path, option: str) -> None:
+    base = tmp_path / "base"
+    code = base if option == "--target" else base / "lib" / "python3" / "site-packages"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(base)]
+    subprocess.run([*pip, str(wheel.filename)], check=True)
+    if option == "--user":  # which pip refuses in a virtual environment: the same files where it would put them
+        code.mkdir(parents=True)
+        (base / "mmig").rename(code / "mmig")
+    run_installed(code, base, "", "", PYTHONUSERBASE=str(base))
+
+
+def run_installed(code: Path, share: Path, before: str, after: str, **environment: str) -> str:
+    """What a program says that imports mmig from a folder and looks for a configuration, found in another."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(code)!r})\n{before}\n"
+        "from mmig.base.paths import resolved\n"
+        f"assert str(resolved('configs/demo/stage1.yaml')).startswith({str(share)!r})\n{after}"
+    )
+    command = [sys.executable, "-c", program]
+    settings = {"capture_output": True, "text": True, "env": os.environ | environment}
+    result = subprocess.run(command, cwd=code, check=False, **settings)
+    assert result.returncode == 0, result.stderr
+    return result.stdout

@@ -1,11 +1,22 @@
 """Where a path of a configuration leads, from whichever folder a program is started."""
 
+import site
 import sys
 from pathlib import Path
 
 _CODE = Path(__file__).resolve().parents[2]
 _IS_CHECKOUT = (_CODE / "configs").is_dir() and (_CODE / "pyproject.toml").is_file()
-ROOT = _CODE if _IS_CHECKOUT else Path(sys.prefix) / "share" / "mmig"
+_USER = Path(site.getuserbase())
+
+
+def _installed() -> Path:
+    """Where pip has put the shipped configurations: beside the code (--target), at the user's (--user), or usually."""
+    places = [_CODE, *([_USER] if _CODE.is_relative_to(_USER) else []), Path(sys.prefix)]
+    shared = [place / "share" / "mmig" for place in places]
+    return next((place for place in shared if place.is_dir()), shared[-1])
+
+
+ROOT = _CODE if _IS_CHECKOUT else _installed()
 """Root of the repository; where mmig is installed without it, the folder of the shipped configurations."""
 
 
