@@ -9,6 +9,7 @@ extra `bench`).
 """
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,6 @@ from mmig.methods.umm_diffusion.pipeline import UMMDiffusionPipeline
 
 CLASSES = ("shape", "pattern", "colour")
 """Of a subject; the colour is that of the texture's ground."""
-DRAWN = ("shape", "pattern")
 SPACES = ("pseudo word", "image embedding")
 Vectors = NDArray[np.floating]
 
@@ -109,11 +109,12 @@ def draw_words(points: Vectors, subjects: Subjects, path: Path) -> None:
     from matplotlib import pyplot as plt
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
-    figure, grid = plt.subplots(1, len(DRAWN) + 1, figsize=(5 * (len(DRAWN) + 1), 5), dpi=120, layout="constrained")
-    for axes, name in zip(grid, DRAWN, strict=False):
+    columns, hues = len(CLASSES) + 1, mpl.colormaps["tab20"]
+    figure, grid = plt.subplots(1, columns, figsize=(5 * columns, 5), dpi=120, layout="constrained")
+    for axes, name in zip(grid, CLASSES, strict=False):
         labels = np.array(subjects.labels[name])
         for number, label in enumerate(sorted(set(labels))):
-            axes.scatter(*points[labels == label].T, s=8, color=f"C{number}", label=label)
+            axes.scatter(*points[labels == label].T, s=8, color=hues(number), label=label)
         axes.legend(frameon=False, fontsize="small", title=name)
     grid[-1].scatter(*points.T, s=0)  # for the limits: pictures do not count
     for point, picture in zip(points, subjects.pictures, strict=True):
@@ -136,6 +137,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the table and the picture")
     options = parser.parse_args(arguments)
     with one_line_errors():
+        if importlib.util.find_spec("sklearn") is None:
+            raise ValueError("t-SNE needs scikit-learn, not found here; pip install -e '.[bench]'")
         editor = UMMDiffusionPipeline.from_pretrained(options.checkpoint).editor
         subjects = read_subjects(editor, split_batches(options.data, options.split, limit=options.limit))
     told = table(subjects, options.neighbours)

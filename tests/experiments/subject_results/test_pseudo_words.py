@@ -46,7 +46,7 @@ def test_subjects_are_read_with_their_classes_and_drawn(tmp_path: Path) -> None:
     assert [line.split("|")[1].strip() for line in told[2:]] == [*CLASSES]
     points = np.random.default_rng(0).normal(size=(len(facts), 2))
     draw_words(points, subjects, tmp_path / "words.png")
-    assert Image.open(tmp_path / "words.png").size == (1800, 600)
+    assert Image.open(tmp_path / "words.png").size == (2400, 600)
 
 
 def test_a_subject_counts_in_every_class() -> None:
