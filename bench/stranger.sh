@@ -1,17 +1,28 @@
 #!/bin/sh
-# A stranger's path, timed: clone to first picture, own folder to first fine-tuned edit, a paper's claim to our table.
+# A stranger's path, timed: clone to first picture, own folder to first fine-tuned edit, a paper's table and ours beside it.
 # Usage: bench/stranger.sh FOLDER [REPOSITORY] (a new folder; default: the repository that this file is in). Set-up needs a
-# package registry and 6 GB; PIP_ARGS is passed to pip. Prints one line a step: seconds on the clock, and what was done.
+# package registry and 6 GB; PIP_ARGS is passed to pip. Prints one line a step: seconds on the clock, seconds of
+# processor time of all its processes, and what was done.
 set -eu
 FOLDER=${1:?usage: bench/stranger.sh FOLDER [REPOSITORY]}
 REPOSITORY=${2:-$(cd "$(dirname "$0")/.." && pwd)}
 
+# Sets SPENT to the processor seconds of all children so far. `times` must not run in a subshell, which has none yet.
+processor() {
+    times >"$FOLDER.times"
+    SPENT=$(awk 'NR == 2 { split($1 $2, part, /[ms]/); printf "%d", 60 * (part[1] + part[3]) + part[2] + part[4] }' "$FOLDER.times")
+}
+
 step() {
     what=$1
     shift
+    processor
+    before=$SPENT
     start=$(date +%s)
     "$@" >"$FOLDER.log" 2>&1 || { echo "failed: $what; its output:" && cat "$FOLDER.log" && exit 1; }
-    echo "$(($(date +%s) - start)) s  $what"
+    seconds=$(($(date +%s) - start))
+    processor
+    echo "$seconds s, processor $((SPENT - before)) s  $what"
 }
 
 step "clone" git clone "$REPOSITORY" "$FOLDER"
@@ -30,7 +41,9 @@ step "own folder: first fine-tuned edit" $RUN edit.py --checkpoint runs/mine --i
     --instruction "give the cross a black outline" \
     --response "a large purple cross with a black outline" --out mine.png
 
-step "a paper's claims from committed evidence (docs/reproduce.md)" $RUN -m experiments.claims --root docs/evidence
+step "a paper's table, ours beside it (docs/reproduce.md)" $RUN -m experiments.beside_paper
+step "its claims judged from the same evidence" $RUN -m experiments.claims --root docs/evidence
 step "a table from committed measurements" $RUN bench/learning.py configs/results/learning/base.yaml \
     configs/results/learning/adamw.yaml --out docs/learning
+rm "$FOLDER.times"
 echo "pictures: $FOLDER/first.png $FOLDER/mine.png"
