@@ -1,9 +1,11 @@
 """The commands that the pages of docs/ end with: each page's last section has one, and a short form of it.
 
     python -m experiments.short_forms [mmig.md edit.md ...]
+    python -m experiments.short_forms --equations [9 13 ...]
 
 runs the short forms from the root of a clone, one after the other, and prints the table of docs/results.md: seconds of
 processor time, all processes together, and on the clock. What they write lies below runs/, data/ and exported/.
+With --equations it is the tests that the pages of equations end with.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from experiments.site.equations import commands, equations
 from mmig.base.commands import OptionParser, one_line_errors
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,18 +82,34 @@ def run(lines: Sequence[str], folder: Path) -> Took:
     return Took(status, processor, time.monotonic() - started)
 
 
+def of_pages(names: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Lines of the short forms of pages, by a link to each; of all where none is named."""
+    chosen = [ROOT / "docs" / name for name in names] or pages()
+    return {f"[{page.stem}]({page.name})": ending(page).short for page in chosen}
+
+
+def of_equations(numbers: Sequence[int]) -> dict[str, Sequence[str]]:
+    """The commands of equations' pages, by their numbers; of all where none is named."""
+    return {
+        f"equation {each.number}": commands(each.tests) for each in equations() if each.number in numbers or not numbers
+    }
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run short forms and print the table."""
     parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pages", nargs="*", help="names of pages (default: all)")
+    numbers = {"nargs": "*", "type": int, "choices": range(1, 23), "metavar": "NUMBER"}
+    parser.add_argument("--equations", **numbers, help="those of equations (default: all)")
     options = parser.parse_args(arguments)
     rows = []
     with one_line_errors():
-        for page in [ROOT / "docs" / name for name in options.pages] or pages():
-            took = run(ending(page).short, ROOT)
+        asked = of_pages(options.pages) if options.equations is None else of_equations(options.equations)
+        for name, lines in asked.items():
+            took = run(lines, ROOT)
             if took.status:
-                raise ValueError(f"docs/{page.name}: its short form ended with status {took.status}")
-            rows.append(f"| [{page.stem}]({page.name}) | {took.processor:.0f} | {took.clock:.0f} |")
+                raise ValueError(f"{name}: its short form ended with status {took.status}")
+            rows.append(f"| {name} | {took.processor:.0f} | {took.clock:.0f} |")
     table = "\n".join(["| page | processor, s | clock, s |", "|---|---|---|", *rows])
     Console().print(table, highlight=False, markup=False, soft_wrap=True)
 

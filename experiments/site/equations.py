@@ -135,7 +135,8 @@ Where {lowered(equation.symbols)}
 {shown(equation.tests)}
 ## Run it
 
-The same tests run in `make test`; each is there for a number that was computed another way.
+The same tests run in `make test`; each is there for a number that was computed another way
+([seconds](results.md#short-forms-of-the-pages)).
 
 ```bash
 {chr(10).join(commands(equation.tests))}
