@@ -1,0 +1,1 @@
+"""A folder of shards as one page to look at: `python -m datamodules.browse DIR`."""

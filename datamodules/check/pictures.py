@@ -1,6 +1,7 @@
 """A plain folder of pairs: pictures that belong together by a table, by their folders or by their names.
 
 Layouts:
+
 - TABLE.csv (.tsv, .jsonl, .json) with columns source, target, instruction; see `edit_table`;
 - source/NAME.png and target/NAME.png, and instruction/NAME.txt, if any;
 - NAME.source.png and NAME.target.png, and NAME.txt or NAME.json (`instruction` and so on), if any.

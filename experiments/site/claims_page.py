@@ -10,18 +10,27 @@ MARK = "<!-- claims -->"
 """Where in docs/claims.md the table goes."""
 
 
-def row(outcome: Outcome, late: bool) -> str:
-    """A line of the table."""
-    numbers = " | ".join(cells(outcome))
-    verdict = f"**{outcome.verdict}**" if outcome.verdict != "not measured" else outcome.verdict
-    note = f" ({LATE})" if late else ""
-    return f"| {outcome.claim.name} | {outcome.claim.says} (`{outcome.claim.measure}`){note} | {verdict} | {numbers} |"
+def row(outcome: Outcome) -> str:
+    """A line of a table: with verdict and numbers where something was measured."""
+    said = f"| {outcome.claim.name} | {outcome.claim.says} (`{outcome.claim.measure}`)"
+    if outcome.difference is None:
+        return f"{said} |"
+    note = f" ({LATE})" if is_late(outcome.claim, FILE, EVIDENCE) else ""
+    return f"{said}{note} | **{outcome.verdict}** | {' | '.join(cells(outcome))} |"
 
 
-def table() -> str:
+def tables() -> str:
     """All claims with their verdicts, as `python -m experiments.claims --root docs/evidence` prints them."""
     claims: list[Claim] = read_claims(FILE)
     outcomes = judge_claims(claims, {claim.name: measured(claim, EVIDENCE) for claim in claims})
-    rows = [row(outcome, is_late(outcome.claim, FILE, EVIDENCE)) for outcome in outcomes]
+    judged = [row(outcome) for outcome in outcomes if outcome.difference is not None]
+    waiting = [row(outcome) for outcome in outcomes if outcome.difference is None]
     head = "| claim | says (measure) | verdict | difference, corrected interval | by training seed | samples |\n"
-    return "\n".join([f"{head}|---|---|---|---|---|---|", *rows])
+    return "\n".join(
+        [
+            f"## Measured: {len(judged)} of {len(claims)}\n\n{head}|---|---|---|---|---|---|",
+            *judged,
+            f"\n## Not measured yet: {len(waiting)}\n\n| claim | says (measure) |\n|---|---|",
+            *waiting,
+        ]
+    )

@@ -114,6 +114,7 @@ def markdown(equation: Equation) -> str:
     read = f"| where | what is wrong or open | reading |\n|---|---|---|\n{readings}" if readings else "As printed."
     return f"""---
 title: Equation {equation.number}
+hide: [toc]
 ---
 # Equation {equation.number}: {lowered(equation.what)}
 

@@ -77,7 +77,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if uri == equations.DOCUMENT.name:
         markdown = equations.with_links(markdown)
     if claims_page.MARK in markdown:
-        markdown = markdown.replace(claims_page.MARK, claims_page.table())
+        markdown = markdown.replace(claims_page.MARK, claims_page.tables())
     markdown = links.with_sources(markdown, _origins[uri])
 
     def led(link: links.Link) -> str:

@@ -1,0 +1,1 @@
+"""What watches, saves and evaluates while a training runs."""

@@ -6,6 +6,7 @@ keys; of FLUX.1 Kontext, whose source is further tokens, those of the noisy late
 
 No attention processor is replaced. Hooks keep references to the queries and keys that the layers of one resolution
 compute anyway, and the probabilities, which SDPA never shows, are computed from them when they are asked for:
+
 - every layer stays on SDPA and the denoiser's output is the same to the bit, with LoRA or any other processor too;
 - what gradient checkpointing computes again in the backward pass are the operations of the forward pass, whether or
   not the hooks are still there. A processor that computed probabilities would have to stay in place until then.

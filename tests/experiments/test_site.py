@@ -94,8 +94,22 @@ def test_every_package_has_a_page_and_every_module_is_on_one() -> None:
         assert module in found
 
 
+def test_every_package_says_in_its_first_line_what_is_in_it() -> None:
+    wrong = [name for name in reference.packages() if not reference.first_line(name).endswith((".", ".`"))]
+    assert wrong == []
+
+
 def test_the_page_of_claims_has_all_of_them_and_says_what_is_shown() -> None:
-    rows = claims_page.table().splitlines()[2:]
-    assert len(rows) == len(claims_page.read_claims(claims_page.FILE))
-    assert any("| **shown** |" in row for row in rows)
-    assert any("| not measured | - | - | - |" in row for row in rows)
+    rows = [
+        line for line in claims_page.tables().splitlines() if line.startswith("| ") and "says (measure)" not in line
+    ]
+    names = [claim.name for claim in claims_page.read_claims(claims_page.FILE)]
+    assert sorted(row.split(" | ")[0].removeprefix("| ") for row in rows) == sorted(names)
+    numbers = [row.count(" | ") for row in rows]
+    assert numbers == sorted(numbers, reverse=True)  # what was measured comes first
+    assert {row.split(" | ")[2] for row in rows if row.count(" | ") > 1} <= {
+        "**shown**",
+        "**refuted**",
+        "**not shown**",
+    }
+    assert "**shown**" in claims_page.tables()
