@@ -1,7 +1,7 @@
 #!/bin/sh
 # A stranger's path, timed: clone to first picture, own folder to first fine-tuned edit, a paper's table and ours beside it.
 # Usage: bench/stranger.sh FOLDER [REPOSITORY] (a new folder; default: the repository that this file is in). Set-up needs a
-# package registry and 6 GB; PIP_ARGS is passed to pip. Prints one line a step: seconds on the clock, seconds of
+# package registry and 7 GB; PIP_ARGS is passed to pip. Prints one line a step: seconds on the clock, seconds of
 # processor time of all its processes, and what was done.
 set -eu
 FOLDER=${1:?usage: bench/stranger.sh FOLDER [REPOSITORY]}
@@ -39,7 +39,8 @@ step "own folder: fine-tuning, 100 steps (docs/finetune.md)" $RUN train.py fit -
     --data.init_args.source assets/example/pictures --data.init_args.table assets/example/edits.csv --name mine
 step "own folder: first fine-tuned edit" $RUN edit.py --checkpoint runs/mine --image assets/example/pictures/05-before.png \
     --instruction "give the cross a black outline" \
-    --response "a large purple cross with a black outline" --out mine.png
+    --response "an image of a large blue circle at the bottom and a large purple cross with a black outline at the bottom right, on a beige background." \
+    --out mine.png
 
 step "a paper's table, ours beside it (docs/reproduce.md)" $RUN -m experiments.beside_paper
 step "its claims judged from the same evidence" $RUN -m experiments.claims --root docs/evidence

@@ -71,15 +71,15 @@ def read_columns(rows: Mapping[str, PublishedRow]) -> dict[str, str]:
 
 
 def values_table(root: Path) -> str:
-    """A line a method: the paper's figures, then ours in per cent."""
+    """A line a method: our figures in per cent, then the paper's."""
     rows = published_rows()
     columns = read_columns(rows)
-    lines = [["", *columns.values(), *(f"here: *{part}*" for part in PARTS)], ["---", *["---:"] * (len(columns) + 2)]]
+    lines = [["", *(f"here: *{part}*" for part in PARTS), *columns.values()], ["---", *["---:"] * (len(columns) + 2)]]
     for method in METHODS:
         theirs = [_as_printed(rows[method.printed], name) for name in columns]
         ours = [method.scores(part, root) for part in PARTS]
         told = [f"**{100 * mean(scores.values()):.1f}**" if scores else "-" for scores in ours]
-        lines.append([method.printed, *theirs, *told])
+        lines.append([method.printed, *told, *theirs])
     return _markdown(lines)
 
 
