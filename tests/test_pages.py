@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.short_forms import MOST_SECONDS, ending, pages, run
+from experiments.short_forms import MOST_SECONDS, ending, of_equations, pages, run
 from tests.documents import copy_repository
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,6 +75,12 @@ def test_figures_that_are_said_to_be_measured_stand_in_the_results(page: Path) -
     assert found
     wrong = [(figure, where) for figure, where in found if where not in known or not holds(known[where], figure)]
     assert wrong == []
+
+
+def test_seconds_of_equations_are_those_of_their_tests() -> None:
+    assert len(of_equations([])) == 22
+    of_13 = "python -m pytest tests/mmig/methods/mmig/test_mmsm.py::test_equation_13_with_numbers"
+    assert of_equations([13]) == {"equation 13": [of_13]}
 
 
 def test_every_page_is_in_the_navigation() -> None:
