@@ -43,7 +43,7 @@ def settings_of(row: str) -> dict[str, Any]:
         yaml.safe_load((CONNECTORS / f"{name}.yaml").read_text(encoding="utf-8"))["model"]["init_args"]
         for name in ("base", row)
     )
-    return {**base, **own}
+    return {**base, **own, "mmsm": {**base["mmsm"], **own.get("mmsm", {})}}
 
 
 def trained_beside_the_unet(row: str) -> int:
@@ -78,7 +78,7 @@ def test_all_connectors_are_as_large_within_5_per_cent() -> None:
 def test_the_rows_differ_in_connector_and_wiring_alone() -> None:
     known = {"mmsm", "connector", "loss_weights", "objective"}
     for row in rows(CONNECTORS):
-        wiring, kind = row.split("_")
+        wiring, _, kind = row.partition("_")
         own = yaml.safe_load((CONNECTORS / f"{row}.yaml").read_text(encoding="utf-8"))
         assert own.keys() == {"model"} and own["model"]["init_args"].keys() <= known | {"optimizer"}
         settings = settings_of(row)
@@ -87,7 +87,13 @@ def test_the_rows_differ_in_connector_and_wiring_alone() -> None:
         if "connector" in settings:
             place = "append" if wiring in ("response", "instruction") else "replace"
             assert settings["connector"]["init_args"]["place"] == place and kind not in ("none", "mmsm")
-        assert ("mmsm" in settings["loss_weights"]) == (kind == "mmsm")
+        assert ("mmsm" in settings["loss_weights"]) == kind.startswith("mmsm")
+
+
+def test_the_matched_row_differs_from_mmsms_in_its_start_alone() -> None:
+    plain, matched = settings_of("response_mmsm"), settings_of("response_mmsm_matched")
+    assert plain["mmsm"] | {"start": 1.0} == matched.pop("mmsm")
+    assert matched == {name: value for name, value in plain.items() if name != "mmsm"}
 
 
 def test_each_stage_starts_from_the_one_before_and_sees_other_samples() -> None:

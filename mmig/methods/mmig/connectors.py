@@ -33,7 +33,7 @@ class Connectors(ModelMixin, ConfigMixin):
     Args:
         text_dim: width D of the LLM's states.
         feature_dims: channels of the feature map at each location of an MMSM (dots of its path written as dashes).
-        dim, heads: of the MMSMs.
+        dim, heads, start: of the MMSMs.
         multimodal: fields of `MultimodalConfig`.
         llm_layers: layers of the LLM.
         vision_blocks, vision_dim: of CLIP's tower; 0 blocks for none.
@@ -59,9 +59,11 @@ class Connectors(ModelMixin, ConfigMixin):
         vision_dim: int = 0,
         connector_settings: dict[str, Any] | None = None,
         token_dim: int = 0,
+        start: float = 0.0,
     ) -> None:
         super().__init__()
-        self.mmsm = nn.ModuleDict({name: MMSM(text_dim, width, dim, heads) for name, width in feature_dims.items()})
+        sizes = dim, heads, start
+        self.mmsm = nn.ModuleDict({name: MMSM(text_dim, width, *sizes) for name, width in feature_dims.items()})
         settings = connector_settings and instantiate(ConnectorSettings, connector_settings)
         self.connector = settings and settings.build(text_dim, token_dim)
         config = MultimodalConfig(**(multimodal or {}))
@@ -154,10 +156,12 @@ def _of_vision(adapters: nn.ModuleDict) -> Sequence[Any]:
     return dict(adapters.items()).get("vision", ())
 
 
-def _sizes(mmsm: Mapping[str, Any]) -> dict[str, int]:
-    """Common width and heads of the MMSMs; nothing where there is none."""
-    attentions = [module.cross_attention for module in mmsm.values()]
-    return {"dim": attentions[0].query.in_features, "heads": attentions[0].heads} if attentions else {}
+def _sizes(mmsm: Mapping[str, Any]) -> dict[str, Any]:
+    """Common width, heads and start of the MMSMs; nothing where there is none."""
+    for module in mmsm.values():
+        attention = module.cross_attention
+        return {"dim": attention.query.in_features, "heads": attention.heads, "start": module.start}
+    return {}
 
 
 def _described(layers: int, width: int, blocks: int, vision_width: int) -> str:

@@ -5,6 +5,7 @@ the text, and the result is added to the feature map. How a module is attached t
 `mmig/diffusion/injection.py`.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -38,15 +39,24 @@ class MMSM(nn.Module):
         feature_dim: channels C of the feature map e1.
         dim: common width d of e2, e3 and e4.
         heads: heads of the cross-attention; must divide `dim`.
+        start: in place of zero, the root mean square of what a fresh module adds, as a part of that of the text
+            encoder's states. The decoder's last layer then starts as torch has it and `scale` is measured before the
+            first step (`mmsm_start.py`); until then nothing is added.
+
+    Attributes:
+        scale: what the decoder's output is multiplied with, float32; only with a `start`, and 0 until it is measured.
 
     Raises:
-        ValueError: `heads` does not divide `dim`.
+        ValueError: `heads` does not divide `dim`; a `start` that is no size.
     """
 
-    def __init__(self, text_dim: int, feature_dim: int, dim: int = 768, heads: int = 8) -> None:
+    def __init__(self, text_dim: int, feature_dim: int, dim: int = 768, heads: int = 8, start: float = 0.0) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"mmsm.heads: expected a divisor of mmsm.dim = {dim}, found {heads}")
+        if not 0 <= start < math.inf:
+            raise ValueError(f"mmsm.start: expected a number of at least 0, found {start}")
+        self.start = start
         self.feature_dim = feature_dim
         self.text_dim = text_dim
         self.text_encoder = nn.Sequential(
@@ -62,8 +72,11 @@ class MMSM(nn.Module):
         self.feature_decoder = nn.Sequential(
             nn.Conv2d(dim, dim, 3, padding=1), nn.SiLU(), nn.Conv2d(dim, feature_dim, 1)
         )
-        nn.init.zeros_(self.feature_decoder[-1].weight)
-        nn.init.zeros_(self.feature_decoder[-1].bias)
+        if start:
+            self.register_buffer("scale", torch.zeros(()))
+        else:
+            nn.init.zeros_(self.feature_decoder[-1].weight)
+            nn.init.zeros_(self.feature_decoder[-1].bias)
 
     def forward(self, feature_map: Tensor, text_states: Tensor, text_mask: Tensor) -> MMSMOutput:
         """Mix text into a feature map.
@@ -82,6 +95,7 @@ class MMSM(nn.Module):
         # A row without text may look at every key, so that its softmax is finite; its result is thrown away below.
         attended = self.cross_attention(features, text, mask | ~has_text.unsqueeze(1))  # (11): e4 [B,N,d]
         change = self.feature_decoder(attended.transpose(1, 2).unflatten(2, encoded.shape[2:]))
+        change = change * self.scale.to(change.dtype) if self.start else change
         mixed = feature_map + change.to(feature_map.dtype)  # (12): e6
         pooled_text, pooled_map = masked_mean(text, mask), features.float().mean(dim=1)
         return MMSMOutput(

@@ -145,10 +145,14 @@ class MMIG(nn.Module):
         for, of the samples that have one.
         """
         tokens, counts = self.connector(*self.answer(batch).states, timesteps)
+        return square_sums(tokens, counts & batch["has_response"].unsqueeze(1)), self.text_sizes(batch)
+
+    @torch.no_grad()
+    def text_sizes(self, batch: Batch) -> Tensor:
+        """`square_sums` of the text encoder's states of the responses, of the samples that have one."""
         text, shown = self.features.text(batch, ["response"] * len(batch["key"]))
         shown = torch.ones_like(text[..., 0], dtype=torch.bool) if shown is None else shown
-        rows = batch["has_response"].unsqueeze(1)
-        return square_sums(tokens, counts & rows), square_sums(text, shown & rows)
+        return square_sums(text, shown & batch["has_response"].unsqueeze(1))
 
     def draw_timesteps(self, draws: Draws) -> TimestepDraw:
         """Each sample's timestep, and what it means for the losses."""

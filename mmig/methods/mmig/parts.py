@@ -64,11 +64,14 @@ class MMSMConfig:
         dim: common width d of text and features.
         heads: attention heads.
         locations: module paths in the denoiser; one module each. [] is a denoiser without MMSM.
+        start: size of what fresh modules add, as a part of the text encoder's states' (`MMSM`); 0 leaves the denoiser
+            as it is at first.
     """
 
     dim: int = 768
     heads: int = 8
     locations: list[str] = field(default_factory=lambda: ["mid_block"])
+    start: float = 0.0
 
 
 @dataclass
@@ -119,7 +122,9 @@ def load_parts(
     unet, scheduler = _denoiser(backbones.unet, places, read, unet_options)
     model = llm.load_llm(places["llm"], quantise=backbones.quantise_llm, **options)
     modules = {
-        path.replace(".", "-"): MMSM(model.config.hidden_size, feature_width(unet, path), mmsm.dim, mmsm.heads)
+        path.replace(".", "-"): MMSM(
+            model.config.hidden_size, feature_width(unet, path), mmsm.dim, mmsm.heads, mmsm.start
+        )
         for path in mmsm.locations
     }
     vision = clip.load_clip_vision(places["clip_vision"], **options) if "clip_vision" in places else None

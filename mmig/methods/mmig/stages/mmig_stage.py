@@ -17,6 +17,7 @@ from mmig.methods.mmig.exported import is_exported, read_exported
 from mmig.methods.mmig.llm.config import MultimodalConfig
 from mmig.methods.mmig.llm.facts import multimodal_facts
 from mmig.methods.mmig.losses import Losses
+from mmig.methods.mmig.mmsm_start import change_sizes, unmeasured
 from mmig.methods.mmig.model import MMIG
 from mmig.methods.mmig.objective import TERMS, ObjectiveConfig, SourceConditioning
 from mmig.methods.mmig.parts import BACKBONES, BackboneConfig, MMSMConfig, load_parts
@@ -139,20 +140,37 @@ class MMIGStage(TrainingModule):
                 model.get_submodule(name).requires_grad_(True).train()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Before the first step, bring the connector's tokens to the size of the text states that they stand for.
+        """Before the first step, bring the connector's tokens to the size of the text states that they stand for, and
+        what mutual support modules add to the part of it that they start with.
 
         By the whole global batch, on every rank alike; a run that goes on, or starts from another, brings its size.
         """
-        connector = self.mmig.connector
-        if connector is None or self.step or connector.scale > 0:
-            return
-        with whole_weights(self.trainer), evaluating(self), torch.no_grad():
-            sizes = [self._token_sizes(part) for part in micro_batches(batch, self.micro_batch_size)]
-        made, text = (torch.stack(parts).sum(dim=0) for parts in zip(*sizes, strict=True))
-        match_scale(connector, (made, text), self._reduce)
+        parts, connector = [*micro_batches(batch, self.micro_batch_size)], self.mmig.connector
+        if connector is not None and not self.step and not connector.scale > 0:
+            with whole_weights(self.trainer), evaluating(self), torch.no_grad():
+                sizes = [self._token_sizes(part) for part in parts]
+            made, text = (torch.stack(of_parts).sum(dim=0) for of_parts in zip(*sizes, strict=True))
+            match_scale(connector, (made, text), self._reduce)
+        if unmeasured(self.mmig.mmsm):
+            with whole_weights(self.trainer), evaluating(self):
+                self._match_changes(parts)
+
+    def _match_changes(self, parts: Sequence[Batch]) -> None:
+        """Give the mutual support modules the size that they start with, in the order of the denoiser."""
+        text = torch.stack([self.mmig.text_sizes(part) for part in parts]).sum(dim=0)
+        for _ in self.mmig.mmsm:
+            found = [change_sizes(Losses(self.mmig, part, self._draws_of(part), ("sdm",))) for part in parts]
+            name = next(iter(found[0]))
+            module, made = self.mmig.mmsm[name], torch.stack([sizes[name] for sizes in found]).sum(dim=0)
+            match_scale(module, (made, text), self._reduce, part=module.start)
+            if not unmeasured(self.mmig.mmsm):
+                return
 
     def _token_sizes(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        return self.mmig.token_sizes(batch, self.timesteps(Draws(self.seed, batch["position"])))
+        return self.mmig.token_sizes(batch, self.timesteps(self._draws_of(batch)))
+
+    def _draws_of(self, batch: Batch) -> Draws:
+        return Draws(self.seed, batch["position"])
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
         """The stage's loss terms by name."""

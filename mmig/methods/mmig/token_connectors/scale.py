@@ -1,15 +1,20 @@
-"""The size of a connector's tokens at the start: that of the text states which they stand for.
+"""The size of what a connector makes at the start: that of the text states which its tokens stand for.
 
 Otherwise the size that the weights happen to start with decides how strongly each connector is heard, and a comparison
 is one of initialisations.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from mmig.methods.mmig.token_connectors.connector import TokenConnector
+
+class Scaled(Protocol):
+    """What multiplies its output with a number, float32 []."""
+
+    scale: Tensor
 
 
 def square_sums(values: Tensor, counts: Tensor) -> Tensor:
@@ -19,16 +24,21 @@ def square_sums(values: Tensor, counts: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def match_scale(connector: TokenConnector, sums: tuple[Tensor, Tensor], over_ranks: Callable[[Tensor], Tensor]) -> None:
-    """Set `scale` so that the root mean square of the tokens is that of the text states, over the batches of all ranks.
+def match_scale(
+    connector: Scaled, sums: tuple[Tensor, Tensor], over_ranks: Callable[[Tensor], Tensor], part: float = 1.0
+) -> None:
+    """Set `scale` so that the root mean square of what a connector makes is that of the text states, or a part of it,
+    over the batches of all ranks.
 
     A batch in which nothing counts leaves it as it is.
 
     Args:
-        connector: whose `scale` is still 0, so that its tokens are as the weights make them.
-        sums: `square_sums` of the tokens and of the text states.
+        connector: whose `scale` is still 0.
+        sums: `square_sums` of what it makes before `scale`, and of the text states.
         over_ranks: sums a tensor over the ranks.
+        part: of the text states' root mean square.
     """
     (made, number), (text, places) = (over_ranks(part) for part in sums)
     ratio = (text / places) / (made / number)
-    connector.scale.copy_(torch.where(ratio.isfinite() & (ratio > 0), ratio.sqrt(), connector.scale.double()))
+    counted = ratio.isfinite() & (ratio > 0)
+    connector.scale.copy_(torch.where(counted, part * ratio.sqrt(), connector.scale.double()))
