@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-photographs", dest="photographs", action="store_false", help="only drawn scenes")
     parser.add_argument("--centred", action="store_true", help="scenes of one object in the middle, on level plain")
+    parser.add_argument("--objects", type=int, default=0, help="scenes whose goal has so many (default: any)")
     help_text = f"kinds of instruction of scenes (default: {' '.join(DENOISER_KINDS)})"
     parser.add_argument("--kinds", nargs="+", choices=KINDS, help=help_text)
     parser.add_argument("--workers", type=int, default=0, help="processes that draw (0: this one)")
@@ -56,8 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     printable_output()
     if options.out is not None and options.count is None:
         parser.error("--out needs --count")
-    if options.world != SCENES and (options.level or options.kinds or options.centred or not options.photographs):
-        parser.error(f"--level, --kinds, --centred and --no-photographs are of --world {SCENES} alone")
+    of_scenes = options.level, options.kinds, options.centred, options.objects, not options.photographs
+    if options.world != SCENES and any(of_scenes):
+        parser.error(f"--level, --kinds, --centred, --objects and --no-photographs are of --world {SCENES} alone")
     try:
         if options.config is not None:
             write_config(options.config)
@@ -75,7 +77,8 @@ def chosen_world(options: argparse.Namespace) -> World | ContentWorld:
     if options.world != SCENES:
         return ContentWorld(options.world, options.seed)
     kinds = tuple(options.kinds or DENOISER_KINDS)
-    return World(options.seed, options.level or "full", options.photographs, kinds, centred=options.centred)
+    scenes = {"centred": options.centred, "objects": options.objects}
+    return World(options.seed, options.level or "full", options.photographs, kinds, **scenes)
 
 
 def write_config(path: Path) -> None:

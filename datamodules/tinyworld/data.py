@@ -37,11 +37,12 @@ class TinyWorldData(ShardData):
         writers: processes that draw missing shards (0: this one).
         pictures: draw them; without, samples are texts alone, for language models (absent images are zeros).
         centred: one object in the middle of every picture, and edits that leave it there; on level plain.
+        objects: how many every goal picture shows; 0 for what the level has.
         settings: as of `ShardData`, but those about where shards are and about images of other shapes.
 
     Raises:
-        ValueError: `test_split` is no split of the small world, `level` no level, a kind no kind, or a split has less
-            than one sample.
+        ValueError: `test_split` is no split of the small world, `level` no level, a kind no kind, `objects` a number
+            that no picture shows, or a split has less than one sample.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class TinyWorldData(ShardData):
         kinds: tuple[str, ...] = DENOISER_KINDS,
         pictures: bool = True,
         centred: bool = False,
+        objects: int = 0,
         **settings: Any,
     ) -> None:
         if test_split not in SPLITS:
@@ -68,7 +70,7 @@ class TinyWorldData(ShardData):
                 raise ValueError(f"data.init_args.{name}_count: expected at least 1 sample, found {count}")
         self.sources = {"train": "train", "val": "val", "test": test_split}
         try:
-            self.world = World(world_seed, level, photographs, tuple(kinds), pictures, centred)
+            self.world = World(world_seed, level, photographs, tuple(kinds), pictures, centred, objects)
         except ValueError as error:
             raise ValueError(f"data.init_args.{error}") from error
         self.writers = writers

@@ -39,6 +39,8 @@ def draw_pair(world: World, split: str, index: int) -> tuple[Draws, str, Pair]:
         found = draw_edit(draws, edit_type, rules)
         if found is None or not belongs(split, found[0], found[1]) or not is_visible(*found):
             continue
+        if world.objects and len(found[1].things) != world.objects:
+            continue
         if kind != "inferable" or can_infer(found[2], found[1]):
             return draws, kind, found
     raise RuntimeError(f"tinyworld: no {edit_type} edit found for {world}, split {split}, sample {index}")

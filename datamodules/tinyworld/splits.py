@@ -56,10 +56,21 @@ def edit_types(split: str, world: World) -> tuple[str, ...]:
     drawn = tuple(name for name in TRAINED_TYPES if not (scenes_only and name == "photographic"))
     drawn = CENTRED_TYPES if world.centred else drawn
     types = (ONE_TYPE[split],) if split in ONE_TYPE else drawn
-    found = tuple(name for name in types if kinds_of(name, world))
+    found = tuple(name for name in types if kinds_of(name, world) and _has_goal(name, world))
+    if not found and world.objects:
+        raise ValueError(
+            f"objects: split {split!r} has no goal scene of {world.objects} for {' or '.join(world.kinds)}"
+        )
     if not found:
         raise ValueError(f"kinds: split {split!r} has no instruction that is {' or '.join(world.kinds)}")
     return found
+
+
+def _has_goal(edit_type: str, world: World) -> bool:
+    """Whether an edit of a type can have a goal scene of as many objects as the world's are to have."""
+    most = 1 if world.centred else 2 if world.plain else 3
+    goals = {"add": range(2, most + 1), "remove": range(1, most), "photographic": range(1), "visual": range(1, 4)}
+    return not world.objects or world.objects in goals.get(edit_type, range(1, most + 1))
 
 
 def kinds_of(edit_type: str, world: World) -> tuple[str, ...]:

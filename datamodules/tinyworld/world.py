@@ -10,6 +10,8 @@ LEVELS = ("plain", "full")
 KINDS = ("literal", "visual", "inferable")
 """Kinds of instruction: one that says what is meant; one that only the picture explains ("the odd one out"); one that
 only language explains ("the colour of grass")."""
+MAX_OBJECTS = 3
+"""In a scene of any split but `unseen_counts`."""
 DENOISER_KINDS = ("literal", "visual")
 """The kinds of a denoiser's training samples, and of all others unless they are asked for."""
 
@@ -20,9 +22,11 @@ class World:
 
     `photographs`: some, where the level has any. `pictures`: without them samples are texts alone, as a language model
     reads them, and are drawn several times as fast. `centred`: one object in the middle, and edits that leave it there.
+    `objects`: how many every goal scene has; 0 for what the level has.
 
     Raises:
-        ValueError: an unknown level or kind, no kind, or centred objects on another level than plain.
+        ValueError: an unknown level or kind, no kind, centred objects on another level than plain, or a number of objects
+            that no scene has.
     """
 
     seed: int = 0
@@ -31,6 +35,7 @@ class World:
     kinds: tuple[str, ...] = DENOISER_KINDS
     pictures: bool = True
     centred: bool = False
+    objects: int = 0
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
@@ -39,6 +44,9 @@ class World:
             raise ValueError(f"kinds: expected some of {', '.join(KINDS)}, found {', '.join(self.kinds) or 'none'}")
         if self.centred and not self.plain:
             raise ValueError(f"centred: expected level plain, found {self.level!r}")
+        most = 1 if self.centred else MAX_OBJECTS
+        if not 0 <= self.objects <= most:
+            raise ValueError(f"objects: expected 0 to {most}, found {self.objects}")
         object.__setattr__(self, "kinds", tuple(kind for kind in KINDS if kind in self.kinds))  # in one order, once
 
     @property

@@ -29,6 +29,7 @@ def folder_name(split: str, count: int, world: World) -> str:
     kinds = "" if world.kinds == DENOISER_KINDS else f"-{'-'.join(world.kinds)}"
     texts = "" if world.pictures else "-texts"
     level += "centred-" if world.centred else ""
+    level += f"objects{world.objects}-" if world.objects else ""
     return f"{level}{_drawn(split, count, world)}{kinds}{texts}-v{WORLD_VERSION}"
 
 
@@ -103,6 +104,7 @@ def card_of(index: ShardIndex, split: str, world: World | ContentWorld) -> Card:
     else:
         options, photographs = ["--level", world.level, "--kinds", *world.kinds], world.has_photographs
         options += ["--centred"] * world.centred
+        options += ["--objects", str(world.objects)] if world.objects else []
         options += [] if world.photographs else ["--no-photographs"]
     where = ["--split", split, "--count", str(len(index)), "--seed", str(world.seed), "--out", "OUT"]
     drawn = "Drawn by a program: the small world, in which every edit has a known right answer"
