@@ -4,13 +4,16 @@
 
 Each row is built as it is configured, from its backbones and fresh in all else, and takes some steps in this process on
 one core, on samples of the small world's level plain; the median counts, the first step does not. Processor time, so
-that other work on the machine matters little.
+that other work on the machine matters little. Steps and edits are in the precision that train.py and a comparison would
+choose here, or in the one that is asked for.
 """
 
 import argparse
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
@@ -25,15 +28,19 @@ from experiments.comparison import chosen
 from experiments.demo import ROOT, console
 from mmig.base.commands import OptionParser, one_line_errors, positive
 from mmig.checkpoints.checkpoint import build_module
-from mmig.editor import Editor
+from mmig.editor import Editor, in_layers
 from mmig.evaluation.overrides import with_sampling
 from mmig.run.cli import MMIGCLI
+from mmig.run.evaluate_parser import PRECISIONS
+from mmig.run.precision import Trainer, running, settled, suit_products
 from mmig.training.module import TrainingModule
 from mmig.training.optim import trainable
-from mmig.training.rng import Draws
+from mmig.training.rng import Draws, sample_generators
 from mmig.training.terms import stacked, total_loss
 
 NUM_EDITED = 4
+CPU = torch.device("cpu")
+InPrecision = Callable[[], AbstractContextManager[Any]]
 
 
 class _ReadError(Exception):
@@ -63,14 +70,15 @@ def samples(count: int) -> Batch:
     return collate(made, positions=range(count))
 
 
-def step_seconds(module: TrainingModule, batch: Batch, steps: int) -> float:
+def step_seconds(module: TrainingModule, batch: Batch, steps: int, in_precision: InPrecision) -> float:
     """Processor seconds of a training step of one optimiser: losses, backward, AdamW."""
     parameters = list(trainable(module.named_parameters()).values())
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
     taken = []
     for number in range(steps + 1):
         begun = time.process_time()
-        values, counts = stacked(module.losses(batch, Draws(number, batch["position"])))
+        with in_precision():
+            values, counts = stacked(module.losses(batch, Draws(number, batch["position"])))
         weights = counts.new_tensor(list(module.loss_weights.values()))
         total_loss((values * counts).sum(dim=0), counts.sum(dim=0), weights).backward()
         optimizer.step()
@@ -80,22 +88,34 @@ def step_seconds(module: TrainingModule, batch: Batch, steps: int) -> float:
 
 
 @torch.no_grad()
-def edit_seconds(editor: Editor, batch: Batch) -> float:
+def edit_seconds(editor: Editor, batch: Batch, in_precision: InPrecision) -> float:
     """Processor seconds of an edit, a sample."""
+    generators = sample_generators(0, batch["key"])
     begun = time.process_time()
-    editor(batch, 0)
+    with in_precision():
+        editor(batch, generators)
     return (time.process_time() - begun) / len(batch["key"])
 
 
-def costs(row: Path, steps: int, sampling: Sequence[str]) -> Mapping[str, str]:
+def suit(precision: str) -> None:
+    """Let products run as they do in a training of that precision, or in an evaluation, which is "32-true" here."""
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    suit_products(Trainer(accelerator="cpu", devices=1, precision=precision, **dict.fromkeys(off, False)))
+
+
+def costs(row: Path, options: argparse.Namespace) -> Mapping[str, str]:
     """Of one row, in words."""
-    settings = settings_of(row)
+    settings, sampling = settings_of(row), options.sampling
+    in_precision = partial(running, CPU, options.precision)
     module = build_module(settings)
     size = settings["data"]["init_args"]["global_batch_size"]
     parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    seconds = step_seconds(module, samples(size), steps)
+    suit(options.precision)
+    seconds = step_seconds(module, samples(size), options.steps, in_precision)
+    suit("32-true")
     editor = module.eval().make_pipeline()
-    edited = edit_seconds(with_sampling(editor, sampling) if sampling else editor, samples(NUM_EDITED))
+    editor = in_layers(editor) if options.layered else editor
+    edited = edit_seconds(with_sampling(editor, sampling), samples(NUM_EDITED), in_precision)
     return {
         "row": row.stem,
         "parameters": f"{parameters:,}",
@@ -112,13 +132,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rows", nargs="+", help="names of files; default: all but the base")
     parser.add_argument("--steps", type=positive, default=3, help="that are measured (default: 3)")
     parser.add_argument("--sampling", nargs="+", default=[], help="NAME=VALUE of the edits")
+    parser.add_argument("--layered", action="store_true", help="edit in layers, as evaluate.py does with it (MMIG)")
+    parser.add_argument("--precision", default="auto", choices=PRECISIONS, help="of steps and edits (default: auto)")
     options = parser.parse_args(arguments)
+    options.precision = settled(options.precision, "cpu")
     torch.set_num_threads(1)
     table: Table | None = None
     for row in chosen(options.folder, options.rows, parser):
         with one_line_errors():
-            found = costs(row.resolve(), options.steps, options.sampling)
-        table = table or Table(*found)
+            found = costs(row.resolve(), options)
+        table = table or Table(*found, title=options.precision)
         table.add_row(*found.values())
     console.print(table)
 

@@ -25,8 +25,8 @@ class World:
     `objects`: how many every goal scene has; 0 for what the level has.
 
     Raises:
-        ValueError: an unknown level or kind, no kind, centred objects on another level than plain, or a number of objects
-            that no scene has.
+        ValueError: an unknown level or kind, no kind, centred objects on another level than plain, or a number of
+            objects that no scene has.
     """
 
     seed: int = 0

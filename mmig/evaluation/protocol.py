@@ -40,6 +40,7 @@ class Part:
         scoring: metrics and models.
         split: of the data.
         turns: whether a sample is a session that is edited turn by turn.
+        layered: whether the editor is to treat object and background apart, as with --layered.
         num_samples: how many the protocol has; None where it does not say.
         settings: which rows of the published table are of this part.
         columns: column of the published table -> what stands there.
@@ -52,6 +53,7 @@ class Part:
     scoring: ScoringSettings
     split: str = "test"
     turns: bool = False
+    layered: bool = False
     num_samples: int | None = None
     settings: tuple[str, ...] = ()
     columns: Mapping[str, Column] = field(default_factory=dict)
@@ -147,7 +149,7 @@ def _part(name: str, values: Any, scoring: Mapping[str, Any], table: PublishedTa
             raise SettingsError(f"{origin}.columns.{column}: {found.metric!r} is not among the metrics")
     if unknown := set(settings) - {row.setting for row in table.rows if table} if table else set(settings):
         raise SettingsError(f"{origin}.settings: no published row is of {min(unknown)!r}")
-    given = {key: value for key, value in values.items() if key in ("split", "turns", "num_samples")}
+    given = {key: value for key, value in values.items() if key in ("split", "turns", "layered", "num_samples")}
     curve = values.get("curve")
     if curve is not None and not (isinstance(curve, list) and len(curve) == 2 and set(curve) <= {*scored["metrics"]}):
         raise SettingsError(f"{origin}.curve: expected two of the metrics, found {curve!r}")

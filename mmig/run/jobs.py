@@ -140,7 +140,8 @@ def _asked_protocol(arguments: Namespace) -> Protocol | None:
 def _of_part(arguments: Namespace, part: Part | None) -> dict[str, Any]:
     if part is None:
         return {"data": arguments.data[0], "split": arguments.split or "test"}
-    return {"data": str(part.data), "split": arguments.split or part.split, "turns": arguments.turns or part.turns}
+    flags = {name: getattr(arguments, name) or getattr(part, name) for name in ("turns", "layered")}
+    return {"data": str(part.data), "split": arguments.split or part.split, **flags}
 
 
 def named_systems(arguments: Namespace) -> dict[str, dict[str, str | None]]:

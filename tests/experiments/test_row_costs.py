@@ -7,6 +7,7 @@ import torch
 import yaml
 
 from experiments.row_costs import main, samples, settings_of
+from mmig.run.precision import chosen_precision
 from tests.experiments.test_comparison import BASE
 
 
@@ -40,5 +41,6 @@ def test_it_prints_a_line_a_row_and_writes_no_data(row: Path, capsys: pytest.Cap
     torch.set_num_threads(threads)
     shown = capsys.readouterr().out
     line = next(line for line in shown.splitlines() if "response" in line)
+    assert chosen_precision("auto") in shown
     step, edit = (float(cell) for cell in line.replace("│", " ").split()[-2:])
     assert step > 0 and edit > 0 and not (row.parent.parent / "world").exists()

@@ -30,6 +30,7 @@ class SamplingConfig:
             0 switches it off.
         measure_overlap: also say how far the concepts' attention overlaps in the edited images (`overlap.py`).
         use_mmsm: False leaves the mutual support modules out, or the connector in their place, for comparison.
+        sees: False hides the source from the language model, for comparison; the denoiser is shown it all the same.
         embedded_guidance: what a FLUX transformer that was distilled with guidance is told of it (Kontext: 2.5); others
             are told nothing. Such ones are sampled with both scales at 1.
     """
@@ -43,6 +44,7 @@ class SamplingConfig:
     use_mmsm: bool = True
     embedded_guidance: float = 2.5
     measure_overlap: bool = False
+    sees: bool = True
 
     def __post_init__(self) -> None:
         """Raise ValueError for a response from elsewhere, or a value that cannot be."""
@@ -81,9 +83,10 @@ class PipelineEditor:
 
     @property
     def idle_settings(self) -> tuple[str, ...]:
-        """Settings that do nothing with the pipeline's way of conditioning on the source."""
+        """Settings that do nothing with the pipeline's parts and its way of conditioning on the source."""
         model = self.pipeline.model
         idle = ("image_guidance_scale",) if model.source_conditioning == "img2img" else ("strength",)
+        idle += ("sees",) if model.mllm is None or model.mllm.vision is None else ()
         return idle if model.kind.guidance(model.unet, 1.0, 1) else (*idle, "embedded_guidance")
 
     @property

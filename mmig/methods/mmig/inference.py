@@ -58,9 +58,9 @@ def several(task: Task, count: int) -> Task:
 
 
 def respond(
-    model: MMIG, source: Tensor, instructions: Sequence[str], responses: Sequence[str] | None
+    model: MMIG, source: Tensor, instructions: Sequence[str], responses: Sequence[str] | None, sees: bool = True
 ) -> tuple[list[str], ResponseStates]:
-    """z_d and e0 (eq 1, 2); the multimodal LLM sees the source if it has a vision tower.
+    """z_d and e0 (eq 1, 2); the multimodal LLM sees the source if it has a vision tower, and if it is to.
 
     Raises:
         ValueError: no response and no LLM, or an instruction that is longer than what the LLM reads.
@@ -74,7 +74,7 @@ def respond(
             )
         nothing = torch.zeros(len(source), 1, device=source.device)
         return list(responses), ResponseStates(nothing[..., None], nothing.bool())
-    images = None if mllm.vision is None else source
+    images = source if sees and mllm.vision is not None else None
     ids = None if responses is None else response_ids(mllm.tokenizer, responses, mllm.config.max_response_tokens)
     if responses is None:
         ids = mllm.generate(instructions, images)

@@ -61,7 +61,7 @@ class LayeredEditor(PipelineEditor):
         model = self.pipeline.model
         source = batch["source"].to(model.unet.device, model.vae.dtype)
         responses = batch["response"] if self.response_source == "given" else None
-        texts, states = respond(model, source, batch["instruction"], responses)
+        texts, states = respond(model, source, batch["instruction"], responses, self.sampling.sees)
         # a connector in place of the text has none beside the phrases
         task = Task(source, texts, states, self.sampling.use_mmsm and not model.replaces_text)
         layers = _phrases(batch, texts)

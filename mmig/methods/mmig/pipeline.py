@@ -277,7 +277,7 @@ class MMIGPipeline(DiffusionPipeline):
         model, sampling, count = self.model, sampling or SamplingConfig(), len(source)
         generators = per_sample(generators_of_images(generator, count, num_images), count * num_images)
         source = source.to(model.unet.device, model.vae.dtype)
-        texts, states = respond(model, source, instructions, responses)
+        texts, states = respond(model, source, instructions, responses, sampling.sees)
         read = model.denoiser_texts(instructions, texts)
         extras: dict[str, Any] = {"cut": repeated(cut_texts_of(model, read, texts, responses is not None), num_images)}
         task = Task(source, read, states, sampling.use_mmsm, concepts)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 import edit
@@ -65,6 +66,23 @@ def test_evaluate_scores_layered_edits(mmig_run: Path, tmp_path: Path) -> None:
     reports = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("usual", "2")]
     assert [report["layered"] for report in reports] == [False, True]
     assert reports[1]["sampling"]["inner_steps"] == 6 and "inner_steps" not in reports[0]["sampling"]
+
+
+def test_a_part_of_a_protocol_may_be_edited_in_layers(mmig_run: Path, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", [make_sample(0, "test", 0, photographs=False)])
+    parts = {
+        "usual": {"data": str(data)},
+        "layers": {"data": str(data), "layered": True, "grid": {"inner_steps": [0, 4]}},
+    }
+    protocol = {"title": "layers", "scoring": {"metrics": ["l1_target"]}, "parts": parts}
+    (tmp_path / "protocol.yaml").write_text(yaml.safe_dump(protocol), encoding="utf-8")
+    run = ["--protocol", str(tmp_path / "protocol.yaml"), "--checkpoint", str(mmig_run), "--device", "cpu"]
+    evaluate.main([*run, "--out", str(tmp_path / "out")])
+    places = ("usual", "layers/inner_steps=0", "layers/inner_steps=4")
+    reports = [json.loads((tmp_path / "out" / place / "metrics.json").read_text()) for place in places]
+    assert [report["layered"] for report in reports] == [False, True, True]
+    assert [report["sampling"].get("inner_steps") for report in reports] == [None, 0, 4]
+    assert len({report["metrics"]["l1_target"]["value"] for report in reports}) == 3
 
 
 @pytest.mark.parametrize(
