@@ -10,7 +10,9 @@ import yaml
 
 from experiments.arms import Arm
 from experiments.comparison import main, start_of, waves
+from experiments.row_costs import settings_of as settings_of_row
 from mmig.base.settings import instantiate
+from mmig.checkpoints.checkpoint import build_module
 from mmig.evaluation.claims import read_claims
 from mmig.evaluation.protocol import read_protocol
 from mmig.methods.mmig.mmsm import MMSM
@@ -107,15 +109,46 @@ def test_each_stage_starts_from_the_one_before_and_sees_other_samples() -> None:
     assert [start_of(arm) for arm in arms] == starts
 
 
-def test_the_bare_instruction_has_the_samples_and_steps_of_stages_3_to_5() -> None:
+@pytest.mark.parametrize("baseline", ["instruct_pix2pix", "oracle_text"])
+def test_the_baselines_have_the_samples_and_steps_of_stages_3_to_5(baseline: str) -> None:
     ours = [parsed(Arm(CHAIN / f"{row}.yaml", 1, ROOT / "runs").trainings([])[-1]) for row in STAGES[2:]]
-    theirs = [parsed(command) for command in Arm(CHAIN / "instruct_pix2pix.yaml", 1, ROOT / "runs").trainings([])]
+    theirs = [parsed(command) for command in Arm(CHAIN / f"{baseline}.yaml", 1, ROOT / "runs").trainings([])]
     for one, other in zip(ours, theirs, strict=True):
         assert one["data"] == other["data"]
         assert one["trainer"]["max_steps"] == other["trainer"]["max_steps"]
         assert one["model"]["init_args"]["seed"] == other["model"]["init_args"]["seed"]
     starts = [Path(values["init_from"]).name if values.get("init_from") else "" for values in theirs]
-    assert starts == ["", "mmig-instruct_pix2pix-1-third", "mmig-instruct_pix2pix-1-fourth"]
+    assert starts == ["", f"mmig-{baseline}-1-third", f"mmig-{baseline}-1-fourth"]
+
+
+def test_the_baselines_differ_in_what_they_read_alone() -> None:
+    one, other = (
+        yaml.safe_load((CHAIN / f"{row}.yaml").read_text(encoding="utf-8"))["model"]["init_args"]
+        for row in ("instruct_pix2pix", "oracle_text")
+    )
+    assert (one.pop("text"), other.pop("text")) == ("instruction", "response")
+    assert one == other
+
+
+def test_the_baselines_train_as_many_parameters_as_stage_5() -> None:
+    counts = {}
+    for row in ("stage5", "instruct_pix2pix"):
+        module = build_module(settings_of_row(CHAIN / f"{row}.yaml"))
+        counts[row] = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    assert counts == {"stage5": 9_959_492, "instruct_pix2pix": 9_972_772}
+    assert abs(counts["instruct_pix2pix"] / counts["stage5"] - 1) < 0.05
+
+
+def test_the_blind_language_model_differs_from_stage_2_in_its_eyes_alone() -> None:
+    seeing, blind = (
+        parsed(Arm(CHAIN / f"{row}.yaml", 1, ROOT / "runs").trainings([])[-1]) for row in ("stage2", "blind")
+    )
+    for values in (seeing, blind):
+        del values["name"]
+    settings = [values["model"]["init_args"] for values in (seeing, blind)]
+    assert [found["objective"].pop("text_only") for found in settings] == [0.1, 1.0]
+    assert [found["sampling"].pop("sees") for found in settings] == [True, False]
+    assert seeing == blind
 
 
 def test_each_of_the_eight_terms_is_left_out_once_and_nothing_else() -> None:
@@ -215,15 +248,26 @@ def warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)  # seventeen programs, one after another
+@pytest.mark.timeout(3600)  # two dozen programs, one after another
 @pytest.mark.usefixtures("warm")
 def test_the_chain_runs_from_the_tiny_backbones_to_what_its_claims_compare(tmp_path: Path) -> None:
     runs, small = tmp_path / "runs", str(shrunk(CHAIN, tmp_path))
     common = ["--seeds", "1", "--limit", "2", "--processes", "1", "--runs", str(runs)]
-    main([small, *common, "--rows", *STAGES, "instruct_pix2pix", "--parts", "all"])
+    main([small, *common, "--rows", *STAGES, "instruct_pix2pix", "oracle_text", "--parts", "all"])
+    main([small, *common, "--rows", "stage2", "blind", "--parts", "visual"])
+    main([small, *common, "--rows", "stage5", "--parts", "unseen", "layered"])
     main([small, *common, "--rows", "stage5", "no_as_ar", "--parts", "concepts"])
     generated = [f"mmig-{stage}-1/all/response=generated" for stage in STAGES]
-    for found in scored(runs, *generated, "mmig-instruct_pix2pix-1/all"):
+    visual = [f"mmig-{row}-1/visual/response=generated" for row in ("stage2", "blind")]
+    layered = [f"mmig-stage5-1/layered/response=given,inner_steps={steps}" for steps in (0, 100)]
+    for found in scored(
+        runs,
+        *generated,
+        *("mmig-instruct_pix2pix-1/all", "mmig-oracle_text-1/all"),
+        *visual,
+        "mmig-stage5-1/unseen/response=generated,sees=False",
+        *layered,
+    ):
         assert found["joint"]["n"] == 2
     point = "response=given,measure_overlap=True,attention_guidance="
     for found in scored(
