@@ -95,6 +95,15 @@ def queries(backbones: TinyBackbones) -> dict[str, Any]:
     return {"class_path": "mmig.methods.mmig.stages.paper.Stage1", "init_args": arguments(backbones) | changes}
 
 
+def started(backbones: TinyBackbones) -> dict[str, Any]:
+    """The first stage with two MMSMs whose size is measured before the first step."""
+    changes = {
+        "mmsm": {"dim": 16, "heads": 2, "locations": ["mid_block", "up_blocks.0"], "start": 0.5},
+        "loss_weights": {"sdm": 1.0, "mmsm": 0.01},
+    }
+    return {"class_path": "mmig.methods.mmig.stages.paper.Stage1", "init_args": arguments(backbones) | changes}
+
+
 CASES = {
     "stage4": Case(stage4),
     "finetune": Case(finetune, repeats=True),
@@ -102,4 +111,5 @@ CASES = {
     "fresh_transformer": Case(fresh_transformer, repeats=True),
     "refiner": Case(refiner, repeats=True),
     "queries": Case(queries, repeats=True),
+    "started": Case(started, repeats=True),
 }
