@@ -32,7 +32,7 @@ from mmig.editor import Editor, in_layers
 from mmig.evaluation.overrides import with_sampling
 from mmig.run.cli import MMIGCLI
 from mmig.run.evaluate_parser import PRECISIONS
-from mmig.run.precision import Trainer, running, settled, suit_products
+from mmig.run.precision import MIXED, attend_in_products, running, settled
 from mmig.training.module import TrainingModule
 from mmig.training.optim import trainable
 from mmig.training.rng import Draws, sample_generators
@@ -97,12 +97,6 @@ def edit_seconds(editor: Editor, batch: Batch, in_precision: InPrecision) -> flo
     return (time.process_time() - begun) / len(batch["key"])
 
 
-def suit(precision: str) -> None:
-    """Let products run as they do in a training of that precision, or in an evaluation, which is "32-true" here."""
-    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    suit_products(Trainer(accelerator="cpu", devices=1, precision=precision, **dict.fromkeys(off, False)))
-
-
 def costs(row: Path, options: argparse.Namespace) -> Mapping[str, str]:
     """Of one row, in words."""
     settings, sampling = settings_of(row), options.sampling
@@ -110,9 +104,9 @@ def costs(row: Path, options: argparse.Namespace) -> Mapping[str, str]:
     module = build_module(settings)
     size = settings["data"]["init_args"]["global_batch_size"]
     parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    suit(options.precision)
+    attend_in_products(options.precision == MIXED)  # as in a training; not in an evaluation
     seconds = step_seconds(module, samples(size), options.steps, in_precision)
-    suit("32-true")
+    attend_in_products(False)
     editor = module.eval().make_pipeline()
     editor = in_layers(editor) if options.layered else editor
     edited = edit_seconds(with_sampling(editor, sampling), samples(NUM_EDITED), in_precision)

@@ -90,6 +90,10 @@ def suit_products(trainer: L.Trainer) -> None:
     mixed = trainer.precision.endswith("-mixed")
     if mixed and isinstance(trainer.accelerator, CUDAAccelerator):
         torch.set_float32_matmul_precision("high")
-    apart = mixed and isinstance(trainer.accelerator, CPUAccelerator)
+    attend_in_products(mixed and isinstance(trainer.accelerator, CPUAccelerator))
+
+
+def attend_in_products(apart: bool) -> None:
+    """Whether attention is two products and a softmax, or one kernel of torch's."""
     torch.backends.cuda.enable_flash_sdp(not apart)  # these two hold for CPUs too
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(apart)
