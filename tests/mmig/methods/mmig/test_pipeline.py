@@ -2,7 +2,6 @@
 
 import copy
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from mmig.diffusion.kinds import attention_size
 from mmig.diffusion.latents import decode, encode
 from mmig.diffusion.sampling import draw_noise, per_sample
 from mmig.methods.mmig.attention_losses import concept_maps
-from mmig.methods.mmig.inference import respond
 from mmig.methods.mmig.pipeline import MMIGEditor, MMIGPipeline
 from tests.mmig.batches import edit_batch
 from tests.mmig.methods.mmig.pipeline_support import FAST, TEXT, build, picture, seeded, source
@@ -105,23 +103,6 @@ def test_a_folder_of_before_there_were_flux_and_connectors_edits_the_same(plain:
     opened = MMIGPipeline.from_pretrained(tmp_path)
     found = [each.edit(source(), ["x"], [TEXT], FAST, seeded()).images for each in (plain, opened)]
     assert torch.equal(*found)
-
-
-def test_a_language_model_that_is_not_to_see_reads_the_instruction_alone(
-    whole: MMIGPipeline, plain: MMIGPipeline
-) -> None:
-    pictures = source(2).flip(0)[:1], source(2)[:1]
-    states = {
-        sees: [respond(whole.model, picture, ["x"], [TEXT], sees)[1].states for picture in pictures]
-        for sees in (True, False)
-    }
-    assert torch.equal(*states[False]) and not torch.equal(*states[True])
-    alone = whole.model.mllm(["x"], [TEXT], None).states.states
-    torch.testing.assert_close(states[False][0], alone)
-    hidden = replace(FAST, sees=False)
-    seen, unseen = (whole.edit(pictures[0], ["x"], [TEXT], each, seeded()).images for each in (FAST, hidden))
-    assert not torch.equal(seen, unseen)
-    assert "sees" in MMIGEditor(plain, FAST).idle_settings and "sees" not in MMIGEditor(whole, FAST).idle_settings
 
 
 def test_it_runs_in_half_precision(whole: MMIGPipeline, tmp_path: Path) -> None:
