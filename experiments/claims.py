@@ -18,6 +18,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mmig.base.commands import OptionParser, one_line_errors
@@ -104,15 +105,23 @@ def cells(outcome: Outcome) -> tuple[str, str, str]:
 
 
 def claims_table(outcomes: list[Outcome], late: set[str]) -> Table:
-    """One row a claim."""
+    """One row a claim that was measured."""
     table = Table(title="claims", title_justify="left", title_style="bold")
-    for heading in ("claim", "verdict", "difference [corrected interval]", "by training seed", "n"):
+    for heading in ("claim", "verdict", "difference \\[corrected],\nby training seed", "n"):
         table.add_column(heading, justify="left" if heading in ("claim", "verdict") else "right")
     for outcome in outcomes:
-        notes = [outcome.note, LATE if outcome.claim.name in late else ""]
-        said = "\n".join([outcome.claim.says, *(f"({note})" for note in notes if note)])
-        table.add_row(said, outcome.verdict, *cells(outcome))
+        if outcome.difference is not None:
+            notes = [outcome.note, LATE if outcome.claim.name in late else ""]
+            said = [f"{outcome.claim.name}: {outcome.claim.says}", *(f"({note})" for note in notes if note)]
+            difference, by_seed, count = cells(outcome)
+            table.add_row("\n".join(said), outcome.verdict, escape(f"{difference}\n{by_seed}"), count)
     return table
+
+
+def waiting(outcomes: list[Outcome]) -> str:
+    """A line for each claim that was not measured: why."""
+    lines = [f"{outcome.claim.name}: {outcome.note}" for outcome in outcomes if outcome.difference is None]
+    return "\n".join([f"not measured: {len(lines)} of {len(outcomes)}", *lines])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -126,7 +135,9 @@ def main(arguments: list[str] | None = None) -> None:
         claims = read_claims(options.file)
         outcomes = judge_claims(claims, {claim.name: measured(claim, options.root) for claim in claims})
         late = {claim.name for claim in claims if is_late(claim, options.file, options.root)}
-    Console().print(claims_table(outcomes, late))
+    console = Console()
+    console.print(claims_table(outcomes, late))
+    console.print(waiting(outcomes), highlight=False, markup=False, soft_wrap=True)
     if options.out is not None:
         rows = [as_dict(outcome) | {"late": outcome.claim.name in late} for outcome in outcomes]
         write_json(options.out, {"claims": rows})
