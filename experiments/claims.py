@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,16 @@ from rich.table import Table
 
 from mmig.base.commands import OptionParser, one_line_errors
 from mmig.base.files import write_json
+from mmig.evaluation.bootstrap import Interval
 from mmig.evaluation.claims import Claim, Outcome, as_dict, claim_of, gains, judge_claims, read_arm, read_claims
 
 LATE = "not in the file when its evaluations were made"
+
+
+def outcomes_of(file: Path, root: Path) -> list[Outcome]:
+    """Every claim of a file, judged on the evaluations below a folder; errors as `read_claims`."""
+    claims = read_claims(file)
+    return judge_claims(claims, {claim.name: measured(claim, root) for claim in claims})
 
 
 def measured(claim: Claim, root: Path) -> NDArray[np.float64] | str:
@@ -95,13 +103,9 @@ def claims_at(commit: str, file: Path) -> list[Claim]:
     return found
 
 
-def cells(outcome: Outcome) -> tuple[str, str, str]:
-    """Difference with its interval, by training seed, and samples; a dash each where nothing was measured."""
-    found = outcome.difference
-    if found is None:
-        return "-", "-", "-"
-    by_seed = ", ".join(f"{value:+.3f}" for value in outcome.by_seed)
-    return f"{found.value:+.3f} {found.bounds('+.3f')}", by_seed, str(found.n)
+def cells(found: Interval, by_seed: Sequence[float]) -> tuple[str, str, str]:
+    """A measured difference with its interval, by training seed, and samples."""
+    return f"{found.value:+.3f} {found.bounds('+.3f')}", ", ".join(f"{value:+.3f}" for value in by_seed), str(found.n)
 
 
 def claims_table(outcomes: list[Outcome], late: set[str]) -> Table:
@@ -113,7 +117,7 @@ def claims_table(outcomes: list[Outcome], late: set[str]) -> Table:
         if outcome.difference is not None:
             notes = [outcome.note, LATE if outcome.claim.name in late else ""]
             said = [f"{outcome.claim.name}: {outcome.claim.says}", *(f"({note})" for note in notes if note)]
-            difference, by_seed, count = cells(outcome)
+            difference, by_seed, count = cells(outcome.difference, outcome.by_seed)
             table.add_row("\n".join(said), outcome.verdict, escape(f"{difference}\n{by_seed}"), count)
     return table
 
@@ -132,8 +136,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="write the verdicts as JSON too")
     options = parser.parse_args(arguments)
     with one_line_errors():
-        claims = read_claims(options.file)
-        outcomes = judge_claims(claims, {claim.name: measured(claim, options.root) for claim in claims})
+        outcomes = outcomes_of(options.file, options.root)
+        claims = [outcome.claim for outcome in outcomes]
         late = {claim.name for claim in claims if is_late(claim, options.file, options.root)}
     console = Console()
     console.print(claims_table(outcomes, late))

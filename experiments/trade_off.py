@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.chosen import shared_points
 from mmig.base.commands import OptionParser, one_line_errors
 from mmig.base.files import replacing, write_text
 from mmig.evaluation.bootstrap import Interval, mean_interval
@@ -47,11 +48,7 @@ def read_places(runs: Sequence[Path], part: str, metrics: tuple[str, str]) -> li
     Raises:
         ValueError: there is none, or evaluations are of different samples or lack a metric.
     """
-    there = [{path.parent.name for path in (run / part).glob("*=*/metrics.json")} for run in runs]
-    names = sorted(set.intersection(*there))
-    if not names:
-        raise ValueError(f"{runs[0] / part}: expected evaluations at the points of a grid in every run, found none")
-    found = {name: read_finished([run / part / name for run in runs]) for name in names}
+    found = {name: read_finished([run / part / name for run in runs]) for name in shared_points(runs, part)}
     check_comparable([each for of_point in found.values() for each in of_point])
     places = []
     for name, evaluations in found.items():

@@ -145,15 +145,15 @@ class MMIGStage(TrainingModule):
 
         By the whole global batch, on every rank alike; a run that goes on, or starts from another, brings its size.
         """
-        parts, connector = [*micro_batches(batch, self.micro_batch_size)], self.mmig.connector
+        connector = self.mmig.connector
         if connector is not None and not self.step and not connector.scale > 0:
             with whole_weights(self.trainer), evaluating(self), torch.no_grad():
-                sizes = [self._token_sizes(part) for part in parts]
-            made, text = (torch.stack(of_parts).sum(dim=0) for of_parts in zip(*sizes, strict=True))
+                sizes = [self._token_sizes(part) for part in micro_batches(batch, self.micro_batch_size)]
+            made, text = (torch.stack(parts).sum(dim=0) for parts in zip(*sizes, strict=True))
             match_scale(connector, (made, text), self._reduce)
         if unmeasured(self.mmig.mmsm):
             with whole_weights(self.trainer), evaluating(self):
-                self._match_changes(parts)
+                self._match_changes([*micro_batches(batch, self.micro_batch_size)])
 
     def _match_changes(self, parts: Sequence[Batch]) -> None:
         """Give the mutual support modules the size that they start with, in the order of the denoiser."""
