@@ -6,6 +6,7 @@ import pytest
 
 from experiments.site import claims_page, links, reference
 from experiments.site.equations import DOCUMENT, commands, equations, lowered, markdown, with_links
+from mmig.evaluation.claims import read_claims
 
 EQUATIONS = equations()
 
@@ -103,7 +104,7 @@ def test_the_page_of_claims_has_all_of_them_and_says_what_is_shown() -> None:
     rows = [
         line for line in claims_page.tables().splitlines() if line.startswith("| ") and "says (measure)" not in line
     ]
-    names = [claim.name for claim in claims_page.read_claims(claims_page.FILE)]
+    names = [claim.name for claim in read_claims(claims_page.FILE)]
     assert sorted(row.split(" | ")[0].removeprefix("| ") for row in rows) == sorted(names)
     numbers = [row.count(" | ") for row in rows]
     assert numbers == sorted(numbers, reverse=True)  # what was measured comes first
