@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import os
 import shlex
 import shutil
 import socket
@@ -11,6 +12,8 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
+ENVIRONMENT = dict(os.environ)
+"""That of the whole run: the test that asks first may have changed its own."""
 
 
 @functools.cache
@@ -32,7 +35,7 @@ def python() -> str:
         asked.bind(str(address))
         asked.listen(64)  # whoever asks before the imports are done waits
         server = [sys.executable, str(HERE / "server.py"), str(asked.fileno()), str(program)]
-        lifeline = subprocess.Popen(server, pass_fds=[asked.fileno()], stdin=subprocess.PIPE)
+        lifeline = subprocess.Popen(server, pass_fds=[asked.fileno()], stdin=subprocess.PIPE, env=ENVIRONMENT)
     atexit.register(_end, lifeline)
     return str(program)
 

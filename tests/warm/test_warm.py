@@ -89,6 +89,14 @@ def test_one_who_asks_and_is_gone_does_no_harm_to_the_next(program: Path) -> Non
     assert run(warm.python(), str(program)).stdout == "next\n"
 
 
+def test_who_asks_first_does_not_decide_what_is_warm(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program.write_text('import sys\nprint("torch" in sys.modules)\n', encoding="utf-8")
+    with monkeypatch.context() as changed:
+        changed.setenv("XDG_CACHE_HOME", str(program.parent))
+        asked_first = warm.python.__wrapped__()
+    assert run(asked_first, str(program)).stdout == "True\n"
+
+
 def test_what_it_starts_is_warm_and_runs_beside_it(program: Path) -> None:
     program.write_text(
         "import subprocess, sys\n"

@@ -245,7 +245,7 @@ def test_a_run_its_weights_and_its_folder_edit_alike(mmig_run: Path, tmp_path: P
     assert torch.equal(edited(run), edited(weights)) and torch.equal(edited(run), edited(exported))
     assert exported.editor.sampling == run.editor.sampling == load_module(mmig_run).sampling
     assert run.resolution == weights.resolution == exported.resolution == 64
-    assert run.editor.idle_settings == exported.editor.idle_settings == ("image_guidance_scale", "embedded_guidance")
+    assert run.editor.idle_settings == exported.editor.idle_settings
 
 
 def test_only_a_run_has_an_average() -> None:
@@ -268,6 +268,7 @@ SHIPPED = [path for path in sorted(EDITORS.glob("*.yaml")) if not re.search(": (
 SUBJECTS = ("target_caption", "attachment_images")
 NEEDS = {
     "identity": ("source",),
+    "chance": ("source", "metadata"),
     "vae_ceiling": ("target",),
     "oracle_text": ("target_caption",),
     "tiny": ("source", "response"),
@@ -275,7 +276,7 @@ NEEDS = {
     **dict.fromkeys(("img2img", "inversion"), ("source", "target_caption")),
     **dict.fromkeys(("dreambooth", "textual_inversion"), SUBJECTS),
 }
-ROLES = {"identity": "floor", "vae_ceiling": "ceiling", "oracle_text": "ceiling"}
+ROLES = {"identity": "floor", "chance": "floor", "vae_ceiling": "ceiling", "oracle_text": "ceiling"}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -288,7 +289,7 @@ def test_every_editor_configuration_of_shipped_parts_opens_and_edits(
     assert opened.facts.get("role") == ROLES.get(path.stem)
     if hasattr(opened.editor.sampling, "num_steps"):
         assert opened.editor.sampling.num_steps >= 10
-    else:
+    elif path.stem != "chance":  # it reads scenes of the small world: tests/experiments/test_chance.py
         assert opened.editor(batch, sample_generators(0, batch["key"])).images.shape == batch["source"].shape
 
 
