@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.markup import escape
 
 from datamodules.schema import Sample
 from mmig.base.batches import chosen_device
@@ -53,8 +52,7 @@ def run(arguments: Namespace) -> None:
     if arguments.show_attention is not None:
         picture = checked_out("--show-attention", arguments.show_attention)
     given, device = read_given(arguments), chosen_device(arguments.device)
-    name = escape(arguments.checkpoint or arguments.config)
-    with Console(stderr=True).status(f"opening {name}") as status:  # seen on a terminal alone
+    with Console(stderr=True).status("opening the editor") as status:  # seen on a terminal alone
         opened = open_named(arguments.checkpoint, arguments.config, ema=not arguments.no_ema, device=device)
         editor = ready(arguments, opened)
         status.update(f"editing on {device}")

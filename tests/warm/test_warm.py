@@ -16,6 +16,7 @@ import os, sys
 print(os.getcwd(), sys.argv[1:], os.environ["SAYS"], sys.stdin.read(), sys.path[0], __name__, "torch" in sys.modules)
 print("also", file=sys.stderr)
 """
+IS_WARM = 'import sys\nprint("torch" in sys.modules)\n'
 
 
 def run(interpreter: str, *words: str, **settings: object) -> subprocess.CompletedProcess[str]:
@@ -90,7 +91,7 @@ def test_one_who_asks_and_is_gone_does_no_harm_to_the_next(program: Path) -> Non
 
 
 def test_who_asks_first_does_not_decide_what_is_warm(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program.write_text('import sys\nprint("torch" in sys.modules)\n', encoding="utf-8")
+    program.write_text(IS_WARM, encoding="utf-8")
     with monkeypatch.context() as changed:
         changed.setenv("XDG_CACHE_HOME", str(program.parent))
         asked_first = warm.python.__wrapped__()
@@ -109,7 +110,7 @@ def test_what_it_starts_is_warm_and_runs_beside_it(program: Path) -> None:
 
 @pytest.mark.parametrize(("environment", "words"), [({"OMP_NUM_THREADS": "2"}, []), ({}, ["-X", "dev"])])
 def test_what_imports_would_show_is_cold(program: Path, environment: dict[str, str], words: list[str]) -> None:
-    program.write_text("import sys\nprint('torch' in sys.modules)\n", encoding="utf-8")
+    program.write_text(IS_WARM, encoding="utf-8")
     assert run(warm.python(), *words, str(program), env={**os.environ, **environment}).stdout == "False\n"
 
 
