@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 # Before torch and the hub's client are imported anywhere.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -54,6 +55,15 @@ def files() -> list[Path]:
     )
     names = sorted(name for name in listed.stdout.split("\0") if name)
     return [Path(name) for name in names if (ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment() -> Iterator[None]:
+    """The environment ends with the tests of a file: gradio leaves a variable of the hub's in it, after which no
+    program could begin warm.
+    """
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="module")
