@@ -19,7 +19,12 @@ from tests import warm
 from tests.test_configs import ParsedError, ParseOnly
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER, ENCODER = ROOT / "configs/results/instruct_any2pix", ROOT / "configs/tiny/imagebind.yaml"
+FOLDER = ROOT / "configs/results/instruct_any2pix"
+GIVEN = {
+    "tiny-imagebind": ["configs/tiny/imagebind.yaml"],
+    "any2pix-decoder": ["configs/instruct_any2pix/tinyworld_decoder.yaml", "configs/data/multimodal_mixture.yaml"],
+}
+"""Runs that all seeds share, and their configurations."""
 WORLDS = {
     "sounds": ("train", "val"),
     "multimodal": ("train", "val", "test"),
@@ -27,7 +32,7 @@ WORLDS = {
     "multimodal_several": ("train", "test"),
     **{f"multimodal_{name}": ("test",) for name in ("shown", "heard", "long")},
 }
-PHASES = ["prior", "decoder", "llm1", "llm2"]
+PHASES = ["prior", "llm1", "llm2"]
 
 
 def test_each_phase_is_what_train_accepts_and_stands_on_those_before() -> None:
@@ -39,17 +44,11 @@ def test_each_phase_is_what_train_accepts_and_stands_on_those_before() -> None:
             ParseOnly(command[1:])
         merged = caught.value.args[0]
         used = {Path(value).name for value in merged["model"]["init_args"].values() if "runs/" in str(value)}
-        phases = (f"instruct_any2pix-any2pix-1-{phase}" for phase in PHASES[: (0, 0, 2, 2, 2)[number]])
-        assert used == {"tiny-imagebind", *phases}
+        own = {f"instruct_any2pix-any2pix-1-{phase}" for phase in PHASES[: number > 0]}
+        assert used == {*own, *list(GIVEN)[: 1 + (number == len(PHASES))]}
         assert merged["model"]["init_args"]["seed"] == merged["data"]["init_args"]["seed"] == 1
     starts = [command[command.index("--init_from") + 1] for command in commands if "--init_from" in command]
     assert [Path(start).name.rpartition("-")[2] for start in starts] == ["llm1", "llm2"]
-
-
-def test_the_denoisers_of_both_rows_train_for_as_many_samples() -> None:
-    phases = yaml.safe_load((FOLDER / "phases.yaml").read_text(encoding="utf-8"))["any2pix"]
-    words = yaml.safe_load((FOLDER / "instruct_pix2pix.yaml").read_text(encoding="utf-8"))
-    assert phases["decoder"]["options"]["trainer.max_steps"] == words["trainer"]["max_steps"]
 
 
 def test_both_rows_are_scored_alike_where_both_are() -> None:
@@ -95,7 +94,7 @@ def shrunk(out: Path) -> Path:
         if "data" in values:
             values["data"]["init_args"]["global_batch_size"] = 4
         for phase in values.get("any2pix", {}).values():
-            phase["options"] = dict.fromkeys(("trainer.max_steps", "trainer.val_check_interval"), 1)
+            phase.setdefault("options", {}).update({"trainer.max_steps": 1, "trainer.val_check_interval": 1})
         sampling = values.get("model", {}).get("init_args", {}).get("sampling", {})
         sampling.update({"num_steps": 2} if sampling else {})
         if "parts" in values:
@@ -106,7 +105,7 @@ def shrunk(out: Path) -> Path:
         target.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
         return target
 
-    for file in (ENCODER, *FOLDER.rglob("*.yaml")):
+    for file in (*(ROOT / name for names in GIVEN.values() for name in names), *FOLDER.rglob("*.yaml")):
         copy(file)
     return out / FOLDER.relative_to(ROOT)
 
@@ -118,9 +117,10 @@ def test_all_of_it_runs_from_the_tiny_backbones_to_the_figure(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder, runs = shrunk(tmp_path), tmp_path / "runs"
-    encoder = tmp_path / ENCODER.relative_to(ROOT)
-    arguments = ["fit", "--config", str(encoder), "--name", "tiny-imagebind", "--runs", str(runs)]
-    subprocess.run([warm.python(), "train.py", *arguments], cwd=ROOT, check=True)
+    for name, configs in GIVEN.items():
+        named = [word for config in configs for word in ("--config", str(tmp_path / config))]
+        arguments = ["train.py", "fit", *named, "--name", name, "--runs", str(runs)]
+        subprocess.run([warm.python(), *arguments], cwd=ROOT, check=True)
     main([str(folder), "--seeds", "1", "--limit", "2", "--processes", "1", "--runs", str(runs)])
     assert "chosen on val" in capsys.readouterr().out
     ours, words = (runs / f"instruct_any2pix-{row}-1" for row in ("any2pix", "instruct_pix2pix"))
