@@ -10,6 +10,7 @@ from datamodules.tinyworld import (
     illustration_samples,
     illustrations,
     multimodal_samples,
+    prompt_samples,
     several_samples,
     sound_samples,
     subject_samples,
@@ -34,6 +35,7 @@ CONTENTS: dict[str, Content] = {
     "multimodal_heard": Content(multimodal_samples.SPLITS, multimodal_samples.draw_heard_sample),
     "multimodal_long": Content(multimodal_samples.SPLITS, multimodal_samples.draw_long_sample),
     "multimodal_several": Content(multimodal_samples.SPLITS, several_samples.draw_several_sample),
+    "prompts": Content(prompt_samples.SPLITS, prompt_samples.draw_prompt_sample),
     "illustrations": Content(illustrations.SPLITS, illustration_samples.draw_illustration),
 }
 

@@ -1,5 +1,6 @@
-"""A trained mapper from outside: one forward an edit, for the prompt that it was trained for."""
+"""Trained mappers from outside: one forward an edit, each for the prompt that it was trained for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +9,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from datamodules.schema import Batch
+from mmig.backbones.fingerprint import fingerprint
 from mmig.backbones.hub import locate
 from mmig.backbones.loading import load_strictly, prepare
-from mmig.backbones.named import BackboneSettings, Source
+from mmig.backbones.named import BackboneSettings, Origin, Source
 from mmig.backbones.parts import BackboneError, Part
 from mmig.base.values import check_values
 from mmig.methods.styleclip.e4e import EditingEncoder
 from mmig.methods.styleclip.editing import FROM_ZERO, CodeEditor, InversionSampling
+from mmig.methods.styleclip.errors import StyleClipError
 from mmig.methods.styleclip.generator import StyleGenerator
 from mmig.methods.styleclip.inversion import Inverter, load_inverter
 from mmig.methods.styleclip.loading import GENERATOR, load_generator
@@ -70,6 +73,44 @@ class MapperEditor(CodeEditor):
         return self.generator(codes, inverted.noise)
 
 
+class MappersEditor(CodeEditor):
+    """Edits every picture by the mapper of its instruction, one of a few prompts.
+
+    Args:
+        inverter: with the generator.
+        mappers: M_t by their prompts t.
+        sampling: how.
+    """
+
+    required_fields = ("source", "instruction")
+    sampling: MapperSampling
+
+    def __init__(
+        self, inverter: Inverter, mappers: Mapping[str, LatentMapper], sampling: MapperSampling | None = None
+    ) -> None:
+        super().__init__(inverter, sampling or MapperSampling())
+        self.mappers = dict(mappers)
+
+    def prompts(self, batch: Batch) -> list[str]:
+        """The instructions.
+
+        Raises:
+            StyleClipError: there is no mapper for one.
+        """
+        for key, prompt in zip(batch["key"], batch["instruction"], strict=True):
+            if prompt not in self.mappers:
+                known = ", ".join(map(repr, self.mappers))
+                raise StyleClipError(f"sample {key!r}: no mapper was trained for {prompt!r}; expected one of {known}")
+        return list(batch["instruction"])
+
+    @torch.no_grad()
+    def edit(self, inverted: Inverted, batch: Batch) -> Tensor:
+        """Pictures of w + step_size M(w)."""
+        rows = zip(self.prompts(batch), inverted.codes.split(1), strict=True)
+        steps = torch.cat([self.mappers[prompt](codes) for prompt, codes in rows])
+        return self.generator(inverted.codes + self.sampling.step_size * steps, inverted.noise)
+
+
 def check_fits(mapper: LatentMapper, generator: StyleGenerator, where: str | Path) -> None:
     """Raise BackboneError where a mapper is of another generator's codes."""
     found = mapper.config.num_codes, mapper.config.width
@@ -101,12 +142,49 @@ def open_editor(
     Raises:
         BackboneError: a part is missing, broken or does not fit the others.
     """
-    generator = load_generator(path)
+    inverter = _open_inverter(path, lpips)
+    return MapperEditor(inverter, _open_mapper(path, inverter.generator), prompt, sampling)
+
+
+def open_editors(
+    mappers: dict[str, str], lpips: str | None = None, sampling: MapperSampling | None = None
+) -> MappersEditor:
+    """The editor of several mappers of one generator, frozen.
+
+    Args:
+        mappers: by their prompts: runs of `MapperModule`, or folders that it exported.
+        lpips: see `load_inverter`.
+        sampling: how.
+
+    Raises:
+        BackboneError: a part is missing, broken or does not fit the others; mappers of different generators.
+        ValueError: no mapper.
+    """
+    if not mappers:
+        raise ValueError("mappers: expected at least one prompt with its run or folder")
+    first, *others = mappers.values()
+    for path in others:
+        if _identity(path) != _identity(first):
+            raise BackboneError(f"{path}: expected a mapper of the same generator as {first}")
+    inverter = _open_inverter(first, lpips)
+    found = {prompt: _open_mapper(path, inverter.generator) for prompt, path in mappers.items()}
+    return MappersEditor(inverter, found, sampling)
+
+
+def _identity(path: str) -> str:
+    """Of the generator that a mapper was exported with."""
+    return fingerprint(Origin(path, GENERATOR, "mappers"))
+
+
+def _open_inverter(path: Source, lpips: str | None) -> Inverter:
+    encoder = locate(path, MAPPER).parent / ENCODER_FILE
+    return load_inverter(load_generator(path), encoder if encoder.is_file() else None, lpips)
+
+
+def _open_mapper(path: Source, generator: StyleGenerator) -> LatentMapper:
     mapper = load_strictly(LatentMapper, folder := locate(path, MAPPER), "float32")
     check_fits(mapper, generator, folder)
-    encoder = folder.parent / ENCODER_FILE
-    inverter = load_inverter(generator, encoder if encoder.is_file() else None, lpips)
-    return MapperEditor(inverter, prepare(mapper, frozen=True, gradient_checkpointing=False), prompt, sampling)
+    return prepare(mapper, frozen=True, gradient_checkpointing=False)
 
 
 BACKBONES: BackboneSettings = {"path": {"generator": GENERATOR, "mapper": MAPPER}}

@@ -23,6 +23,7 @@ PICTURES = {
     "multimodal_heard": "a50325d5287b7a2ee67621de309e83d3d9adec760342196fcb2426582e210e3b",
     "multimodal_long": "a50325d5287b7a2ee67621de309e83d3d9adec760342196fcb2426582e210e3b",
     "multimodal_several": "52ea185f10c6ed1ddd571089acfb1752f946e5a444f11cc8c6eab853f0bfc164",
+    "prompts": "dc4ea171e53c028d8454d8a1eced5cfd198aded0de355e59c81311664b86689a",
     "illustrations": "863615dbe8d0f452f42fafe2400058e475dbc0f695e2ca213425b3861d11bca7",
 }
 """SHA-256 of the first 20 targets of training."""

@@ -9,7 +9,7 @@ from mmig.backbones.parts import BackboneError
 from mmig.methods.styleclip.errors import StyleClipError
 from mmig.methods.styleclip.inversion import Inverter
 from mmig.methods.styleclip.mapper import GroupMapper, LatentMapper
-from mmig.methods.styleclip.mapper_editor import MapperEditor, MapperSampling, check_fits
+from mmig.methods.styleclip.mapper_editor import MapperEditor, MapperSampling, check_fits, open_editor, open_editors
 from mmig.methods.styleclip.mapper_module import MapperModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
@@ -84,6 +84,39 @@ def test_step_size_zero_draws_the_inverted_picture() -> None:
     error = (output.images - batch["source"]).square().mean((1, 2, 3))
     assert error.tolist() == pytest.approx(output.extras["inversion_error"], rel=1e-4)
     assert output.texts == ["a text", "a text"]
+
+
+def exported(folder: Path, prompt: str, out: Path) -> str:
+    made = module(folder, prompt=prompt)
+    torch.manual_seed(len(prompt))
+    for weight in made.mapper.parameters():
+        torch.nn.init.normal_(weight)
+    made.export(out, {})
+    return str(out)
+
+
+def test_each_picture_is_edited_by_the_mapper_of_its_prompt(folder: Path, tmp_path: Path) -> None:
+    prompts = ["a red circle", "a square"]
+    mappers = {prompt: exported(folder, prompt, tmp_path / str(number)) for number, prompt in enumerate(prompts)}
+    sampling = MapperSampling(2, None, step_size=1.0)
+    batch = drawn_batch(small_generator(), 3, instruction=["a square", "a red circle", "a square"])
+    output = open_editors(mappers, sampling=sampling)(batch, 0)
+    assert output.texts == batch["instruction"]
+    alone = {prompt: open_editor(path, prompt, sampling=sampling)(batch, 0) for prompt, path in mappers.items()}
+    for row, prompt in enumerate(batch["instruction"]):
+        torch.testing.assert_close(output.images[row], alone[prompt].images[row])
+    assert not torch.allclose(*(found.images for found in alone.values()))
+
+
+def test_prompts_without_a_mapper_and_mappers_of_two_generators_are_one_line(folder: Path, tmp_path: Path) -> None:
+    own = exported(folder, "a square", tmp_path / "own")
+    with pytest.raises(StyleClipError, match=r"sample 'k0': no mapper was trained for 'a ring'; .* one of 'a square'"):
+        open_editors({"a square": own})(drawn_batch(small_generator(), 1, instruction=["a ring"]), 0)
+    other = exported(save_generator(tmp_path / "other", seed=1), "a ring", tmp_path / "others")
+    with pytest.raises(BackboneError, match=r"others: expected a mapper of the same generator as .*own"):
+        open_editors({"a square": own, "a ring": other})
+    with pytest.raises(ValueError, match="mappers: expected at least one prompt"):
+        open_editors({})
 
 
 def test_codes_of_a_file_are_learned_from(folder: Path, tmp_path: Path) -> None:
