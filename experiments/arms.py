@@ -6,16 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from experiments.phases import OWN, Phase, read_phases
+from mmig.base.files import replacing
 from mmig.evaluation.protocol import Part
+from mmig.evaluation.settings import read_yaml
 from mmig.run.jobs import point_name, points
 
 BASE, FIRST, PROTOCOL = "base", "first", "protocol"
 """Names of files and folders beside the rows."""
+MARKS = ("{run}", "{seed}")
+"""In the configuration of an editor's row."""
 
 
 @dataclass(frozen=True)
 class Arm:
     """A row with a training seed.
+
+    A row that is an editor (`editor:` in its configuration, as evaluate.py takes it) has no training of its own; in it
+    "{run}" stands for the folder of its run, "{seed}" for its seed.
 
     Attributes:
         row: its configuration.
@@ -32,8 +39,18 @@ class Arm:
         """Of its run."""
         return f"{self.row.parent.name}-{self.row.stem}-{self.seed}"
 
+    @property
+    def is_editor(self) -> bool:
+        """Whether its row is an editor's configuration."""
+        return "editor" in read_yaml(self.row)
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether it is another one with another seed."""
+        return not self.is_editor or any(mark in self.row.read_text(encoding="utf-8") for mark in MARKS)
+
     def trainings(self, more: Sequence[str]) -> list[list[str]]:
-        """Commands that train it, or go on; `more` are arguments of the last alone."""
+        """Commands that train it, or go on; `more` are arguments of its own alone."""
         files = [self.row.with_name(f"{BASE}.yaml"), *([] if self.row.stem == BASE else [self.row])]
         phases = self._phases(files)
         names = {phase.name: self.name if phase.name == OWN else f"{self.name}-{phase.name}" for phase in phases}
@@ -58,7 +75,7 @@ class Arm:
 
     def _phases(self, files: Sequence[Path]) -> list[Phase]:
         """Those of phases.yaml; else that of `first`, where there is one, and the row's own."""
-        if phases := read_phases(self.row.parent, self.row.stem):
+        if (phases := read_phases(self.row.parent, self.row.stem, own=not self.is_editor)) or self.is_editor:
             return phases
         first = self.row.parent / FIRST / self.row.name
         begun = [Phase(FIRST, (*files, first))] if first.is_file() else []
@@ -84,10 +101,27 @@ class Arm:
         sampling = [f"{name}={value}" for name, value in (point or {}).items()]
         return [
             *("evaluate.py", "--protocol", str(self.protocol), "--parts", part.name),
-            *("--checkpoint", str(self.runs / self.name), "--limit", str(limit), "--keep-pictures", "24"),
+            *self._system(),
+            *("--limit", str(limit), "--keep-pictures", "24"),
             *("--precision", precision),
             *("--out", str(self.runs / self.name / part.name), *(["--sampling", *sampling] if sampling else [])),
         ]
+
+    def _system(self) -> tuple[str, str]:
+        return ("--config", str(self._editor)) if self.is_editor else ("--checkpoint", str(self.runs / self.name))
+
+    @property
+    def _editor(self) -> Path:
+        return self.runs / self.name / "editor.yaml"
+
+    def write_editor(self) -> None:
+        """Write the configuration of an editor's row with what its marks stand for."""
+        written = self.row.read_text(encoding="utf-8")
+        for mark, value in zip(MARKS, (str(self.runs / self.name), str(self.seed)), strict=True):
+            written = written.replace(mark, value)
+        self._editor.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(self._editor) as partial:
+            partial.write_text(written, encoding="utf-8")
 
     def folders(self, part: Part) -> dict[str, Path]:
         """Where its evaluations of a part go, by what tables call them: the part, or it at each point of its grid."""

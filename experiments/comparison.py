@@ -8,7 +8,8 @@ of its parts into `runs/FOLDER-R-S/PART`, or the points of the part's grid into 
 of its metrics is the measure. A row with a file `protocol/R.yaml` is scored by that instead.
 Where there is a `first/R.yaml`, a row starts from a run `FOLDER-R-S-first` that differs by that; where phases.yaml
 lists the phases of a row (experiments/phases.py), they are runs `FOLDER-R-S-PHASE`, trained in their order; a row that
-starts from another row waits for it.
+starts from another row waits for it. A row that is an editor (`editor:`) trains its phases alone, and is scored as it
+is; where neither {run} nor {seed} stands in it, once, under the first seed.
 Where a protocol has a part `val` with a grid, it is scored first, with all seeds that are asked for; the parts whose
 grids have none of its settings are then scored at that point of it where the measure is best on average.
 Each row and seed is worked on by one process with one thread, so many at a time as --processes says; what is there is
@@ -61,6 +62,8 @@ def work(arm: Arm, protocol: Protocol, point: Point, options: argparse.Namespace
         if not arm.is_scored(part)
     ]
     trainings = [] if point else arm.trainings(options.more)  # a point is chosen after them
+    if arm.is_editor:
+        arm.write_editor()
     log = arm.runs / f"{arm.name}.log"
     log.parent.mkdir(exist_ok=True)
     with log.open("a", encoding="utf-8") as written:
@@ -155,8 +158,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("more", nargs="*", help="after --: arguments of train.py for all arms")
     options = parser.parse_args(arguments)
     rows = [row.resolve() for row in chosen(options.folder, options.rows, parser)]
-    arms = [Arm(row, seed, ROOT / options.runs) for seed in options.seeds for row in rows]
     with one_line_errors():
+        every = [Arm(row, seed, ROOT / options.runs) for seed in options.seeds for row in rows]
+        arms = [arm for arm in every if arm.seed == options.seeds[0] or arm.has_seeds]
         protocols = read_protocols(arms, options.parts)
         for arm in arms:
             arm.trainings(options.more)  # phases that cannot be are told before anything trains

@@ -11,7 +11,7 @@ A file phases.yaml beside the rows has, by the row's name, the phases by theirs:
 `configs`: of train.py, beside phases.yaml or in the repository. `backbones`: arguments of the model that are the run of
 an earlier phase; `init_from`: the phase whose weights it starts from; `row`: in its place another row of the folder,
 whose run with the same seed is there before; `options`: further ones of train.py, "{seed}" standing for the row's seed.
-`own`, the last, is the row's own training, whose configurations are the row's.
+`own`, the last, is the row's own training, whose configurations are the row's; a row that is an editor has none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,8 +56,13 @@ class Phase:
         return found + [word for option, value in told.items() for word in (f"--{option}", value)]
 
 
-def read_phases(folder: Path, row: str) -> list[Phase]:
+def read_phases(folder: Path, row: str, own: bool = True) -> list[Phase]:
     """The phases of a row in their order, its own the last; none where phases.yaml does not speak of it.
+
+    Args:
+        folder: of the rows.
+        row: its name.
+        own: whether it has a training of its own.
 
     Raises:
         SettingsError: an unknown key, a configuration that is not there, or a phase that does not come before.
@@ -69,8 +74,11 @@ def read_phases(folder: Path, row: str) -> list[Phase]:
         phases.append(_phase(name, entry, folder, f"{path}: {row}.{name}"))
         _check_order(phases, f"{path}: {row}.{name}")
         _check_row(phases, row, folder, f"{path}: {row}.{name}")
-    if phases and phases[-1].name != OWN:
-        raise SettingsError(f"{path}: {row}: expected {OWN!r} as the last phase, found {phases[-1].name!r}")
+    names = [phase.name for phase in phases]
+    if own and names and names[-1] != OWN:
+        raise SettingsError(f"{path}: {row}: expected {OWN!r} as the last phase, found {names[-1]!r}")
+    if not own and OWN in names:
+        raise SettingsError(f"{path}: {row}: expected no {OWN!r}, for the row is an editor")
     return phases
 
 
