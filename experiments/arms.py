@@ -119,7 +119,6 @@ class Arm:
         written = self.row.read_text(encoding="utf-8")
         for mark, value in zip(MARKS, (str(self.runs / self.name), str(self.seed)), strict=True):
             written = written.replace(mark, value)
-        self._editor.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self._editor) as partial:
             partial.write_text(written, encoding="utf-8")
 

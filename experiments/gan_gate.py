@@ -10,19 +10,19 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from datamodules.tinyworld.centred_reader import read_centred
 from datamodules.tinyworld.scene import SIDE
 from experiments.demo import console
 from mmig.base.commands import OptionParser, one_line_errors, positive
 from mmig.base.files import replacing
+from mmig.evaluation.pictures import to_pil
 from mmig.methods.styleclip.generator import StyleGenerator
 from mmig.methods.styleclip.loading import load_generator
-from mmig.metrics.images import resized, signed_to_unit
+from mmig.metrics.images import resized_signed
 
 GATE = 0.8
 BATCH = 50
@@ -35,16 +35,15 @@ def drawn(generator: StyleGenerator, count: int, truncation: float, seed: int) -
     z = torch.randn(count, generator.config.z_dim, generator=torch.Generator().manual_seed(seed))
     torch.manual_seed(seed)  # the noise of its layers
     images = torch.cat([generator(generator.codes(each, truncation)) for each in z.split(BATCH)]).clamp(-1, 1)
-    return resized(signed_to_unit(images), (SIDE, SIDE)) * 2 - 1
+    return resized_signed(images, (SIDE, SIDE))
 
 
 def save_figure(images: Tensor, path: Path) -> None:
     """The first pictures side by side."""
     side = min(SHOWN, int(len(images) ** 0.5))
-    rows = images[: side * side].unflatten(0, (side, side)).permute(0, 3, 1, 4, 2).reshape(side * SIDE, side * SIDE, 3)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    (figure,) = to_pil(make_grid(images[: side * side], side, padding=0)[None])
     with replacing(path) as partial:
-        Image.fromarray(((rows.numpy() + 1) * 127.5).round().astype(np.uint8)).save(partial, format="PNG")
+        figure.save(partial, format="PNG")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -54,8 +54,15 @@ class _ReadOnly(MMIGCLI):
 
 
 def settings_of(row: Path) -> dict[str, Any]:
-    """The merged configuration of a row's own training."""
-    words = Arm(row, 0, ROOT / "runs").trainings([])[-1]
+    """The merged configuration of a row's own training.
+
+    Raises:
+        ValueError: the row is an editor.
+    """
+    arm = Arm(row, 0, ROOT / "runs")
+    if arm.is_editor:
+        raise ValueError(f"{row}: an editor, which has no training of its own; name other --rows")
+    words = arm.trainings([])[-1]
     try:
         with warnings.catch_warnings(action="ignore"):  # Lightning's, about arguments that are not the command line's
             _ReadOnly(words[1:])

@@ -46,9 +46,9 @@ def read_centred(image: ArrayLike) -> Scene | None:
     # the reader seeks near what it expects, so it is asked for everything that may stand there
     expected = (replace(near, shape=shape, size=size) for shape, size in product(SHAPES, SIZES))
     thing = place.best(read(place, each).thing for each in expected)
-    scene = Scene(background, (thing,))
     if not place.bears_out(thing) or thing.texture != "plain":
         return None
+    scene = Scene(background, (thing,))
     verdict = judge_scene(image, scene, "plain")
     return scene if verdict.correct and verdict.background else None
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from datamodules.tinyworld.draws import Draws
-from datamodules.tinyworld.edits import GLOBAL_TYPES, Edit, draw_edit, is_visible
+from datamodules.tinyworld.edits import GLOBAL_TYPES, Edit
 from datamodules.tinyworld.layout import Rules, draw_scene, put
 from datamodules.tinyworld.long_instructions import in_a_story
 from datamodules.tinyworld.render import render
-from datamodules.tinyworld.sample import MAX_ATTEMPTS, Pair, Sample, assemble
+from datamodules.tinyworld.sample import Pair, Sample, assemble, find_pair
 from datamodules.tinyworld.scene import Background, Scene
 from datamodules.tinyworld.sounds import FORMAT, sound
-from datamodules.tinyworld.splits import belongs, split_rules
+from datamodules.tinyworld.splits import split_rules
 from datamodules.tinyworld.words import with_article
 from datamodules.tinyworld.world import World
 
@@ -99,15 +99,16 @@ def _draw(seed: int, split: str, index: int, types: tuple[str, ...], modality: M
 
 def _pair(draws: Draws, split: str, world: World, types: tuple[str, ...]) -> Pair:
     rules, edit_type = split_rules(split, world), draws.choice(types)
-    for _ in range(MAX_ATTEMPTS):
-        found = draw_edit(draws, edit_type, rules)
-        if found is None or not belongs(split, found[0], found[1]) or not is_visible(*found):
-            continue
-        if edit_type == "background" and found[1].background.kind != "plain":
-            continue
-        if edit_type in GLOBAL_TYPES or edit_type == "background" or is_told(found[0], found[2]):
-            return found
-    raise RuntimeError(f"multimodal: no {edit_type} edit found for split {split!r}")
+
+    def fits(source: Scene, target: Scene, edit: Edit) -> bool:
+        if edit_type == "background":
+            return target.background.kind == "plain"
+        return edit_type in GLOBAL_TYPES or is_told(source, edit)
+
+    found = find_pair(draws, edit_type, split, rules, fits)
+    if found is None:
+        raise RuntimeError(f"multimodal: no {edit_type} edit found for split {split!r}")
+    return found
 
 
 def is_told(source: Scene, edit: Edit) -> bool:

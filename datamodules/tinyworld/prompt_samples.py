@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from datamodules.tinyworld.draws import Draws
-from datamodules.tinyworld.edits import Edit, draw_edit, is_visible
-from datamodules.tinyworld.sample import MAX_ATTEMPTS, Pair, Sample, assemble
+from datamodules.tinyworld.edits import Edit
+from datamodules.tinyworld.sample import Pair, Sample, assemble, find_pair
 from datamodules.tinyworld.scene import Scene
-from datamodules.tinyworld.splits import belongs, split_rules
+from datamodules.tinyworld.splits import split_rules
 from datamodules.tinyworld.world import World
 
 SPLITS = ("train", "val", "test")
@@ -25,7 +25,7 @@ class Prompt(NamedTuple):
     edit_type: str
     value: str
 
-    def is_met(self, target: Scene, edit: Edit) -> bool:
+    def is_met(self, source: Scene, target: Scene, edit: Edit) -> bool:
         """Whether an edit of the type does what the text asks for, and nothing else to the object."""
         if self.edit_type == "background":
             return target.background.first == self.value
@@ -60,11 +60,7 @@ def draw_prompt_sample(seed: int, split: str, index: int) -> Sample:
 
 
 def _pair(draws: Draws, split: str, world: World, prompt: Prompt) -> Pair:
-    rules = split_rules(split, world)
-    for _ in range(MAX_ATTEMPTS):
-        found = draw_edit(draws, prompt.edit_type, rules)
-        if found is None or not belongs(split, found[0], found[1]) or not is_visible(*found):
-            continue
-        if prompt.is_met(found[1], found[2]):
-            return found
-    raise RuntimeError(f"prompts: no edit found for {prompt.text!r}, split {split!r}")
+    found = find_pair(draws, prompt.edit_type, split, split_rules(split, world), prompt.is_met)
+    if found is None:
+        raise RuntimeError(f"prompts: no edit found for {prompt.text!r}, split {split!r}")
+    return found

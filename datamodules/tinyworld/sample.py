@@ -14,6 +14,7 @@ from datamodules.tinyworld.edits import GLOBAL_TYPES, Edit, draw_edit, is_visibl
 from datamodules.tinyworld.expressive import expressive, expressive_blind
 from datamodules.tinyworld.inferable import TRAINED_SPLITS
 from datamodules.tinyworld.instructions import can_infer, instruct, instruct_by_inference
+from datamodules.tinyworld.layout import Rules
 from datamodules.tinyworld.render import render, silhouette, silhouettes
 from datamodules.tinyworld.scene import SIDE, Scene
 from datamodules.tinyworld.splits import belongs, edit_types, kinds_of, split_rules
@@ -35,15 +36,31 @@ def draw_pair(world: World, split: str, index: int) -> tuple[Draws, str, Pair]:
     draws = Draws(world.seed, f"{world.level}/{split}", index)
     edit_type = draws.choice(types)
     kind = draws.choice(kinds_of(edit_type, world))
+
+    def fits(source: Scene, target: Scene, edit: Edit) -> bool:
+        if world.objects and len(target.things) != world.objects:
+            return False
+        return kind != "inferable" or can_infer(edit, target)
+
+    found = find_pair(draws, edit_type, split, rules, fits)
+    if found is None:
+        raise RuntimeError(f"tinyworld: no {edit_type} edit found for {world}, split {split}, sample {index}")
+    return draws, kind, found
+
+
+def find_pair(
+    draws: Draws, edit_type: str, split: str, rules: Rules, fits: Callable[[Scene, Scene, Edit], bool]
+) -> Pair | None:
+    """The first edit of a type that is drawn, belongs to a split, can be seen, and fits; None after `MAX_ATTEMPTS`.
+
+    Args:
+        fits: says of source, target and edit whether they are what is sought.
+    """
     for _ in range(MAX_ATTEMPTS):
         found = draw_edit(draws, edit_type, rules)
-        if found is None or not belongs(split, found[0], found[1]) or not is_visible(*found):
-            continue
-        if world.objects and len(found[1].things) != world.objects:
-            continue
-        if kind != "inferable" or can_infer(found[2], found[1]):
-            return draws, kind, found
-    raise RuntimeError(f"tinyworld: no {edit_type} edit found for {world}, split {split}, sample {index}")
+        if found is not None and belongs(split, found[0], found[1]) and is_visible(*found) and fits(*found):
+            return found
+    return None
 
 
 def make_sample(

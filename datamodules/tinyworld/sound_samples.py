@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from datamodules.placeholders import placeholders
 from datamodules.tinyworld.draws import Draws
-from datamodules.tinyworld.edits import GLOBAL_TYPES, Edit, draw_edit, is_visible
+from datamodules.tinyworld.edits import GLOBAL_TYPES, Edit
 from datamodules.tinyworld.instructions import refer
-from datamodules.tinyworld.sample import MAX_ATTEMPTS, Pair, Sample, assemble
+from datamodules.tinyworld.sample import Pair, Sample, assemble, find_pair
 from datamodules.tinyworld.scene import Scene, Thing
 from datamodules.tinyworld.sounds import FORMAT, sound
-from datamodules.tinyworld.splits import belongs, split_rules
+from datamodules.tinyworld.splits import split_rules
 from datamodules.tinyworld.words import AT_PLACE
 from datamodules.tinyworld.world import World
 
@@ -74,11 +74,10 @@ def draw_sound_sample(seed: int, split: str, index: int) -> Sample:
 
 def _pair(draws: Draws, split: str, world: World) -> Pair:
     rules, edit_type = split_rules(split, world), draws.choice(TYPES)
-    for _ in range(MAX_ATTEMPTS):
-        found = draw_edit(draws, edit_type, rules)
-        if found is not None and belongs(split, found[0], found[1]) and is_visible(*found):
-            return found
-    raise RuntimeError(f"sounds: no {edit_type} edit found for split {split!r}")
+    found = find_pair(draws, edit_type, split, rules, lambda *_: True)
+    if found is None:
+        raise RuntimeError(f"sounds: no {edit_type} edit found for split {split!r}")
+    return found
 
 
 def meant_by_sound(edit: Edit) -> str:

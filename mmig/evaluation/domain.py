@@ -29,7 +29,7 @@ from mmig.diffusion.latents import encode_unscaled, reduction
 from mmig.diffusion.saving import DOMAIN_FILE, origin_of
 from mmig.editor import Editor, autoencoder_of
 from mmig.evaluation.data import build_datamodule, data_section, prepare
-from mmig.metrics.images import resized, signed_to_unit
+from mmig.metrics.images import resized_signed
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -225,7 +225,7 @@ def _fitted(image: Tensor, resolution: int, factor: int) -> Tensor:
     height, width = (max(1, round(side * scale / factor)) * factor for side in image.shape[1:])
     if (height, width) == tuple(image.shape[1:]):
         return image[None].float()
-    return 2 * resized(signed_to_unit(image[None]), (height, width)) - 1
+    return resized_signed(image[None], (height, width))
 
 
 def _rounded(value: float) -> float:

@@ -75,6 +75,11 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     return (levels.to(images.device).float() / 255).masked_fill(broken.view(-1, 1, 1, 1), torch.nan)
 
 
+def resized_signed(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """The same of images in [-1,1], as editors and batches hold them."""
+    return resized(signed_to_unit(images), size) * 2 - 1
+
+
 def to_bytes(images: Tensor) -> Tensor:
     """Images float in [0,1] -> uint8 [B,H,W,3] on the CPU, rounded to nearest; NaN becomes black."""
     scaled = (torch.nan_to_num(images.detach(), nan=0.0).clamp(0, 1) * 255).round()

@@ -49,7 +49,7 @@ def test_an_editor_has_no_training_of_its_own(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A comparison of an editor that does nothing, whose settings are chosen on validation."""
+    """A comparison of one editor, whose strength (none, or all of it) is chosen on validation."""
     for split in ("val", "test"):
         write_split(tmp_path / "prompts" / split, split, 4, ContentWorld("prompts"))
     data = yaml.safe_load((ROOT / "configs/data/prompts.yaml").read_text(encoding="utf-8"))

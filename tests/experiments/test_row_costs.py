@@ -44,3 +44,10 @@ def test_it_prints_a_line_a_row_and_writes_no_data(row: Path, capsys: pytest.Cap
     assert chosen_precision("auto") in shown
     step, edit = (float(cell) for cell in line.replace("│", " ").split()[-2:])
     assert step > 0 and edit > 0 and not (row.parent.parent / "world").exists()
+
+
+def test_a_row_that_trains_nothing_is_one_line(row: Path) -> None:
+    row.write_text("editor: {class_path: mmig.evaluation.editors.Identity}", encoding="utf-8")
+    with pytest.raises(SystemExit) as caught:
+        main([str(row.parent), "--steps", "1"])
+    assert "response.yaml: an editor, which has no training of its own" in str(caught.value)

@@ -17,7 +17,7 @@ from mmig.methods.styleclip.errors import StyleClipError
 from mmig.methods.styleclip.generator import StyleGenerator
 from mmig.methods.styleclip.inversion import Inverter
 from mmig.methods.styleclip.projector import Inverted
-from mmig.metrics.images import resized, signed_to_unit
+from mmig.metrics.images import resized_signed
 
 METRIC = "mmig.methods.styleclip.metric.InversionError"
 FROM_ZERO: Limits = (0, float("inf"))
@@ -100,7 +100,7 @@ class CodeEditor(ABC):
         extras = {"inversion_error": inverted.errors.tolist(), "missing": missing}
         if (size := tuple(batch["source"].shape[-2:])) != images.shape[-2:]:
             extras["as_made"] = list(images.cpu())
-            images = resized(signed_to_unit(images), size) * 2 - 1
+            images = resized_signed(images, size)
         return EditOutput(images.contiguous(), texts, extras)
 
     def _sources(self, batch: Batch) -> Tensor:

@@ -163,8 +163,9 @@ def open_editors(
     if not mappers:
         raise ValueError("mappers: expected at least one prompt with its run or folder")
     first, *others = mappers.values()
+    own = _identity(first)
     for path in others:
-        if _identity(path) != _identity(first):
+        if _identity(path) != own:
             raise BackboneError(f"{path}: expected a mapper of the same generator as {first}")
     inverter = _open_inverter(first, lpips)
     found = {prompt: _open_mapper(path, inverter.generator) for prompt, path in mappers.items()}
