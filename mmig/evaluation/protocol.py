@@ -1,6 +1,7 @@
 """Published protocols as data: which samples, metrics and models, and with which numbers the result may share a table.
 
-A protocol is a YAML such as configs/evaluation/protocols/magicbrush.yaml; `evaluate.py --protocol` carries it out.
+A protocol is a YAML such as configs/evaluation/protocols/magicbrush.yaml; `evaluate.py --protocol` carries it out. One
+that says `like: ../protocol.yaml` is as that one beside it, but for what it says itself of the whole and of its parts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -99,7 +100,7 @@ def read_protocol(name: str | Path) -> Protocol:
         if str(name) not in known:
             raise SettingsError(f"--protocol {name}: expected a YAML, or one of {', '.join(known)}")
         path = resolved(FOLDER / f"{name}.yaml")
-    values = read_yaml(path)
+    values = _read(path)
     _check_keys(
         values, {"title", "parts", "seeds", "published", "scoring", "unstated", "not_reproduced", "notes"}, path
     )
@@ -119,6 +120,27 @@ def read_protocol(name: str | Path) -> Protocol:
         _listed(values.get("not_reproduced")),
         _listed(values.get("notes")),
     )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a file says, on top of what the protocol says that it is like."""
+    values = read_yaml(path)
+    other = values.pop("like", None)
+    if other is None:
+        return values
+    if not isinstance(other, str):
+        raise SettingsError(f"{path}: like: expected the path of another protocol, found {other!r}")
+    whole = read_yaml(path.parent / other)
+    if "like" in whole:
+        raise SettingsError(f"{path}: like: expected a whole protocol, found {other}, which is like another one")
+    return dict(_over(whole, values))
+
+
+def _over(whole: Any, own: Any) -> Any:
+    """A value on top of another one, mapping by mapping."""
+    if not (isinstance(whole, dict) and isinstance(own, dict)):
+        return own
+    return whole | {name: _over(whole.get(name), value) for name, value in own.items()}
 
 
 def _check_keys(values: Any, known: set[str], origin: Any) -> None:

@@ -1,5 +1,6 @@
 """Protocols as files: all of ours can be read, bad ones are refused, and deviations are noticed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,36 @@ def write(path: Path, **changes: Any) -> Path:
 def test_a_bad_file_is_refused_with_its_place(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError) as refused:
         read_protocol(write(tmp_path / "mine.yaml", **changes))
+    assert message in str(refused.value)
+
+
+def test_one_may_be_like_another_but_for_what_it_says(tmp_path: Path) -> None:
+    whole = read_protocol(write(tmp_path / "whole.yaml", notes="both"))
+    own = {"like": "../whole.yaml", "title": "own", "parts": {"a": {"grid": {"alpha": [1, 2]}}}}
+    (tmp_path / "own").mkdir()
+    file = tmp_path / "own" / "mine.yaml"
+    file.write_text(yaml.safe_dump(own))
+    found = read_protocol(file)
+    (part,) = whole.parts
+    assert found.parts == (replace(part, grid={"alpha": (1, 2)}),)
+    assert (found.name, found.title, found.notes, found.table) == ("mine", "own", ("both",), whole.table)
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"like": 3}, "mine.yaml: like: expected the path of another protocol, found 3"),
+        ({"like": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),
+        ({"like": "mine.yaml"}, "like: expected a whole protocol, found mine.yaml, which is like another one"),
+        ({"like": "whole.yaml", "parts": {"a": 3}}, "parts.a: expected a mapping, found 3"),
+        ({"like": "whole.yaml", "metrics": []}, "unknown key 'metrics'"),
+    ],
+)
+def test_what_cannot_be_like_another_is_refused(own: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write(tmp_path / "whole.yaml")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(own))
+    with pytest.raises(SettingsError) as refused:
+        read_protocol(tmp_path / "mine.yaml")
     assert message in str(refused.value)
 
 
