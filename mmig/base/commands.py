@@ -18,10 +18,14 @@ INTERRUPTED = 130
 
 
 class OptionParser(argparse.ArgumentParser):
-    """Takes options by their whole names alone, and names the nearest ones to those that it does not know."""
+    """Takes options by their whole names alone, and names the nearest ones to those that it does not know.
+
+    An option of several values may be given several times: `--grid alpha=0,1 --grid beta=0,1` is both of them.
+    """
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **settings})
+        self.register("action", None, _Store)
         self._given: list[str] = []
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -38,6 +42,16 @@ class OptionParser(argparse.ArgumentParser):
         elif unknown and "required" in message:
             message += f"; {unknown_options(f'unrecognized arguments: {unknown[0]}', known)}"
         super().error(message)
+
+
+class _Store(argparse.Action):
+    """Stores what was given, as argparse does; several values go behind those given before."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        before = getattr(namespace, self.dest, None)
+        if isinstance(values, list) and isinstance(before, list) and before is not self.default:
+            values = [*before, *values]
+        setattr(namespace, self.dest, values)
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:

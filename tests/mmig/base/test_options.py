@@ -71,3 +71,14 @@ def test_subcommands_are_looked_through(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit):
         parser.parse_args(["copy", "--sorce", "x"])
     assert "unknown option --sorce (did you mean --source?)" in capsys.readouterr().err
+
+
+def test_an_option_of_several_values_may_be_given_several_times() -> None:
+    parser = OptionParser()
+    parser.add_argument("--grid", nargs="+", default=["x"])
+    parser.add_argument("--rows", nargs="+")
+    parser.add_argument("--seeds", type=int)
+    given = parser.parse_args(["--grid", "a", "b", "--seeds", "1", "--grid", "c", "--rows", "d", "--seeds", "2"])
+    assert (given.grid, given.rows, given.seeds) == (["a", "b", "c"], ["d"], 2)
+    assert parser.parse_args(["--rows", "d", "--rows", "e"]).rows == ["d", "e"]
+    assert parser.parse_args([]).grid == ["x"]
