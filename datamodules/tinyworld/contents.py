@@ -30,6 +30,7 @@ CONTENTS: dict[str, Content] = {
     "subjects_in_words": Content(subject_samples.SPLITS, subject_samples.draw_subject_sample_in_words),
     "sounds": Content(sound_samples.SPLITS, sound_samples.draw_sound_sample),
     "multimodal": Content(multimodal_samples.SPLITS, multimodal_samples.draw_multimodal_sample),
+    "multimodal_in_words": Content(multimodal_samples.SPLITS, multimodal_samples.draw_multimodal_sample_in_words),
     "multimodal_said": Content(multimodal_samples.SPLITS, multimodal_samples.draw_said_sample),
     "multimodal_shown": Content(multimodal_samples.SPLITS, multimodal_samples.draw_shown_sample),
     "multimodal_heard": Content(multimodal_samples.SPLITS, multimodal_samples.draw_heard_sample),

@@ -48,6 +48,11 @@ def draw_multimodal_sample(seed: int, split: str, index: int) -> Sample:
     return _draw(seed, split, index, TYPES, None)
 
 
+def draw_multimodal_sample_in_words(seed: int, split: str, index: int) -> Sample:
+    """The edit of `draw_multimodal_sample`, in words."""
+    return _draw(seed, split, index, TYPES, "text")
+
+
 def draw_said_sample(seed: int, split: str, index: int) -> Sample:
     """The edit of `draw_shown_sample` and of `draw_heard_sample`, in words."""
     return _draw(seed, split, index, HEARD_TYPES, "text")

@@ -30,6 +30,7 @@ WORLDS = {
     "multimodal": ("train", "val", "test"),
     "multimodal_said": ("train", "val", "test"),
     "multimodal_several": ("train", "test"),
+    "multimodal_in_words": ("test",),
     **{f"multimodal_{name}": ("test",) for name in ("shown", "heard", "long")},
 }
 PHASES = ["prior", "llm1", "llm2"]

@@ -18,6 +18,7 @@ PICTURES = {
     "subjects_in_words": "03c41bbbca9a36b2ae4ca0cc9d81088c06ea8d25551bd2ac2efef161e4e7875a",
     "sounds": "febf1d70ed752be951a0c7e3884a9b340421167f7a2e8fd53964b40638563605",
     "multimodal": "986af2c5b789e392257af95acdfbc563bdcb4fc36e9670f99f7b395d9d13afb1",
+    "multimodal_in_words": "986af2c5b789e392257af95acdfbc563bdcb4fc36e9670f99f7b395d9d13afb1",
     "multimodal_said": "a50325d5287b7a2ee67621de309e83d3d9adec760342196fcb2426582e210e3b",
     "multimodal_shown": "a50325d5287b7a2ee67621de309e83d3d9adec760342196fcb2426582e210e3b",
     "multimodal_heard": "a50325d5287b7a2ee67621de309e83d3d9adec760342196fcb2426582e210e3b",
