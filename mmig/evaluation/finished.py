@@ -114,6 +114,17 @@ def check_comparable(evaluations: Sequence[Finished]) -> None:
         differs = _difference_of_data(first, other) or _difference_of_samples(first, other)
         if differs:
             raise NotComparableError(f"{first.directory} and {other.directory} cannot be compared: {differs}")
+    check_scored_alike(evaluations)
+
+
+def check_scored_alike(evaluations: Sequence[Finished]) -> None:
+    """Refuse evaluations that other models scored than the first one.
+
+    Raises:
+        NotComparableError: saying in one line which.
+    """
+    first = evaluations[0]
+    for other in evaluations[1:]:
         for model in MODELS:
             ours, theirs = (_without_place(each.report.get(model)) for each in (first, other))
             if ours and theirs and ours != theirs:

@@ -1,0 +1,93 @@
+r"""Systems beside each other with their training seeds averaged: means, and paired differences to the first system.
+
+    python -m experiments.over_seeds at_once=runs/NAME-{seed}/several in_turns=runs/NAME-{seed}/several_in_turns \\
+      --metrics joint success preservation
+
+In a folder {seed} stands for each of --seeds. Samples are paired by their keys, whatever was asked of each in its own
+data, so that one edit may be compared as it is asked for in several ways; samples count that all evaluations have a
+value for. Intervals are of 95 %, over samples, without a correction: what is claimed is in docs/claims.yaml.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmig.base.commands import OptionParser, one_line_errors
+from mmig.evaluation.bootstrap import Interval, mean_interval
+from mmig.evaluation.finished import Finished, check_scored_alike, read_finished
+from mmig.evaluation.rows import by_key
+
+
+def read_systems(given: Sequence[str], seeds: Sequence[int]) -> dict[str, list[Finished]]:
+    """The evaluations of each system, one a training seed.
+
+    Args:
+        given: NAME=FOLDER.
+        seeds: what {seed} stands for in a folder; one without it is of one evaluation.
+
+    Raises:
+        ValueError: another form, a name or folder twice, or no evaluation there.
+        NotComparableError: other models scored some of them.
+    """
+    folders: dict[str, list[str]] = {}
+    for text in given:
+        name, _, folder = text.partition("=")
+        if not name or not folder:
+            raise ValueError(f"{text}: expected NAME=FOLDER")
+        if name in folders:
+            raise ValueError(
+                f"{text}: {name} is given twice; expected one FOLDER, with {{seed}} for its training seeds"
+            )
+        folders[name] = list(dict.fromkeys(folder.replace("{seed}", str(seed)) for seed in seeds))
+    found = iter(read_finished([folder for of_system in folders.values() for folder in of_system]))
+    systems = {name: [next(found) for _ in of_system] for name, of_system in folders.items()}
+    check_scored_alike([each for runs in systems.values() for each in runs])
+    return systems
+
+
+def values_of(systems: Mapping[str, Sequence[Finished]], metric: str) -> dict[str, NDArray[np.float64]]:
+    """A metric of the samples that all evaluations have one for, [n] of each system, training seeds averaged.
+
+    Raises:
+        ValueError: there is no such sample.
+    """
+    scores = {name: [by_key(each.rows, metric) for each in runs] for name, runs in systems.items()}
+    keys = sorted(set.intersection(*(set(run) for runs in scores.values() for run in runs)))
+    if not keys:
+        raise ValueError(f"{metric}: expected samples that all evaluations have a value for, found none")
+    return {name: np.array([[run[key] for key in keys] for run in runs]).mean(axis=0) for name, runs in scores.items()}
+
+
+def table(systems: Mapping[str, Sequence[Finished]], metrics: Sequence[str]) -> str:
+    """Markdown: a line a system and metric."""
+    first, *others = systems
+    lines = [f"| metric | system | n | mean | minus {first} |", "|---|---|---|---|---|"]
+    for metric in metrics:
+        values = values_of(systems, metric)
+        differences = {name: _told(mean_interval(values[name] - values[first]), "+.3f") for name in others}
+        for name, found in values.items():
+            mean = _told(mean_interval(found), ".3f")
+            lines.append(f"| {metric} | {name} | {len(found)} | {mean} | {differences.get(name, '')} |")
+    return "\n".join(lines)
+
+
+def _told(interval: Interval, form: str) -> str:
+    return f"{interval.value:{form}} {interval.bounds(form)}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read, average, print."""
+    parser = OptionParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("systems", nargs="+", metavar="NAME=FOLDER", help="the first is what others are held against")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of training (default: 0 1 2)")
+    parser.add_argument("--metrics", nargs="+", default=["joint", "success", "preservation"])
+    options = parser.parse_args(arguments)
+    with one_line_errors():
+        sys.stdout.write(f"{table(read_systems(options.systems, options.seeds), options.metrics)}\n")
+
+
+if __name__ == "__main__":
+    main()
