@@ -1,6 +1,6 @@
 r"""Systems beside each other with their training seeds averaged: means, and paired differences to the first system.
 
-    python -m experiments.over_seeds at_once=runs/NAME-{seed}/several in_turns=runs/NAME-{seed}/several_in_turns \\
+    python -m experiments.over_seeds at_once=runs/NAME-{seed}/several in_turns=runs/NAME-{seed}/several_in_turns \
       --metrics joint success preservation
 
 In a folder {seed} stands for each of --seeds. Samples are paired by their keys, whatever was asked of each in its own
@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.side_by_side import named_folder
 from mmig.base.commands import OptionParser, one_line_errors
 from mmig.evaluation.bootstrap import Interval, mean_interval
 from mmig.evaluation.finished import Finished, check_scored_alike, read_finished
@@ -34,9 +35,7 @@ def read_systems(given: Sequence[str], seeds: Sequence[int]) -> dict[str, list[F
     """
     folders: dict[str, list[str]] = {}
     for text in given:
-        name, _, folder = text.partition("=")
-        if not name or not folder:
-            raise ValueError(f"{text}: expected NAME=FOLDER")
+        name, folder = named_folder(text)
         if name in folders:
             raise ValueError(
                 f"{text}: {name} is given twice; expected one FOLDER, with {{seed}} for its training seeds"

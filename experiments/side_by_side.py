@@ -1,9 +1,10 @@
 """A figure of the same samples edited by several systems: source, each system's picture, target, a row a sample.
 
-    python -m experiments.side_by_side NAME=EVALUATION [NAME=EVALUATION ...] --out FILE.png [--rows 8]
+    python -m experiments.side_by_side NAME=EVALUATION [NAME=EVALUATION ...] --out FILE.png [--rows 8] [--by-key]
 
 Reads the pictures that evaluate.py kept (`--keep-pictures`). Taken are the first samples, by key, of as many types of
-edit as there are rows: nobody has chosen them.
+edit as there are rows: nobody has chosen them. With --by-key they may be of different data whose samples have the same
+keys, one edit that is asked for in several ways.
 """
 
 import argparse
@@ -14,25 +15,34 @@ from PIL import Image
 
 from mmig.base.commands import OptionParser, one_line_errors, positive
 from mmig.base.files import replacing
-from mmig.evaluation.finished import Finished, check_comparable, read_finished
+from mmig.evaluation.finished import Finished, check_comparable, check_scored_alike, read_finished
 from mmig.evaluation.page.chosen import some_of_each
 
 
-def read_named(options: Sequence[str]) -> dict[str, Finished]:
+def named_folder(option: str) -> tuple[str, str]:
+    """Name and folder of NAME=FOLDER; ValueError on another form."""
+    name, _, folder = option.partition("=")
+    if not name or not folder:
+        raise ValueError(f"{option}: expected NAME=FOLDER of an evaluation")
+    return name, folder
+
+
+def read_named(options: Sequence[str], by_key: bool = False) -> dict[str, Finished]:
     """The evaluations of NAME=FOLDER options, of the same samples.
+
+    Args:
+        options: in the order of the columns.
+        by_key: whether samples are the same if their keys are, whatever the data.
 
     Raises:
         ValueError: an option of another form, a name twice, no finished evaluation, or ones of other samples.
     """
-    pairs = [option.partition("=") for option in options]
-    for option, (name, _, folder) in zip(options, pairs, strict=True):
-        if not name or not folder:
-            raise ValueError(f"{option}: expected NAME=FOLDER of an evaluation")
-    names = [name for name, _, _ in pairs]
+    pairs = [named_folder(option) for option in options]
+    names = [name for name, _ in pairs]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"{min(twice)}: given twice; each system needs a name of its own")
-    evaluations = read_finished([folder for _, _, folder in pairs])
-    check_comparable(evaluations)
+    evaluations = read_finished([folder for _, folder in pairs])
+    (check_scored_alike if by_key else check_comparable)(evaluations)
     return dict(zip(names, evaluations, strict=True))
 
 
@@ -86,9 +96,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("systems", nargs="+", metavar="NAME=FOLDER", help="evaluations, in the order of the columns")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.png")
     parser.add_argument("--rows", type=positive, default=8, help="samples (default: 8)")
+    parser.add_argument("--by-key", action="store_true", help="of different data with the same keys")
     options = parser.parse_args(arguments)
     with one_line_errors():
-        evaluations = read_named(options.systems)
+        evaluations = read_named(options.systems, options.by_key)
         draw(evaluations, shown_keys(list(evaluations.values()), options.rows), options.out)
 
 

@@ -17,6 +17,7 @@ from statistics import median
 
 import torch
 
+from experiments.side_by_side import named_folder
 from experiments.subject_results.balance import BALANCED, Scores, balance, gain, scores_of, values_of
 from mmig.base.commands import OptionParser, one_line_errors
 from mmig.base.files import write_text
@@ -39,12 +40,9 @@ def read_methods(given: Sequence[str]) -> dict[str, list[Scores]]:
         ValueError: another form, a folder twice, or no evaluation there.
     """
     methods: dict[str, list[Scores]] = {}
-    pairs = [text.partition("=") for text in given]
-    for text, (_, there, _) in zip(given, pairs, strict=True):
-        if not there:
-            raise ValueError(f"{text}: expected NAME=FOLDER")
-    evaluations = read_finished([folder for _, _, folder in pairs])
-    for (name, _, _), evaluation in zip(pairs, evaluations, strict=True):
+    pairs = [named_folder(text) for text in given]
+    evaluations = read_finished([folder for _, folder in pairs])
+    for (name, _), evaluation in zip(pairs, evaluations, strict=True):
         scores = {**scores_of(evaluation), SECONDS: by_key(evaluation.rows, SECONDS)}
         methods.setdefault(name, []).append(scores)
     return methods

@@ -1,5 +1,6 @@
 """The figure shows samples that all systems have pictures of, one column a system."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 
 import evaluate
 from experiments.side_by_side import main, read_named, shown_keys
+from mmig.evaluation.finished import NotComparableError
 
 WORLD = """
 data:
@@ -32,6 +34,17 @@ def test_it_is_a_picture_of_what_all_have(evaluations: list[str], tmp_path: Path
     main([*evaluations, "--out", str(tmp_path / "figure.png")])
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.width > figure.height > 200
+
+
+def test_one_edit_may_be_asked_for_in_several_ways(evaluations: list[str], tmp_path: Path) -> None:
+    name, _, folder = evaluations[0].partition("=")
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    rows = (copy / "samples.jsonl").read_text(encoding="utf-8").replace('"instruction": "', '"instruction": "please ')
+    (copy / "samples.jsonl").write_text(rows, encoding="utf-8")
+    with pytest.raises(NotComparableError, match="asks for"):
+        read_named([evaluations[0], f"copy={copy}"])
+    assert list(read_named([evaluations[0], f"copy={copy}"], by_key=True)) == [name, "copy"]
 
 
 def test_what_cannot_be_shown_is_one_line(evaluations: list[str], tmp_path: Path) -> None:
