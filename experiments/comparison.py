@@ -129,12 +129,16 @@ def table(arms: Sequence[Arm], protocols: Mapping[Path, Protocol]) -> Table:
         cells[row] = dict(zip(names, found, strict=True))
     every = [value for of_row in cells.values() for values in of_row.values() for value in values]
     factor, unit = (100, ", per cent") if all(0 <= value <= 1 for value in every) else (1, "")
-    shown = Table("row", title=f"{measure}{unit}")
-    headings = dict.fromkeys(name for of_row in cells.values() for name in of_row)
+    headings = list(dict.fromkeys(name for of_row in cells.values() for name in of_row))
+    told = {row.stem: [_told(of_row.get(name, []), factor) for name in headings] for row, of_row in cells.items()}
+    if len(headings) > len(told):  # points of a grid are many, and lines have more room than columns
+        told = dict(zip(headings, map(list, zip(*told.values(), strict=True)), strict=True))
+        headings = [row.stem for row in cells]
+    shown = Table("", title=f"{measure}{unit}")
     for heading in headings:
         shown.add_column(heading, justify="right")
-    for row, of_row in cells.items():
-        shown.add_row(row.stem, *(_told(of_row.get(name, []), factor) for name in headings))
+    for name, values in told.items():
+        shown.add_row(name, *values)
     return shown
 
 

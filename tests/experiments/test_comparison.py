@@ -154,7 +154,8 @@ def test_a_row_may_have_a_protocol_of_its_own(folder: Path) -> None:
     asked = [[part.name for part in with_asked(found[arm.row], ["scales"]).parts] for arm in arms]
     assert asked == [["scales"], []]
     assert arms[1].evaluation(found[arms[1].row].parts[0], 5)[2] == str(folder / "small" / "protocol" / "response.yaml")
-    assert table(arms, found).row_count == 2
+    assert table(arms, found).row_count == 3
+    assert [column.header for column in table(arms, found).columns] == ["", "base", "response"]
     with pytest.raises(SettingsError, match="--parts nothing: the protocol protocol has world, scales"):
         read_protocols(arms, ["nothing"])
 
