@@ -16,7 +16,7 @@ from statistics import mean
 from rich.console import Console
 
 from mmig.base.commands import OptionParser, one_line_errors
-from mmig.evaluation.bootstrap import Interval, paired_difference
+from mmig.evaluation.bootstrap import paired_difference
 from mmig.evaluation.protocol import read_protocol
 from mmig.evaluation.rows import by_key, read_rows
 from mmig.metrics.published_numbers import PublishedRow
@@ -98,7 +98,7 @@ def order_table(root: Path) -> str:
         ours = ["-", "-"]
         if all(scores):
             found = paired_difference(*scores)
-            ours = [f"*{part}*: **{_points(found)}**", f"{found.n}, {len(seeds)}"]
+            ours = [f"*{part}*: **{found.told('+.1f', 100)}**", f"{found.n}, {len(seeds)}"]
         lines.append([*theirs, *ours])
     return _markdown(lines)
 
@@ -107,10 +107,6 @@ def _as_printed(row: PublishedRow, column: str) -> str:
     """Two decimals of what is times 100, three of the rest."""
     value = row.values.get(column)
     return "-" if value is None else f"{value:.{2 if value > 1 else 3}f}"
-
-
-def _points(found: Interval) -> str:
-    return f"{100 * found.value:+.1f} {found.bounds('+.1f', 100)}"
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -139,12 +139,12 @@ def format_interval(interval: Interval, percent: bool) -> str:
     if interval.n == 0:
         return "-"
     scale, digits = (100, 0) if percent else (1, 2)
-    return f"{scale * interval.value:.{digits}f} {interval.bounds(f'.{digits}f', scale)}"
+    return interval.told(f".{digits}f", scale)
 
 
 def points(interval: Interval) -> str:
     """A difference of shares with its interval, in points of a per cent."""
-    return f"{100 * interval.value:+.1f} {interval.bounds('+.1f', 100)}"
+    return interval.told("+.1f", 100)
 
 
 def new_table(title: str, markdown: bool) -> Table:

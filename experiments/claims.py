@@ -105,7 +105,7 @@ def claims_at(commit: str, file: Path) -> list[Claim]:
 
 def cells(found: Interval, by_seed: Sequence[float]) -> tuple[str, str, str]:
     """A measured difference with its interval, by training seed, and samples."""
-    return f"{found.value:+.3f} {found.bounds('+.3f')}", ", ".join(f"{value:+.3f}" for value in by_seed), str(found.n)
+    return found.told("+.3f"), ", ".join(f"{value:+.3f}" for value in by_seed), str(found.n)
 
 
 def claims_table(outcomes: list[Outcome], late: set[str]) -> Table:

@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.side_by_side import named_folder
+from experiments.side_by_side import named_folders
 from mmig.base.commands import OptionParser, one_line_errors
-from mmig.evaluation.bootstrap import Interval, mean_interval
+from mmig.evaluation.bootstrap import mean_interval
 from mmig.evaluation.finished import Finished, check_scored_alike, read_finished
 from mmig.evaluation.rows import by_key
 
@@ -33,17 +33,16 @@ def read_systems(given: Sequence[str], seeds: Sequence[int]) -> dict[str, list[F
         ValueError: another form, a name or folder twice, or no evaluation there.
         NotComparableError: other models scored some of them.
     """
-    folders: dict[str, list[str]] = {}
-    for text in given:
-        name, folder = named_folder(text)
-        if name in folders:
-            raise ValueError(
-                f"{text}: {name} is given twice; expected one FOLDER, with {{seed}} for its training seeds"
-            )
-        folders[name] = list(dict.fromkeys(folder.replace("{seed}", str(seed)) for seed in seeds))
-    found = iter(read_finished([folder for of_system in folders.values() for folder in of_system]))
-    systems = {name: [next(found) for _ in of_system] for name, of_system in folders.items()}
-    check_scored_alike([each for runs in systems.values() for each in runs])
+    folders = [
+        (name, place)
+        for name, folder in named_folders(given).items()
+        for place in dict.fromkeys(folder.replace("{seed}", str(seed)) for seed in seeds)
+    ]
+    evaluations = read_finished([place for _, place in folders])
+    check_scored_alike(evaluations)
+    systems: dict[str, list[Finished]] = {}
+    for (name, _), evaluation in zip(folders, evaluations, strict=True):
+        systems.setdefault(name, []).append(evaluation)
     return systems
 
 
@@ -66,15 +65,11 @@ def table(systems: Mapping[str, Sequence[Finished]], metrics: Sequence[str]) -> 
     lines = [f"| metric | system | n | mean | minus {first} |", "|---|---|---|---|---|"]
     for metric in metrics:
         values = values_of(systems, metric)
-        differences = {name: _told(mean_interval(values[name] - values[first]), "+.3f") for name in others}
+        differences = {name: mean_interval(values[name] - values[first]).told("+.3f") for name in others}
         for name, found in values.items():
-            mean = _told(mean_interval(found), ".3f")
+            mean = mean_interval(found).told(".3f")
             lines.append(f"| {metric} | {name} | {len(found)} | {mean} | {differences.get(name, '')} |")
     return "\n".join(lines)
-
-
-def _told(interval: Interval, form: str) -> str:
-    return f"{interval.value:{form}} {interval.bounds(form)}"
 
 
 def main(arguments: list[str] | None = None) -> None:

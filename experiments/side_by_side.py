@@ -27,6 +27,16 @@ def named_folder(option: str) -> tuple[str, str]:
     return name, folder
 
 
+def named_folders(options: Sequence[str]) -> dict[str, str]:
+    """Folders by name of NAME=FOLDER options; ValueError on another form, or a name twice."""
+    folders: dict[str, str] = {}
+    for name, folder in map(named_folder, options):
+        if name in folders:
+            raise ValueError(f"{name}: given twice; each system needs a name of its own")
+        folders[name] = folder
+    return folders
+
+
 def read_named(options: Sequence[str], by_key: bool = False) -> dict[str, Finished]:
     """The evaluations of NAME=FOLDER options, of the same samples.
 
@@ -37,13 +47,10 @@ def read_named(options: Sequence[str], by_key: bool = False) -> dict[str, Finish
     Raises:
         ValueError: an option of another form, a name twice, no finished evaluation, or ones of other samples.
     """
-    pairs = [named_folder(option) for option in options]
-    names = [name for name, _ in pairs]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"{min(twice)}: given twice; each system needs a name of its own")
-    evaluations = read_finished([folder for _, folder in pairs])
+    folders = named_folders(options)
+    evaluations = read_finished(list(folders.values()))
     (check_scored_alike if by_key else check_comparable)(evaluations)
-    return dict(zip(names, evaluations, strict=True))
+    return dict(zip(folders, evaluations, strict=True))
 
 
 def shown_keys(evaluations: Sequence[Finished], rows: int) -> list[str]:

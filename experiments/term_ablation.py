@@ -51,7 +51,7 @@ def loss_differences(title: str, losses: Mapping[str, TermValues], chain: str) -
 
 def signed(interval: Interval) -> str:
     """A difference of losses with its interval."""
-    return f"{interval.value:+.4f} {interval.bounds('+.4f')}"
+    return interval.told("+.4f")
 
 
 def ablation_tables(chain: str, titles: list[str], losses: Mapping[str, TermValues], markdown: bool) -> list[Table]:

@@ -88,7 +88,7 @@ def table(places: Sequence[Place], metrics: tuple[str, str]) -> str:
     """Markdown: a line a point."""
     lines = [f"| {' | '.join((*places[0].point, *metrics, 'n'))} |", f"|{'---|' * (len(places[0].point) + 3)}"]
     for place in places:
-        told = [f"{each.value:.3f} {each.bounds('.3f')}" for each in place.values]
+        told = [each.told(".3f") for each in place.values]
         lines.append(f"| {' | '.join((*place.point.values(), *told, str(place.num_samples)))} |")
     return "\n".join(lines)
 

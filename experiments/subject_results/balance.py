@@ -100,7 +100,8 @@ def table(curves: Mapping[str, Curve], subsets: Sequence[Subset]) -> str:
         for point, runs in sorted(curves[part].items()):
             found = [balance(runs, keys)]
             found += [mean_interval(values_of(runs, metric, keys)) for metric in (*BALANCED, *beside)]
-            lines.append(f"| {part} | {subjects} | {point:g} | {len(keys)} | {' | '.join(map(_told, found))} |")
+            cells = " | ".join(each.told(".3f") for each in found)
+            lines.append(f"| {part} | {subjects} | {point:g} | {len(keys)} | {cells} |")
     return "\n".join(lines)
 
 
@@ -113,13 +114,9 @@ def tests(curves: Mapping[str, Curve], subsets: Sequence[Subset], chosen: float)
             found = gain(curve[chosen], curve[other], keys)
             pairs = zip(curve[chosen], curve[other], strict=True)
             by_run = ", ".join(f"{gain([one], [another], keys).value:+.3f}" for one, another in pairs)
-            told = f"{found.value:+.3f} {found.bounds('+.3f')}"
+            told = found.told("+.3f")
             lines.append(f"| {part} | {subjects} | {len(keys)} | {other:g} | {told} | {by_run} |")
     return "\n".join(lines)
-
-
-def _told(interval: Interval) -> str:
-    return f"{interval.value:.3f} {interval.bounds('.3f')}"
 
 
 def draw_subject_curves(curves: Mapping[str, Curve], subsets: Sequence[Subset], chosen: float, path: Path) -> None:

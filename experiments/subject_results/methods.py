@@ -21,7 +21,7 @@ from experiments.side_by_side import named_folder
 from experiments.subject_results.balance import BALANCED, Scores, balance, gain, scores_of, values_of
 from mmig.base.commands import OptionParser, one_line_errors
 from mmig.base.files import write_text
-from mmig.evaluation.bootstrap import Interval, mean_interval
+from mmig.evaluation.bootstrap import mean_interval
 from mmig.evaluation.finished import read_finished
 from mmig.evaluation.rows import by_key
 from mmig.methods.umm_diffusion.editor import SubjectEditor
@@ -86,12 +86,8 @@ def table(methods: Mapping[str, Sequence[Scores]], seconds: Mapping[str, float])
         found += [mean_interval(values_of(runs, metric, keys)) for metric in COLUMNS]
         timed = [value for run in runs for value in run[SECONDS].values()]
         spent = f"{sum(timed) / len(timed):.3g}" if timed else f"{seconds[name]:.3g}" if name in seconds else "-"
-        lines.append(f"| {name} | {' | '.join([*map(_told, found), spent])} |")
+        lines.append(f"| {name} | {' | '.join([*(each.told('.3f') for each in found), spent])} |")
     return "\n".join(lines)
-
-
-def _told(interval: Interval) -> str:
-    return f"{interval.value:.3f} {interval.bounds('.3f')}"
 
 
 def main(arguments: list[str] | None = None) -> None:

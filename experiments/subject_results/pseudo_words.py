@@ -88,7 +88,7 @@ def table(subjects: Subjects, neighbours: int) -> str:
     lines.append(f"|{'---|' * (3 + len(SPACES))}")
     for name, labels in subjects.labels.items():
         found = [mean_interval(purity(subjects.vectors[space], labels, neighbours)) for space in SPACES]
-        cells = " | ".join(f"{each.value:.3f} {each.bounds('.3f')}" for each in found)
+        cells = " | ".join(each.told(".3f") for each in found)
         lines.append(f"| {name} | {len(labels)} | {chance(labels):.3f} | {cells} |")
     return "\n".join(lines)
 

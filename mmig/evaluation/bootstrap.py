@@ -55,6 +55,10 @@ class Interval:
         """
         return f"[{scale * self.low:{spec}}, {scale * self.high:{spec}}]" if self.is_known else "[-]"
 
+    def told(self, spec: str, scale: float = 1.0) -> str:
+        """Value and bounds, "0.510 [0.480, 0.540]", both as `bounds` has them."""
+        return f"{scale * self.value:{spec}} {self.bounds(spec, scale)}"
+
 
 def mean_interval(
     values: NDArray[np.floating], num_resamples: int = NUM_RESAMPLES, level: float = LEVEL, seed: int = 0

@@ -36,5 +36,5 @@ def difference_table(differences: Mapping[str, Interval], title: str) -> "Table"
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for name, interval in differences.items():
         zero = ("excluded" if interval.excludes_zero else "inside") if interval.is_known else "-"
-        table.add_row(name, f"{interval.value:+.4f} {interval.bounds('+.4f')}", str(interval.n), zero)
+        table.add_row(name, interval.told("+.4f"), str(interval.n), zero)
     return table

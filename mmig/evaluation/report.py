@@ -82,7 +82,7 @@ def format_value(value: Mapping[str, Any], digits: int | None = None) -> str:
         return "-"
     interval = interval_of(value)
     spec = f".{interval.digits if digits is None else digits}f"
-    return f"{interval.value:{spec}} {interval.bounds(spec)}"
+    return interval.told(spec)
 
 
 def metric_table(report: Mapping[str, Any]) -> "Table":

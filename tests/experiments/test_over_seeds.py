@@ -47,7 +47,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.Captu
     for words, line in (
         (["one=one", "other=other"], "joint: expected samples that all evaluations have a value for, found none"),
         (["one=one", "judged=judged"], "other models (judge) scored them"),
-        (["one=one", "one=other"], "one is given twice"),
+        (["one=one", "one=other"], "one: given twice; each system needs a name of its own"),
         (["one"], "one: expected NAME=FOLDER"),
         (["one=nowhere"], "nowhere: no finished evaluation"),
     ):

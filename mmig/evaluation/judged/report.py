@@ -70,7 +70,7 @@ def shown(cell: Mapping[str, Any]) -> str:
     if cell["value"] is None:
         return "-"
     low, high = (math.nan if cell[name] is None else cell[name] for name in ("low", "high"))
-    return f"{cell['value']:.{DIGITS}f} {Interval(cell['value'], low, high, cell['n']).bounds(f'.{DIGITS}f')}"
+    return Interval(cell["value"], low, high, cell["n"]).told(f".{DIGITS}f")
 
 
 def counted_value(cell: Mapping[str, Any]) -> str:

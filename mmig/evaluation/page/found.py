@@ -35,7 +35,7 @@ def spoken(interval: Interval, metric: str, signed: bool = False) -> str:
     if metric in SHARES:
         unit = "\u00a0points" if signed else "\u00a0%"  # no line may end between a number and its unit
         return f"{100 * interval.value:{sign}.1f}{unit} {interval.bounds(f'{sign}.1f', 100)}, n = {interval.n}"
-    return f"{interval.value:{sign}.3f} {interval.bounds(f'{sign}.3f')}, n = {interval.n}"
+    return f"{interval.told(f'{sign}.3f')}, n = {interval.n}"
 
 
 def without_bounds(evaluations: Sequence[Finished]) -> list[Finished]:

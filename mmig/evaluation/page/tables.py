@@ -32,7 +32,7 @@ class Grid:
 def cell(interval: Interval, signed: bool = False) -> str:
     """A value with its bounds, "0.512 [0.480, 0.540]"; "-" where nothing was counted."""
     spec = f"{'+' if signed else ''}.{interval.digits}f"
-    return f"{interval.value:{spec}} {interval.bounds(spec)}" if interval.n else "-"
+    return interval.told(spec) if interval.n else "-"
 
 
 def difference_cell(interval: Interval) -> str:

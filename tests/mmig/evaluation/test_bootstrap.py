@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from mmig.evaluation.bootstrap import mean_interval, paired_difference
+from mmig.evaluation.bootstrap import Interval, mean_interval, paired_difference
 
 
 def test_interval_is_scipys_percentile_bootstrap() -> None:
@@ -58,6 +58,8 @@ def test_one_value_has_a_mean_and_no_interval() -> None:
 def test_bounds_are_written_as_a_table_wants_them() -> None:
     interval = mean_interval(np.array([0.1, 0.3, 0.2, 0.4]))
     assert interval.bounds("+.1f", 100) == f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+    assert Interval(0.512, 0.48, 0.54, 9).told(".3f") == "0.512 [0.480, 0.540]"
+    assert Interval(-0.05, np.nan, np.nan, 1).told("+.1f", 100) == "-5.0 [-]"
 
 
 def test_pairs_see_a_small_difference_that_means_alone_do_not() -> None:
