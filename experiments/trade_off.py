@@ -94,7 +94,7 @@ def table(places: Sequence[Place], metrics: tuple[str, str]) -> str:
 
 
 def draw_trade_off(places: Sequence[Place], metrics: tuple[str, str], path: Path) -> None:
-    """A curve each of `curves`, its points marked with the first setting, with intervals both ways."""
+    """A curve each of `curves`, with intervals both ways; its points grow along the first setting."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -112,21 +112,18 @@ def draw_trade_off(places: Sequence[Place], metrics: tuple[str, str], path: Path
             *where,
             xerr=spread[0],
             yerr=spread[1],
-            marker="o",
-            markersize=3,
             linewidth=1,
-            elinewidth=0.5,
+            elinewidth=0.4,
             color=f"C{number}",
             label=label or None,
         )
-        for place, x, y in zip(found, *where, strict=True):
-            axes.annotate(place.point[along], (x, y), textcoords="offset points", xytext=(4, 4), fontsize="x-small")
-    axes.set(
-        xlabel=metrics[0].replace("_", " "), ylabel=metrics[1].replace("_", " "), title=f"along each curve: {along}"
-    )
+        axes.scatter(*where, s=[8 * (1 + step) for step in range(len(found))], color=f"C{number}", zorder=3)
+    values = ", ".join(place.point[along] for place in next(iter(curves(places).values())))
+    axes.set(xlabel=metrics[0].replace("_", " "), ylabel=metrics[1].replace("_", " "))
+    axes.set_title(f"along each curve, as points grow: {along} = {values}", fontsize="medium")
     axes.spines[["top", "right"]].set_visible(False)
     if len(curves(places)) > 1:
-        axes.legend(frameon=False, fontsize="small")
+        axes.legend(frameon=False, fontsize="small", loc="lower right")
     figure.savefig(path, format="png")
     plt.close(figure)
 

@@ -193,12 +193,16 @@ def _vicuna(folder: Path, sizes: Sizes) -> None:
 
 
 def _sdxl(folder: Path, sizes: Sizes) -> None:
-    """Of both text encoders only the first; of the denoiser all."""
+    """Stable Diffusion's with a second text encoder and SDXL's denoiser."""
     from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig
 
     _stable_diffusion(folder, sizes)
     with torch.device("meta"):
         UNet2DConditionModel(**sizes.sdxl).save_config(folder / "unet")
+    CLIPTextConfig(**sizes.text_2).save_pretrained(folder / "text_encoder_2")
+    _no_weights(folder / "text_encoder_2")
+    shutil.copytree(TINY / "stable-diffusion/tokenizer", folder / "tokenizer_2")
 
 
 def _imagebind(folder: Path, _sizes: Sizes) -> None:

@@ -51,6 +51,15 @@ T5_XXL: dict[str, Any] = {
     "num_heads": 64,
     "feed_forward_proj": "gated-gelu",
 }
+OPEN_CLIP_BIGG: dict[str, Any] = {
+    "vocab_size": 49408,
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "hidden_act": "gelu",
+    "projection_dim": 1280,
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ class Sizes:
         llm, vision, text: LlamaConfig, CLIPVisionConfig, CLIPTextConfig.
         unet, vae: UNet2DConditionModel, AutoencoderKL.
         captioner: Blip2Config.
-        sdxl: UNet2DConditionModel of SDXL.
+        sdxl, text_2: UNet2DConditionModel of SDXL, and the CLIPTextConfig of its second text encoder.
         flux, flux_vae, t5: FluxTransformer2DModel, AutoencoderKL and T5Config of FLUX.1 Kontext.
         mmsm: width and heads.
         resolution: pixels.
@@ -76,6 +85,7 @@ class Sizes:
     vae: dict[str, Any]
     captioner: dict[str, Any]
     sdxl: dict[str, Any] = field(default_factory=lambda: SDXL)
+    text_2: dict[str, Any] = field(default_factory=lambda: OPEN_CLIP_BIGG)
     flux: dict[str, Any] = field(default_factory=lambda: FLUX)
     flux_vae: dict[str, Any] = field(default_factory=lambda: FLUX_VAE)
     t5: dict[str, Any] = field(default_factory=lambda: T5_XXL)

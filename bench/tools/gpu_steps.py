@@ -29,6 +29,7 @@ from bench.tools.loops import BareLoop
 from bench.tools.trained import TrainedSteps, cycle_length, take_steps
 from mmig.cache.latent import LatentFeatures
 from mmig.diffusion.process import NoiseProcess
+from mmig.diffusion.reading import clip_reader
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.mmig.stages.mmig_stage import MMIGStage
 from mmig.training.module import TrainingModule
@@ -217,6 +218,8 @@ class BuiltInstructPix2Pix(InstructPix2PixModule):
         parts = build_denoiser(sizes, setting.device, torch.float32, trained=True)
         self.unet, self.vae, self.text_encoder = (parts[name] for name in ("unet", "vae", "text_encoder"))
         self.tokenizer, self.scheduler = parts["tokenizer"], parts["scheduler"]
+        self.text_encoder_2 = self.tokenizer_2 = None
+        self.reader = clip_reader(self)
         self.process = NoiseProcess.from_scheduler(self.scheduler)
         self.text, self.drop, self.generation, self.train_text_encoder = "instruction", 0.05, 0.0, False
         self.target_latents, self.edit_weight = "sample", 1.0

@@ -61,7 +61,7 @@ class HelpedPass:
     """One pass of a denoiser for the noise loss, and what the helpers look at while it runs.
 
     Args:
-        module: has `unet` and `reader`.
+        module: has `unet` and `scene_reader`.
         sdm: the noise loss.
         shown: whether the helpers count; where not, they are not computed.
     """
@@ -89,7 +89,7 @@ class HelpedPass:
         labels = scene_labels(scenes)
         counts = are_known(scenes).to(self.module.device) & self.sdm.counts.bool()
         return self._helper(
-            counts, lambda: reading_losses(self.module.reader(self._seen[1]), labels.to(self._seen[1].device))
+            counts, lambda: reading_losses(self.module.scene_reader(self._seen[1]), labels.to(self._seen[1].device))
         )
 
     def attention(self, tokens: ConceptTokens, masks: Tensor) -> LossTerm:
@@ -140,7 +140,7 @@ class Drawing(TextToImageModule):
 
     def __init__(self, *args: Any, **arguments: Any) -> None:
         super().__init__(*args, **arguments)
-        self.reader = middle_reader(self.unet)
+        self.scene_reader = middle_reader(self.unet)
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
         """Scenes count where they are known and the caption is not dropped."""
@@ -167,7 +167,7 @@ class Editing(InstructPix2PixModule):
     def __init__(self, *args: Any, helper_steps: int | None = None, **arguments: Any) -> None:
         super().__init__(*args, **arguments)
         self.helper_steps = helper_steps
-        self.reader = middle_reader(self.unet)
+        self.scene_reader = middle_reader(self.unet)
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
         """Scenes count where they are known and can be told from what the denoiser is given, attention in responses."""

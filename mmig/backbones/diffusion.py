@@ -183,16 +183,27 @@ def load_both_text_encoders(
 
 
 def check_compatible(
-    unet: nn.Module, text_encoder: nn.Module | None = None, vae: nn.Module | None = None, tokenizer: Any | None = None
+    unet: nn.Module,
+    text_encoder: nn.Module | None = None,
+    vae: nn.Module | None = None,
+    tokenizer: Any | None = None,
+    text_encoder_2: nn.Module | None = None,
 ) -> None:
     """Raise BackboneError where loaded parts do not fit each other: text width, latent channels, vocabulary, context;
-    and where an autoencoder's latents have no scale.
+    SDXL's second text encoder, the width of its vector too; and where an autoencoder's latents have no scale.
 
     Names in the message are the folders that the parts were loaded from.
     """
     if text_encoder is not None:
         wanted, found = unet.config.cross_attention_dim, text_encoder.config.hidden_size
+        if text_encoder_2 is not None:
+            found += text_encoder_2.config.hidden_size
         _expect(unet, "cross_attention_dim", wanted, text_encoder, "hidden_size", found)
+    if text_encoder_2 is not None:
+        sizes = 6 * (unet.config.addition_time_embed_dim or 0)
+        wanted, found = unet.config.projection_class_embeddings_input_dim, text_encoder_2.config.projection_dim + sizes
+        told = f"projection_dim and {sizes} of sizes,"
+        _expect(unet, "projection_class_embeddings_input_dim", wanted, text_encoder_2, told, found)
     if vae is not None:
         check_scale(vae)
         latents = vae.config.latent_channels

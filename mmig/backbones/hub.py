@@ -97,7 +97,7 @@ def holds(path: str | Path, part: Part) -> bool:
         cached = {file.name for file in cached_snapshot(repo, revision, None).iterdir()}
         if part.subfolder in cached or (constants.HF_HUB_OFFLINE and part.beside in cached):
             return part.subfolder in cached
-        if UNET.subfolder in cached:  # a pipeline of another kind is there already
+        if UNET.subfolder in cached and part.beside != UNET.subfolder:  # a pipeline of another kind is there already
             return False
     if constants.HF_HUB_OFFLINE:
         return False

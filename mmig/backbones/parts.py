@@ -1,6 +1,6 @@
 """The parts that a published model folder may hold: where each lies and which files make it complete."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 class BackboneError(ValueError):
@@ -49,6 +49,8 @@ TEXT_ENCODER = Part("text_encoder", "text_encoder", kinds=("clip_text_model", "c
 TOKENIZER = Part("tokenizer", "tokenizer", _TOKENIZER_FILES, has_weights=False)
 TEXT_ENCODER_2 = Part("text_encoder_2", "text_encoder_2", kinds=("clip_text_model",))
 TOKENIZER_2 = Part("tokenizer_2", "tokenizer_2", _TOKENIZER_FILES, has_weights=False)
+SDXL_TEXT_ENCODER = replace(TEXT_ENCODER_2, beside="unet")
+SDXL_TOKENIZER = replace(TOKENIZER_2, beside="unet")
 DENOISER = Part(
     "unet",
     "unet",
@@ -76,6 +78,8 @@ IMAGEBIND_TOKENIZER = Part("imagebind_tokenizer", "imagebind", _TOKENIZER_FILES,
 PIPELINE_PARTS = (VAE, UNET, TEXT_ENCODER, TOKENIZER, SCHEDULER)
 PIPELINE = {part.name: part for part in PIPELINE_PARTS}
 """What a pipeline's root holds, by name."""
+UNET_PIPELINE = PIPELINE | {part.name: part for part in (SDXL_TEXT_ENCODER, SDXL_TOKENIZER)}
+"""What the root of a pipeline holds whose denoiser is a UNet, Stable Diffusion's or SDXL's with two text encoders."""
 DENOISER_PIPELINE = PIPELINE | {part.name: part for part in (DENOISER, T5_ENCODER, T5_TOKENIZER)}
 """What the root of a pipeline holds whose denoiser is a UNet, or a FLUX transformer with its second text encoder."""
 LLM_PARTS = {part.name: part for part in (LLM, LLM_TOKENIZER)}

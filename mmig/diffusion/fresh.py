@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from mmig.diffusion.sdxl import sdxl_embedding
+
 if TYPE_CHECKING:
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel, UNet2DConditionModel
 
@@ -34,8 +36,16 @@ class UNetSize:
     attends: bool | list[bool] = True
 
 
-def fresh_unet(size: UNetSize, in_channels: int, out_channels: int, text_dim: int) -> "UNet2DConditionModel":
-    """Build it; `text_dim` is the width of the text states.
+def fresh_unet(
+    size: UNetSize, in_channels: int, out_channels: int, text_dim: int, pooled_dim: int | None = None
+) -> "UNet2DConditionModel":
+    """Build it.
+
+    Args:
+        size: of it.
+        in_channels, out_channels: of the latents.
+        text_dim: width of the text states.
+        pooled_dim: of SDXL's pooled vector, beside which it is then told sizes; None: Stable Diffusion's.
 
     Raises:
         ValueError: `attends` of another number of resolutions.
@@ -58,6 +68,7 @@ def fresh_unet(size: UNetSize, in_channels: int, out_channels: int, text_dim: in
         attention_head_dim=size.attention_heads,
         only_cross_attention=size.only_cross_attention,
         norm_num_groups=size.norm_num_groups,
+        **({} if pooled_dim is None else sdxl_embedding(pooled_dim)),
     )
 
 

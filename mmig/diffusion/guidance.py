@@ -4,6 +4,7 @@ Every scheme is a set of weights that sum to 1, so that where all branches agree
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -24,18 +25,18 @@ def instruct_pix2pix_guidance(text_scale: float, image_scale: float) -> dict[str
     return {"full": text_scale, "image": image_scale - text_scale, "null": 1.0 - image_scale}
 
 
-def source_branches(tokens: Tensor, null: Tensor, source_latents: Tensor) -> dict[str, Conditioning]:
+def source_branches(text: Conditioning, null: Conditioning, source_latents: Tensor) -> dict[str, Conditioning]:
     """The branches of `instruct_pix2pix_guidance`.
 
     Args:
-        tokens: states of the text, [B,L,D].
-        null: those of no text, [B,L,D].
+        text: what the text conditions, of B samples.
+        null: the same of no text.
         source_latents: unscaled latents of the source, [B,c,h,w].
     """
     return {
-        "full": Conditioning(tokens, image_latents=source_latents),
-        "image": Conditioning(null, image_latents=source_latents),
-        "null": Conditioning(null, image_latents=torch.zeros_like(source_latents)),
+        "full": replace(text, image_latents=source_latents),
+        "image": replace(null, image_latents=source_latents),
+        "null": replace(null, image_latents=torch.zeros_like(source_latents)),
     }
 
 

@@ -1,4 +1,4 @@
-"""How a denoiser's text encoders read: Stable Diffusion's CLIP, or FLUX's pair of CLIP and T5.
+"""How a denoiser's text encoders read: Stable Diffusion's CLIP, SDXL's two, or FLUX's pair of CLIP and T5.
 
 A reader looks at its model's parts in every call, so that they may be replaced or moved.
 """
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmig.base.texts import CutText, cut_texts
 from mmig.diffusion.concepts import ConceptTokens, locate_concepts, locate_in_rows
+from mmig.diffusion.sdxl import encode_by_two
 from mmig.diffusion.text import encode_text, split_texts, texts_cut, tokenise
 
 LONGEST = 512
@@ -119,6 +120,31 @@ class ClipReader:
         return texts_cut(self.tokenizer, texts, name, chunks or self.max_chunks)
 
 
+class SDXLReader(ClipReader):
+    """SDXL's: the states of two CLIP text towers side by side, and the second one's pooled vector; one chunk.
+
+    Args:
+        model: whose parts read.
+    """
+
+    depends: tuple[str, ...] = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "dtype")
+    depends_pooled: tuple[str, ...] = ("text_encoder_2", "tokenizer_2", "dtype")
+
+    def __init__(self, model: ReadingParts) -> None:
+        super().__init__(model, max_chunks=1)
+
+    def read(self, texts: Sequence[str], chunks: int | None = None) -> TextStates:
+        """As of `TextReader`."""
+        model = self._model
+        encoders, tokenizers = (model.text_encoder, model.text_encoder_2), (model.tokenizer, model.tokenizer_2)
+        found = encode_by_two(encoders, tokenizers, texts)
+        return TextStates(found.tokens, pooled=found.pooled)
+
+    def pooled(self, texts: Sequence[str]) -> Tensor | None:
+        """As of `TextReader`."""
+        return encode_by_two((self._model.text_encoder_2,), (self._model.tokenizer_2,), texts).pooled
+
+
 class PooledClipReader(ClipReader):
     """CLIP alone for a denoiser of FLUX's kind: its states, and its pooled vector.
 
@@ -189,6 +215,11 @@ class FluxReader(PooledClipReader):
             read = [*tokens[: self.length - 1], self.tokenizer.eos_token_id]
             row[: len(read)] = torch.tensor(read)
         return ids
+
+
+def clip_reader(model: ReadingParts) -> ClipReader:
+    """The reader of a UNet's text encoders, Stable Diffusion's or SDXL's; one chunk of 77 tokens."""
+    return ClipReader(model, max_chunks=1) if model.text_encoder_2 is None else SDXLReader(model)
 
 
 def reader_of(model: ReadingParts, reads_pooled: bool, max_chunks: int) -> TextReader:

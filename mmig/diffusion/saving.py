@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mmig.base.files import write_json
@@ -11,20 +12,27 @@ from mmig.base.files import write_json
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 ORIGINS = ("_name_or_path", "name_or_path")
 """Entries in which diffusers and transformers keep the folder that a part was loaded from."""
+UNFILTERED = MappingProxyType(
+    {"feature_extractor": [None, None], "requires_safety_checker": False, "safety_checker": [None, None]}
+)
+"""Settings of a pipeline of Stable Diffusion's without its filter of pictures."""
 DOMAIN_FILE = "domain.json"
 """Beside the weights of an autoencoder: how well it draws its training data again (`mmig.evaluation.domain`)."""
 
 
-def save_pipeline(folder: Path, pipeline: str, parts: Mapping[str, Any]) -> None:
+def save_pipeline(
+    folder: Path, pipeline: str, parts: Mapping[str, Any], settings: Mapping[str, Any] = UNFILTERED
+) -> None:
     """Write the parts of a pipeline and its index.
 
     Args:
         folder: made if missing.
         pipeline: name of the class of diffusers that is to open it, such as "StableDiffusionPipeline".
         parts: what it takes, by name: models, tokenizers, schedulers.
+        settings: of that class; those of Stable Diffusion's by default.
     """
     save_parts(folder, parts)
-    save_pipeline_index(folder, pipeline, parts)
+    save_pipeline_index(folder, pipeline, parts, settings)
 
 
 def save_parts(folder: Path, parts: Mapping[str, Any]) -> None:
@@ -50,17 +58,13 @@ def keep_domain(part: Any, folder: Path) -> None:
         shutil.copyfile(origin / DOMAIN_FILE, folder / DOMAIN_FILE)
 
 
-def save_pipeline_index(folder: Path, pipeline: str, parts: Mapping[str, Any]) -> None:
+def save_pipeline_index(
+    folder: Path, pipeline: str, parts: Mapping[str, Any], settings: Mapping[str, Any] = UNFILTERED
+) -> None:
     """Write model_index.json, which lets diffusers open `folder` as the pipeline class of that name."""
     from diffusers import __version__
 
-    index: dict[str, Any] = {
-        "_class_name": pipeline,
-        "_diffusers_version": __version__,
-        "feature_extractor": [None, None],
-        "requires_safety_checker": False,
-        "safety_checker": [None, None],
-    }
+    index: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": __version__, **settings}
     index |= {name: [type(part).__module__.partition(".")[0], type(part).__name__] for name, part in parts.items()}
     write_json(folder / "model_index.json", dict(sorted(index.items())))
 

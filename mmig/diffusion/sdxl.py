@@ -6,7 +6,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mmig.diffusion.conditioning import Conditioning
 from mmig.diffusion.text import split_texts
+
+SIZE_WIDTH = 256
+"""Of the sinusoids of each of the six sizes (section 2.2)."""
 
 
 class TextCondition(NamedTuple):
@@ -18,10 +22,10 @@ class TextCondition(NamedTuple):
 
 @torch.no_grad()
 def encode_by_two(encoders: Sequence[nn.Module], tokenizers: Sequence[Any], texts: Sequence[str]) -> TextCondition:
-    """The last but one states of both text encoders side by side, and the second one's embedding (section 2.1).
+    """The last but one states of both text encoders side by side, and the last one's embedding (section 2.1).
 
     Args:
-        encoders: CLIP's text models; the second with its projection.
+        encoders: CLIP's text models; the last with its projection.
         tokenizers: of each.
         texts: cut to one length of the encoders.
     """
@@ -31,6 +35,15 @@ def encode_by_two(encoders: Sequence[nn.Module], tokenizers: Sequence[Any], text
         states.append(found.hidden_states[-2])
         pooled = found[0]
     return TextCondition(torch.cat(states, dim=-1), pooled)
+
+
+def sdxl_embedding(pooled_dim: int) -> dict[str, Any]:
+    """What the config of a UNet says that is told a vector [P] of the text and six sizes."""
+    return {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": SIZE_WIDTH,
+        "projection_class_embeddings_input_dim": pooled_dim + 6 * SIZE_WIDTH,
+    }
 
 
 def takes_sizes(denoiser: nn.Module) -> bool:
@@ -43,6 +56,20 @@ def pooled_width(denoiser: nn.Module) -> int | None:
     if not takes_sizes(denoiser):
         return None
     return denoiser.config.projection_class_embeddings_input_dim - 6 * denoiser.config.addition_time_embed_dim
+
+
+def conditioning(unet: nn.Module, given: TextCondition, size: tuple[int, int]) -> Conditioning:
+    """Tokens and pooled vectors as a UNet of either kind takes them.
+
+    Args:
+        unet: Stable Diffusion's or SDXL's.
+        given: of B samples.
+        size: (H, W) of the pictures in pixels.
+    """
+    if not takes_sizes(unet):
+        return Conditioning(given.tokens)
+    sizes = time_ids(size, len(given.tokens), given.tokens.device).to(given.tokens.dtype)
+    return Conditioning(given.tokens, pooled=given.pooled, extra={"time_ids": sizes})
 
 
 def time_ids(size: tuple[int, int], count: int, device: torch.device | str = "cpu") -> Tensor:

@@ -15,6 +15,7 @@ from mmig.diffusion.fresh import UNetSize
 from mmig.diffusion.losses import noise_loss
 from mmig.diffusion.problem import denoising_problem
 from mmig.diffusion.process import NoiseProcess, Weighting
+from mmig.diffusion.reading import ClipReader
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
@@ -36,6 +37,7 @@ class LatentModule(TrainingModule):
 
     Attributes:
         text_encoder, tokenizer: None where `backbone_settings` does not name them.
+        reader: of texts by them.
     """
 
     known_losses = ("sdm",)
@@ -66,6 +68,7 @@ class LatentModule(TrainingModule):
         found = self.origins
         self.text_encoder = load_text_encoder(found["text_encoder"]) if "text_encoder" in found else None
         self.tokenizer = load_tokenizer(found["tokenizer"]) if "tokenizer" in found else None
+        self.reader = ClipReader(self, max_chunks=1)
         self.scheduler = load_scheduler(self.origins["scheduler"])
         self.process = NoiseProcess.from_scheduler(self.scheduler)
 

@@ -15,7 +15,7 @@ from mmig.backbones.parts import SCHEDULER, UNET, VAE, BackboneError
 from mmig.diffusion.conditioning import Conditioning
 from mmig.diffusion.latents import usual_resolution
 from mmig.diffusion.saving import save_parts
-from mmig.diffusion.sdxl import TextCondition, pooled_width, takes_sizes, time_ids
+from mmig.diffusion.sdxl import conditioning, pooled_width
 from mmig.methods.instruct_any2pix.projectors import (
     PROJECTOR,
     EmbeddingProjector,
@@ -67,20 +67,6 @@ class Decoder:
         """
         found = {"full": self.projector(vectors), "null": self.projector.null(len(vectors))}
         return {name: conditioning(self.unet, value, size) for name, value in found.items()}
-
-
-def conditioning(unet: nn.Module, given: TextCondition, size: tuple[int, int]) -> Conditioning:
-    """Tokens and pooled vectors as a denoiser of either kind takes them.
-
-    Args:
-        unet: Stable Diffusion's or SDXL's.
-        given: of B samples.
-        size: (H, W) of the pictures in pixels.
-    """
-    if not takes_sizes(unet):
-        return Conditioning(given.tokens)
-    sizes = time_ids(size, len(given.tokens), given.tokens.device).to(given.tokens.dtype)
-    return Conditioning(given.tokens, pooled=given.pooled, extra={"time_ids": sizes})
 
 
 def check_projector(unet: nn.Module, projector: Projector, embed_dim: int) -> None:

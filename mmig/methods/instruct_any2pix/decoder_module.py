@@ -30,10 +30,10 @@ from mmig.backbones.parts import (
 from mmig.cache.latent import LatentFeatures
 from mmig.diffusion.latents import from_posterior, reduction
 from mmig.diffusion.process import Weighting
-from mmig.diffusion.sdxl import TextCondition, encode_by_two, pooled_width
+from mmig.diffusion.sdxl import TextCondition, conditioning, encode_by_two, pooled_width
 from mmig.diffusion.text import encode_text
 from mmig.methods.instruct_any2pix.any_to_image import AnySampling, AnyToImageEditor, save_any_to_image
-from mmig.methods.instruct_any2pix.decoder import Decoder, conditioning
+from mmig.methods.instruct_any2pix.decoder import Decoder
 from mmig.methods.instruct_any2pix.projectors import (
     EmbeddingProjector,
     IPAdapterProjector,

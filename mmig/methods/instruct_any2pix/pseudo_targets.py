@@ -21,10 +21,9 @@ from mmig.backbones.named import BackboneSettings
 from mmig.backbones.parts import PIPELINE
 from mmig.base.batches import process_device
 from mmig.diffusion.conditioning import Conditioning
-from mmig.diffusion.sdxl import encode_by_two, takes_sizes
+from mmig.diffusion.sdxl import conditioning, encode_by_two, takes_sizes
 from mmig.diffusion.text import encode_text
 from mmig.evaluation.pictures import to_pil
-from mmig.methods.instruct_any2pix.decoder import conditioning
 from mmig.methods.instruct_any2pix.inverting import InversionError, Inverter
 
 _RULE = "1"  # counts up when the same samples come to give other pictures

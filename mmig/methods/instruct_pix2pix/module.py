@@ -3,28 +3,30 @@
 import math
 from bisect import bisect
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
-from mmig.backbones.diffusion import load_unet
+from mmig.backbones.diffusion import check_compatible, load_second_text_encoder, load_tokenizer, load_unet
 from mmig.backbones.loading import prepare
-from mmig.backbones.named import Backbone
-from mmig.backbones.parts import TEXT_ENCODER
+from mmig.backbones.named import Backbone, BackboneSettings
+from mmig.backbones.parts import SDXL_TEXT_ENCODER, SDXL_TOKENIZER, TEXT_ENCODER, UNET, UNET_PIPELINE
 from mmig.cache.frozen import CachedFeature
 from mmig.cache.latent import LatentFeatures
 from mmig.checkpoints.folders import write_editor
 from mmig.diffusion.conditioning import Conditioning, condition_drops
 from mmig.diffusion.fresh import UNetSize, fresh_unet
-from mmig.diffusion.latents import from_posterior
+from mmig.diffusion.latents import from_posterior, reduction
 from mmig.diffusion.losses import edit_weights
 from mmig.diffusion.process import Weighting
-from mmig.diffusion.saving import save_pipeline
+from mmig.diffusion.reading import clip_reader
+from mmig.diffusion.saving import UNFILTERED, save_pipeline
+from mmig.diffusion.sdxl import TextCondition, conditioning
 from mmig.editor import Editor
 from mmig.methods.instruct_pix2pix.pipeline import EditSampling, InstructPix2PixPipeline, TextField
 from mmig.training.latent_module import LatentModule
@@ -36,6 +38,7 @@ Latents = Literal["mode", "sample"]
 MIXED: tuple[TextField, ...] = ("instruction", "response", "target_caption")
 TEXT_FIELDS: tuple[TextField, ...] = (*MIXED, "expressive")
 TextSource = TextField | Literal["mixed"] | dict[TextField, float]
+EMPTY_TEXT = {"force_zeros_for_empty_prompt": False}
 OPENED_BY = "mmig.methods.instruct_pix2pix.pipeline.open_editor"
 ABOUT = """Instruction-guided image editing with InstructPix2Pix (Brooks et al. 2023): a latent diffusion model that \
 sees the source image on extra input channels and follows {text}.
@@ -43,17 +46,17 @@ sees the source image on extra input channels and follows {text}.
 ## Use
 
 ```python
-from diffusers import StableDiffusionInstructPix2PixPipeline
+from diffusers import {pipeline}
 from PIL import Image
 
-pipe = StableDiffusionInstructPix2PixPipeline.from_pretrained("{name}")
+pipe = {pipeline}.from_pretrained("{name}")
 pipe("make the ball blue", image=Image.open("in.png")).images[0].save("out.png")
 ```"""
-"""What a folder's card says; `text` is what the denoiser was trained on."""
+"""What a folder's card says; `text` is what the denoiser was trained on, `pipeline` the class that opens it."""
 
 
 class InstructPix2PixModule(LatentModule):
-    """Trains an 8-channel UNet to edit the source by a text; loss term `sdm` (L_SDM).
+    """Trains an 8-channel UNet to edit the source by a text, Stable Diffusion's or SDXL's; loss term `sdm` (L_SDM).
 
     The image condition is the mode of the source's posterior, unscaled, as published. One uniform draw u a sample
     drops conditions: u < 2d the text, d <= u < 3d the image, so that d lose the text alone, d both and d the image.
@@ -62,7 +65,7 @@ class InstructPix2PixModule(LatentModule):
         optimizer, backbone, weighting, timestep_exponent, seed, micro_batch_size: see `LatentModule`.
         loss_weights: of `sdm`.
         unet: folder or hub id of the UNet to start from, whose 4 input channels are widened to 8 (new ones zero, bias
-            kept); or the sizes of a fresh one.
+            kept); or the sizes of a fresh one, which is SDXL's where the backbone has two text encoders.
         text: which text the UNet is given: the instruction, the response, the target caption, the expressive
             instruction; or one of those with a share, drawn for each sample ({instruction: 2, response: 1}: the
             instruction of two in three); "mixed": the first three evenly.
@@ -73,11 +76,19 @@ class InstructPix2PixModule(LatentModule):
         edit_weight: how much more a position counts where the edit's masks say that something changes, positive.
             1 as published; then no masks are read.
         gradient_checkpointing: recompute activations of what trains in the backward.
-        train_text_encoder: the text encoder trains along, and its states are not cached. Published: frozen.
+        train_text_encoder: the text encoder trains along, and its states are not cached. Published: frozen; SDXL's two
+            are always.
         sampling: how `make_pipeline` samples.
+
+    Raises:
+        BackboneError: a part is missing, broken or does not fit the others.
     """
 
     needed_fields = ("target",)
+    backbone_settings: ClassVar[BackboneSettings] = {
+        "backbone": {name: part for name, part in UNET_PIPELINE.items() if part is not UNET},
+        "unet": {"unet": UNET},
+    }
 
     def __init__(
         self,
@@ -99,18 +110,14 @@ class InstructPix2PixModule(LatentModule):
         micro_batch_size: int | None = None,
     ) -> None:
         super().__init__(optimizer, loss_weights, backbone, unet, weighting, timestep_exponent, seed, micro_batch_size)
-        channels = self.vae.config.latent_channels
-        if "unet" in self.origins:
-            self.unet = load_unet(
-                self.origins["unet"],
-                in_channels=2 * channels,
-                frozen=False,
-                gradient_checkpointing=gradient_checkpointing,
-            )
-        else:
-            self.unet = fresh_unet(unet, 2 * channels, channels, self.text_encoder.config.hidden_size)
-        self.unet.to(memory_format=torch.channels_last)
+        second = SDXL_TEXT_ENCODER.name in self.origins
+        self.text_encoder_2 = load_second_text_encoder(self.origins[SDXL_TEXT_ENCODER.name]) if second else None
+        self.tokenizer_2 = load_tokenizer(self.origins[SDXL_TOKENIZER.name]) if second else None
+        self.reader = clip_reader(self)
+        self.unet = self._editing_unet(unet, gradient_checkpointing).to(memory_format=torch.channels_last)
         self.train_text_encoder = train_text_encoder
+        if train_text_encoder and second:
+            raise ValueError("train_text_encoder: SDXL's two text encoders stay frozen; expected false")
         if train_text_encoder:
             prepare(self.text_encoder, frozen=False, gradient_checkpointing=gradient_checkpointing)
             self.exported_parts = {**self.exported_parts, TEXT_ENCODER.name: TEXT_ENCODER.name}
@@ -123,6 +130,19 @@ class InstructPix2PixModule(LatentModule):
         self.edit_weight = edit_weight
         self.features = LatentFeatures(self, self.feature_facts)
         self.features.declare(*self._frozen_features())
+
+    def _editing_unet(self, unet: str | Backbone | UNetSize, gradient_checkpointing: bool) -> nn.Module:
+        """The UNet that trains, loaded and widened, or fresh; it fits the other parts."""
+        channels = self.vae.config.latent_channels
+        if "unet" in self.origins:
+            recompute = {"gradient_checkpointing": gradient_checkpointing}
+            found = load_unet(self.origins["unet"], in_channels=2 * channels, frozen=False, **recompute)
+        else:
+            second = None if self.text_encoder_2 is None else self.text_encoder_2.config
+            width = self.text_encoder.config.hidden_size + (second.hidden_size if second else 0)
+            found = fresh_unet(unet, 2 * channels, channels, width, second.projection_dim if second else None)
+        check_compatible(found, self.text_encoder, self.vae, self.tokenizer, self.text_encoder_2)
+        return found
 
     def losses(self, batch: Batch, draws: Draws) -> dict[str, LossTerm]:
         """Squared error of the denoiser's prediction; samples that have a target count."""
@@ -142,9 +162,10 @@ class InstructPix2PixModule(LatentModule):
         """Normalised latents of the targets, and text and source that condition each."""
         fields, without_image = self._fields(batch, draws)
         with torch.set_grad_enabled(self.train_text_encoder and torch.is_grad_enabled()):
-            tokens, _ = self.features.text(batch, fields)
+            text = TextCondition(self.features.text(batch, fields)[0], self.features.pooled(batch, fields))
         target, source = self._latents(batch, without_image, draws)
-        return target, Conditioning(tokens, image_latents=source)
+        height, width = (side * reduction(self.vae) for side in target.shape[-2:])
+        return target, replace(conditioning(self.unet, text, (height, width)), image_latents=source)
 
     @torch.no_grad()
     def _latents(self, batch: Batch, without_image: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -171,12 +192,17 @@ class InstructPix2PixModule(LatentModule):
         fields = {*text_shares(self.text)}
         if self.generation > 0:
             fields.add("target_caption")
-        latents = map(self.features.of_latents, ("source", "target"))
-        return [*latents, *([] if self.train_text_encoder else map(self.features.of_text, sorted(fields)))]
+        known = [*map(self.features.of_latents, ("source", "target"))]
+        if not self.train_text_encoder:
+            for field in sorted(fields):
+                known += [self.features.of_text(field), *self.features.of_pooled(field)]
+        return known
 
     def named_backbones(self) -> dict[str, nn.Module]:
         """The frozen ones."""
         kept = super().named_backbones()
+        if self.text_encoder_2 is not None:
+            kept[SDXL_TEXT_ENCODER.name] = self.text_encoder_2
         if self.train_text_encoder:
             del kept[TEXT_ENCODER.name]
         return kept
@@ -202,14 +228,27 @@ class InstructPix2PixModule(LatentModule):
             self.scheduler,
             text=self._edit_text,
             sampling=self.sampling,
+            text_encoder_2=self.text_encoder_2,
+            tokenizer_2=self.tokenizer_2,
         )
 
+    @property
+    def pipeline_parts(self) -> dict[str, Any]:
+        """As of `LatentModule`, and SDXL's second text encoder with its tokenizer."""
+        more = {name: getattr(self, name) for name in (SDXL_TEXT_ENCODER.name, SDXL_TOKENIZER.name)}
+        return super().pipeline_parts | {name: part for name, part in more.items() if part is not None}
+
     def export(self, folder: Path, config: Mapping[str, Any]) -> str:
-        """The whole pipeline, for diffusers' `StableDiffusionInstructPix2PixPipeline`."""
-        save_pipeline(folder, "StableDiffusionInstructPix2PixPipeline", self.pipeline_parts)
+        """The whole pipeline, for diffusers' `StableDiffusionInstructPix2PixPipeline`, or the one of SDXL's form."""
+        of_sdxl = self.text_encoder_2 is not None
+        pipeline = f"StableDiffusion{'XL' if of_sdxl else ''}InstructPix2PixPipeline"
+        # in training a dropped text is the empty one, where diffusers' SDXL would have zeros
+        save_pipeline(folder, pipeline, self.pipeline_parts, EMPTY_TEXT if of_sdxl else UNFILTERED)
         sampling = None if self.sampling is None else asdict(self.sampling)
-        write_editor(folder, OPENED_BY, text=self._edit_text, sampling=sampling)
-        return ABOUT.replace("{text}", f"the {self._edit_text.replace('_', ' ')} of an edit")
+        own = {"zero_null": False} if of_sdxl else {}
+        write_editor(folder, OPENED_BY, text=self._edit_text, sampling=sampling, **own)
+        about = ABOUT.replace("{text}", f"the {self._edit_text.replace('_', ' ')} of an edit")
+        return about.replace("{pipeline}", pipeline)
 
     @property
     def _edit_text(self) -> TextField:

@@ -10,19 +10,29 @@ from torch import Tensor, nn
 from datamodules.schema import Batch
 from mmig.backbones.diffusion import (
     check_compatible,
+    load_both_text_encoders,
     load_scheduler,
     load_text_encoder,
     load_tokenizer,
     load_unet,
     load_vae,
 )
-from mmig.backbones.parts import PIPELINE, TEXT_ENCODER, TOKENIZER, VAE, BackboneError
+from mmig.backbones.parts import (
+    SDXL_TEXT_ENCODER,
+    SDXL_TOKENIZER,
+    TEXT_ENCODER,
+    TOKENIZER,
+    UNET_PIPELINE,
+    VAE,
+    BackboneError,
+)
 from mmig.base.values import check_values
 from mmig.diffusion.drawing import draw_guided
 from mmig.diffusion.guidance import instruct_pix2pix_guidance, source_branches
 from mmig.diffusion.latents import encode_unscaled, usual_resolution
+from mmig.diffusion.reading import clip_reader
 from mmig.diffusion.sampling import Generators, per_sample
-from mmig.diffusion.text import encode_text, texts_cut
+from mmig.diffusion.sdxl import TextCondition, conditioning, takes_sizes
 from mmig.editor import EditOutput, ResponseSource
 
 TextField = Literal["instruction", "response", "target_caption", "expressive"]
@@ -60,6 +70,8 @@ class InstructPix2PixPipeline:
         scheduler: any diffusers scheduler.
         text: which text the UNet was trained on; `sampling.text` takes its place.
         sampling: how to sample.
+        text_encoder_2, tokenizer_2: the second ones of SDXL's form.
+        zero_null: no text is a condition of zeros in place of the empty text's, as diffusers' SDXL has it.
     """
 
     def __init__(
@@ -71,8 +83,13 @@ class InstructPix2PixPipeline:
         scheduler: Any,
         text: TextField = "instruction",
         sampling: EditSampling | None = None,
+        text_encoder_2: nn.Module | None = None,
+        tokenizer_2: Any = None,
+        zero_null: bool = False,
     ) -> None:
         self.vae, self.unet, self.text_encoder, self.tokenizer = vae, unet, text_encoder, tokenizer
+        self.text_encoder_2, self.tokenizer_2, self.zero_null = text_encoder_2, tokenizer_2, zero_null
+        self.reader = clip_reader(self)
         self.scheduler = scheduler
         self.trained_text: TextField = text
         self.sampling = sampling or EditSampling()
@@ -101,7 +118,7 @@ class InstructPix2PixPipeline:
         """Edit a batch."""
         texts = list(batch[self.text])
         images = self.edit(batch["source"], texts, generator)
-        extras = {"cut": texts_cut(self.tokenizer, texts, self.text)}
+        extras = {"cut": self.reader.cut(texts, self.text)}
         return EditOutput(images, [""] * len(texts) if self.text == "instruction" else texts, extras)
 
     @torch.no_grad()
@@ -115,32 +132,50 @@ class InstructPix2PixPipeline:
             found = "one text" if isinstance(texts, str) else str(len(texts))
             raise ValueError(f"texts: expected a list with one for each of {len(source)} images, found {found}")
         generators = per_sample(generators, len(source))
-        sampling, latents = self.sampling, encode_unscaled(self.vae, source)
-        states, _ = encode_text(self.text_encoder, self.tokenizer, texts)
-        null = encode_text(self.text_encoder, self.tokenizer, [""])[0].expand_as(states)
+        sampling, latents, size = self.sampling, encode_unscaled(self.vae, source), (source.shape[2], source.shape[3])
+        text = self._read(texts)
+        full, null = (conditioning(self.unet, given, size) for given in (text, self._no_text(text)))
         return draw_guided(
             self.vae,
             self.unet,
             self.scheduler,
-            source_branches(states, null, latents),
+            source_branches(full, null, latents),
             instruct_pix2pix_guidance(sampling.guidance_scale, sampling.image_guidance_scale),
-            source.shape[-2:],
+            size,
             sampling.num_steps,
             generators,
             source.device,
         )
 
+    def _read(self, texts: Sequence[str]) -> TextCondition:
+        states = self.reader.read(texts)
+        return TextCondition(states.tokens, states.pooled)
+
+    def _no_text(self, like: TextCondition) -> TextCondition:
+        """The condition of no text, as often as `like` has texts."""
+        if self.zero_null:
+            return TextCondition(*(None if value is None else torch.zeros_like(value) for value in like))
+        null = self._read([""])
+        pooled = null.pooled if like.pooled is None else null.pooled.expand_as(like.pooled)
+        return TextCondition(null.tokens.expand_as(like.tokens), pooled)
+
 
 def open_editor(
-    path: str, backbone: str | None = None, text: TextField = "instruction", sampling: EditSampling | None = None
+    path: str,
+    backbone: str | None = None,
+    text: TextField = "instruction",
+    sampling: EditSampling | None = None,
+    zero_null: bool | None = None,
 ) -> InstructPix2PixPipeline:
-    """The editor of a folder in the published layout.
+    """The editor of a folder in the published layout, of Stable Diffusion or of SDXL.
 
     Args:
-        path: folder or hub id with `unet` and `scheduler`, and with the other parts where `backbone` names none.
-        backbone: Stable Diffusion with `vae`, `text_encoder` and `tokenizer`.
+        path: folder or hub id with `unet` and `scheduler`, and with the other parts where `backbone` names none;
+            released are timbrooks/instruct-pix2pix and, in SDXL's form, diffusers/sdxl-instructpix2pix-768.
+        backbone: Stable Diffusion with `vae`, `text_encoder` and `tokenizer`, or SDXL with both of each.
         text: which text the UNet was trained on.
         sampling: how to sample.
+        zero_null: no text is zeros, see the pipeline; None: of SDXL's form, as released. Our runs read the empty text.
 
     Raises:
         BackboneError: a part is missing, broken or does not fit the others.
@@ -152,12 +187,20 @@ def open_editor(
             f"{path}: expected an editing UNet with {expected} input channels, found {unet.config.in_channels}; "
             "a text-to-image UNet draws with mmig.methods.latent_diffusion.pipeline.open_editor"
         )
-    text_encoder, tokenizer = load_text_encoder(others), load_tokenizer(others)
-    check_compatible(unet, text_encoder, vae, tokenizer)
-    return InstructPix2PixPipeline(vae, unet, text_encoder, tokenizer, load_scheduler(path), text, sampling)
+    if takes_sizes(unet):
+        encoders, tokenizers = load_both_text_encoders(others)
+    else:
+        encoders, tokenizers = (load_text_encoder(others), None), (load_tokenizer(others), None)
+    zero_null = takes_sizes(unet) if zero_null is None else zero_null
+    check_compatible(unet, encoders[0], vae, tokenizers[0], encoders[1])
+    scheduler = load_scheduler(path)
+    return InstructPix2PixPipeline(
+        vae, unet, encoders[0], tokenizers[0], scheduler, text, sampling, encoders[1], tokenizers[1], zero_null
+    )
 
 
+TEXT_PARTS = (TEXT_ENCODER, TOKENIZER, SDXL_TEXT_ENCODER, SDXL_TOKENIZER)
 open_editor.backbone_settings = {  # type: ignore[attr-defined]  # for `python -m mmig.backbones fetch`
-    "path": PIPELINE,
-    "backbone": {part.name: part for part in (VAE, TEXT_ENCODER, TOKENIZER)},
+    "path": UNET_PIPELINE,
+    "backbone": {part.name: part for part in (VAE, *TEXT_PARTS)},
 }

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from datamodules.schema import Batch
 from mmig.base.texts import CutText
 from mmig.base.values import check_values
+from mmig.diffusion.conditioning import Conditioning
 from mmig.diffusion.drawing import draw_guided
 from mmig.diffusion.guidance import instruct_pix2pix_guidance, source_branches
 from mmig.diffusion.latents import encode_unscaled, usual_resolution
@@ -199,7 +200,7 @@ class MGIEPipeline:
             self.vae,
             self.unet,
             self.scheduler,
-            source_branches(guidance, null, latents),
+            source_branches(Conditioning(guidance), Conditioning(null), latents),
             instruct_pix2pix_guidance(sampling.guidance_scale, sampling.image_guidance_scale),
             source.shape[-2:],
             sampling.num_steps,

@@ -1,11 +1,7 @@
 """What MMIG's frozen parts make of a batch: beside latents and texts also what its multimodal LLM makes of it."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -25,44 +21,6 @@ class MMIGFeatures(LatentFeatures):
     """
 
     _model: Any
-
-    def of_text(self, field: str) -> CachedFeature:
-        """`text.FIELD`: as of `LatentFeatures`, of the encoder that the denoiser's kind reads."""
-        return replace(super().of_text(field), depends=self._model.reader.depends)
-
-    def of_pooled(self, field: str) -> list[CachedFeature]:
-        """`pooled.FIELD`: the vector [1,P] of a text field, to declare; none where the denoiser takes none."""
-        depends = self._model.reader.depends_pooled
-        return (
-            [CachedFeature(f"pooled.{field}", partial(self._rows_of_pooled, field=field), depends)] if depends else []
-        )
-
-    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-        """As of `LatentFeatures`, by the model's reader."""
-        found = self._model.reader.read(texts)
-        return found.tokens, found.mask
-
-    def reading(self) -> tuple[Any, int]:
-        """As of `LatentFeatures`, of the model's reader."""
-        return self._model.reader.encoder, self._model.reader.length
-
-    def pooled(self, batch: Batch, fields: Sequence[str]) -> Tensor | None:
-        """The vectors [B,P] of one text a sample, as `text` gives their states; None where the denoiser takes none."""
-        reader, names = self._model.reader, sorted(set(fields) - {""})
-        if not reader.depends_pooled:
-            return None
-        stored = {field: self.stored(f"pooled.{field}", batch) for field in names}
-        if not stored or None in stored.values():
-            texts = [batch[field][row] if field else "" for row, field in enumerate(fields)]  # type: ignore[literal-required]
-            return reader.pooled(texts)
-        known = {field: found[0][:, 0] for field, found in stored.items() if found is not None}
-        first = next(iter(known.values()))
-        known[""] = reader.pooled([""]).to(first).expand_as(first) if "" in fields else first
-        chosen = torch.stack([known[field][row] for row, field in enumerate(fields)])
-        return chosen.to(self._model.text_encoder.device, self._model.text_encoder.dtype)
-
-    def _rows_of_pooled(self, batch: Batch, field: str) -> list[Tensor]:
-        return [vector[None] for vector in self.pooled(batch, [field] * len(batch["key"]))]
 
     def of_states(self) -> CachedFeature:
         """`llm.states`: e0 of the given responses, [n,D] for n tokens, to declare while the LLM is frozen."""

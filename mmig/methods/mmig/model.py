@@ -72,7 +72,7 @@ class MMIG(nn.Module):
         self.kind.check(self.unet, self.vae.config.latent_channels, source_conditioning)
         self._check_connector()
         self.reader = reader_of(self, self.kind.reads_pooled, self.objective.max_text_chunks)
-        self.features = MMIGFeatures(self, max_text_chunks=self.objective.max_text_chunks)
+        self.features = MMIGFeatures(self)
 
     # Training ----------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ from mmig.backbones.llm import load_llm, load_llm_tokenizer
 from mmig.backbones.parts import LLM, TOKENIZER, UNET, VAE
 from tests.mmig.backbones.hub_server import serve
 from tests.tiny_fixtures import TinyBackbones
-from tests.tiny_flux import build_flux_kontext
 
 REPOSITORY = Path(__file__).parents[3]
 NO_ONE = "http://127.0.0.1:9"  # the discard port: nobody answers
@@ -209,31 +208,6 @@ def test_fetched_parts_work_offline(hub_root: Path, tiny: TinyBackbones, tmp_pat
     for part, arguments in (("vae", ["--part", "vae"]), (None, [])):
         job = _run("fingerprint", "someone/tiny-sd", *arguments, home=shared, HF_HUB_OFFLINE="1")
         assert job.stdout.strip() == fingerprint(tiny.stable_diffusion, part)
-
-
-def test_only_some_pipelines_have_a_second_text_encoder(hub_root: Path, tmp_path: Path):
-    """Asked of the hub's list where the cache does not say; without a network what was not fetched is not there."""
-    build_flux_kontext(hub_root / "someone" / "tiny-flux")
-    code = (
-        "from mmig.backbones.hub import holds, locate; from mmig.backbones.parts import T5_ENCODER as part, VAE\n"
-        "print([holds(f'someone/{name}', part) for name in ('tiny-flux', 'tiny-sd')], holds('someone/tiny-sd', VAE))\n"
-        "import sys; sys.argv[1:] and locate('someone/tiny-flux', part)"
-    )
-
-    def say(*arguments: str, **environment: str) -> str:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        command = [sys.executable, "-c", code, *arguments]
-        home = {"HF_HOME": str(tmp_path / "home")}
-        done = subprocess.run(
-            command, cwd=REPOSITORY, env=kept | home | environment, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    assert say(HF_HUB_OFFLINE="1") == "[False, False] True"
-    with serve(hub_root, []) as address:
-        assert say("fetch", HF_ENDPOINT=address) == "[True, False] True"
-    assert say(HF_HUB_OFFLINE="1") == "[True, False] True"
 
 
 def test_what_was_not_fetched_is_an_error_offline(hub_root: Path, tmp_path: Path):

@@ -17,7 +17,8 @@ from mmig.methods.instruct_any2pix.prior import load_prior
 from mmig.methods.instruct_any2pix.projectors import EmbeddingProjector, cross_attentions
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
-from tests.mmig.methods.instruct_any2pix.support import CONTEXT, POOLED, WIDTH, as_batch, batch, path, sample_at, unit
+from tests.mmig.methods.instruct_any2pix.support import WIDTH, as_batch, batch, path, sample_at, unit
+from tests.tiny_sdxl import CONTEXT, POOLED
 
 SIZE = (64, 64)
 

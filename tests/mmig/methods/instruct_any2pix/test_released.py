@@ -15,7 +15,8 @@ from mmig.methods.instruct_any2pix.prior import load_prior
 from mmig.methods.instruct_any2pix.projectors import cross_attentions, load_projector
 from mmig.methods.instruct_any2pix.reader import ReaderConfig, load_reader
 from mmig.methods.instruct_any2pix.slots import Slot
-from tests.mmig.methods.instruct_any2pix.support import CONTEXT, POOLED, WIDTH, path, unit
+from tests.mmig.methods.instruct_any2pix.support import WIDTH, path, unit
+from tests.tiny_sdxl import CONTEXT, POOLED
 
 ADDED = ["<im_gen_start>", "<im_gen>", "<mask_gen>", "<audio_gen>", "<audio_gen_start>", "<audio>", "<video>"]
 ADDED += ["<base>", "<base_null>"]

@@ -1,9 +1,12 @@
 """InstructPix2Pix as the contract sees it."""
 
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from tests.mmig.methods.contract import Case
 from tests.tiny_fixtures import TinyBackbones
+from tests.tiny_sdxl import build_sdxl
 
 
 def model(backbones: TinyBackbones) -> dict[str, Any]:
@@ -31,4 +34,12 @@ def reads(backbones: TinyBackbones) -> dict[str, Any]:
     return made
 
 
-CASES = {"edits": Case(model), "reads": Case(reads)}
+def reads_twice(backbones: TinyBackbones) -> dict[str, Any]:
+    """In SDXL's form."""
+    made = model(backbones)
+    root = str(build_sdxl(Path(mkdtemp()) / "sdxl"))
+    made["init_args"] |= {"backbone": root, "unet": root}
+    return made
+
+
+CASES = {"edits": Case(model), "reads": Case(reads), "sdxl": Case(reads_twice, repeats=True)}

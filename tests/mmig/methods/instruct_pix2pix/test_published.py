@@ -30,3 +30,13 @@ def test_the_small_worlds_starts_from_four_channels_with_the_same_drops() -> Non
     assert model["unet"] == model["backbone"] == "assets/tiny/stable-diffusion"
     assert (model["drop"], model["target_latents"], model["loss_weights"]) == (0.05, "sample", {"sdm": 1.0})
     assert (data["level"], config["trainer"]["accelerator"]) == ("plain", "cpu")
+
+
+def test_the_sdxl_form_is_the_released_one() -> None:
+    """The card of diffusers/sdxl-instructpix2pix-768: 15,000 steps at a fixed rate of 5e-6, of 768 pixels."""
+    config = by_its_command(f"{FOLDER}/published_sdxl.yaml")
+    model, data = config["model"]["init_args"], config["data"]["init_args"]
+    assert model["backbone"] == model["unet"] == "stabilityai/stable-diffusion-xl-base-1.0"
+    assert (model["optimizer"]["lr"], model["optimizer"]["schedule"], model["drop"]) == (5e-6, "constant", 0.05)
+    assert (config["trainer"]["max_steps"], data["resolution"]) == (15_000, 768)
+    assert (model["sampling"]["guidance_scale"], model["sampling"]["image_guidance_scale"]) == (3.0, 1.5)
