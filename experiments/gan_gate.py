@@ -3,10 +3,12 @@
     python -m experiments.gan_gate RUN [--count 500] [--truncation 1.0] [--out FILE.png]
 
 RUN is a run of `StyleGANModule` or a generator's folder. Pictures come to 64 pixels as those of editors do. At least 80
-% have to be read as a centred scene of level plain, else a comparison of editors of these pictures says nothing.
+% have to be read as a centred scene of level plain, else a comparison of editors of these pictures says nothing, and
+the command fails.
 """
 
 import argparse
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -66,6 +68,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name in ("shape", "colour", "size"):
         seen = Counter(getattr(scene.things[0], name) for scene in scenes).most_common()
         console.print(f"{name}: {', '.join(f'{value} {number}' for value, number in seen) or 'none'}")
+    if share < GATE:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mmig.base.paths import resolved
-from mmig.evaluation.runner import NO_PICTURE
 from mmig.evaluation.settings import ScoringSettings, SettingsError, read_yaml
+from mmig.metrics.base import NO_PICTURE
 from mmig.metrics.published_numbers import PublishedTable, published
 from mmig.metrics.suite import build_metrics
 

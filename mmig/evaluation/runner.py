@@ -1,10 +1,11 @@
 """Run any editor over batches for several seeds and collect per-sample metric values."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.schema import take
+from datamodules.schema import Batch, take
 from mmig.base.batches import move_batch, readable
 from mmig.editor import Editor, EditOutput, KnowsSeeds, check_fields
 from mmig.evaluation.examples import PlacedExample, chosen, edited_pixels, examples_of, places
@@ -20,13 +21,11 @@ from mmig.evaluation.grid import Example
 from mmig.evaluation.rows import SampleRow, deduplicate, gather, tell_apart
 from mmig.evaluation.unfinished import FinishedEdit
 from mmig.metrics.bank import FeatureBank
-from mmig.metrics.base import NOT_FINITE, SampleValues
+from mmig.metrics.base import NO_PICTURE, NOT_FINITE, SampleValues
 from mmig.metrics.suite import MetricSuite
 from mmig.training.rng import sample_generators
 
 logger = logging.getLogger(__name__)
-NO_PICTURE = "no_picture"
-"""Reason why no metric has a value of a sample that the editor has no image of."""
 
 
 @dataclass
@@ -97,8 +96,7 @@ def evaluate_editor(
         bank = of_bank = None
         for seed, part in found.left(batch, seeds, device):
             of_seed = editor.at_seed(seed) if isinstance(editor, KnowsSeeds) else editor
-            with context():
-                output = of_seed(part, sample_generators(seed, part["key"]))
+            output = _timed(of_seed, part, sample_generators(seed, part["key"]), context)
             written = {"response": output.texts, "caption": output.extras.get("captions") or ()}
             remake = bank.with_edited if bank is not None and part is of_bank else partial(suite.bank, part)
             bank, of_bank = remake(output.images, written, output.extras), part
@@ -115,6 +113,22 @@ def evaluate_editor(
             if progress is not None:
                 progress(len(edits))
     return found.gathered(seeds, editor.response_source)
+
+
+def _timed(
+    editor: Editor,
+    batch: Batch,
+    generators: list[torch.Generator],
+    context: Callable[[], AbstractContextManager[Any]],
+) -> EditOutput:
+    """The edits of a batch, told how long each took: its share of the batch's seconds (`edit_seconds`)."""
+    begun = time.perf_counter()
+    with context():
+        output = editor(batch, generators)
+    if output.images.is_cuda:
+        torch.cuda.synchronize(output.images.device)
+    seconds = (time.perf_counter() - begun) / len(batch["key"])
+    return replace(output, extras={**output.extras, "edit_seconds": [seconds] * len(batch["key"])})
 
 
 @dataclass
@@ -218,11 +232,11 @@ def _rows(
     scored: Mapping[str, SampleValues],
     bank: FeatureBank,
 ) -> list[SampleRow]:
-    rows, truncated, missing = [], bank.truncated(), output.extras.get("missing") or [False] * len(batch["key"])
+    rows, truncated = [], bank.truncated()
     unread = output.extras.get("cut") or [()] * len(batch["key"])
     for row, (key, resized_from) in enumerate(zip(batch["key"], bank.resized_from, strict=True)):
         cut = {name for name, is_cut in truncated.items() if bool(is_cut[row])}
-        reasons = {name: NO_PICTURE if missing[row] else values.reasons[row] for name, values in scored.items()}
+        reasons = {name: values.reasons[row] for name, values in scored.items()}
         values = {name: None if reasons[name] else float(scored[name].values[row]) for name in scored}
         rows.append(
             SampleRow(

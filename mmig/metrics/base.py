@@ -13,6 +13,8 @@ from mmig.metrics.tools import NEEDS
 
 NOT_FINITE = "not_finite"
 """Reason for a value that is NaN or infinite although nothing was missing: a broken image, never hidden in a mean."""
+NO_PICTURE = "no_picture"
+"""Reason why no metric has a value of a sample that the editor has no image of."""
 
 
 @dataclass
@@ -39,6 +41,13 @@ def sample_values(values: Tensor, skipped: dict[str, Tensor]) -> SampleValues:
     return SampleValues(values.masked_fill(~counted, float("nan")), reasons)
 
 
+def without(values: SampleValues, left_out: Tensor, reason: str) -> SampleValues:
+    """The values but of the samples bool [B], which have none for this reason."""
+    marked = zip(left_out.tolist(), values.reasons, strict=True)
+    reasons = [reason if out else own for out, own in marked]
+    return SampleValues(values.values.masked_fill(left_out, float("nan")), reasons)
+
+
 class Declared:
     """What every metric says about itself.
 
@@ -50,6 +59,7 @@ class Declared:
         needs_clip, needs_judge, needs_dino, needs_lpips, needs_features: what is read of the bank beside the batch, see
             `tools.NEEDS`.
         needs_reader: whether the judge must read texts too.
+        needs_picture: False where a sample counts too that the editor has no image of.
     """
 
     name: str
@@ -61,6 +71,7 @@ class Declared:
     needs_dino = False
     needs_lpips = False
     needs_features = False
+    needs_picture = True
 
     @property
     def needs(self) -> tuple[str, ...]:

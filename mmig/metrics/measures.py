@@ -95,6 +95,28 @@ class Judged(PerSampleMetric):
         return sample_values(scores, {"no_metadata": absent, "not_judged": other & ~absent})
 
 
+class Told(PerSampleMetric):
+    """A number that was told of each edit under the metric's name (`FeatureBank.extras`); smaller is better."""
+
+    higher_is_better = False
+    needs_picture = False
+
+    def values(self, bank: FeatureBank) -> SampleValues:
+        """One a sample; skipped where nothing was told."""
+        count, found = len(bank.batch["key"]), bank.extras.get(self.name)
+        values = torch.full((count,), torch.nan) if found is None else torch.tensor(found)
+        return sample_values(values, {"not_told": torch.full((count,), found is None)})
+
+
+class EditSeconds(Told):
+    """Seconds that the editor took of a sample, its share of the batch's.
+
+    They are not the same twice: asked for by its class path, and in no evaluation that does not.
+    """
+
+    name = "edit_seconds"
+
+
 class JudgedText(PerSampleMetric):
     """Share of the texts that the editor wrote which describe the goal image, by the judge's reading.
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmig.base.settings import RefusedSettingsError, imported
 from mmig.metrics import clip, pixels, texts
 from mmig.metrics.bank import FeatureBank
-from mmig.metrics.base import PerSampleMetric, SampleValues
+from mmig.metrics.base import NO_PICTURE, PerSampleMetric, SampleValues, without
 from mmig.metrics.clip_encoder import ClipEncoder
 from mmig.metrics.clip_measures import (
     ClipDirectionalSimilarity,
@@ -200,9 +201,14 @@ class MetricSuite(nn.Module):
         return FeatureBank(batch, edited, self.tools, written, extras)
 
     def update(self, bank: FeatureBank) -> dict[str, SampleValues]:
-        """Count a batch in every metric and return its per-sample values."""
+        """Count a batch in every metric and return its per-sample values; of samples without an image those alone that
+        say nothing about it.
+        """
+        missing = torch.tensor(bank.extras.get("missing") or [False] * len(bank), dtype=torch.bool)
         values = {name: metric.values(bank) for name, metric in self.metrics.items()}
         for name, metric in self.metrics.items():
+            if metric.needs_picture:
+                values[name] = without(values[name], missing, NO_PICTURE)
             metric.update(values[name].values.to(metric.device))
         return values
 

@@ -33,11 +33,12 @@ from mmig.evaluation.report import (
     write_report,
 )
 from mmig.evaluation.rows import SampleRow, gather, read_rows
-from mmig.evaluation.runner import NO_PICTURE, EvaluationResult, evaluate_editor
+from mmig.evaluation.runner import EvaluationResult, evaluate_editor
 from mmig.evaluation.settings import ScoringSettings, build_suite
 from mmig.evaluation.summary import compare
 from mmig.evaluation.turns import InTurns, in_turns
 from mmig.evaluation.unfinished import FinishedEdit, Unfinished
+from mmig.metrics.base import NO_PICTURE
 from mmig.metrics.suite import METRICS, MetricSuite, build_metrics
 from mmig.run.jobs import Job, Plan, planned, point_name
 from mmig.run.precision import running, settled

@@ -12,7 +12,9 @@ from tests.mmig.methods.styleclip.support import save_generator, small_generator
 
 def test_a_random_generator_does_not_pass_and_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = save_generator(tmp_path)
-    gan_gate.main([str(folder), "--count", "9", "--out", str(tmp_path / "figure.png")])
+    with pytest.raises(SystemExit) as caught:
+        gan_gate.main([str(folder), "--count", "9", "--out", str(tmp_path / "figure.png")])
+    assert caught.value.code == 1
     assert "read: 0.0 % of 9; the gate of 80 % is not passed" in capsys.readouterr().out
     assert Image.open(tmp_path / "figure.png").size == (192, 192)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
-from mmig.backbones.diffusion import load_unet
+from mmig.backbones.diffusion import check_compatible, load_unet
 from mmig.backbones.named import Backbone, BackboneSettings
 from mmig.backbones.parts import VAE, BackboneError
 from mmig.cache.latent import LatentFeatures
@@ -87,6 +87,7 @@ class TextToImageModule(LatentModule):
         else:
             self.unet = fresh_unet(unet, channels, channels, self.text_encoder.config.hidden_size)
         self.unet.to(memory_format=torch.channels_last)
+        check_compatible(self.unet, self.text_encoder, self.vae, self.tokenizer)
         check_resolution(self.vae, self.unet, resolution)
         self.features = LatentFeatures(self, self.feature_facts)
         for field in ("source", "target") if side == "both" else (side,):

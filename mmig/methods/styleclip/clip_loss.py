@@ -83,5 +83,5 @@ class ClipLoss(nn.Module):
         if bool((longer[:, : self.context_length] != tokens).any()):
             raise StyleClipError(
                 f"prompt: expected at most the {self.context_length} tokens that CLIP reads, found more in "
-                f"{text[:60]!r}; say it in fewer words"
+                f"{max(sentences, key=len)[:60]!r}; say it in fewer words"
             )

@@ -85,14 +85,16 @@ class GlobalDirectionEditor(CodeEditor):
         """The target texts."""
         return list(batch[self.sampling.text])  # type: ignore[literal-required]
 
-    @torch.no_grad()
-    def edit(self, inverted: Inverted, batch: Batch) -> Tensor:
-        """Pictures of s + alpha Delta s."""
+    def aims(self, batch: Batch) -> Tensor:
+        """Delta s [B,C]."""
         pairs = zip(self.prompts(batch), self._neutral(batch), strict=True)
-        steps = torch.stack([self.steps(target, neutral) for target, neutral in pairs]).to(inverted.codes)
-        styles = moved_styles(
-            self.generator.styles(inverted.codes), self.directions.places, self.sampling.alpha * steps
-        )
+        return torch.stack([self.steps(target, neutral) for target, neutral in pairs])
+
+    @torch.no_grad()
+    def edit(self, inverted: Inverted, aims: Tensor) -> Tensor:
+        """Pictures of s + alpha Delta s."""
+        steps = self.sampling.alpha * aims.to(inverted.codes)
+        styles = moved_styles(self.generator.styles(inverted.codes), self.directions.places, steps)
         return self.generator.synthesise(styles, inverted.noise)
 
     def steps(self, target: str, neutral: str) -> Tensor:

@@ -1,9 +1,10 @@
 """What the three ways of editing share: a picture is inverted, its code moves, the generator draws the edited one."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,8 @@ class InversionSampling:
 class CodeEditor(ABC):
     """Edits pictures through their codes.
 
-    `extras["inversion_error"]` holds the error of each sample's inversion, `extras["missing"]` which are skipped.
+    `extras["inversion_error"]` holds the error of each sample's inversion, `extras["inversion_seconds"]` its share of
+    their time, `extras["missing"]` which are skipped.
 
     Args:
         inverter: with the generator.
@@ -81,7 +83,11 @@ class CodeEditor(ABC):
         return [""] * len(batch["key"])
 
     @abstractmethod
-    def edit(self, inverted: Inverted, batch: Batch) -> Tensor:
+    def aims(self, batch: Batch) -> Any:
+        """What `edit` needs to know of the texts; what is wrong with them is refused here, before the inversion."""
+
+    @abstractmethod
+    def edit(self, inverted: Inverted, aims: Any) -> Tensor:
         """Pictures [B,3,R,R] of moved codes; gradients may be taken."""
 
     def __call__(self, batch: Batch, generator: Generators) -> EditOutput:
@@ -94,10 +100,12 @@ class CodeEditor(ABC):
         check_fields(self, batch)
         texts, draws = self.prompts(batch), per_sample(generator, len(batch["key"]))
         with torch.inference_mode(False), torch.enable_grad():
-            inverted = self.inverter(self._sources(batch), self.sampling.inversion_steps, draws)
-            missing = self._not_inverted(inverted, batch["key"])
-            images = self.edit(inverted, batch).detach().float().clamp(-1, 1)
-        extras = {"inversion_error": inverted.errors.tolist(), "missing": missing}
+            aims, sources, begun = self.aims(batch), self._sources(batch), time.perf_counter()
+            inverted = self.inverter(sources, self.sampling.inversion_steps, draws)
+            errors, seconds = inverted.errors.tolist(), (time.perf_counter() - begun) / len(texts)
+            missing = self._not_inverted(errors, batch["key"])
+            images = self.edit(inverted, aims).detach().float().clamp(-1, 1)
+        extras = {"inversion_error": errors, "inversion_seconds": [seconds] * len(texts), "missing": missing}
         if (size := tuple(batch["source"].shape[-2:])) != images.shape[-2:]:
             extras["as_made"] = list(images.cpu())
             images = resized_signed(images, size)
@@ -109,17 +117,16 @@ class CodeEditor(ABC):
         height, width = source.shape[-2:]
         if height != width:
             raise StyleClipError(
-                f"source: expected a square as the generator draws it, found {width}x{height} pixels; cut it, or give "
-                "--resolution SIDE and a square picture"
+                f"source: expected a square as the generator draws it, found {width}x{height} pixels; cut the picture"
             )
         side = self.resolution
         if width % side == 0:
             return F.adaptive_avg_pool2d(source, side)
         return F.interpolate(source, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
 
-    def _not_inverted(self, inverted: Inverted, keys: Sequence[str]) -> list[bool]:
+    def _not_inverted(self, errors: Sequence[float], keys: Sequence[str]) -> list[bool]:
         """Which samples could not be inverted, where these are skipped."""
-        limit, errors = self.sampling.inversion_limit, inverted.errors.tolist()
+        limit = self.sampling.inversion_limit
         failed = [limit is not None and not error <= limit for error in errors]
         for key, error, wrong in zip(keys, errors, failed, strict=True):
             if wrong and self.sampling.uninverted == "refuse":

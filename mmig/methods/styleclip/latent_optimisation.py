@@ -89,9 +89,13 @@ class LatentOptimisationEditor(CodeEditor):
         """The texts t."""
         return list(batch[self.sampling.text])  # type: ignore[literal-required]
 
-    def edit(self, inverted: Inverted, batch: Batch) -> Tensor:
+    def aims(self, batch: Batch) -> Tensor:
+        """t, unit vectors [B,D]."""
+        return self.clip.encode_texts(self.prompts(batch))
+
+    def edit(self, inverted: Inverted, aims: Tensor) -> Tensor:
         """Pictures of the optimised codes."""
-        codes = self.optimised(inverted, self.clip.encode_texts(self.prompts(batch)))
+        codes = self.optimised(inverted, aims)
         with torch.no_grad():
             return self.generator(codes, inverted.noise)
 

@@ -1,6 +1,7 @@
 """Trained mappers from outside: one forward an edit, each for the prompt that it was trained for."""
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,27 @@ class MapperSampling(InversionSampling):
         check_values(self, "sampling", step_size=FROM_ZERO)
 
 
-class MapperEditor(CodeEditor):
+class _MappedEditor(CodeEditor):
+    """Moves each code by a mapper."""
+
+    sampling: MapperSampling
+
+    def __init__(self, inverter: Inverter, sampling: MapperSampling | None) -> None:
+        super().__init__(inverter, sampling or MapperSampling())
+
+    @abstractmethod
+    def aims(self, batch: Batch) -> Sequence[LatentMapper]:
+        """M_t of each sample."""
+
+    @torch.no_grad()
+    def edit(self, inverted: Inverted, aims: Sequence[LatentMapper]) -> Tensor:
+        """Pictures of w + step_size M(w)."""
+        rows = zip(aims, inverted.codes.split(1), strict=True)
+        steps = torch.cat([mapper(codes) for mapper, codes in rows])
+        return self.generator(inverted.codes + self.sampling.step_size * steps, inverted.noise)
+
+
+class MapperEditor(_MappedEditor):
     """Edits every picture as one prompt says.
 
     Args:
@@ -54,26 +75,22 @@ class MapperEditor(CodeEditor):
         sampling: how.
     """
 
-    sampling: MapperSampling
-
     def __init__(
         self, inverter: Inverter, mapper: LatentMapper, prompt: str, sampling: MapperSampling | None = None
     ) -> None:
-        super().__init__(inverter, sampling or MapperSampling())
+        super().__init__(inverter, sampling)
         self.mapper, self.prompt = mapper, prompt
 
     def prompts(self, batch: Batch) -> list[str]:
         """The prompt of each."""
         return [self.prompt] * len(batch["key"])
 
-    @torch.no_grad()
-    def edit(self, inverted: Inverted, batch: Batch) -> Tensor:
-        """Pictures of w + step_size M(w)."""
-        codes = inverted.codes + self.sampling.step_size * self.mapper(inverted.codes)
-        return self.generator(codes, inverted.noise)
+    def aims(self, batch: Batch) -> list[LatentMapper]:
+        """The one mapper."""
+        return [self.mapper] * len(batch["key"])
 
 
-class MappersEditor(CodeEditor):
+class MappersEditor(_MappedEditor):
     """Edits every picture by the mapper of its instruction, one of a few prompts.
 
     Args:
@@ -83,16 +100,19 @@ class MappersEditor(CodeEditor):
     """
 
     required_fields = ("source", "instruction")
-    sampling: MapperSampling
 
     def __init__(
         self, inverter: Inverter, mappers: Mapping[str, LatentMapper], sampling: MapperSampling | None = None
     ) -> None:
-        super().__init__(inverter, sampling or MapperSampling())
+        super().__init__(inverter, sampling)
         self.mappers = dict(mappers)
 
     def prompts(self, batch: Batch) -> list[str]:
-        """The instructions.
+        """The instructions."""
+        return list(batch["instruction"])
+
+    def aims(self, batch: Batch) -> list[LatentMapper]:
+        """The mapper of each.
 
         Raises:
             StyleClipError: there is no mapper for one.
@@ -101,14 +121,7 @@ class MappersEditor(CodeEditor):
             if prompt not in self.mappers:
                 known = ", ".join(map(repr, self.mappers))
                 raise StyleClipError(f"sample {key!r}: no mapper was trained for {prompt!r}; expected one of {known}")
-        return list(batch["instruction"])
-
-    @torch.no_grad()
-    def edit(self, inverted: Inverted, batch: Batch) -> Tensor:
-        """Pictures of w + step_size M(w)."""
-        rows = zip(self.prompts(batch), inverted.codes.split(1), strict=True)
-        steps = torch.cat([self.mappers[prompt](codes) for prompt, codes in rows])
-        return self.generator(inverted.codes + self.sampling.step_size * steps, inverted.noise)
+        return [self.mappers[prompt] for prompt in batch["instruction"]]
 
 
 def check_fits(mapper: LatentMapper, generator: StyleGenerator, where: str | Path) -> None:

@@ -1,23 +1,18 @@
-"""The method's metric: how well pictures were inverted, whatever became of them afterwards."""
+"""The method's metrics: how well pictures were inverted, whatever became of them afterwards, and how long it took."""
 
-import torch
-
-from mmig.metrics.bank import FeatureBank
-from mmig.metrics.base import PerSampleMetric, SampleValues, sample_values
+from mmig.metrics.measures import Told
 
 
-class InversionError(PerSampleMetric):
+class InversionError(Told):
     """Mean squared difference of a picture and what its code draws, values in [-1,1], in [0,4].
 
     Samples that a `uninverted: skip` leaves out of other metrics count here.
     """
 
     name = "inversion_error"
-    higher_is_better = False
 
-    def values(self, bank: FeatureBank) -> SampleValues:
-        """One a sample; skipped where the editor inverts nothing."""
-        count = len(bank.batch["key"])
-        found = bank.extras.get("inversion_error")
-        values = torch.full((count,), torch.nan) if found is None else torch.tensor(found)
-        return sample_values(values, {"not_inverted": torch.full((count,), found is None)})
+
+class InversionSeconds(Told):
+    """Of a picture's inversion, its share of the batch's; they are among the `EditSeconds`. Asked for by its path."""
+
+    name = "inversion_seconds"

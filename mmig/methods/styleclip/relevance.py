@@ -164,12 +164,17 @@ def _chunks(count: int, size: int) -> Iterator[range]:
 
 def check_facts(folder: Path, facts: dict[str, Any]) -> None:
     """Raise BackboneError where a folder's measurements are of something else."""
-    stored = read_json(folder / FACTS_FILE)
-    if wrong := sorted(name for name, value in facts.items() if stored.get(name) != value):
+    stored, asked = _flat(read_json(folder / FACTS_FILE)), _flat(facts)
+    if wrong := sorted(name for name, value in asked.items() if stored.get(name) != value):
         raise BackboneError(
             f"{folder / FACTS_FILE}: expected directions of this {wrong[0]}, found those of another; measure them into "
             "a new folder (python -m mmig.methods.styleclip directions)"
         )
+
+
+def _flat(facts: dict[str, Any]) -> dict[str, Any]:
+    """With each of the settings for itself."""
+    return {name: value for name, value in facts.items() if name != "settings"} | facts.get("settings", {})
 
 
 def read_directions(folder: Path, generator: StyleGenerator, facts: dict[str, Any]) -> StyleDirections:

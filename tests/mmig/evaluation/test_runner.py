@@ -66,6 +66,22 @@ def test_the_editor_alone_works_in_the_given_context() -> None:
     assert set(seen) == {("editor", True), ("judge", False)}
 
 
+def test_what_is_told_of_an_edit_counts_where_it_has_no_picture_and_seconds_are_told_of_each() -> None:
+    class Skips(NoisyCopy):
+        def __call__(self, *given: Any) -> EditOutput:
+            output = super().__call__(*given)
+            return dataclasses.replace(output, extras={"missing": [True, False], "inversion_error": [0.5, 0.25]})
+
+    paths = ["mmig.methods.styleclip.metric.InversionError", "mmig.metrics.measures.EditSeconds"]
+    suite = MetricSuite(["l1_target", *paths])
+    rows = evaluate_editor(Skips(), batches(random_batch(2), 2), suite).rows
+    assert [row.values["inversion_error"] for row in rows] == [0.5, 0.25]
+    assert [row.skipped for row in rows] == [{"l1_target": "no_picture"}, {}]
+    assert rows[0].values["edit_seconds"] == rows[1].values["edit_seconds"] > 0
+    assert suite.compute()["inversion_error"] == 0.375
+    assert suite.compute()["l1_target"] == rows[1].values["l1_target"]
+
+
 def test_seeds_give_different_edits() -> None:
     rows = evaluate(random_batch(1), 1).rows
     assert rows[0].values["l1_target"] != rows[1].values["l1_target"]

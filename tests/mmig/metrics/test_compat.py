@@ -242,7 +242,7 @@ def test_pictures_of_several_sizes_in_one_batch_have_the_figures_that_they_have_
     for figure, name in names.items():
         found = values[name].values.tolist()[:3]
         assert found == pytest.approx([one[figure] for one in alone[:3]], abs=1e-5), figure
-    assert values["clip_text_similarity"].reasons == [None, None, None, "not_finite"]
+    assert values["clip_text_similarity"].reasons == [None, None, None, "no_picture"]
 
 
 def test_what_an_editor_gives_in_another_size_is_resized_as_a_picture_of_a_folder_is(

@@ -154,6 +154,13 @@ def test_an_autoencoder_without_a_scale_is_one_line(folder: Path) -> None:
             opened()
 
 
+def test_a_unet_of_another_text_width_is_one_line(folder: Path, tmp_path: Path) -> None:
+    width = text_to_image(folder).text_encoder.config.hidden_size
+    fresh_unet(SIZE, 4, 4, width + 16).save_pretrained(tmp_path / "wider" / "unet")
+    with pytest.raises(BackboneError, match=rf"cross_attention_dim {width + 16}.* hidden_size {width}"):
+        TextToImageModule(OptimizerConfig(), {"sdm": 1.0}, str(folder), str(tmp_path / "wider"))
+
+
 def test_what_was_made_for_another_resolution_is_one_line(folder: Path, tmp_path: Path) -> None:
     assert text_to_image(folder, resolution=64).resolution == 64
     said = r"^unet: expected one for 128 pixels, .* found one for 64: latents of 16 \(sample_size\) at the factor 4"

@@ -11,7 +11,7 @@ from mmig.methods.styleclip.generator import StyleGenerator
 from mmig.methods.styleclip.inversion import Inverter, load_inverter
 from mmig.methods.styleclip.latent_optimisation import LatentOptimisationEditor, LatentSampling, code_distance
 from mmig.methods.styleclip.metric import InversionError
-from mmig.methods.styleclip.projector import noise_correlation, project
+from mmig.methods.styleclip.projector import Inverted, noise_correlation, project
 from mmig.methods.styleclip.schedule import ramp
 from mmig.metrics.bank import FeatureBank
 from tests.mmig.methods.styleclip.contract import SIZES
@@ -147,7 +147,18 @@ def test_a_picture_that_was_not_inverted_may_be_skipped_and_is_measured() -> Non
     assert output.extras["missing"] == [True, True]
     found = InversionError().values(FeatureBank(batch, output.images, extras=output.extras))
     assert found.values.tolist() == pytest.approx(output.extras["inversion_error"])
-    assert InversionError().values(FeatureBank(batch, output.images)).reasons == ["not_inverted"] * 2
+    assert InversionError().values(FeatureBank(batch, output.images)).reasons == ["not_told"] * 2
+
+
+def test_a_text_that_clip_cuts_is_refused_before_anything_is_inverted() -> None:
+    class Unused(Inverter):
+        def forward(self, *_: object) -> Inverted:
+            raise AssertionError("inverted")
+
+    made = LatentOptimisationEditor(Unused(small_generator()), tiny_clip(), None, QUICK)
+    batch = drawn_batch(made.generator, target_caption=["a red circle", "a red circle " * 40])
+    with pytest.raises(StyleClipError, match=r"^prompt: expected at most the \d+ tokens that CLIP reads"):
+        made(batch, 0)
 
 
 def test_bad_input_is_refused_in_one_line() -> None:
