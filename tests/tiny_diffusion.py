@@ -1,7 +1,7 @@
 """Tiny folders of Stable Diffusion and InstructPix2Pix with random weights, and their parts."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,6 +16,9 @@ from tests.tiny_saving import (
     write_json,
 )
 from tests.tiny_text import ClipLayout, write_clip_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextConfig
 
 
 def build_stable_diffusion(
@@ -107,6 +110,24 @@ def build_unet(
     return save(model, folder, dtype)
 
 
+def text_config(vocab_size: int, width: int, projected: int) -> "CLIPTextConfig":
+    """Of a tiny text tower; `projected` is the width of its projection, where the model has one."""
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=projected,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=CONTEXT_LENGTH,
+        bos_token_id=vocab_size - 2,
+        eos_token_id=vocab_size - 1,
+        pad_token_id=1,
+    )
+
+
 def build_text_encoder(
     folder: Path,
     vocab_size: int,
@@ -118,22 +139,10 @@ def build_text_encoder(
 ) -> Path:
     """Write a CLIPTextModel; `old_keys` puts the published `text_model.` prefix before every weight's name."""
     from safetensors.torch import load_file, save_file
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextModel
 
-    config = CLIPTextConfig(
-        vocab_size=vocab_size,
-        hidden_size=width,
-        intermediate_size=2 * width,
-        projection_dim=width,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=CONTEXT_LENGTH,
-        bos_token_id=vocab_size - 2,
-        eos_token_id=vocab_size - 1,
-        pad_token_id=1,
-    )
     with seeded(seed):
-        model = CLIPTextModel(config)
+        model = CLIPTextModel(text_config(vocab_size, width, width))
     save(model, folder, dtype)
     if old_keys:
         file = folder / "model.safetensors"

@@ -200,8 +200,7 @@ def _add_features(
 ) -> None:
     """Give rows what metrics of sets compare, or the reason why they have no part in them."""
     features = {name: value.cpu() for name, value in suite.features(bank).items()}
-    missing = output.extras.get("missing") or [False] * len(rows)
-    has_target = bank.has_image("target").tolist()
+    missing, has_target = bank.missing.tolist(), bank.has_image("target").tolist()
     for number, row in enumerate(rows if features else ()):
         of_row = {name: value[number] for name, value in features.items()}
         if missing[number]:

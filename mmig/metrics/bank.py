@@ -35,6 +35,7 @@ class FeatureBank:
     Attributes:
         batch, extras: as above; what an open metric reads beside `image`, `text`, `written` and the embeddings.
         keys: of the samples.
+        missing: bool [B], the samples that the editor has no image of (`extras["missing"]`).
         resized_from: one entry a sample: (width, height) of an edited picture that was resized to the sample's images,
             here or by the editor (`extras["as_made"]`); else None.
 
@@ -76,6 +77,11 @@ class FeatureBank:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def missing(self) -> Tensor:
+        """See above; on the CPU."""
+        return torch.tensor(self.extras.get("missing") or [False] * len(self), dtype=torch.bool)
 
     def image(self, name: str) -> Tensor:
         """Images "source", "target" or "edited", float32 [B,3,H,W] in [0,1]; absent ones are grey."""

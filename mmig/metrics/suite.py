@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mmig.base.settings import RefusedSettingsError, imported
@@ -204,11 +203,10 @@ class MetricSuite(nn.Module):
         """Count a batch in every metric and return its per-sample values; of samples without an image those alone that
         say nothing about it.
         """
-        missing = torch.tensor(bank.extras.get("missing") or [False] * len(bank), dtype=torch.bool)
         values = {name: metric.values(bank) for name, metric in self.metrics.items()}
         for name, metric in self.metrics.items():
             if metric.needs_picture:
-                values[name] = without(values[name], missing, NO_PICTURE)
+                values[name] = without(values[name], bank.missing, NO_PICTURE)
             metric.update(values[name].values.to(metric.device))
         return values
 

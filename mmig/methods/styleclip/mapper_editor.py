@@ -60,8 +60,10 @@ class _MappedEditor(CodeEditor):
     @torch.no_grad()
     def edit(self, inverted: Inverted, aims: Sequence[LatentMapper]) -> Tensor:
         """Pictures of w + step_size M(w)."""
-        rows = zip(aims, inverted.codes.split(1), strict=True)
-        steps = torch.cat([mapper(codes) for mapper, codes in rows])
+        steps = torch.empty_like(inverted.codes)
+        for mapper in dict.fromkeys(aims):
+            rows = [row for row, own in enumerate(aims) if own is mapper]
+            steps[rows] = mapper(inverted.codes[rows])
         return self.generator(inverted.codes + self.sampling.step_size * steps, inverted.noise)
 
 

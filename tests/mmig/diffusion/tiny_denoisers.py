@@ -9,6 +9,7 @@ from diffusers import PixArtTransformer2DModel, SD3Transformer2DModel, UNet2DCon
 from torch import Tensor, nn
 
 from mmig.diffusion.conditioning import Conditioning, denoise
+from tests.tiny_sdxl import sdxl_unet
 
 LENGTH, WIDTHS, POOLED, BATCH = 7, (12, 20), 18, 2
 """Text tokens, the widths of SDXL's two text encoders (its tokens hold both), the width of pooled text, samples."""
@@ -50,23 +51,9 @@ def draw(*shape: int, seed: int = 1) -> Tensor:
 
 
 def build_sdxl() -> UNet2DConditionModel:
-    """SDXL's shape: cross-attention below the first resolution only, several layers a block, pooled text and sizes."""
+    """SDXL's shape, frozen."""
     torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(16, 32),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        transformer_layers_per_block=(1, 2),
-        norm_num_groups=8,
-        attention_head_dim=(2, 4),
-        use_linear_projection=True,
-        cross_attention_dim=sum(WIDTHS),
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=POOLED + 6 * 8,
-    ).requires_grad_(False)
+    return sdxl_unet((16, 32), sum(WIDTHS), POOLED).requires_grad_(False)
 
 
 def sdxl_condition() -> Conditioning:

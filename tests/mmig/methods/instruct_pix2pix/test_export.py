@@ -14,6 +14,7 @@ from mmig.checkpoints.checkpoint import load_module
 from mmig.evaluation.opening import open_checkpoint
 from mmig.run.export import export_run
 from tests.mmig.batches import edit_batch
+from tests.mmig.methods.instruct_pix2pix.support import SAMPLING, published
 from tests.saved_run import save_run, start_from, texts_that_name
 from tests.tiny_fixtures import build_stable_diffusion
 
@@ -30,9 +31,8 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(backbone: Path, **settings: Any) -> dict[str, Any]:
-    sampling = {"num_steps": 4, "guidance_scale": 5.0, "image_guidance_scale": 1.5}
     own = {"optimizer": {"lr": 1e-3}, "loss_weights": {"sdm": 1.0}, "backbone": str(backbone), "unet": str(backbone)}
-    return own | {"sampling": sampling} | settings
+    return own | {"sampling": SAMPLING} | settings
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +48,9 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_diffusers_opens_it_and_gives_our_edits(run: Path, exported: Path) -> None:
     theirs = StableDiffusionInstructPix2PixPipeline.from_pretrained(exported)
-    theirs.set_progress_bar_config(disable=True)
     source, text = edit_batch(1)["source"], "make it red"
-    published = theirs(
-        text,
-        image=source,
-        latents=torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(7)),
-        num_inference_steps=4,
-        guidance_scale=5.0,
-        image_guidance_scale=1.5,
-        output_type="pt",
-    ).images
     ours = load_module(run).make_pipeline().edit(source, [text], [torch.Generator().manual_seed(7)])
-    torch.testing.assert_close(ours / 2 + 0.5, published, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(ours / 2 + 0.5, published(theirs, source, text), atol=1e-4, rtol=1e-4)
 
 
 def test_the_folder_is_complete_and_names_no_path(run: Path, exported: Path) -> None:
