@@ -16,6 +16,7 @@ from mmig.methods.instruct_pix2pix.pipeline import EditSampling
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.mmig.batches import edit_batch
+from tests.mmig.methods.instruct_pix2pix.support import published
 from tests.terms import values_of
 from tests.tiny_fixtures import build_stable_diffusion
 
@@ -207,19 +208,8 @@ def test_the_pipeline_equals_that_of_diffusers(folder: Path) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    theirs.set_progress_bar_config(disable=True)
-    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(7))
-    published = theirs(
-        "make it red",
-        image=source,
-        latents=noise,
-        num_inference_steps=4,
-        guidance_scale=5.0,
-        image_guidance_scale=1.5,
-        output_type="pt",
-    ).images
     edited = ours.edit(source, ["make it red"], [torch.Generator().manual_seed(7)])
-    torch.testing.assert_close(edited / 2 + 0.5, published, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(edited / 2 + 0.5, published(theirs, source, "make it red"), atol=1e-4, rtol=1e-4)
 
 
 def test_an_edit_does_not_depend_on_its_batch(folder: Path) -> None:
