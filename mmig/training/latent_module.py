@@ -7,15 +7,22 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmig.backbones.diffusion import check_scale, load_scheduler, load_text_encoder, load_tokenizer, load_vae
+from mmig.backbones.diffusion import (
+    check_scale,
+    load_scheduler,
+    load_second_text_encoder,
+    load_text_encoder,
+    load_tokenizer,
+    load_vae,
+)
 from mmig.backbones.named import Backbone, BackboneSettings
-from mmig.backbones.parts import PIPELINE, UNET
+from mmig.backbones.parts import PIPELINE, SDXL_TEXT_ENCODER, SDXL_TOKENIZER, UNET
 from mmig.diffusion.conditioning import Conditioning, denoise
 from mmig.diffusion.fresh import UNetSize
 from mmig.diffusion.losses import noise_loss
 from mmig.diffusion.problem import denoising_problem
 from mmig.diffusion.process import NoiseProcess, Weighting
-from mmig.diffusion.reading import ClipReader
+from mmig.diffusion.reading import clip_reader
 from mmig.training.module import TrainingModule
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
@@ -37,6 +44,8 @@ class LatentModule(TrainingModule):
 
     Attributes:
         text_encoder, tokenizer: None where `backbone_settings` does not name them.
+        text_encoder_2, tokenizer_2: the second ones of SDXL's form, where the settings name them and the backbone has
+            them.
         reader: of texts by them.
     """
 
@@ -68,7 +77,10 @@ class LatentModule(TrainingModule):
         found = self.origins
         self.text_encoder = load_text_encoder(found["text_encoder"]) if "text_encoder" in found else None
         self.tokenizer = load_tokenizer(found["tokenizer"]) if "tokenizer" in found else None
-        self.reader = ClipReader(self, max_chunks=1)
+        second = SDXL_TEXT_ENCODER.name in found
+        self.text_encoder_2 = load_second_text_encoder(found[SDXL_TEXT_ENCODER.name]) if second else None
+        self.tokenizer_2 = load_tokenizer(found[SDXL_TOKENIZER.name]) if second else None
+        self.reader = clip_reader(self)
         self.scheduler = load_scheduler(self.origins["scheduler"])
         self.process = NoiseProcess.from_scheduler(self.scheduler)
 
@@ -98,14 +110,14 @@ class LatentModule(TrainingModule):
         return noise_loss(prediction, problem.target, weight, positions)
 
     def named_backbones(self) -> dict[str, nn.Module]:
-        """The frozen autoencoder and, where there is one, the text encoder."""
-        parts = {"vae": self.vae, "text_encoder": self.text_encoder}
+        """The frozen autoencoder and, where there are such, the text encoders."""
+        parts = {name: getattr(self, name) for name in ("vae", "text_encoder", "text_encoder_2")}
         return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def pipeline_parts(self) -> dict[str, Any]:
         """What a pipeline of diffusers takes of it, by name; the denoiser, `unet`, is the subclass's."""
-        names = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+        names = ("unet", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "scheduler")
         parts = {name: getattr(self, name) for name in names}
         return {name: part for name, part in parts.items() if part is not None}
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.schema import Batch
-from mmig.backbones.diffusion import check_compatible, load_second_text_encoder, load_tokenizer, load_unet
+from mmig.backbones.diffusion import check_compatible, load_unet
 from mmig.backbones.loading import prepare
 from mmig.backbones.named import Backbone, BackboneSettings
-from mmig.backbones.parts import SDXL_TEXT_ENCODER, SDXL_TOKENIZER, TEXT_ENCODER, UNET, UNET_PIPELINE
+from mmig.backbones.parts import TEXT_ENCODER, UNET, UNET_PIPELINE
 from mmig.cache.frozen import CachedFeature
 from mmig.cache.latent import LatentFeatures
 from mmig.checkpoints.folders import write_editor
@@ -24,7 +24,6 @@ from mmig.diffusion.fresh import UNetSize, fresh_unet
 from mmig.diffusion.latents import from_posterior, reduction
 from mmig.diffusion.losses import edit_weights
 from mmig.diffusion.process import Weighting
-from mmig.diffusion.reading import clip_reader
 from mmig.diffusion.saving import UNFILTERED, save_pipeline
 from mmig.diffusion.sdxl import TextCondition, conditioning
 from mmig.editor import Editor
@@ -110,13 +109,9 @@ class InstructPix2PixModule(LatentModule):
         micro_batch_size: int | None = None,
     ) -> None:
         super().__init__(optimizer, loss_weights, backbone, unet, weighting, timestep_exponent, seed, micro_batch_size)
-        second = SDXL_TEXT_ENCODER.name in self.origins
-        self.text_encoder_2 = load_second_text_encoder(self.origins[SDXL_TEXT_ENCODER.name]) if second else None
-        self.tokenizer_2 = load_tokenizer(self.origins[SDXL_TOKENIZER.name]) if second else None
-        self.reader = clip_reader(self)
         self.unet = self._editing_unet(unet, gradient_checkpointing).to(memory_format=torch.channels_last)
         self.train_text_encoder = train_text_encoder
-        if train_text_encoder and second:
+        if train_text_encoder and self.text_encoder_2 is not None:
             raise ValueError("train_text_encoder: SDXL's two text encoders stay frozen; expected false")
         if train_text_encoder:
             prepare(self.text_encoder, frozen=False, gradient_checkpointing=gradient_checkpointing)
@@ -201,8 +196,6 @@ class InstructPix2PixModule(LatentModule):
     def named_backbones(self) -> dict[str, nn.Module]:
         """The frozen ones."""
         kept = super().named_backbones()
-        if self.text_encoder_2 is not None:
-            kept[SDXL_TEXT_ENCODER.name] = self.text_encoder_2
         if self.train_text_encoder:
             del kept[TEXT_ENCODER.name]
         return kept
@@ -231,12 +224,6 @@ class InstructPix2PixModule(LatentModule):
             text_encoder_2=self.text_encoder_2,
             tokenizer_2=self.tokenizer_2,
         )
-
-    @property
-    def pipeline_parts(self) -> dict[str, Any]:
-        """As of `LatentModule`, and SDXL's second text encoder with its tokenizer."""
-        more = {name: getattr(self, name) for name in (SDXL_TEXT_ENCODER.name, SDXL_TOKENIZER.name)}
-        return super().pipeline_parts | {name: part for name, part in more.items() if part is not None}
 
     def export(self, folder: Path, config: Mapping[str, Any]) -> str:
         """The whole pipeline, for diffusers' `StableDiffusionInstructPix2PixPipeline`, or the one of SDXL's form."""
