@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.side_by_side import named_folders
-from mmig.base.commands import OptionParser, one_line_errors
+from mmig.base.commands import OptionParser, one_line_errors, positive
 from mmig.evaluation.bootstrap import mean_interval
 from mmig.evaluation.finished import Finished, check_scored_alike, read_finished
 from mmig.evaluation.rows import by_key
+
+DIGITS = 3
 
 
 def read_systems(given: Sequence[str], seeds: Sequence[int]) -> dict[str, list[Finished]]:
@@ -59,15 +61,15 @@ def values_of(systems: Mapping[str, Sequence[Finished]], metric: str) -> dict[st
     return {name: np.array([[run[key] for key in keys] for run in runs]).mean(axis=0) for name, runs in scores.items()}
 
 
-def table(systems: Mapping[str, Sequence[Finished]], metrics: Sequence[str]) -> str:
-    """Markdown: a line a system and metric."""
+def table(systems: Mapping[str, Sequence[Finished]], metrics: Sequence[str], digits: int = DIGITS) -> str:
+    """Markdown: a line a system and metric, with so many digits behind the point."""
     first, *others = systems
     lines = [f"| metric | system | n | mean | minus {first} |", "|---|---|---|---|---|"]
     for metric in metrics:
         values = values_of(systems, metric)
-        differences = {name: mean_interval(values[name] - values[first]).told("+.3f") for name in others}
+        differences = {name: mean_interval(values[name] - values[first]).told(f"+.{digits}f") for name in others}
         for name, found in values.items():
-            mean = mean_interval(found).told(".3f")
+            mean = mean_interval(found).told(f".{digits}f")
             lines.append(f"| {metric} | {name} | {len(found)} | {mean} | {differences.get(name, '')} |")
     return "\n".join(lines)
 
@@ -78,9 +80,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("systems", nargs="+", metavar="NAME=FOLDER", help="the first is what others are held against")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of training (default: 0 1 2)")
     parser.add_argument("--metrics", nargs="+", default=["joint", "success", "preservation"])
+    parser.add_argument("--digits", type=positive, default=DIGITS, help=f"behind the point (default: {DIGITS})")
     options = parser.parse_args(arguments)
     with one_line_errors():
-        sys.stdout.write(f"{table(read_systems(options.systems, options.seeds), options.metrics)}\n")
+        sys.stdout.write(f"{table(read_systems(options.systems, options.seeds), options.metrics, options.digits)}\n")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from datamodules.tinyworld.contents import ContentWorld
 from datamodules.tinyworld.write import write_split
 from experiments.arms import Arm
 from experiments.comparison import main, rounds
+from experiments.tiny_backbones.sdxl import main as write_sdxl
 from experiments.trade_off import main as draw
 from mmig.evaluation.claims import read_claims
 from mmig.evaluation.finished import read_finished
@@ -83,7 +84,7 @@ def shrunk(out: Path) -> Path:
             return {name: here(one) for name, one in value.items()}
         if isinstance(value, list):
             return [here(one) for one in value]
-        if isinstance(value, str) and value.startswith(("data/", "runs/")):
+        if isinstance(value, str) and value.startswith(("data/", "runs/", "exports/")):
             return str(out / value)
         return str(copy(ROOT / value)) if isinstance(value, str) and value.startswith("configs/") else value
 
@@ -122,6 +123,9 @@ def test_all_of_it_runs_from_the_tiny_backbones_to_the_figure(
         named = [word for config in configs for word in ("--config", str(tmp_path / config))]
         arguments = ["train.py", "fit", *named, "--name", name, "--runs", str(runs)]
         subprocess.run([warm.python(), *arguments], cwd=ROOT, check=True)
+    given = {"imagebind": runs / "tiny-imagebind", "data": tmp_path / "configs/data/multimodal_said.yaml"}
+    given["out"] = tmp_path / "exports/sdxl"
+    write_sdxl([word for name, path in given.items() for word in (f"--{name}", str(path))])
     main([str(folder), "--seeds", "1", "--limit", "2", "--processes", "1", "--runs", str(runs)])
     assert "chosen on val" in capsys.readouterr().out
     ours, words = (runs / f"instruct_any2pix-{row}-1" for row in ("any2pix", "instruct_pix2pix"))
@@ -132,8 +136,9 @@ def test_all_of_it_runs_from_the_tiny_backbones_to_the_figure(
     assert all(each.report["sampling"]["alpha"] == alpha for each in on_and_off)
     at_once, in_turns = read_finished([ours / "several", ours / "several_in_turns"])
     assert at_once.keys == in_turns.keys and len(at_once.keys) == 2
-    short, long = read_finished([words / "said", words / "long"])
-    assert short.keys == long.keys
+    for row in (words, runs / "instruct_any2pix-instruct_pix2pix_sdxl-1"):
+        short, long = read_finished([row / "said", row / "long"])
+        assert short.keys == long.keys
     assert "InstructAny2Pix (MM-Instruct-Edit)" in (ours / "said" / "overview.md").read_text(encoding="utf-8")
     draw([str(ours), "--out", str(tmp_path / "figure")])
     assert (tmp_path / "figure" / "trade_off.png").is_file()

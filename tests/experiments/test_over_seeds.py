@@ -31,6 +31,8 @@ def test_seeds_are_averaged_and_samples_paired_whatever_was_asked(
     assert heading == "| metric | system | n | mean | minus short |"
     assert short.startswith("| joint | short | 2 | 0.750 [") and short.endswith("|  |")
     assert long.startswith("| joint | long | 2 | 0.250 [") and "| -0.500 [-0.500, -0.500] |" in long
+    main([*folders, "--seeds", "0", "1", "--metrics", "joint", "--digits", "5"])
+    assert "| -0.50000 [-0.50000, -0.50000] |" in capsys.readouterr().out
     values = values_of(read_systems(folders, [0, 1]), "joint")
     assert {name: found.tolist() for name, found in values.items()} == {"short": [1, 0.5], "long": [0.5, 0]}
 
