@@ -58,7 +58,7 @@ test: $(STAMP)
 
 slow-test: $(STAMP)
 	@echo "== slow tests: $(WORKERS) processes"
-	@$(ONE_THREAD) $(OFFLINE) "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m slow
+	@$(ONE_THREAD) $(OFFLINE) "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m slow --durations 20
 
 slurm-test: $(STAMP)
 	@echo "== tests on SLURM: $(WORKERS) clusters"
