@@ -22,6 +22,7 @@ LONGEST = (
     "tests/integration/test_random_kills.py",
     "tests/test_readme.py",
     "tests/mmig/methods/test_contract.py",
+    "tests/experiments/test_any2pix_comparison.py",
     "tests/test_finetune_docs.py",
     "tests/integration/test_rank_equality.py",
     "tests/bench",

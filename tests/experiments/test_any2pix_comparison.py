@@ -123,9 +123,8 @@ def test_all_of_it_runs_from_the_tiny_backbones_to_the_figure(
         named = [word for config in configs for word in ("--config", str(tmp_path / config))]
         arguments = ["train.py", "fit", *named, "--name", name, "--runs", str(runs)]
         subprocess.run([warm.python(), *arguments], cwd=ROOT, check=True)
-    given = {"imagebind": runs / "tiny-imagebind", "data": tmp_path / "configs/data/multimodal_said.yaml"}
-    given["out"] = tmp_path / "exports/sdxl"
-    write_sdxl([word for name, path in given.items() for word in (f"--{name}", str(path))])
+    data, out = tmp_path / "configs/data/multimodal_said.yaml", tmp_path / "exports/sdxl"
+    write_sdxl(["--imagebind", str(runs / "tiny-imagebind"), "--data", str(data), "--out", str(out)])
     main([str(folder), "--seeds", "1", "--limit", "2", "--processes", "1", "--runs", str(runs)])
     assert "chosen on val" in capsys.readouterr().out
     ours, words = (runs / f"instruct_any2pix-{row}-1" for row in ("any2pix", "instruct_pix2pix"))
