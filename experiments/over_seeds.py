@@ -5,12 +5,14 @@ r"""Systems beside each other with their training seeds averaged: means, and pai
 
 In a folder {seed} stands for each of --seeds. Samples are paired by their keys, whatever was asked of each in its own
 data, so that one edit may be compared as it is asked for in several ways; samples count that all evaluations have a
-value for. Intervals are of 95 %, over samples, without a correction: what is claimed is in docs/claims.yaml.
+value for. --by-type tells the types of edits apart. Intervals are of 95 %, over samples, without a correction: what is
+claimed is in docs/claims.yaml.
 """
 
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +22,6 @@ from mmig.base.commands import OptionParser, one_line_errors, positive
 from mmig.evaluation.bootstrap import mean_interval
 from mmig.evaluation.finished import Finished, check_scored_alike, read_finished
 from mmig.evaluation.rows import by_key
-
-DIGITS = 3
 
 
 def read_systems(given: Sequence[str], seeds: Sequence[int]) -> dict[str, list[Finished]]:
@@ -48,6 +48,18 @@ def read_systems(given: Sequence[str], seeds: Sequence[int]) -> dict[str, list[F
     return systems
 
 
+def by_type(systems: Mapping[str, Sequence[Finished]]) -> dict[str, dict[str, list[Finished]]]:
+    """The systems with the edits of one type alone, by types in their order."""
+    types = sorted({row.edit_type for runs in systems.values() for run in runs for row in run.rows})
+    return {
+        edit_type: {
+            name: [replace(run, rows=[row for row in run.rows if row.edit_type == edit_type]) for run in runs]
+            for name, runs in systems.items()
+        }
+        for edit_type in types
+    }
+
+
 def values_of(systems: Mapping[str, Sequence[Finished]], metric: str) -> dict[str, NDArray[np.float64]]:
     """A metric of the samples that all evaluations have one for, [n] of each system, training seeds averaged.
 
@@ -61,7 +73,7 @@ def values_of(systems: Mapping[str, Sequence[Finished]], metric: str) -> dict[st
     return {name: np.array([[run[key] for key in keys] for run in runs]).mean(axis=0) for name, runs in scores.items()}
 
 
-def table(systems: Mapping[str, Sequence[Finished]], metrics: Sequence[str], digits: int = DIGITS) -> str:
+def table(systems: Mapping[str, Sequence[Finished]], metrics: Sequence[str], digits: int) -> str:
     """Markdown: a line a system and metric, with so many digits behind the point."""
     first, *others = systems
     lines = [f"| metric | system | n | mean | minus {first} |", "|---|---|---|---|---|"]
@@ -80,10 +92,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("systems", nargs="+", metavar="NAME=FOLDER", help="the first is what others are held against")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of training (default: 0 1 2)")
     parser.add_argument("--metrics", nargs="+", default=["joint", "success", "preservation"])
-    parser.add_argument("--digits", type=positive, default=DIGITS, help=f"behind the point (default: {DIGITS})")
+    parser.add_argument("--digits", type=positive, default=3, help="behind the point (default: 3)")
+    parser.add_argument("--by-type", action="store_true", help="a table for each type of edit")
     options = parser.parse_args(arguments)
     with one_line_errors():
-        sys.stdout.write(f"{table(read_systems(options.systems, options.seeds), options.metrics, options.digits)}\n")
+        systems = read_systems(options.systems, options.seeds)
+        parts = by_type(systems) if options.by_type else {"": systems}
+        for edit_type, part in parts.items():
+            heading = f"\n{edit_type}\n\n" if edit_type else ""
+            sys.stdout.write(f"{heading}{table(part, options.metrics, options.digits)}\n")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,20 @@ def test_seeds_are_averaged_and_samples_paired_whatever_was_asked(
     assert {name: found.tolist() for name, found in values.items()} == {"short": [1, 0.5], "long": [0.5, 0]}
 
 
+def test_types_of_edits_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, values in (("one", {"a": 1, "b": 0}), ("other", {"a": 1, "b": 1})):
+        write_evaluation(tmp_path / name, values)
+        first, second = (tmp_path / name / "samples.jsonl").read_text().splitlines()
+        rows = [first, second.replace('"add"', '"move"')]
+        (tmp_path / name / "samples.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    main([f"one={tmp_path}/one", f"other={tmp_path}/other", "--metrics", "joint", "--by-type"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line and not line.startswith(("|-", "| metric"))]
+    assert [line.split(" [")[0] for line in lines] == [
+        *("add", "| joint | one | 1 | 1.000", "| joint | other | 1 | 1.000"),
+        *("move", "| joint | one | 1 | 0.000", "| joint | other | 1 | 1.000"),
+    ]
+
+
 def test_a_folder_without_a_seed_is_one_evaluation(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "floor", {"a": 1})
     assert [len(runs) for runs in read_systems([f"floor={tmp_path}/floor"], [0, 1, 2]).values()] == [1]
