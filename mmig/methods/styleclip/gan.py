@@ -125,8 +125,10 @@ class StyleGANModule(TrainingModule):
                 "r1_every, path_every, deviation_group, mixing: expected whole numbers of at least 1 and a chance in "
                 f"[0, 1], found {r1_every}, {path_every}, {deviation_group}, {mixing}"
             )
-        self.generator = StyleGenerator(resolution, z_dim, w_dim, num_mapping_layers, channel_base, channel_max)
-        self.discriminator = Discriminator(resolution, channel_base, channel_max, deviation_group)
+        generator = StyleGenerator(resolution, z_dim, w_dim, num_mapping_layers, channel_base, channel_max)
+        self.generator = generator.to(memory_format=torch.channels_last)
+        discriminator = Discriminator(resolution, channel_base, channel_max, deviation_group)
+        self.discriminator = discriminator.to(memory_format=torch.channels_last)
         self.mixing, self.every = mixing, {"r1": r1_every, "path_length": path_every}
         self.augmentation = augmentation or AdaptiveAugmentation()
         self.register_buffer("ada_probability", torch.tensor(self.augmentation.fixed or 0.0))
