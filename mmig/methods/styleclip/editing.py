@@ -71,7 +71,7 @@ class CodeEditor(ABC):
     @property
     def resolution(self) -> int:
         """Of the pictures that the generator draws."""
-        return self.generator.resolution
+        return self.generator.picture_side
 
     @property
     def idle_settings(self) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ class CodeEditor(ABC):
         return EditOutput(images.contiguous(), texts, extras)
 
     def _sources(self, batch: Batch) -> Tensor:
-        """The sources in the generator's resolution."""
+        """The sources in the size of the generator's pictures."""
         source = batch["source"].to(self.generator.device).clone()
         height, width = source.shape[-2:]
         if height != width:

@@ -79,7 +79,8 @@ class StyleGANModule(TrainingModule):
     Args:
         optimizer: of both turns, `generator` and `discriminator`.
         loss_weights: of the terms; None: 1, 2, 1 and 5.
-        resolution, z_dim, w_dim, num_mapping_layers, channel_base, channel_max: see `StyleGenerator`.
+        resolution, z_dim, w_dim, num_mapping_layers, channel_base, channel_max, margin: see `StyleGenerator`; the
+            discriminator sees pictures without their margin.
         deviation_group: samples whose deviation the discriminator is told; a divisor of what a rank sees at once makes
             a step the same on any number of ranks.
         mixing: chance that a picture has two codes.
@@ -114,6 +115,7 @@ class StyleGANModule(TrainingModule):
         mixing: float = 0.9,
         r1_every: int = 16,
         path_every: int = 4,
+        margin: int = 0,
         augmentation: AdaptiveAugmentation | None = None,
         seed: int = 0,
         micro_batch_size: int | None = None,
@@ -125,7 +127,7 @@ class StyleGANModule(TrainingModule):
                 "r1_every, path_every, deviation_group, mixing: expected whole numbers of at least 1 and a chance in "
                 f"[0, 1], found {r1_every}, {path_every}, {deviation_group}, {mixing}"
             )
-        generator = StyleGenerator(resolution, z_dim, w_dim, num_mapping_layers, channel_base, channel_max)
+        generator = StyleGenerator(resolution, z_dim, w_dim, num_mapping_layers, channel_base, channel_max, margin)
         self.generator = generator.to(memory_format=torch.channels_last)
         discriminator = Discriminator(resolution, channel_base, channel_max, deviation_group)
         self.discriminator = discriminator.to(memory_format=torch.channels_last)
@@ -172,7 +174,7 @@ class StyleGANModule(TrainingModule):
         return {name: LossTerm(counts, values[name]) for name in self.loss_weights}
 
     def _check_size(self, batch: Batch) -> None:
-        side, found = self.generator.resolution, tuple(batch["target"].shape[-2:])
+        side, found = self.generator.picture_side, tuple(batch["target"].shape[-2:])
         if found != (side, side):
             raise ValueError(
                 f"data.init_args.resolution: expected {side}, the side of the generator's pictures, found targets of "
@@ -195,6 +197,7 @@ class StyleGANModule(TrainingModule):
         """Pictures as the discriminator sees them."""
         fixed = self.augmentation.fixed
         probability = float(self.ada_probability) if fixed is None else fixed
+        images = self.generator.without_margin(images)
         return augment(images, draws.normal(f"augment/{name}", (NUM_DRAWS,)), probability)
 
     def _scores(self, images: Tensor, draws: Draws, name: str) -> Tensor:
@@ -208,7 +211,7 @@ class StyleGANModule(TrainingModule):
         return scores
 
     def _path(self, draws: Draws) -> Tensor:
-        side = self.generator.resolution
+        side = self.generator.picture_side
         with torch.inference_mode(False):  # in validation too, copies from which a gradient can be taken
             noise = [one.clone() for one in self._noise(draws)]
         directions = draws.normal("path", (3, side, side)).to(self.device)

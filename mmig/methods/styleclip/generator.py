@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
@@ -111,13 +112,15 @@ class StyleGenerator(ModelMixin, ConfigMixin):
     """StyleGAN2's generator; saved and loaded as diffusers' models are.
 
     Args:
-        resolution: side of its pictures, a power of 2 of at least 8.
+        resolution: side of what it draws, a power of 2 of at least 8.
         z_dim, w_dim: widths of the codes.
         num_mapping_layers: between them.
         channel_base, channel_max: channels of a resolution R are min(channel_base / R, channel_max).
+        margin: pixels on every side, around what it draws, that continue its rim: a small generator of pictures whose
+            rim is plain spends nothing on it. 0 in the paper.
 
     Raises:
-        ValueError: another resolution.
+        ValueError: another resolution, or a margin below 0.
     """
 
     @register_to_config
@@ -129,16 +132,28 @@ class StyleGenerator(ModelMixin, ConfigMixin):
         num_mapping_layers: int = 8,
         channel_base: int = 32768,
         channel_max: int = 512,
+        margin: int = 0,
     ) -> None:
         super().__init__()
+        if margin < 0:
+            raise ValueError(f"generator.margin: expected pixels, at least 0, found {margin}")
         if resolution < 8 or resolution & (resolution - 1):
             raise ValueError(f"generator.resolution: expected a power of 2 of at least 8, found {resolution}")
-        self.resolution = resolution
+        self.resolution, self.margin = resolution, margin
         self.mapping = MappingNetwork(z_dim, w_dim, num_mapping_layers)
         self.synthesis = nn.Module()
         widths = [min(channel_base // side, channel_max) for side in self.sides]
         for side, before, width in zip(self.sides, (0, *widths), widths, strict=False):
             self.synthesis.add_module(f"b{side}", SynthesisBlock(before, width, w_dim, side))
+
+    @property
+    def picture_side(self) -> int:
+        """Side of its pictures, margin and all."""
+        return self.resolution + 2 * self.margin
+
+    def without_margin(self, images: Tensor) -> Tensor:
+        """The middle [B,3,resolution,resolution] of pictures [B,3,picture_side,picture_side]."""
+        return F.pad(images, (-self.margin,) * 4)
 
     @property
     def sides(self) -> list[int]:
@@ -182,7 +197,7 @@ class StyleGenerator(ModelMixin, ConfigMixin):
         return [conv.noise_const[None, None] for block in self.blocks for conv in block.convs]
 
     def synthesise(self, styles: Sequence[Tensor], noise: Sequence[Tensor] | None = None) -> Tensor:
-        """Pictures [B,3,resolution,resolution], about [-1,1] and not clamped.
+        """Pictures [B,3,picture_side,picture_side], about [-1,1] and not clamped.
 
         Args:
             styles: as `styles` gives them.
@@ -195,7 +210,7 @@ class StyleGenerator(ModelMixin, ConfigMixin):
                 features = conv(features, next(style), next(maps))
             colours = block.torgb(features, next(style))
             image = colours if image is None else upsampled(image) + colours
-        return image
+        return F.pad(image, (self.margin,) * 4, mode="replicate") if self.margin else image
 
     def forward(self, codes: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
         """G(w+): pictures of codes [B,num_codes,w_dim]; see `synthesise`."""

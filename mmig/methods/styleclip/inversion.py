@@ -30,7 +30,7 @@ class Inverter(nn.Module):
         self.generator, self.encoder, self.lpips = generator, encoder, lpips
 
     def forward(self, images: Tensor, num_steps: int, generators: Sequence[torch.Generator]) -> Inverted:
-        """Codes of pictures [B,3,R,R] in [-1,1] of the generator's resolution; see `project`."""
+        """Codes of pictures [B,3,R,R] in [-1,1] of the size of the generator's; see `project`."""
         if self.encoder is None:
             return project(self.generator, images, num_steps, generators, self._perceptual())
         with torch.no_grad():
@@ -56,10 +56,7 @@ def load_inverter(
         BackboneError: a file that is missing, unreadable or of something else.
         ValueError: LPIPS for smaller pictures.
     """
-    if lpips is not None and generator.resolution < MIN_SIZE[LPIPS_NETWORK]:
-        raise ValueError(
-            f"lpips: expected a generator of at least {MIN_SIZE[LPIPS_NETWORK]} pixels, found {generator.resolution}; "
-            "leave lpips out"
-        )
+    if lpips is not None and (side := generator.picture_side) < (least := MIN_SIZE[LPIPS_NETWORK]):
+        raise ValueError(f"lpips: expected a generator of at least {least} pixels, found {side}; leave lpips out")
     network = None if lpips is None else load_lpips(LPIPS_NETWORK, lpips).network
     return Inverter(generator, None if encoder is None else load_e4e(encoder, generator.num_codes), network)

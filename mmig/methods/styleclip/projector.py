@@ -46,7 +46,7 @@ def project(
 
     Args:
         generator: frozen.
-        images: [B,3,R,R] in [-1,1], of its resolution.
+        images: [B,3,R,R] in [-1,1], of the size of its own.
         num_steps: of Adam.
         generators: one a sample, on the CPU.
         perceptual: LPIPS beside the mean squared difference; None: that alone.

@@ -13,11 +13,11 @@ from tests.mmig.methods.styleclip.contract import SIZES
 CLIP = "assets/tiny/clip"
 
 
-def small_generator(seed: int = 0) -> StyleGenerator:
-    """Of 16 pixels, frozen, with the mean of its codes; its pictures lie about in [-1,1]."""
+def small_generator(seed: int = 0, margin: int = 0) -> StyleGenerator:
+    """Of 16 pixels and a margin, frozen, with the mean of its codes; its pictures lie about in [-1,1]."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        generator = StyleGenerator(**SIZES).requires_grad_(False).eval()
+        generator = StyleGenerator(**SIZES, margin=margin).requires_grad_(False).eval()
     generator.measure_average()
     for block in generator.blocks:
         block.torgb.weight.mul_(0.15)

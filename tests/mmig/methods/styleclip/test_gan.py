@@ -115,6 +115,18 @@ def test_pictures_of_another_size_are_refused_by_the_datas_key() -> None:
         module().losses(batch(32), Draws(0, range(4)))
 
 
+def test_the_discriminator_sees_no_margin() -> None:
+    framed, plain = module(margin=4), module()
+    framed.load_state_dict(plain.state_dict())
+    whole = batch(24)
+    middle = whole | {"target": whole["target"][..., 4:-4, 4:-4]}
+    terms = framed.losses(whole, Draws(0, range(4)))
+    expected = plain.losses(middle, Draws(0, range(4)))
+    for name in ("generator", "discriminator", "r1"):
+        torch.testing.assert_close(terms[name].values, expected[name].values)
+    assert terms["path_length"].values.isfinite().all()
+
+
 @pytest.mark.parametrize("wrong", [{"target": 2.0}, {"every": 0}, {"span": 0.0}, {"fixed": 1.5}])
 def test_impossible_augmentation_is_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=rf"augmentation.{next(iter(wrong))}: expected"):

@@ -113,3 +113,19 @@ def test_a_picture_does_not_depend_on_its_batch(small: StyleGenerator) -> None:
 def test_a_resolution_that_cannot_be_is_refused(resolution: int) -> None:
     with pytest.raises(ValueError, match=r"^generator.resolution: expected a power of 2 of at least 8"):
         StyleGenerator(resolution)
+
+
+def test_a_margin_continues_the_rim_and_draws_nothing_else() -> None:
+    framed, plain = (StyleGenerator(16, 8, 8, 2, channel_base=64, channel_max=8, margin=margin) for margin in (3, 0))
+    framed.load_state_dict(plain.state_dict())
+    codes = plain.codes(torch.randn(2, 8))
+    images, middle = framed(codes), plain(codes)
+    assert framed.picture_side == images.shape[-1] == 22 and plain.picture_side == 16
+    assert torch.equal(framed.without_margin(images), middle)
+    assert torch.equal(images[..., 3:-3, 0], middle[..., 0]) and torch.equal(images[..., 3:-3, -1], middle[..., -1])
+    assert torch.equal(images[..., -1, 3:-3], middle[..., -1, :]) and torch.equal(images[..., 0, 0], middle[..., 0, 0])
+
+
+def test_a_margin_below_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"generator\.margin: expected pixels, at least 0, found -1"):
+        StyleGenerator(16, margin=-1)

@@ -48,6 +48,15 @@ def test_the_projector_finds_what_the_generator_drew() -> None:
     assert (found.errors < 0.1 * start.errors).all() and (found.errors < 0.02).all()
 
 
+def test_an_editor_of_a_generator_with_a_margin_takes_and_gives_whole_pictures() -> None:
+    generator = small_generator(margin=4)
+    made = LatentOptimisationEditor(Inverter(generator), tiny_clip(), None, replace(QUICK, inversion_steps=2))
+    batch = drawn_batch(generator, target_caption=["a red circle", "a blue square"])
+    assert batch["source"].shape[-1] == made.resolution == 24
+    output = made(batch, generators())
+    assert output.images.shape == batch["source"].shape and "as_made" not in output.extras
+
+
 def test_a_projection_does_not_depend_on_its_batch() -> None:
     generator = small_generator()
     images = drawn_batch(generator)["source"]
