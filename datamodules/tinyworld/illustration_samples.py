@@ -15,6 +15,7 @@ from datamodules.tinyworld.effects import Pixels
 from datamodules.tinyworld.illustrations import ATTRIBUTES, SPLITS, Figure, draw_figure, instruct, split_of, tags
 from datamodules.tinyworld.line_art import render_figure
 from datamodules.tinyworld.sample import MAX_ATTEMPTS, Mask, Sample
+from datamodules.tinyworld.split_hash import check_split
 
 MIN_PIXELS = 12  # that an edit must change by more than `MIN_CHANGE` grey levels
 MIN_CHANGE = 24
@@ -25,8 +26,7 @@ def draw_illustration(seed: int, split: str, index: int) -> Sample:
 
     Raises ValueError on an unknown split.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    check_split(split, SPLITS)
     draws = Draws(seed, f"illustrations/{split}", index)
     source, target, name = _pair(draws, split)
     before, after = _drawn(source), _drawn(target)

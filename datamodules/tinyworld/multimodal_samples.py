@@ -18,6 +18,7 @@ from datamodules.tinyworld.render import render
 from datamodules.tinyworld.sample import Pair, Sample, assemble, find_pair
 from datamodules.tinyworld.scene import Background, Scene
 from datamodules.tinyworld.sounds import FORMAT, sound
+from datamodules.tinyworld.split_hash import check_split
 from datamodules.tinyworld.splits import split_rules
 from datamodules.tinyworld.words import with_article
 from datamodules.tinyworld.world import World
@@ -76,8 +77,7 @@ def draw_long_sample(seed: int, split: str, index: int) -> Sample:
 
 
 def _draw(seed: int, split: str, index: int, types: tuple[str, ...], modality: Modality | None) -> Sample:
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    check_split(split, SPLITS)
     world = World(seed, "plain")
     draws = Draws(seed, f"multimodal/{split}", index)
     pair = _pair(draws, split, world, types)

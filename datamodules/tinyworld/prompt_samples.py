@@ -12,6 +12,7 @@ from datamodules.tinyworld.draws import Draws
 from datamodules.tinyworld.edits import Edit
 from datamodules.tinyworld.sample import Pair, Sample, assemble, find_pair
 from datamodules.tinyworld.scene import Scene
+from datamodules.tinyworld.split_hash import check_split
 from datamodules.tinyworld.splits import split_rules
 from datamodules.tinyworld.world import World
 
@@ -50,8 +51,7 @@ def draw_prompt_sample(seed: int, split: str, index: int) -> Sample:
 
     Raises ValueError on an unknown split.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    check_split(split, SPLITS)
     name = tuple(PROMPTS)[index % len(PROMPTS)]
     world = World(seed, "plain", centred=True)
     draws = Draws(seed, f"prompts/{split}", index)

@@ -15,6 +15,7 @@ from datamodules.tinyworld.layout import Rules, draw_scene, random_thing
 from datamodules.tinyworld.multimodal_samples import SPLITS, TEMPLATES, is_told, thing_meant
 from datamodules.tinyworld.sample import MAX_ATTEMPTS, Sample, assemble, edit_masks, object_phrase
 from datamodules.tinyworld.scene import Scene
+from datamodules.tinyworld.split_hash import check_split
 from datamodules.tinyworld.splits import belongs, split_rules
 from datamodules.tinyworld.world import World
 
@@ -30,8 +31,7 @@ def draw_several_sample(seed: int, split: str, index: int) -> Sample:
 
     Its masks hold both, and `metadata.edits` stands in the place of `edit`. Raises ValueError on an unknown split.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    check_split(split, SPLITS)
     world, draws = World(seed, "plain"), Draws(seed, f"several/{split}", index)
     edit_type = draws.choice(tuple(TYPES))
     source, target, edits = _pair(draws, split, world, edit_type)

@@ -13,6 +13,7 @@ from datamodules.tinyworld.instructions import refer
 from datamodules.tinyworld.sample import Pair, Sample, assemble, find_pair
 from datamodules.tinyworld.scene import Scene, Thing
 from datamodules.tinyworld.sounds import FORMAT, sound
+from datamodules.tinyworld.split_hash import check_split
 from datamodules.tinyworld.splits import split_rules
 from datamodules.tinyworld.words import AT_PLACE
 from datamodules.tinyworld.world import World
@@ -49,8 +50,7 @@ def draw_sound_sample(seed: int, split: str, index: int) -> Sample:
 
     Raises ValueError on an unknown split.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    check_split(split, SPLITS)
     world = World(seed, "plain")
     draws = Draws(seed, f"sounds/{split}", index)
     source, target, edit = _pair(draws, split, world)

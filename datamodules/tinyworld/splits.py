@@ -12,7 +12,7 @@ from datamodules.tinyworld.inferable import INFERABLE_TYPES
 from datamodules.tinyworld.layout import Rules
 from datamodules.tinyworld.photographs import PHOTOGRAPHS
 from datamodules.tinyworld.scene import HELD_OUT_PAIRS, SIDE, Background, Scene
-from datamodules.tinyworld.split_hash import tenth_of
+from datamodules.tinyworld.split_hash import check_split, tenth_of
 from datamodules.tinyworld.world import World
 
 ONE_TYPE = {"outline": "outline", "outline_test": "outline", "removals": "remove"}
@@ -33,8 +33,7 @@ TENTHS = {
 
 def split_rules(split: str, world: World) -> Rules:
     """What a split holds. ValueError on an unknown split, or one that the world does not have."""
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    check_split(split, SPLITS)
     if split == "unseen_photographs":
         if world.plain:
             raise ValueError("split 'unseen_photographs' needs photographs: level plain has none")

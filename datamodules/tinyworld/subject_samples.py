@@ -16,7 +16,7 @@ from datamodules.tinyworld.layout import MIN_CONTRAST, Rules, put, random_thing
 from datamodules.tinyworld.render import silhouette, silhouettes
 from datamodules.tinyworld.sample import MAX_ATTEMPTS, Sample
 from datamodules.tinyworld.scene import BACKGROUND_COLOURS, Background, Scene, Thing, fields_of
-from datamodules.tinyworld.split_hash import hashed_split
+from datamodules.tinyworld.split_hash import check_split, hashed_split
 from datamodules.tinyworld.subjects import COLOURS, Texture, distance, draw_texture, render_with_subjects
 from datamodules.tinyworld.words import AT_PLACE, RESPONSE_LEADS, SCENE_HEADS, background_noun, noun, with_article
 
@@ -55,8 +55,7 @@ def draw_subject_sample(seed: int, split: str, index: int) -> Sample:
     Attachment k, a square cut with 10 to 40 percent background, is uint8 [side, side, 3]: of the target in training, of
     another scene elsewhere. Raises ValueError on an unknown split.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    check_split(split, SPLITS)
     draws = Draws(seed, f"subjects/{split}", index)
     pair = _pair(draws, split)
     target, textures, before = pair.target, pair.textures, pair.before
