@@ -20,6 +20,8 @@ from mmig.base.commands import OptionParser
 logger = logging.getLogger(__name__)
 ASSETS = "assets/tiny"
 DATA, TRAINED_ON = "configs/data/plain.yaml", "configs/data/literal.yaml"
+GENERATOR = ["--config", "configs/styleclip/tinyworld_gan.yaml", "--config", "configs/data/centred.yaml"]
+GENERATOR += ["--data.init_args.global_batch_size", "16"]
 HERE = "experiments.tiny_backbones"
 Command = list[str]
 
@@ -68,6 +70,7 @@ def commands() -> dict[str, list[Command]]:
             *(fit("imagebind", "tiny-imagebind"), export("imagebind", "tiny-imagebind")),
         ],
         "captioner": [fit("captioner", "tiny-captioner"), export("captioner", "tiny-captioner")],
+        "gan": [["train.py", "fit", *GENERATOR, "--name", "gan"], export("gan", "gan")],
     }
 
 

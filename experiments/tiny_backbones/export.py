@@ -1,6 +1,6 @@
 """Write a trained tiny backbone into assets/tiny in the published folder layouts.
 
-`python -m experiments.tiny_backbones.export clip|clip-eval|lm|captioner|llava|imagebind|vae|unet RUN --out assets/tiny`
+`python -m experiments.tiny_backbones.export PART RUN --out assets/tiny`; `--help` names the parts.
 
 An autoencoder's latent scale is measured on the validation split of `--data`.
 """
@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     from experiments.tiny_backbones.language import LanguageModule
     from experiments.tiny_backbones.llava import LlavaModule
     from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule
+    from mmig.methods.styleclip.gan import StyleGANModule
     from mmig.training.module import TrainingModule
 
 logger = logging.getLogger(__name__)
-PARTS = ("clip", "clip-eval", "lm", "captioner", "llava", "imagebind", "vae", "unet")
+PARTS = ("clip", "clip-eval", "lm", "captioner", "llava", "imagebind", "vae", "unet", "gan")
 
 
 class ExportError(ValueError):
@@ -109,6 +110,15 @@ def export_autoencoder_run(module: "AutoencoderModule", out: Path, data: Path | 
     return [out / "stable-diffusion" / "vae"]
 
 
+def export_generator_run(module: "StyleGANModule", out: Path) -> list[Path]:
+    """gan/generator/ below `out`, with the mean of its codes."""
+    from experiments.tiny_backbones.diffusion_export import save_half
+
+    module.generator.measure_average()
+    save_half(module.generator, out / "gan" / "generator")
+    return [out / "gan"]
+
+
 def _write_model(model: "PreTrainedModel", folder: Path) -> None:
     """Configurations and half-precision model.safetensors without twice stored tied weights."""
     tied = set(model.all_tied_weights_keys)
@@ -157,6 +167,7 @@ def export_run(part: str, module: "TrainingModule", out: Path, data: Path | None
     from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
     from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule
     from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
+    from mmig.methods.styleclip.gan import StyleGANModule
 
     exporters: dict[str, tuple[tuple[type, ...], Any]] = {
         "clip": ((ClipModule,), export_clip_run),
@@ -167,6 +178,7 @@ def export_run(part: str, module: "TrainingModule", out: Path, data: Path | None
         "imagebind": ((ImageBindModule,), export_imagebind_run),
         "vae": ((AutoencoderModule,), partial(export_autoencoder_run, data=data)),
         "unet": ((InstructPix2PixModule, TextToImageModule), lambda module, out: [export_unet(module, out)]),
+        "gan": ((StyleGANModule,), export_generator_run),
     }
     expected, export = exporters[part]
     if not isinstance(module, expected):

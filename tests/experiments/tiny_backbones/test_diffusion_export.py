@@ -15,8 +15,11 @@ from mmig.diffusion.fresh import UNetSize
 from mmig.methods.instruct_pix2pix.module import InstructPix2PixModule
 from mmig.methods.latent_diffusion.autoencoder import AutoencoderModule
 from mmig.methods.latent_diffusion.text_to_image import TextToImageModule
+from mmig.methods.styleclip.gan import StyleGANModule
+from mmig.methods.styleclip.loading import load_generator
 from mmig.training.optim import OptimizerConfig
 from tests.mmig.batches import edit_batch
+from tests.mmig.methods.styleclip.contract import SIZES
 from tests.tiny_fixtures import build_stable_diffusion
 
 SIZE = UNetSize(block_out_channels=[16, 32], layers_per_block=1, attention_heads=2, norm_num_groups=8, sample_size=16)
@@ -46,6 +49,15 @@ def test_an_exported_autoencoder_loads_with_its_scale(tmp_path: Path) -> None:
     assert loaded.config.scaling_factor == scale
     latents = [vae.encode(image).latent_dist.mode() for vae in (loaded, module.vae)]
     torch.testing.assert_close(*latents, atol=2e-2, rtol=2e-2)
+
+
+def test_an_exported_generator_draws_what_was_trained(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = StyleGANModule(OptimizerConfig(betas=(0.0, 0.99)), **SIZES, margin=2)
+    assert export_run("gan", module, tmp_path) == [tmp_path / "gan"]
+    loaded, codes = load_generator(tmp_path / "gan"), module.generator.codes(torch.randn(2, SIZES["z_dim"]))
+    torch.testing.assert_close(loaded(codes), module.generator(codes), atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(loaded.mapping.w_avg, module.generator.code_statistics()[0], atol=1e-3, rtol=1e-2)
 
 
 def test_a_scale_from_nowhere_and_a_run_of_another_kind_are_refused(assets: Path) -> None:
