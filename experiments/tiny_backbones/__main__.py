@@ -22,6 +22,9 @@ ASSETS = "assets/tiny"
 DATA, TRAINED_ON = "configs/data/plain.yaml", "configs/data/literal.yaml"
 GENERATOR = ["--config", "configs/styleclip/tinyworld_gan.yaml", "--config", "configs/data/centred.yaml"]
 GENERATOR += ["--data.init_args.global_batch_size", "16"]
+FALLING = ["--model.init_args.optimizer.lr", "2e-3", "--model.init_args.optimizer.schedule", "cosine"]
+FALLING += ["--model.init_args.seed", "1", "--data.init_args.seed", "1", "--ema.decay", "0.9995"]
+FALLING += ["--trainer.max_steps", "18000"]
 HERE = "experiments.tiny_backbones"
 Command = list[str]
 
@@ -70,7 +73,11 @@ def commands() -> dict[str, list[Command]]:
             *(fit("imagebind", "tiny-imagebind"), export("imagebind", "tiny-imagebind")),
         ],
         "captioner": [fit("captioner", "tiny-captioner"), export("captioner", "tiny-captioner")],
-        "gan": [["train.py", "fit", *GENERATOR, "--name", "gan"], export("gan", "gan")],
+        "gan": [
+            ["train.py", "fit", *GENERATOR, "--name", "gan-first"],
+            ["train.py", "fit", *GENERATOR, "--name", "gan", "--init_from", "runs/gan-first", *FALLING],
+            export("gan", "gan"),
+        ],
     }
 
 

@@ -10,11 +10,13 @@ import torch
 from PIL import Image
 
 from datamodules.schema import Batch, collate
+from datamodules.tinyworld.centred_reader import read_centred
 from datamodules.tinyworld.edit_grammar import leads_to, names
 from datamodules.tinyworld.grammar import judge_text
 from datamodules.tinyworld.oracle import judge, judge_scene
 from datamodules.tinyworld.sample import draw_from, make_sample
 from datamodules.tinyworld.world import KINDS, World
+from experiments.gan_gate import drawn
 from experiments.tiny_backbones import score
 from experiments.tiny_backbones.clip_model import normalise_images
 from experiments.tiny_backbones.score_images import score_text_to_image
@@ -27,6 +29,7 @@ from mmig.methods.instruct_pix2pix.pipeline import EditSampling, TextField
 from mmig.methods.instruct_pix2pix.pipeline import open_editor as open_editing
 from mmig.methods.latent_diffusion.pipeline import DrawSampling
 from mmig.methods.latent_diffusion.pipeline import open_editor as open_drawing
+from mmig.methods.styleclip.loading import load_generator
 from mmig.training.rng import sample_generators
 
 ASSETS = Path(__file__).parents[3] / "assets" / "tiny"
@@ -142,3 +145,8 @@ def test_pictures_are_edited(few: Batch, text: TextField, floor: float):
     edited = editor(few, sample_generators(0, few["key"])).images
     found = [judge(image, facts) for image, facts in zip(edited, few["metadata"], strict=True)]
     assert sum(verdict.success and verdict.preservation for verdict in found) / len(found) > floor
+
+
+def test_centred_scenes_are_drawn_from_noise():
+    images = drawn(load_generator(ASSETS / "gan"), 24, truncation=1.0, seed=0)
+    assert sum(read_centred(image) is not None for image in images) > 0.5 * len(images)
