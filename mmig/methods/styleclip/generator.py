@@ -153,7 +153,8 @@ class StyleGenerator(ModelMixin, ConfigMixin):
 
     def without_margin(self, images: Tensor) -> Tensor:
         """The middle [B,3,resolution,resolution] of pictures [B,3,picture_side,picture_side]."""
-        return F.pad(images, (-self.margin,) * 4)
+        middle = slice(self.margin, self.margin + self.resolution)
+        return images[..., middle, middle]
 
     @property
     def sides(self) -> list[int]:

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 
 from datamodules.schema import validate
 from datamodules.tinyworld.judge import TinyWorldJudge
@@ -72,3 +74,14 @@ def test_keys_differ_and_other_splits_are_refused(samples: list[Sample]) -> None
     assert all(one["key"] < other["key"] for one, other in pairwise(samples))
     with pytest.raises(ValueError, match="expected one of train, val, test"):
         draw_prompt_sample(0, "removals", 0)
+
+
+def test_the_limit_of_an_inversion_tells_source_and_target_apart_but_in_shape() -> None:
+    protocol = yaml.safe_load(Path("configs/results/styleclip/latent.yaml").read_text(encoding="utf-8"))
+    limit = protocol["editor"]["init_args"]["sampling"]["inversion_limit"]
+    near = dict.fromkeys(PROMPTS, 0)
+    for index in range(120):
+        sample = draw_prompt_sample(0, "val", index)
+        source, target = (np.float64(sample[name]) / 127.5 - 1 for name in ("source", "target"))
+        near[sample["edit_type"]] += bool(np.square(source - target).mean() <= limit)
+    assert near == {"red": 0, "circle": 7, "large": 0, "navy": 0}  # of 30 each
