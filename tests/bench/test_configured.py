@@ -169,9 +169,9 @@ def test_a_module_that_looks_at_values_takes_a_step_on_the_cpu() -> None:
 
 def test_several_optimisers_cost_on_the_meta_device_what_their_step_costs() -> None:
     every_step = [f"--model.init_args.{name}={value}" for name, value in (("r1_every", 1), ("path_every", 1))]
-    fixed = "--model.init_args.augmentation={fixed: 0.5}"  # one that is steered is a value to look at
+    fixed = "--model.init_args.augmentation={fixed: 0.5}"  # the recipe itself has none
     config = read_configs(["configs/styleclip/tinyworld_gan.yaml"], [*every_step, fixed])
-    sizes = replace(SMALL, resolution=32)
+    sizes = replace(SMALL, resolution=64)
     cost = configured_cost(config, sizes)
     assert cost.how == "counted on the meta device"
     assert cost.operations == pytest.approx(real_cost(config, sizes).operations, rel=0.02)
