@@ -67,7 +67,7 @@ class Arm:
     @property
     def start(self) -> Path | None:
         """The row that this one starts from, where it is another row of the folder."""
-        rows = [phase.row for phase in read_phases(self.row.parent, self.row.stem) if phase.row]
+        rows = [phase.row for phase in read_phases(self.row.parent, self.row.stem, own=not self.is_editor) if phase.row]
         return self.row.with_name(f"{rows[0]}.yaml") if rows else None
 
     def _run_of(self, row: str) -> str:

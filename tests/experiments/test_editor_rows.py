@@ -1,5 +1,6 @@
 """Rows of a comparison that are editors: nothing of their own trains, what is the same for all seeds is scored once."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from datamodules.tinyworld.contents import ContentWorld
 from datamodules.tinyworld.prompt_samples import PROMPTS
 from datamodules.tinyworld.write import write_split
 from experiments.arms import Arm
-from experiments.comparison import main
+from experiments.comparison import chosen, main, read_protocols, waves
 from experiments.phases import read_phases
 from mmig.evaluation.settings import SettingsError
 from tests.test_configs import ParsedError, ParseOnly
@@ -39,6 +40,16 @@ def test_only_rows_with_marks_differ_by_seed(tmp_path: Path) -> None:
     found = {name: Arm(FOLDER / f"{name}.yaml", 0, tmp_path).has_seeds for name in ("mapper", "latent", "inversion")}
     assert found == {"mapper": True, "latent": False, "inversion": True}
     assert Arm(FOLDER / "latent.yaml", 0, tmp_path).trainings([]) == []
+
+
+@pytest.mark.parametrize(
+    "rows", sorted((ROOT / "configs/results").glob("*/protocol.yaml")), ids=lambda file: file.parent.name
+)
+def test_all_rows_of_every_comparison_can_be_laid_out(rows: Path, tmp_path: Path) -> None:
+    arms = [Arm(row, 0, tmp_path) for row in chosen(rows.parent, None, argparse.ArgumentParser())]
+    protocols = read_protocols(arms, [])
+    laid = waves([(arm, protocols[arm.row], {}) for arm in arms])
+    assert sorted(arm.name for wave in laid for arm, *_ in wave) == sorted(arm.name for arm in arms)
 
 
 def test_an_editor_has_no_training_of_its_own(tmp_path: Path) -> None:
