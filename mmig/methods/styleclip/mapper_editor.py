@@ -63,7 +63,7 @@ class _MappedEditor(CodeEditor):
         steps = torch.empty_like(inverted.codes)
         for mapper in dict.fromkeys(aims):
             rows = [row for row, own in enumerate(aims) if own is mapper]
-            steps[rows] = mapper(inverted.codes[rows])
+            steps[rows] = mapper(inverted.codes[rows]).to(steps.dtype)  # of lower precision under autocast
         return self.generator(inverted.codes + self.sampling.step_size * steps, inverted.noise)
 
 

@@ -11,6 +11,7 @@ from mmig.methods.styleclip.inversion import Inverter
 from mmig.methods.styleclip.mapper import GroupMapper, LatentMapper
 from mmig.methods.styleclip.mapper_editor import MapperEditor, MapperSampling, check_fits, open_editor, open_editors
 from mmig.methods.styleclip.mapper_module import MapperModule
+from mmig.run.precision import running
 from mmig.training.optim import OptimizerConfig
 from mmig.training.rng import Draws
 from tests.mmig.methods.styleclip.support import CLIP, drawn_batch, save_generator, small_generator
@@ -95,14 +96,16 @@ def exported(folder: Path, prompt: str, out: Path) -> str:
     return str(out)
 
 
-def test_each_picture_is_edited_by_the_mapper_of_its_prompt(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_each_picture_is_edited_by_the_mapper_of_its_prompt(precision: str, folder: Path, tmp_path: Path) -> None:
     prompts = ["a red circle", "a square"]
     mappers = {prompt: exported(folder, prompt, tmp_path / str(number)) for number, prompt in enumerate(prompts)}
     sampling = MapperSampling(2, None, step_size=1.0)
     batch = drawn_batch(small_generator(), 3, instruction=["a square", "a red circle", "a square"])
-    output = open_editors(mappers, sampling=sampling)(batch, 0)
+    with running(torch.device("cpu"), precision):
+        output = open_editors(mappers, sampling=sampling)(batch, 0)
+        alone = {prompt: open_editor(path, prompt, sampling=sampling)(batch, 0) for prompt, path in mappers.items()}
     assert output.texts == batch["instruction"]
-    alone = {prompt: open_editor(path, prompt, sampling=sampling)(batch, 0) for prompt, path in mappers.items()}
     for row, prompt in enumerate(batch["instruction"]):
         torch.testing.assert_close(output.images[row], alone[prompt].images[row])
     assert not torch.allclose(*(found.images for found in alone.values()))
